@@ -1,0 +1,81 @@
+"""Logits of a model over a set of texts, and what they are worth."""
+
+import numpy as np
+import torch
+from sklearn.metrics import f1_score, matthews_corrcoef
+
+from pdstudy.models import Classifier, MaskedReader
+from pdstudy.objectives import mlm_loss
+from pdstudy.tokens import MASKING, Ids, Rows, Vocabulary, mask_rows, padded, stream
+
+PIECES_PER_BATCH = 8192
+HELDOUT_SEED = 1  # the same held-out rows and masks for every model, so that reading levels compare
+HELDOUT_ROWS = 2560
+HELDOUT_ROW = 64
+HELDOUT_MASK = 0.15
+
+
+@torch.inference_mode()
+def logits(model: Classifier, ids: Ids, pad: int, precision: str) -> np.ndarray:
+    """Return the logits of every text, (n_texts, n_classes) float32, in the texts' order."""
+    model.eval()
+    device = next(model.parameters()).device
+    order = np.argsort(ids.lengths, kind="stable")
+    out = np.empty((len(ids), model.bert.config.num_labels), dtype=np.float32)
+    lengths, i = ids.lengths[order], 0
+    while i < len(order):
+        n = max(1, int(PIECES_PER_BATCH // lengths[min(len(order) - 1, i + PIECES_PER_BATCH // lengths[i])]))
+        index = order[i : i + n]
+        pieces, mask = padded(ids, index, pad)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            answer = model(*(None if a is None else torch.from_numpy(a).to(device) for a in (pieces, mask)))
+        out[index] = answer.float().cpu().numpy()
+        i += n
+    return out
+
+
+def metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return accuracy, F1 (of class 1 where there are two classes, else macro), Matthews' r and the mean loss in nats."""
+    predicted = logits.argmax(axis=1)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return {
+        "accuracy": float((predicted == labels).mean()),
+        "f1": float(f1_score(labels, predicted, average="binary" if logits.shape[1] == 2 else "macro", zero_division=0.0)),
+        "mcc": float(matthews_corrcoef(labels, predicted)),
+        "loss": float(-log_p[np.arange(len(labels)), labels].mean()),
+    }
+
+
+@torch.inference_mode()
+def reading_level(model: MaskedReader, heldout: np.ndarray, vocabulary: Vocabulary, counts: np.ndarray, precision: str) -> dict[str, float]:
+    """Return how well a model reads: held-out MLM loss (nats) and accuracy, beside the unigram baseline's.
+
+    `heldout` is running text (n_pieces,); `counts` (vocabulary,) are the pieces' counts in D_LM. The
+    baseline predicts the frequencies of D_LM everywhere. 15 % of the pieces in rows of 64 are masked, the
+    same ones for every model.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    rows = Rows(heldout, HELDOUT_ROW, HELDOUT_SEED, vocabulary)
+    n_batches = max(1, min(HELDOUT_ROWS, rows.per_epoch) // 128)
+    size = min(128, rows.per_epoch)
+    smoothed = np.log((counts + 1) / (counts + 1).sum())
+    loss = hits = unigram_loss = unigram_hits = n = 0.0
+    for i in range(n_batches):
+        inputs, positions, pieces = mask_rows(rows.batch(i, size), HELDOUT_MASK, vocabulary, stream(HELDOUT_SEED, MASKING, i))
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            answer = model(torch.from_numpy(inputs).to(device), torch.from_numpy(positions).to(device)).float().cpu()
+        target = torch.from_numpy(pieces)
+        loss += mlm_loss(answer, target).item() * len(pieces)
+        hits += (answer.argmax(-1) == target).sum().item()
+        unigram_loss += -smoothed[pieces].sum()
+        unigram_hits += (pieces == counts.argmax()).sum()
+        n += len(pieces)
+    return {
+        "mlm_loss": loss / n,
+        "mlm_accuracy": hits / n,
+        "unigram_loss": float(unigram_loss / n),
+        "unigram_accuracy": float(unigram_hits / n),
+        "masked_pieces": int(n),
+    }

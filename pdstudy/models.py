@@ -1,0 +1,222 @@
+"""BERT of a Size over transformers' own weights, and the two ways the study runs it.
+
+The weights are those of `BertForMaskedLM` and `BertForSequenceClassification`, so every artifact opens
+with `from_pretrained`. The forward pass is ours: queries, keys and values in one product, no mask where
+rows are full, and only the positions that carry a loss reach the output layer. tests/test_models.py holds
+it equal to transformers' forward.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
+
+from pdstudy.sizes import POSITIONS, Size
+
+WEIGHTS = "model.safetensors"
+POOLER = ("bert.pooler.dense.weight", "bert.pooler.dense.bias")
+
+
+def bert_config(size: Size, vocab_size: int, init_std: float, dropout: float, n_classes: int = 2) -> BertConfig:
+    """Return the configuration of a BERT of this size; `init_std` also starts every head put on it later."""
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=size.hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        intermediate_size=4 * size.hidden,
+        max_position_embeddings=POSITIONS,
+        initializer_range=init_std,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        num_labels=n_classes,
+    )
+
+
+def size_of(config: BertConfig) -> Size:
+    """Return the Size of a configuration."""
+    return Size(config.num_hidden_layers, config.hidden_size)
+
+
+class MaskedReader(nn.Module):
+    """A BERT that predicts pieces: (batch, length) ids and flat positions -> (n_positions, vocabulary) logits."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__()
+        self.bert = BertForMaskedLM(config)
+        # BertForMaskedLM has no pooler; the classifier built on it later has, and may be given a read one.
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        nn.init.normal_(self.pooler.weight, std=config.initializer_range)
+        nn.init.zeros_(self.pooler.bias)
+
+    def forward(self, ids: Tensor, positions: Tensor, summaries: Tensor | None = None) -> Tensor:
+        """Return logits at `positions`, indices into the flattened batch; then at each row in `summaries`.
+
+        `summaries` (n,) are rows whose pooled [CLS] is asked for a piece of its row: it makes the vector
+        that classifiers use read something before it is fine-tuned.
+        """
+        hidden = encode(self.bert.bert, ids)
+        picked = hidden.reshape(-1, hidden.shape[-1])[positions]
+        if summaries is not None:
+            picked = torch.cat([picked, torch.tanh(self.pooler(hidden[:, 0]))[summaries].to(picked.dtype)])
+        return self.bert.cls(picked)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the weights under transformers' names, the tied decoder once."""
+        weights = {k: v for k, v in self.bert.state_dict().items() if not k.startswith("cls.predictions.decoder")}
+        return weights | dict(zip(POOLER, (self.pooler.weight, self.pooler.bias), strict=True))
+
+
+class Classifier(nn.Module):
+    """A BERT that answers: (batch, length) ids and their mask -> (batch, n_classes) logits."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__()
+        self.bert = BertForSequenceClassification(config)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
+        """Return logits (batch, n_classes). `mask` (batch, length) is true on real pieces, None where all are."""
+        bert = self.bert.bert
+        first = encode(bert, ids, mask, segments)[:, 0]
+        pooled = torch.tanh(F.linear(first, bert.pooler.dense.weight, bert.pooler.dense.bias))
+        return self.bert.classifier(F.dropout(pooled, self.bert.config.hidden_dropout_prob, self.training))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the weights under transformers' names."""
+        return self.bert.state_dict()
+
+
+def encode(bert: nn.Module, ids: Tensor, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
+    """Return the last hidden states (batch, length, hidden) of transformers' BertModel, by our own forward."""
+    config, e = bert.config, bert.embeddings
+    p = config.hidden_dropout_prob if bert.training else 0.0
+    p_attention = config.attention_probs_dropout_prob if bert.training else 0.0
+    batch, length = ids.shape
+    n_heads, h = config.num_attention_heads, config.hidden_size
+    x = F.embedding(ids, e.word_embeddings.weight) + e.position_embeddings.weight[:length]
+    x = x + (e.token_type_embeddings.weight[0] if segments is None else e.token_type_embeddings(segments))
+    x = F.dropout(_norm(x, e.LayerNorm), p, bert.training)
+    if mask is not None:
+        mask = mask[:, None, None, :]
+    for layer in bert.encoder.layer:
+        a, out = layer.attention.self, layer.attention.output
+        qkv = F.linear(
+            x,
+            torch.cat([a.query.weight, a.key.weight, a.value.weight]),
+            torch.cat([a.query.bias, a.key.bias, a.value.bias]),
+        )
+        q, k, v = qkv.view(batch, length, 3, n_heads, h // n_heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p_attention)
+        y = y.transpose(1, 2).reshape(batch, length, h)
+        x = _norm(x + F.dropout(out.dense(y), p, bert.training), out.LayerNorm)
+        y = layer.output.dense(F.gelu(layer.intermediate.dense(x)))
+        x = _norm(x + F.dropout(y, p, bert.training), layer.output.LayerNorm)
+    return x
+
+
+def _norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def new_reader(config: BertConfig, seed: int, positions: str = "random") -> MaskedReader:
+    """Return a randomly started masked reader.
+
+    `positions="sinusoid"` starts the learned position embeddings as sinusoids of the initialiser's scale,
+    so that attention to a neighbour can be found at once; they are learned on from there.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MaskedReader(config)
+    if positions == "sinusoid":
+        table = model.bert.bert.embeddings.position_embeddings.weight
+        with torch.no_grad():
+            table.copy_(sinusoids(*table.shape) * config.initializer_range * math.sqrt(2))
+    return model
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """Return Vaswani et al.'s position table, (length, width), sines in even columns and cosines in odd ones."""
+    frequency = torch.exp(-math.log(10_000.0) * torch.arange(0, width, 2) / width)
+    angle = torch.arange(length)[:, None] * frequency
+    return torch.stack([angle.sin(), angle.cos()], dim=2).reshape(length, width)
+
+
+def new_classifier(config: BertConfig, seed: int, start: str = "random", encoder: Path | None = None) -> Classifier:
+    """Return a student: random, or with the weights of `encoder`'s folder taken over as `start` says.
+
+    `start` is "random", "pretrained" (all weights that the encoder has), "embeddings" (its word embeddings
+    alone) or "truncated" (its embeddings and bottom layers). What the encoder lacks, such as the classifier,
+    starts at random by `seed`. Raises ValueError when anything else does not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Classifier(config)
+    if start == "random":
+        return model
+    weights = {k: v.float() for k, v in load_weights(encoder).items() if not k.startswith("cls.")}
+    own = model.bert.state_dict()
+    if start == "embeddings":
+        weights = {k: v for k, v in weights.items() if k == "bert.embeddings.word_embeddings.weight"}
+    elif start == "truncated":
+        weights = {k: v for k, v in weights.items() if not k.startswith("bert.encoder.") or k in own}
+    missing, unexpected = model.bert.load_state_dict(weights, strict=False)
+    head = {k for k in own if k.startswith(("classifier.", "bert.pooler."))}
+    if unexpected or (start != "embeddings" and not set(missing) <= head):
+        wrong = sorted(unexpected) or sorted(set(missing) - head)
+        raise ValueError(f"{encoder}: {wrong[0]} does not fit a BERT of {size_of(config)}; it is the encoder of another size or kind")
+    return model
+
+
+def save(folder: Path, config: BertConfig, weights: dict[str, Tensor], architecture: str, dtype: torch.dtype = torch.float32) -> None:
+    """Write config.json and model.safetensors, which `from_pretrained` opens."""
+    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in sorted(weights.items())}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    fields = config.to_dict() | {"architectures": [architecture], "dtype": str(dtype).removeprefix("torch.")}
+    fields.pop("transformers_version", None)  # recorded in the manifest; here it would change the file's digest
+    (folder / "config.json").write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of a folder's model.safetensors. Pickled weights are never opened."""
+    path = Path(folder) / WEIGHTS
+    if not path.is_file():
+        raise ValueError(f"{folder}: no {WEIGHTS}; pickled weights are not opened, convert them to safetensors first")
+    return load_file(path)
+
+
+def load_config(folder: Path) -> BertConfig:
+    """Return a folder's configuration. Refuses anything but BERT, and remote code."""
+    fields = json.loads((Path(folder) / "config.json").read_text())
+    if fields.get("model_type") != "bert" or "auto_map" in fields:
+        raise ValueError(f"{folder}: not a plain BERT (model_type {fields.get('model_type')!r}, remote code {'auto_map' in fields})")
+    return BertConfig(**{k: v for k, v in fields.items() if k not in ("transformers_version", "dtype", "torch_dtype")})
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """Return a fine-tuned or distilled model, every weight accounted for."""
+    model = Classifier(load_config(folder))
+    weights = {k: v.float() for k, v in load_weights(folder).items() if not k.endswith("position_ids")}
+    try:
+        model.bert.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{folder}: not a BERT classifier of its own config.json: {str(error).splitlines()[1].strip()}") from None
+    return model
+
+
+def load_reader(folder: Path) -> MaskedReader:
+    """Return a pre-trained masked reader."""
+    model = MaskedReader(load_config(folder))
+    weights = {k: v.float() for k, v in load_weights(folder).items()}
+    pooler = {k.removeprefix("bert.pooler.dense."): weights.pop(k) for k in POOLER if k in weights}
+    missing, unexpected = model.bert.load_state_dict(weights, strict=False)
+    if unexpected or any(not k.startswith("cls.predictions.decoder") for k in missing):
+        raise ValueError(f"{folder}: not a BERT masked language model of its own config.json: {unexpected or missing}")
+    model.bert.tie_weights()
+    if pooler:
+        model.pooler.load_state_dict(pooler)
+    return model

@@ -1,0 +1,46 @@
+"""The three losses of the paper, as pure functions of tensors: all return a scalar mean in nats."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def mlm_loss(logits: Tensor, pieces: Tensor) -> Tensor:
+    """Mean cross-entropy of the masked pieces, a scalar.
+
+    `logits` is (n_masked, vocabulary): only the masked positions reach the output layer, so there is
+    nothing to ignore. `pieces` is (n_masked,), the ids that stood there before masking.
+    """
+    return F.cross_entropy(logits.float(), pieces)  # bf16 sums drift over thousands of classes
+
+
+def hard_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy against the labels of D_L, a scalar.
+
+    `logits` is (batch, n_classes), `labels` (batch,) of class numbers.
+    """
+    return F.cross_entropy(logits.float(), labels)
+
+
+def soft_label_loss(logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Mean soft cross-entropy of the student against the teacher (Algorithm 1, line 3), a scalar.
+
+    Both are (batch, n_classes) logits. It is a cross-entropy, not a KL divergence: its floor is the
+    teacher's own entropy, not zero. At a temperature other than 1 the loss is scaled by its square,
+    so that gradients keep their size (Hinton et al., 2015); the paper uses 1.
+    """
+    soft_labels = (teacher_logits.float() / temperature).softmax(dim=-1)
+    log_student = (logits.float() / temperature).log_softmax(dim=-1)
+    return -(soft_labels * log_student).sum(dim=-1).mean() * temperature**2
+
+
+def unigram_entropy(counts: Tensor) -> float:
+    """Return the entropy in nats of the pieces' frequencies: the MLM loss of a model that reads no context."""
+    p = counts.double() / counts.sum()
+    p = p[p > 0]
+    return float(-(p * p.log()).sum())
+
+
+def is_finite(loss: Tensor) -> bool:
+    """Return whether a loss can be trusted."""
+    return bool(torch.isfinite(loss))

@@ -1,0 +1,301 @@
+"""A study's settings: read from one YAML file or given in a notebook, checked once, frozen.
+
+Every key that changes what is computed is here and has no second default elsewhere. What only changes how
+it is computed (workers, progress, trackers) belongs to the command line.
+"""
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from pdstudy import paths
+from pdstudy.recipes import RECIPES
+from pdstudy.sizes import Size
+from pdstudy.tasks import TASKS
+
+MAX_BYTES = 1_000_000
+MAX_NODES = 20_000
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+class ParamsError(ValueError):
+    """Raised when a params file cannot be used; the message names the file, the key and the cure."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+def _size(text: Any) -> str:
+    return str(Size.parse(text))
+
+
+def _rates(values: Any) -> Any:
+    if isinstance(values, list) and len({float(v) for v in values}) != len(values):
+        raise ValueError(f"a learning rate is listed twice: {values}")
+    return values
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number, got true or false")
+    return value
+
+
+SizeText = Annotated[str, BeforeValidator(_size)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Rates = Annotated[list[Rate], Field(min_length=1, max_length=12), BeforeValidator(_rates)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Seed = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_whole)]
+Precision = Literal["fp32", "bf16", "auto"]
+
+
+class Splits(_Settings):
+    """How many labelled texts go into each split of D_L; `train: 0` takes all that are left."""
+
+    train: Annotated[int, Field(ge=0)] = 0
+    dev: Count = 1000
+    test: Count = 2530
+
+
+class Corpus(_Settings):
+    """D_LM: how many documents, and the share held out to measure how well a model reads."""
+
+    documents: Count | None = None  # None takes all
+    heldout: Annotated[float, Field(gt=0, lt=0.5)] = 0.02
+
+
+class Tokenizer(_Settings):
+    """Word pieces: trained on D_LM, or taken from a folder that holds a tokenizer.json or a vocab.txt."""
+
+    vocabulary: Annotated[int, Field(ge=64, le=65_535)] = 8192
+    folder: str | None = None
+
+
+class Pretrain(_Settings):
+    """Masked language modelling on D_LM (the paper's section 3; BERT's 15 %, 80/10/10)."""
+
+    tokens: Annotated[float, Field(ge=1)] = 16e6  # pieces read, repeats included; YAML 16e6
+    row: Annotated[int, Field(ge=8, le=512)] = 64  # pieces in a row
+    batch: Count = 32  # rows in a step
+    mask: Annotated[float, Field(gt=0, lt=1)] = 0.15  # share of pieces masked
+    rate: Rate = 1e-3
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    muon_rate: Rate = 0.02  # for the layers' matrices, where optimiser is muon
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    positions: Literal["random", "sinusoid"] = "random"  # how position embeddings start
+    starts: Count = 1  # encoders pre-trained per size; student seed s begins from number s mod starts
+    summary: Annotated[float, Field(ge=0, le=4)] = 0.0  # weight of the loss that makes [CLS] read its row; BERT: 0
+
+
+class Train(_Settings):
+    """One supervised stage: fine-tuning on D_L or distillation on D_T. `rates` are searched on dev."""
+
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 4
+    batch: Count = 32
+    rates: Rates
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+
+class Distill(Train):
+    """Distillation: soft cross-entropy at a temperature; the paper's is 1."""
+
+    temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
+
+
+class Transfer(_Settings):
+    """D_T: how many unlabelled texts the teacher labels."""
+
+    texts: Count = 20_000
+
+
+class Teacher(_Settings):
+    """The teacher: a size pre-trained and fine-tuned here, or a folder with a fine-tuned classifier."""
+
+    size: SizeText | None = "4/256"
+    folder: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self):
+        if (self.size is None) == (self.folder is None):
+            raise ValueError("give either a size (trained here) or a folder (already trained), not both; set the other to null")
+        return self
+
+
+class Study(_Settings):
+    """One study: what is compared, on what, and how each stage is run."""
+
+    name: str
+    task: str
+    sizes: Annotated[list[SizeText], Field(min_length=1)]
+    recipes: Annotated[list[str], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    splits: Splits = Splits()
+    corpus: Corpus = Corpus()
+    tokenizer: Tokenizer = Tokenizer()
+    max_length: Annotated[int, Field(ge=8, le=512)] = 64  # pieces of a text that are read
+    init_std: dict[str, Annotated[float, Field(gt=0, le=1)]]  # initialiser's scale by hidden width
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    pretrain: Pretrain = Pretrain()
+    pretrain_by_size: dict[str, dict[str, Any]] = {}  # what differs from `pretrain` for a size
+    teacher: Teacher = Teacher()
+    transfer: Transfer = Transfer()
+    finetune: Train
+    distill: Distill
+    precision: Precision = "auto"
+
+    @model_validator(mode="after")
+    def _coherent(self):
+        if not NAME.fullmatch(self.name) or ".." in self.name:
+            raise ValueError(f"name {self.name!r}: use 1 to 64 small letters, digits, '.', '_' or '-', such as {_slug(self.name)!r}")
+        if self.name in ("store", "cache"):
+            raise ValueError(f"name {self.name!r} is kept for the store; choose another")
+        _known("task", self.task, TASKS)
+        for recipe in self.recipes:
+            _known("recipe", recipe, RECIPES)
+        for key in ("sizes", "recipes", "seeds"):
+            values = getattr(self, key)
+            twice = sorted({v for v in values if values.count(v) > 1}, key=str)
+            if twice:
+                raise ValueError(f"{key}: {twice[0]!r} is listed twice; list each once")
+        widths = {str(Size.parse(s).hidden) for s in self.all_sizes}
+        if missing := sorted(widths - set(self.init_std), key=int):
+            raise ValueError(f"init_std has no scale for width {missing[0]}; add it, such as {{\"{missing[0]}\": 0.04}}")
+        for size in self.pretrain_by_size:
+            self.pretraining(Size.parse(size))
+        return self
+
+    @property
+    def all_sizes(self) -> tuple[str, ...]:
+        """Return the students' sizes and the teacher's, each once."""
+        teacher = (self.teacher.size,) if self.teacher.size else ()
+        return tuple(dict.fromkeys((*self.sizes, *teacher)))
+
+    def pretraining(self, size: Size) -> Pretrain:
+        """Return the pre-training settings of one size."""
+        return Pretrain(**(self.pretrain.model_dump() | self.pretrain_by_size.get(str(size), {})))
+
+    def resolved_precision(self) -> str:
+        """Return "fp32" or "bf16": `auto` is what this processor multiplies fastest."""
+        return self.precision if self.precision != "auto" else best_precision()
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Study":
+        """Return the study of a params file, or of a name in params/ such as "quick". Raises ParamsError."""
+        path = find(path)
+        try:
+            return cls(**load(path))
+        except ValidationError as error:
+            raise ParamsError(f"{path}: {explain(error)}") from None
+
+
+def find(path: str | Path) -> Path:
+    """Return the params file meant by a path or by a name in params/. Raises ParamsError with the names there."""
+    given = Path(path)
+    for candidate in (given, paths.PARAMS / given, paths.PARAMS / f"{given}.yaml"):
+        if candidate.is_file():
+            return candidate
+    names = [p.stem for p in sorted(paths.PARAMS.glob("*.yaml"))]
+    raise ParamsError(f"{path}: no such params file; choose one of params/{{{','.join(names)}}}.yaml or give a path")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file, read safely. Raises ParamsError naming the file and the cure."""
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ParamsError(f"{path}: {size:,} bytes is too large for a params file (at most {MAX_BYTES:,})")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        data = yaml.safe_load(text)
+    except UnicodeDecodeError:
+        raise ParamsError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ParamsError(f"{path}: not YAML{line}: {what}") from None
+    if data is None:
+        raise ParamsError(f"{path}: the file is empty; copy params/smoke.yaml and change it")
+    if not isinstance(data, dict):
+        raise ParamsError(f"{path}: expected keys and values at the top, got a {type(data).__name__}; copy params/smoke.yaml")
+    if _nodes(data) > MAX_NODES:
+        raise ParamsError(f"{path}: more than {MAX_NODES:,} values; aliases must not multiply a params file")
+    if bad := [k for k in data if not (isinstance(k, str) and k.isidentifier())]:
+        raise ParamsError(f"{path}: {bad[0]!r} is not a parameter name")
+    return data
+
+
+def explain(error: ValidationError) -> str:
+    """Return pydantic's errors as one sentence each: the key, what is wrong, the nearest known key."""
+    sentences = []
+    for e in error.errors():
+        where = ".".join(str(part) for part in e["loc"])
+        message = e["msg"].removeprefix("Value error, ")
+        if e["type"] == "extra_forbidden":
+            known = _keys(e["loc"][:-1])
+            near = difflib.get_close_matches(str(e["loc"][-1]), known, n=1, cutoff=0.5)
+            message = "unknown key; " + (f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}")
+        elif e["type"] == "missing":
+            message = "this key is required"
+        elif e["type"] != "value_error":
+            message = f"{message[0].lower()}{message[1:]}, got {_short(e['input'])}"
+        sentences.append(f"{where}: {message}" if where else message)
+    return "\n  ".join(sentences)
+
+
+def check_names(names: set[str], known: set[str], what: str) -> None:
+    """Raise ParamsError for the first name that is not known, with the nearest one."""
+    for name in sorted(names - known):
+        near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+        raise ParamsError(f"{what}: unknown parameter {name!r}; {hint}")
+
+
+def best_precision() -> str:
+    """Return "bf16" where this processor has bf16 products, else "fp32". Reads no torch."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "fp32"
+    return "bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32"
+
+
+def _known(what: str, value: str, known: dict) -> None:
+    if value not in known:
+        near = difflib.get_close_matches(value, list(known), n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown {what} {value!r}; {hint}choose from {', '.join(map(repr, known))}")
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64] or "mine"
+
+
+def _keys(loc: tuple) -> list[str]:
+    model: Any = Study
+    for part in loc:
+        annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
+        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else Study
+    return list(model.model_fields)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _nodes(value: Any, budget: int = MAX_NODES) -> int:
+    """Count values, aliases as often as they are used, and stop at the budget: a bomb is not unfolded."""
+    stack, count = [value], 0
+    while stack and count <= budget:
+        item = stack.pop()
+        count += 1
+        stack.extend(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
+    return count

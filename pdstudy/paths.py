@@ -1,0 +1,29 @@
+"""Where things are. The only file that knows this tree; every path is absolute.
+
+`PDSTUDY_OUTPUTS` moves everything that is written (a larger disk, a shared folder of a cluster).
+"""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent  # the checkout: the package is installed with `pip install -e`
+PARAMS = ROOT / "params"  # one study each
+NOTEBOOKS = ROOT / "notebooks"  # one question each
+ZOO = ROOT / "zoo"  # the released miniatures, a read-only source of the store
+OUTPUTS = Path(os.environ.get("PDSTUDY_OUTPUTS") or ROOT / "outputs").expanduser().resolve()
+STORE = OUTPUTS / "store"  # artifacts by digest, shared by every study
+
+
+def study_folder(name: str) -> Path:
+    """Return the folder of one study's results, `outputs/<name>`."""
+    return OUTPUTS / name
+
+
+def scrub(text: str) -> str:
+    """Return `text` without this machine's paths, for anything that will be published."""
+    import sys
+
+    for path, word in ((str(ROOT), "."), (sys.prefix, "<env>"), (str(Path.home()), "~")):
+        if len(path) > 1:
+            text = text.replace(path, word)
+    return text

@@ -1,0 +1,263 @@
+"""A study as steps: what has to be computed, each thing once, and what it will cost.
+
+When is a step *new*? A step is its stage, the version of that stage's code, the settings that change its
+meaning, the digests of its parents and of the text it read. Device, number of workers, threads and log
+interval are not part of it: the same step computed elsewhere is the same step. Library versions are not
+part of it either, so an upgrade does not throw a night of work away; each artifact records the versions
+that made it and `plan` says so when they differ from those installed. Whoever wants everything made anew
+runs `clean`.
+
+The cost of that choice: a change of code that changes results must raise VERSION below.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pdstudy.params import ParamsError, Pretrain, Study, Train
+from pdstudy.recipes import EMBEDDINGS, PRETRAINED, RANDOM, RECIPES, TEACHER, TRUNCATED
+from pdstudy.sizes import Size
+from pdstudy.tasks import TASKS
+
+# Raise a stage's number when its code changes what it computes.
+VERSION = {
+    "texts": 1, "tokenizer": 1, "ids": 1, "pretrain": 1,
+    "given": 1, "finetune": 1, "distill": 1, "search": 1, "label": 1, "evaluate": 1,
+}  # fmt: skip
+SPLIT_SEED = 0  # one fixed cut of every task: seeds vary training, never the test set
+SEARCH_SEED = 0  # the rate is searched once per size and recipe, on this seed
+MEAN_PIECES = 30  # of a sentence; for estimates of cost only
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage with its settings and inputs. `parents` maps a role, such as "start", to a digest."""
+
+    stage: str
+    settings: dict[str, Any]
+    parents: dict[str, str]
+    label: str  # for people: logs and progress
+    flops: float = 0.0  # estimate, for the time left
+    folder: str | None = None  # where given files lie; their digest is in the settings, the place is not
+
+    @cached_property
+    def digest(self) -> str:
+        """Return the identity of the step: 16 hexadecimal digits."""
+        identity = {
+            "stage": self.stage,
+            "version": VERSION[self.stage],
+            "settings": self.settings,
+            "parents": self.parents,
+        }
+        text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Student:
+    """One trained student of the study, or its teacher: which step made it and which measured it."""
+
+    recipe: str
+    size: str
+    seed: int
+    model: str
+    evaluation: str
+
+
+@dataclass
+class Plan:
+    """The steps of a study in an order in which parents come first, and its students."""
+
+    study: Study
+    steps: dict[str, Step] = field(default_factory=dict)
+    students: list[Student] = field(default_factory=list)
+    asked: int = 0  # steps asked for, shared ones counted every time
+
+    def add(self, step: Step) -> str:
+        """Return the step's digest, after adding it if nobody asked for it before."""
+        self.asked += 1
+        self.steps.setdefault(step.digest, step)
+        return step.digest
+
+    def of_stage(self, stage: str) -> list[Step]:
+        """Return the steps of one stage."""
+        return [s for s in self.steps.values() if s.stage == stage]
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of steps by stage."""
+        return dict(Counter(s.stage for s in self.steps.values()))
+
+
+def make(study: Study) -> Plan:
+    """Return the plan of a study. Opens no data and no torch: a second is plenty."""
+    build = _Builder(study, Plan(study))
+    if study.teacher.folder is None:
+        ids = build.ids
+        size = Size.parse(study.teacher.size)
+        teacher = build.searched(TEACHER.name, size, "finetune", study.finetune, build.start(TEACHER.start, size, SEARCH_SEED))
+        build.student(TEACHER.name, str(size), SEARCH_SEED, teacher)
+    else:
+        ids, teacher = build.given_teacher(study.teacher.folder)
+    build.soft_labels = build.label(teacher, ids)
+    for name in study.recipes:
+        for size in map(Size.parse, study.sizes):
+            build.recipe(name, size)
+    return build.plan
+
+
+def pretraining(study: Study, sizes: Iterable[Size]) -> Plan:
+    """Return the plan that only pre-trains `sizes`: a family of miniatures."""
+    build = _Builder(study, Plan(study))
+    for size in sizes:
+        for number in range(study.pretraining(size).starts):
+            build.encoder(size, number)
+    return build.plan
+
+
+def folder_digest(folder: str, *names: str) -> str:
+    """Return the sha256 over those of `names` that the folder holds. Raises ParamsError where none is there."""
+    found = [Path(folder).expanduser() / name for name in names]
+    found = [path for path in found if path.is_file()]
+    if not found:
+        raise ParamsError(f"{folder}: holds none of {', '.join(names)}; give the folder of a saved model or tokenizer")
+    digest = hashlib.sha256()
+    for path in found:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+class _Builder:
+    """Adds the steps of a study to a plan, from the text upwards."""
+
+    def __init__(self, study: Study, plan: Plan):
+        self.study, self.plan = study, plan
+        self.precision = study.resolved_precision()
+        task = TASKS[study.task]
+        texts = {"task": task.name, "sha256": task.source.sha256, "split_seed": SPLIT_SEED}
+        texts |= {"splits": study.splits.model_dump(), "corpus": study.corpus.model_dump()}
+        self.texts = self.add("texts", texts, {}, f"texts of {task.name}")
+        self.ids = self.word_pieces(study.tokenizer.folder)
+        self.soft_labels = ""  # set once the teacher is planned
+
+    def add(
+        self, stage: str, settings: dict, parents: dict[str, str], label: str, flops: float = 0.0, folder: str | None = None
+    ) -> str:
+        return self.plan.add(Step(stage, settings, parents, label, flops, folder))
+
+    def word_pieces(self, folder: str | None) -> str:
+        """Train a tokenizer or take it from a folder, and cut every text into its pieces."""
+        if folder is None:
+            settings, parents = {"vocabulary": self.study.tokenizer.vocabulary}, {"texts": self.texts}
+        else:
+            settings, parents = {"sha256": folder_digest(folder, "tokenizer.json", "vocab.txt")}, {}
+        tokenizer = self.add("tokenizer", settings, parents, "tokenizer", folder=folder)
+        parents = {"texts": self.texts, "tokenizer": tokenizer}
+        return self.add("ids", {"max_length": self.study.max_length}, parents, "word pieces")
+
+    def encoder(self, size: Size, number: int) -> str:
+        """Pre-train one encoder, shared by every recipe, task and notebook."""
+        p: Pretrain = self.study.pretraining(size)
+        settings = {k: v for k, v in p.model_dump().items() if k != "starts"}
+        if p.optimiser != "muon":
+            del settings["muon_rate"]
+        settings |= {"size": str(size), "init_std": self._std(size), "seed": number, "precision": self.precision}
+        flops = 3 * p.tokens * (size.flops_per_token(p.row) + p.mask * 2 * self.study.tokenizer.vocabulary * size.hidden)
+        return self.add("pretrain", settings, {"ids": self.ids}, f"pretrain {size} #{number}", flops)
+
+    def start(self, kind: str, size: Size, seed: int) -> dict:
+        """Return the settings and the parent of a student's start."""
+        if kind == RANDOM:
+            return {"kind": RANDOM}
+        donor = self._donor(size) if kind == TRUNCATED else size
+        number = seed % self.study.pretraining(donor).starts
+        return {"kind": kind, "parent": self.encoder(donor, number)}
+
+    def _donor(self, size: Size) -> Size:
+        family = map(Size.parse, (*self.study.all_sizes, *self.study.pretrain_by_size))
+        deeper = [s for s in family if s.hidden == size.hidden and s.layers > size.layers]
+        if not deeper:
+            raise ParamsError(
+                f"PD (truncated) of {size} needs a deeper pre-trained model of width {size.hidden}; "
+                f"add one to pretrain_by_size, such as {{12/{size.hidden}: {{}}}}, or leave the recipe out"
+            )
+        return max(deeper)
+
+    def _std(self, size: Size) -> float:
+        return self.study.init_std[str(size.hidden)]
+
+    def train(self, recipe: str, size: Size, stage: str, settings: Train, start: dict, seed: int, rate: dict) -> str:
+        """Train one student in one stage at one rate (a number, or the winner of a search)."""
+        study = self.study
+        kept = settings.model_dump(exclude={"rates"}) | {"size": str(size), "seed": seed, "precision": self.precision}
+        kept |= {"init_std": self._std(size), "dropout": study.dropout, "start": start["kind"]}
+        parents = {"ids": self.ids}
+        if "parent" in start:
+            parents["start"] = start["parent"]
+        if stage == "distill":
+            parents["label"] = start["label"]
+        if "search" in rate:
+            parents["search"] = rate["search"]
+            note = "best rate"
+        else:
+            kept["rate"] = rate["rate"]
+            note = f"rate {rate['rate']:g}"
+        n_texts = study.transfer.texts if stage == "distill" else study.splits.train or 5000
+        flops = 3 * n_texts * settings.epochs * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
+        return self.add(stage, kept, parents, f"{recipe} {size} s{seed} {stage} {note}", flops)
+
+    def searched(self, recipe: str, size: Size, stage: str, settings: Train, start: dict) -> str:
+        """Train one candidate per rate on the search seed and keep the best on dev."""
+        parents = {
+            f"rate {rate:g}": self.train(recipe, size, stage, settings, start, SEARCH_SEED, {"rate": rate})
+            for rate in settings.rates
+        }
+        return self.add("search", {}, parents, f"{recipe} {size} {stage}: search the rate")
+
+    def recipe(self, name: str, size: Size) -> None:
+        """Add every seed of one recipe at one size, stage after stage."""
+        recipe, study = RECIPES[name], self.study
+        searches: dict[int, str] = {}
+        for seed in study.seeds:
+            start = self.start(recipe.start, size, seed)
+            for i, stage in enumerate(recipe.stages):
+                settings = getattr(study, stage)
+                if i == 0 and stage == "distill":
+                    start = start | {"label": self.soft_labels}
+                if i not in searches:  # on the search seed, whether or not the study reports that seed
+                    first = self.start(recipe.start, size, SEARCH_SEED) if i == 0 else {"kind": PRETRAINED, "parent": searches[0]}
+                    first |= {k: start[k] for k in ("label",) if k in start}
+                    searches[i] = self.searched(name, size, stage, settings, first)
+                if seed == SEARCH_SEED:
+                    model = searches[i]
+                else:
+                    model = self.train(name, size, stage, settings, start, seed, {"search": searches[i]})
+                start = {"kind": PRETRAINED, "parent": model}
+            self.student(name, str(size), seed, model)
+
+    def label(self, teacher: str, ids: str) -> str:
+        """Label the transfer set, once for every student."""
+        n = self.study.transfer.texts
+        size = Size.parse(self.study.teacher.size or "12/768")
+        flops = n * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
+        settings = {"texts": n, "precision": self.precision}
+        return self.add("label", settings, {"ids": ids, "model": teacher}, f"label {n:,} transfer texts", flops)
+
+    def given_teacher(self, folder: str) -> tuple[str, str]:
+        """Take a fine-tuned teacher from a folder; return the texts in its own word pieces, and its model."""
+        settings = {"sha256": folder_digest(folder, "config.json", "model.safetensors"), "task": self.study.task}
+        teacher = self.add("given", settings, {}, "the given teacher", folder=folder)
+        ids = self.word_pieces(folder)
+        self.student(TEACHER.name, "given", SEARCH_SEED, teacher, ids)
+        return ids, teacher
+
+    def student(self, recipe: str, size: str, seed: int, model: str, ids: str | None = None) -> None:
+        """Evaluate a model on dev and test and list it as a student."""
+        parents = {"ids": ids or self.ids, "model": model}
+        evaluation = self.add("evaluate", {"precision": self.precision}, parents, f"evaluate {recipe} {size} s{seed}")
+        self.plan.students.append(Student(recipe, size, seed, model, evaluation))

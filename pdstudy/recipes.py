@@ -1,0 +1,30 @@
+"""The paper's four recipes and three ablations, as data: where a student starts, and what it then learns from."""
+
+from dataclasses import dataclass
+
+RANDOM, PRETRAINED, EMBEDDINGS, TRUNCATED = "random", "pretrained", "embeddings", "truncated"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An order of stages: a start, then distillation on D_T, fine-tuning on D_L, or both."""
+
+    name: str
+    start: str  # random, or what is taken over from a pre-trained encoder
+    stages: tuple[str, ...]  # "distill" on soft labels of D_T, "finetune" on labels of D_L
+    meaning: str
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("Basic", RANDOM, ("finetune",), "trained on the labels alone"),
+        Recipe("Distillation", RANDOM, ("distill",), "distilled from a random start"),
+        Recipe("PF", PRETRAINED, ("finetune",), "pre-trained, then fine-tuned"),
+        Recipe("PD", PRETRAINED, ("distill",), "pre-trained, then distilled"),
+        Recipe("PD-F", PRETRAINED, ("distill", "finetune"), "pre-trained, distilled, fine-tuned"),
+        Recipe("PD (embeddings)", EMBEDDINGS, ("distill",), "only the word embeddings pre-trained, then distilled"),
+        Recipe("PD (truncated)", TRUNCATED, ("distill",), "bottom layers of a deeper pre-trained model, then distilled"),
+    )
+}
+TEACHER = Recipe("teacher", PRETRAINED, ("finetune",), "the larger model that labels the transfer set")

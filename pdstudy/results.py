@@ -1,0 +1,157 @@
+"""The study's results on disk: what every notebook and claim reads, and nothing else.
+
+`metrics.parquet` holds what the method gave: one row per evaluated model, split and metric. It is the same,
+byte for byte, however often a run was killed and wherever it continued. What a machine took, seconds, is
+beside it in `costs.parquet`; `load_results` joins the two. `predictions.parquet` holds every model's
+answer to every text of dev and test (no text), for tests over items.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pdstudy import paths
+from pdstudy.plan import Plan
+from pdstudy.store import Store
+
+METRICS = "metrics.parquet"
+COSTS = "costs.parquet"
+PREDICTIONS = "predictions.parquet"
+ENVIRONMENT = "environment.json"
+PARAMS = "study.json"
+
+COLUMNS = pa.schema(
+    [
+        ("study", pa.string()),
+        ("task", pa.string()),
+        ("recipe", pa.string()),  # a recipe, "teacher", "majority" or "start" (a pre-trained encoder)
+        ("size", pa.string()),
+        ("seed", pa.int64()),
+        ("split", pa.string()),  # dev, test or heldout
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("n", pa.int64()),  # texts, or masked pieces of a start
+        ("n_params", pa.int64()),
+        ("rate", pa.float64()),  # the learning rate used, null where none was searched
+        ("collapsed", pa.bool_()),  # no better than the majority class on dev
+        ("tokens", pa.int64()),  # real pieces read in the model's last stage
+        ("digest", pa.string()),  # of the model
+    ]
+)
+
+
+def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
+    """Return the tables of every student that is in the store: metrics, predictions, costs."""
+    here = store.here()
+    rows, items = [], []
+    base = {"study": plan.study.name, "task": plan.study.task}
+    for step in plan.of_stage("pretrain"):
+        if step.digest in here:
+            rows += _start_rows(base, step, store)
+    majority_done = False
+    for student in plan.students:
+        if student.evaluation not in here:
+            continue
+        folder = store.open(student.evaluation)
+        record = json.loads((folder / "record.json").read_text())
+        who = base | {"recipe": student.recipe, "size": student.size, "seed": student.seed, "digest": student.model}
+        made = record["model"]
+        who |= {k: made[k] for k in ("n_params", "rate", "collapsed", "tokens")}
+        for split, scores in record["scores"].items():
+            n, majority = scores["n"], scores["majority"]
+            rows += [who | {"split": split, "metric": m, "value": v, "n": n} for m, v in scores.items() if m not in ("n", "majority")]
+            if not majority_done:
+                rows.append(base | {"recipe": "majority", "split": split, "metric": "accuracy", "value": majority, "n": n})
+            items.append(_predictions(folder, student.model, split))
+        majority_done = True
+    return {
+        METRICS: pa.Table.from_pylist(rows, schema=COLUMNS),
+        PREDICTIONS: pa.concat_tables(items) if items else pa.table({}),
+        COSTS: pa.Table.from_pylist([_cost(s.digest, store) for s in plan.steps.values() if s.digest in here]),
+    }
+
+
+def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
+    """Return the study's folder after writing its tables, parameters and environment, each atomically."""
+    folder = paths.study_folder(plan.study.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in collect(plan, store).items():
+        temporary = folder / f".{name}.new"
+        pq.write_table(table, temporary, compression="zstd")
+        temporary.replace(folder / name)
+    for name, value in ((ENVIRONMENT, environment), (PARAMS, plan.study.model_dump(mode="json"))):
+        temporary = folder / f".{name}.new"
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+        temporary.replace(folder / name)
+    return folder
+
+
+def load_results(study: str | Path):
+    """Return a study's metrics as a pandas table, one row per model, split and metric, with its seconds.
+
+    `study` is a name under outputs/ or a folder. Raises FileNotFoundError with the command that makes it.
+    """
+    folder = _folder(study)
+    table = pq.read_table(folder / METRICS).to_pandas()
+    costs = pq.read_table(folder / COSTS).to_pandas() if (folder / COSTS).is_file() else None
+    if costs is not None:
+        table = table.merge(costs[["digest", "seconds"]], on="digest", how="left")
+    return table
+
+
+def load_predictions(study: str | Path):
+    """Return every answer of every model as a pandas table: digest, split, item, label, predicted, logits."""
+    return pq.read_table(_folder(study) / PREDICTIONS).to_pandas()
+
+
+def load_costs(study: str | Path):
+    """Return what each step took as a pandas table: digest, stage, label, seconds, tokens, flops."""
+    return pq.read_table(_folder(study) / COSTS).to_pandas()
+
+
+def load_environment(study: str | Path) -> dict[str, Any]:
+    """Return the record of versions, commit and machine of a study's last run."""
+    return json.loads((_folder(study) / ENVIRONMENT).read_text())
+
+
+def _folder(study: str | Path) -> Path:
+    folder = Path(study) if Path(study).is_dir() else paths.study_folder(str(study))
+    if not (folder / METRICS).is_file():
+        raise FileNotFoundError(f"{paths.scrub(str(folder))}: no {METRICS} there; run: python -m pdstudy run params/{folder.name}.yaml")
+    return folder
+
+
+def _start_rows(base: dict, step, store: Store) -> list[dict]:
+    record = json.loads((store.open(step.digest) / "record.json").read_text())
+    level, settings = record["reading"], step.settings
+    who = base | {"recipe": "start", "size": settings["size"], "seed": settings["seed"], "split": "heldout", "digest": step.digest}
+    who |= {"n": level["masked_pieces"], "n_params": record["n_params"], "rate": settings["rate"], "tokens": record["tokens"]}
+    who["collapsed"] = record["plateau"]
+    return [who | {"metric": m, "value": v} for m, v in level.items() if m != "masked_pieces"]
+
+
+def _predictions(folder: Path, digest: str, split: str) -> pa.Table:
+    logits, labels = np.load(folder / f"{split}.logits.npy"), np.load(folder / f"{split}.labels.npy")
+    n = len(labels)
+    return pa.table(
+        {
+            "digest": pa.array([digest] * n).dictionary_encode(),
+            "split": pa.array([split] * n).dictionary_encode(),
+            "item": pa.array(np.arange(n), pa.int32()),
+            "label": pa.array(labels, pa.int16()),
+            "predicted": pa.array(logits.argmax(1), pa.int16()),
+            "logits": pa.FixedSizeListArray.from_arrays(pa.array(logits.reshape(-1)), logits.shape[1]),
+        }
+    ).unify_dictionaries()
+
+
+def _cost(digest: str, store: Store) -> dict[str, Any]:
+    manifest = store.manifest(digest)
+    kept = {k: manifest[k] for k in ("stage", "label", "seconds", "flops")}
+    return {"digest": digest} | kept | {"family": digest in store.released()}
+
+

@@ -1,0 +1,122 @@
+"""The paper on one page: pre-train, fine-tune, label, distil, evaluate (Turc et al., 2019, Algorithm 1).
+
+Each stage is a function of its inputs, settings and seed; where artifacts lie is not its business.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pdstudy import evaluate, objectives
+from pdstudy.models import Classifier, MaskedReader
+from pdstudy.tokens import MASKING, SUMMARY, Batches, Ids, Rows, Vocabulary, mask_rows, stream
+from pdstudy.train import Fitted, Schedule, Watch, fit
+
+COLLAPSE_MARGIN = 0.02  # a model less than two points above the majority class has learned nothing
+SUMMARY_PIECES = 4  # pieces of its own row that a [CLS] is asked for, where pretrain.summary is on
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One split of D_L: texts as pieces, and their class numbers (n_texts,)."""
+
+    ids: Ids
+    labels: np.ndarray
+
+    def majority(self) -> float:
+        """Return the share of the largest class."""
+        return float(np.bincount(self.labels).max() / len(self.labels))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained student's record: how training went, and accuracy and loss on dev."""
+
+    fitted: Fitted
+    dev: dict[str, float]
+    collapsed: bool  # no better than the majority class
+
+
+def pretrain(model: MaskedReader, text: np.ndarray, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None) -> Fitted:
+    """Train a masked reader on running text D_LM, in place (line 1 of Algorithm 1).
+
+    `text` is (n_pieces,). Rows of `row` pieces begin with [CLS]; `mask` of their pieces are predicted, and only
+    those reach the output layer. With `summary` > 0 each pooled [CLS] is also asked for four pieces of its
+    own row, by that weight: BERT's next-sentence task had trained that vector, plain masking leaves it unread.
+    """
+    seed, n = settings["seed"], settings["batch"]
+    rows = Rows(text, settings["row"], seed, vocabulary)
+    steps = max(1, round(settings["tokens"] / (n * settings["row"])))
+    schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"], settings.get("muon_rate"))
+
+    def batch(step: int):
+        whole = rows.batch(step, n)
+        data = [torch.from_numpy(a) for a in mask_rows(whole, settings["mask"], vocabulary, stream(seed, MASKING, step))]
+        if settings["summary"]:
+            row = np.repeat(np.arange(n), SUMMARY_PIECES)
+            column = stream(seed, SUMMARY, step).integers(1, settings["row"], size=len(row))
+            data += [torch.from_numpy(row), torch.from_numpy(whole[row, column])]
+        return data
+
+    def loss(reader, data):
+        ids, positions, pieces, *summary = data
+        if not summary:
+            return objectives.mlm_loss(reader(ids, positions), pieces), ids.numel()
+        logits = reader(ids, positions, summary[0])
+        own = objectives.mlm_loss(logits[len(pieces) :], summary[1])
+        return objectives.mlm_loss(logits[: len(pieces)], pieces) + settings["summary"] * own, ids.numel()
+
+    return fit(model, batch, loss, schedule, seed, settings["precision"], watch)
+
+
+def finetune(model: Classifier, train: Labelled, dev: Labelled, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None) -> Outcome:
+    """Train a classifier on the labels of D_L, in place (line 6 of Algorithm 1, and the baselines)."""
+
+    def loss(student, data):
+        ids, mask, labels = data
+        return objectives.hard_label_loss(student(ids, mask), labels), _real(ids, mask)
+
+    return _train(model, train.ids, train.labels, loss, dev, settings, vocabulary, watch)
+
+
+def distill(
+    model: Classifier, transfer: Ids, soft: np.ndarray, dev: Labelled, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None
+) -> Outcome:
+    """Train a student on the teacher's distribution over D_T, in place (lines 2 to 5 of Algorithm 1).
+
+    `soft` is (n_texts, n_classes), the teacher's logits. Dev labels only measure; they train nothing.
+    """
+    if soft.shape != (len(transfer), model.bert.config.num_labels) or not np.isfinite(soft).all():
+        raise ValueError(
+            f"soft labels are {soft.shape}, expected finite ({len(transfer)}, {model.bert.config.num_labels}): "
+            "the teacher and the student must know the same classes, and every transfer text must be labelled"
+        )
+
+    def loss(student, data):
+        ids, mask, teacher = data
+        return objectives.soft_label_loss(student(ids, mask), teacher, settings["temperature"]), _real(ids, mask)
+
+    return _train(model, transfer, soft, loss, dev, settings, vocabulary, watch)
+
+
+def label(teacher: Classifier, transfer: Ids, vocabulary: Vocabulary, precision: str) -> np.ndarray:
+    """Return the teacher's logits over D_T, (n_texts, n_classes): computed once, read by every student."""
+    return evaluate.logits(teacher, transfer, vocabulary.pad, precision)
+
+
+def _train(model, ids, targets, loss, dev, settings, vocabulary, watch) -> Outcome:
+    batches = Batches(ids, targets, settings["batch"], settings["seed"], vocabulary.pad)
+
+    def batch(step: int):
+        return [None if a is None else torch.from_numpy(a) for a in batches.batch(step)]
+
+    steps = max(1, round(settings["epochs"] * batches.per_epoch))
+    schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"])
+    fitted = fit(model, batch, loss, schedule, settings["seed"], settings["precision"], watch)
+    found = evaluate.metrics(evaluate.logits(model, dev.ids, vocabulary.pad, settings["precision"]), dev.labels)
+    return Outcome(fitted, found, found["accuracy"] < dev.majority() + COLLAPSE_MARGIN)
+
+
+def _real(ids, mask) -> int:
+    return ids.numel() if mask is None else int(mask.sum())

