@@ -81,8 +81,9 @@ class Pretrain(_Settings):
     """Masked language modelling on D_LM (the paper's section 3; BERT's 15 %, 80/10/10)."""
 
     tokens: Annotated[float, Field(ge=1)] = 16e6  # pieces read, repeats included; YAML 16e6
-    row: Annotated[int, Field(ge=8, le=512)] = 64  # pieces in a row
+    row: Annotated[int, Field(ge=16, le=512)] = 64  # pieces in a row
     batch: Count = 32  # rows in a step
+    short: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of the steps, the first ones, in rows of half the length
     mask: Annotated[float, Field(gt=0, lt=1)] = 0.15  # share of pieces masked
     rate: Rate = 1e-3
     optimiser: Literal["adamw", "muon"] = "adamw"
@@ -185,6 +186,14 @@ class Study(_Settings):
     def resolved_precision(self) -> str:
         """Return "fp32" or "bf16": `auto` is what this processor multiplies fastest."""
         return self.precision if self.precision != "auto" else best_precision()
+
+    @classmethod
+    def given(cls, names: dict[str, Any]) -> "Study":
+        """Return the study whose keys stand among `names`, such as a notebook's `globals()`. Raises ParamsError."""
+        try:
+            return cls(**{key: names[key] for key in cls.model_fields if key in names})
+        except ValidationError as error:
+            raise ParamsError(explain(error)) from None
 
     @classmethod
     def read(cls, path: str | Path) -> "Study":

@@ -21,6 +21,7 @@ from pdstudy.store import Store
 METRICS = "metrics.parquet"
 COSTS = "costs.parquet"
 PREDICTIONS = "predictions.parquet"
+SEARCHES = "searches.parquet"
 ENVIRONMENT = "environment.json"
 PARAMS = "study.json"
 
@@ -47,12 +48,12 @@ COLUMNS = pa.schema(
 def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
     """Return the tables of every student that is in the store: metrics, predictions, costs."""
     here = store.here()
-    rows, items = [], []
+    rows, items, searched = [], [], []
     base = {"study": plan.study.name, "task": plan.study.task}
     for step in plan.of_stage("pretrain"):
         if step.digest in here:
             rows += _start_rows(base, step, store)
-    majority_done = False
+    majority_done, told = False, set()  # the teacher may be a student too: one model, one set of answers
     for student in plan.students:
         if student.evaluation not in here:
             continue
@@ -61,15 +62,23 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
         who = base | {"recipe": student.recipe, "size": student.size, "seed": student.seed, "digest": student.model}
         made = record["model"]
         who |= {k: made[k] for k in ("n_params", "rate", "collapsed", "tokens")}
+        searched += [
+            {"recipe": student.recipe, "size": student.size, "rate": tried["rate"], "chosen": tried["rate"] == made["rate"]}
+            | {"dev_accuracy": tried["dev"] and tried["dev"]["accuracy"], "collapsed": tried["collapsed"], "diverged": tried["diverged"]}
+            for tried in made["searched"] or ()
+        ]
         for split, scores in record["scores"].items():
             n, majority = scores["n"], scores["majority"]
             rows += [who | {"split": split, "metric": m, "value": v, "n": n} for m, v in scores.items() if m not in ("n", "majority")]
             if not majority_done:
                 rows.append(base | {"recipe": "majority", "split": split, "metric": "accuracy", "value": majority, "n": n})
-            items.append(_predictions(folder, student.model, split))
+            if student.model not in told:
+                items.append(_predictions(folder, student.model, split))
         majority_done = True
+        told.add(student.model)
     return {
         METRICS: pa.Table.from_pylist(rows, schema=COLUMNS),
+        SEARCHES: pa.Table.from_pylist(searched),
         PREDICTIONS: pa.concat_tables(items) if items else pa.table({}),
         COSTS: pa.Table.from_pylist([_cost(s.digest, store) for s in plan.steps.values() if s.digest in here]),
     }
@@ -95,7 +104,7 @@ def load_results(study: str | Path):
 
     `study` is a name under outputs/ or a folder. Raises FileNotFoundError with the command that makes it.
     """
-    folder = _folder(study)
+    folder = folder_of(study)
     table = pq.read_table(folder / METRICS).to_pandas()
     costs = pq.read_table(folder / COSTS).to_pandas() if (folder / COSTS).is_file() else None
     if costs is not None:
@@ -105,20 +114,35 @@ def load_results(study: str | Path):
 
 def load_predictions(study: str | Path):
     """Return every answer of every model as a pandas table: digest, split, item, label, predicted, logits."""
-    return pq.read_table(_folder(study) / PREDICTIONS).to_pandas()
+    return pq.read_table(folder_of(study) / PREDICTIONS).to_pandas()
+
+
+def load_searches(study: str | Path):
+    """Return every rate that was tried on dev as a pandas table: recipe, size, rate, dev_accuracy, chosen, collapsed, diverged."""
+    return pq.read_table(folder_of(study) / SEARCHES).to_pandas()
 
 
 def load_costs(study: str | Path):
     """Return what each step took as a pandas table: digest, stage, label, seconds, tokens, flops."""
-    return pq.read_table(_folder(study) / COSTS).to_pandas()
+    return pq.read_table(folder_of(study) / COSTS).to_pandas()
 
 
 def load_environment(study: str | Path) -> dict[str, Any]:
     """Return the record of versions, commit and machine of a study's last run."""
-    return json.loads((_folder(study) / ENVIRONMENT).read_text())
+    return json.loads((folder_of(study) / ENVIRONMENT).read_text())
 
 
-def _folder(study: str | Path) -> Path:
+def provenance(study: str | Path) -> str:
+    """Return one line: command, commit, date, versions, machine, precision of the run that wrote the results."""
+    e = load_environment(study)
+    v, m = e["versions"], e["machine"]
+    return (
+        f"{e['command']} · commit {e['commit']} · {e['date']} · torch {v['torch']}, transformers {v['transformers']}, "
+        f"pdstudy {v['pdstudy']} · {m['processor']}, {m['cores']} cores · {e['precision']}"
+    )
+
+
+def folder_of(study: str | Path) -> Path:
     folder = Path(study) if Path(study).is_dir() else paths.study_folder(str(study))
     if not (folder / METRICS).is_file():
         raise FileNotFoundError(f"{paths.scrub(str(folder))}: no {METRICS} there; run: python -m pdstudy run params/{folder.name}.yaml")

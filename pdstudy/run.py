@@ -24,14 +24,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pdstudy import paths, results
+from pdstudy.estimate import cost, measured_speed, needed
 from pdstudy.params import Study
 from pdstudy.plan import Plan, Step, make
 from pdstudy.store import Store
 
 POLL = 0.5  # seconds between looks at the workers' progress
 ATTEMPTS = 2  # a killed worker's step is tried once more
-FLOPS_PER_SECOND = 25e9  # one thread, before anything was measured here
-FIXED_SECONDS = 1.0  # of every step
 
 
 class RunError(RuntimeError):
@@ -121,41 +120,6 @@ def run(
             _drive(plan, todo, crew, summary, listen)
     summary.seconds = time.monotonic() - begun
     return summary
-
-
-def needed(plan: Plan, missing: dict[str, Step]) -> dict[str, Step]:
-    """Return those missing steps that a student or another needed step asks for, in the plan's order.
-
-    A candidate whose search is done is not computed again only because it was cleaned away.
-    """
-    children: dict[str, set[str]] = {}
-    for digest, step in plan.steps.items():
-        for parent in step.parents.values():
-            children.setdefault(parent, set()).add(digest)
-    wanted: set[str] = set()
-    for digest in reversed(plan.steps):  # children come after their parents
-        if digest in missing and (digest not in children or children[digest] & wanted):
-            wanted.add(digest)
-    return {d: s for d, s in plan.steps.items() if d in wanted}
-
-
-def estimate(steps: list[Step], store: Store, workers: int) -> float:
-    """Return the seconds that `steps` will take, from the speed of those in the store."""
-    speed = measured_speed(store)
-    work = sum(FIXED_SECONDS + s.flops / speed.get(s.stage, FLOPS_PER_SECOND) for s in steps)
-    return work / max(1, workers)
-
-
-def measured_speed(store: Store) -> dict[str, float]:
-    """Return floating-point operations a second by stage, from the newest artifacts of each."""
-    speed = {}
-    for stage in ("pretrain", "finetune", "distill", "label"):
-        newest = sorted((store.root / stage).glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)[-20:]
-        records = [json.loads(p.read_text()) for p in newest]
-        seconds = sum(r["seconds"] for r in records)
-        if seconds > 0:
-            speed[stage] = max(1e6, sum(r["flops"] for r in records) / seconds)
-    return speed
 
 
 def describe(summary: Summary) -> str:
@@ -258,12 +222,12 @@ def _drive(plan: Plan, todo: dict[str, Step], crew: "_Crew", summary: Summary, l
     attempts = dict.fromkeys(todo, 0)
     running: dict[Future, str] = {}
     speed, spent, begun = measured_speed(crew.store), 0.0, time.monotonic()
-    cost = {d: FIXED_SECONDS + s.flops / speed.get(s.stage, FLOPS_PER_SECOND) for d, s in todo.items()}
-    total, failed = sum(cost.values()), set()
+    costs = {d: cost(s, speed) for d, s in todo.items()}
+    total, failed = sum(costs.values()), set()
     later: dict[str, float] = {}  # steps that another run computes just now: when to look again
 
     def tell() -> None:
-        part = sum(cost[d] * crew.share(d) for d in running.values())
+        part = sum(costs[d] * crew.share(d) for d in running.values())
         share = min(1.0, (spent + part) / total)
         elapsed = time.monotonic() - begun
         left = (total - spent - part) / max(1, crew.workers) if share < 0.05 else elapsed * (1 - share) / share
@@ -301,7 +265,7 @@ def _drive(plan: Plan, todo: dict[str, Step], crew: "_Crew", summary: Summary, l
                 for d in lost:
                     waiting.pop(d, None)
                 continue
-            spent += cost[digest]
+            spent += costs[digest]
             summary.computed += 1
             for parents in waiting.values():
                 parents.discard(digest)

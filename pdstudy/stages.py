@@ -42,20 +42,24 @@ def pretrain(model: MaskedReader, text: np.ndarray, settings: dict, vocabulary: 
     """Train a masked reader on running text D_LM, in place (line 1 of Algorithm 1).
 
     `text` is (n_pieces,). Rows of `row` pieces begin with [CLS]; `mask` of their pieces are predicted, and only
-    those reach the output layer. With `summary` > 0 each pooled [CLS] is also asked for four pieces of its
+    those reach the output layer. The first `short` of the steps take twice as many rows of half the length:
+    neighbours are learned first, and cheaper. With `summary` > 0 each pooled [CLS] is also asked for four pieces of its
     own row, by that weight: BERT's next-sentence task had trained that vector, plain masking leaves it unread.
     """
     seed, n = settings["seed"], settings["batch"]
-    rows = Rows(text, settings["row"], seed, vocabulary)
     steps = max(1, round(settings["tokens"] / (n * settings["row"])))
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"], settings.get("muon_rate"))
 
+    long = Rows(text, settings["row"], seed, vocabulary)
+    half = Rows(text, settings["row"] // 2, seed, vocabulary)
+    n_short = round(settings["short"] * steps)
+
     def batch(step: int):
-        whole = rows.batch(step, n)
+        whole = half.batch(step, 2 * n) if step < n_short else long.batch(step, n)
         data = [torch.from_numpy(a) for a in mask_rows(whole, settings["mask"], vocabulary, stream(seed, MASKING, step))]
         if settings["summary"]:
-            row = np.repeat(np.arange(n), SUMMARY_PIECES)
-            column = stream(seed, SUMMARY, step).integers(1, settings["row"], size=len(row))
+            row = np.repeat(np.arange(len(whole)), SUMMARY_PIECES)
+            column = stream(seed, SUMMARY, step).integers(1, whole.shape[1], size=len(row))
             data += [torch.from_numpy(row), torch.from_numpy(whole[row, column])]
         return data
 

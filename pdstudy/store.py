@@ -76,6 +76,22 @@ class Store:
             raise StoreError(f"artifact {digest} is not in the store; run the study first")
         return json.loads((folder / MANIFEST).read_text())
 
+    def surplus(self, wanted: set[str]) -> list[tuple[Path, int]]:
+        """Return (folder, bytes) of everything that `wanted` does not name: artifacts, damaged and unfinished ones."""
+        found = []
+        for folder in sorted(p for p in self.root.glob("*/*") if p.is_dir()):
+            if folder.name not in wanted and folder.parent.name != "locks":
+                found.append((folder, _bytes(folder)))
+        return found
+
+    def census(self) -> list[tuple[str, int, int, int]]:
+        """Return (stage, artifacts, bytes, damaged) of every stage in the store, reading every file."""
+        rows = []
+        for stage in sorted(p for p in self.root.glob("*") if p.is_dir() and p.name not in ("locks", "work")):
+            folders = [p for p in stage.iterdir() if p.is_dir() and not p.name.startswith(".")]
+            rows.append((stage.name, len(folders), sum(map(_bytes, folders)), sum(damage(f) is not None for f in folders)))
+        return rows
+
     def _own(self, digest: str) -> Path | None:
         return next((p.parent for p in self.root.glob(f"*/{digest}/{MANIFEST}")), None)
 
@@ -186,6 +202,10 @@ def damage(folder: Path) -> str | None:
         if _verified(str(path), stat.st_mtime_ns, stat.st_size) != wanted["sha256"]:
             return f"{name} differs from its manifest's sha256"
     return None
+
+
+def _bytes(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
 def sha256(path: Path) -> str:

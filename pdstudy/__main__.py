@@ -1,0 +1,248 @@
+"""The command line: plan, run, report, claims, clean, doctor."""
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pdstudy import paths
+from pdstudy.params import ParamsError, Study
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Should you pre-train your compact model, distil it, or both? One params file is one study.",
+)
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+Params = Annotated[str, typer.Argument(help="A params file, or the name of one in params/ such as quick.", metavar="PARAMS")]
+Workers = Annotated[int | None, typer.Option(help="Processes, one thread each. Default: one a core; 0: none but this one.", min=0)]
+FromScratch = Annotated[bool, typer.Option("--from-scratch", help="Do not take encoders from the released family in zoo/.")]
+LogWith = Annotated[str | None, typer.Option(help="Mirror the training logs to a tracker that accelerate knows, such as tensorboard.")]
+
+
+@app.command(epilog="Example: python -m pdstudy plan params/quick.yaml")
+def plan(
+    params: Params,
+    every: Annotated[bool, typer.Option("--steps", help="List every step, not only the stages.")] = False,
+    from_scratch: FromScratch = False,
+) -> None:
+    """Show a study's steps: which are in the store, and about how long the others will take. Computes nothing."""
+    from pdstudy import plan as planning
+    from pdstudy.estimate import by_stage, needed
+    from pdstudy.store import Store
+
+    study = Study.read(params)
+    made, store, cores = planning.make(study), Store(families=()) if from_scratch else Store(), os.cpu_count() or 1
+    rows = by_stage(made, store, cores)
+    table = Table("stage", "steps", "cached", "to do", "about", title=f"{study.name}: {len(made.students)} models on {study.task}")
+    for row in rows:
+        table.add_row(*(str(row[k]) for k in ("stage", "steps", "cached", "to do")), _duration(row["seconds"]) if row["to do"] else "")
+    out.print(table)
+    out.print(
+        f"{made.asked} steps asked for by the recipes, {len(made.steps)} distinct, {sum(r['to do'] for r in rows)} to do: "
+        f"about {_duration(sum(r['seconds'] for r in rows))} on {cores} cores"
+    )
+    here = store.here()
+    todo = needed(made, {d: s for d, s in made.steps.items() if d not in here})
+    if every:
+        for step in made.steps.values():
+            state = "to do" if step.digest in todo else "cached" if step.digest in here else "not needed"
+            out.print(f"{step.digest}  {state:10}  {step.stage:9}  {step.label}", markup=False)
+    for text in _other_versions(made, store, here):
+        out.print(text, markup=False)
+
+
+@app.command(epilog="Example: python -m pdstudy run params/quick.yaml --log-with tensorboard")
+def run(params: Params, workers: Workers = None, log_with: LogWith = None, from_scratch: FromScratch = False) -> None:
+    """Compute what the store lacks and write the study's tables. A killed run goes on where it was."""
+    _run(Study.read(params), workers, log_with, from_scratch)
+
+
+@app.command(epilog="Example: python -m pdstudy report params/quick.yaml")
+def report(params: Params, workers: Workers = None, log_with: LogWith = None, from_scratch: FromScratch = False) -> None:
+    """Run the study, render its notebooks to HTML, and print the path of index.html."""
+    from pdstudy.report import ReportError, render
+
+    study = Study.read(params)
+    _run(study, workers, log_with, from_scratch)
+    try:
+        page = render(study, lambda text: err.print(text, markup=False))
+    except ReportError as error:
+        _fail(str(error), 1)
+    out.print(str(page), markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: python -m pdstudy claims quick --json")
+def claims(
+    study: Annotated[str, typer.Argument(help="A study's name, or its folder in outputs/.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+) -> None:
+    """Print the verdict on each claim: effect, interval, n, and the paper's number."""
+    from pdstudy import claims as judging
+
+    try:
+        table = judging.judge(study)
+    except FileNotFoundError as error:
+        _fail(str(error), 2)
+    if as_json:
+        out.print(table.to_json(orient="records", indent=1), markup=False, soft_wrap=True)
+        return
+    shown = judging.shown(table)
+    printed = Table("", *shown.columns, title=f"claims on {Path(study).name}")
+    for row in shown.itertuples():
+        printed.add_row(*map(str, row))
+    out.print(printed)
+
+
+@app.command(epilog="Example: python -m pdstudy clean --keep params/quick.yaml --dry-run")
+def clean(
+    keep: Annotated[list[str] | None, typer.Option(help="A study whose artifacts stay; may be given several times.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    notebooks: Annotated[bool, typer.Option("--notebooks", help="Strip outputs from the notebooks instead.")] = False,
+) -> None:
+    """Remove from the store what no kept study needs, or strip the source notebooks."""
+    if notebooks:
+        from pdstudy.report import clean_source
+
+        for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
+            out.print(f"{'cleaned' if clean_source(path) else 'clean'}  {path.name}", markup=False)
+        return
+    from pdstudy import plan as planning
+    from pdstudy.store import Store
+
+    wanted = {digest for name in keep or () for digest in planning.make(Study.read(name)).steps}
+    freed = 0
+    for folder, n_bytes in Store().surplus(wanted):
+        freed += n_bytes
+        out.print(f"{'would remove' if dry_run else 'removed'} {folder.parent.name}/{folder.name}", markup=False)
+        if not dry_run:
+            shutil.rmtree(folder)
+    out.print(f"{freed / 1e6:,.1f} MB {'would be' if dry_run else ''} freed")
+
+
+@app.command(epilog="Example: python -m pdstudy doctor")
+def doctor() -> None:
+    """Check this machine: versions, processor, threads, disk, the default task's text, and the store."""
+    import importlib.metadata
+
+    from pdstudy.corpora import TextError, locate
+    from pdstudy.params import best_precision
+    from pdstudy.store import Store
+    from pdstudy.tasks import TASKS
+
+    well = True
+    table = Table("what", "found", show_header=False)
+    table.add_row("python", sys.version.split()[0])
+    for name in ("torch", "transformers", "tokenizers", "accelerate", "datasets", "papermill", "pandas"):
+        table.add_row(name, importlib.metadata.version(name))
+    table.add_row("processor", f"{os.cpu_count()} cores, fastest precision {best_precision()}")
+    paths.OUTPUTS.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(paths.OUTPUTS).free
+    table.add_row("disk", f"{free / 1e9:,.1f} GB free for {paths.scrub(str(paths.OUTPUTS))}")
+    for task in TASKS.values():
+        try:
+            table.add_row(f"text of {task.name}", f"{locate(task.source).name}, sha256 as pinned")
+        except TextError as error:
+            well = False
+            table.add_row(f"text of {task.name}", str(error))
+    for stage, count, n_bytes, damaged in Store().census():
+        well = well and not damaged
+        note = f"; {damaged} damaged, will be made again" if damaged else ""
+        table.add_row(f"store: {stage}", f"{count} artifacts, {n_bytes / 1e6:,.1f} MB{note}")
+    out.print(table)
+    raise typer.Exit(0 if well else 1)
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one sentence and exit 2, a failed step with exit 1."""
+    try:
+        app()
+    except ParamsError as error:
+        _say(str(error))
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def _run(study: Study, workers: int | None, tracker: str | None, from_scratch: bool) -> None:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from pdstudy.corpora import TextError, locate
+    from pdstudy.run import Interrupted, RunError, line, run_study
+    from pdstudy.tasks import TASKS
+
+    try:
+        locate(TASKS[study.task].source)
+    except TextError as error:
+        _fail(str(error), 2)
+    columns = (BarColumn(24), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=False, disable=not err.is_terminal) as bar:
+        job = bar.add_task("planning", total=1.0)
+        last = [""]
+
+        def listen(progress) -> None:
+            text = line(progress)
+            bar.update(job, completed=progress.share, description=text)
+            done = text.split(",")[0]
+            if not err.is_terminal and done != last[0]:  # a log: one line a finished step
+                last[0] = done
+                err.print(text, markup=False, soft_wrap=True)
+
+        try:
+            run_study(study, workers, listen, _store(from_scratch), tracker)
+        except RunError as error:
+            bar.stop()
+            _fail(str(error), 2 if error.bad_input else 1)
+        except Interrupted as error:
+            bar.stop()
+            _fail(str(error), 130 if getattr(error, "signal", None) == signal.SIGINT else 143)
+
+
+def _store(from_scratch: bool):
+    from pdstudy.store import Store
+
+    return Store(families=()) if from_scratch else Store()
+
+
+def _other_versions(made, store, here) -> list[str]:
+    """Return a line for each library whose installed version differs from the one that made cached artifacts."""
+    import importlib.metadata
+    from collections import Counter
+
+    installed, other = {}, Counter()
+    for digest in made.steps:
+        if digest in here:
+            for name, version in store.manifest(digest).get("versions", {}).items():
+                installed.setdefault(name, importlib.metadata.version(name))
+                if version != installed[name]:
+                    other[name, version] += 1
+    return [
+        f"{n} cached steps were made with {name} {version}; {installed[name]} is installed. They are kept; `clean` makes them anew."
+        for (name, version), n in sorted(other.items())
+    ]
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def _fail(message: str, code: int) -> None:
+    _say(message)
+    raise typer.Exit(code)
+
+
+def _say(message: str) -> None:
+    err.print(message, style="red", markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Figures in one visual language: a tidy table and Axes in, Axes out.
+
+Each recipe has one colour in every notebook; every seed is a faint dot behind the mean; teacher and majority
+class are grey lines; intervals are named in the figure.
+"""
+
+from collections.abc import Iterable
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pdstudy import paper
+from pdstudy.sizes import Size
+
+RECIPE_COLOURS = {  # Okabe and Ito's palette: told apart by colour-blind eyes, and by lightness in greyscale
+    "PD": "#0072B2",
+    "PF": "#D55E00",
+    "Distillation": "#56B4E9",
+    "Basic": "#E69F00",
+    "PD-F": "#003A5D",
+    "PD (embeddings)": "#CC79A7",
+    "PD (truncated)": "#009E73",
+}
+RECIPE_MARKERS = {"PD": "o", "PF": "s", "Distillation": "^", "Basic": "D", "PD-F": "P", "PD (embeddings)": "v", "PD (truncated)": "X"}
+VERDICT_COLOURS = {"supported": "#0072B2", "refuted": "#B22222", "undecided": "#777777", "not measured": "#BBBBBB"}
+GREY = "#6E6E6E"
+
+
+def style() -> None:
+    """Set the look of every figure."""
+    sns.set_theme(context="notebook", style="ticks", font_scale=0.9)
+    plt.rcParams.update(
+        {"figure.dpi": 110, "savefig.dpi": 150, "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
+    )
+
+
+def new(width: float = 7.2, height: float = 4.2) -> Axes:
+    """Return the Axes of a new figure of this size in inches."""
+    style()
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def show(ax: Axes, alt: str) -> None:
+    """Display a figure once, with its text for those who cannot see it, and close it."""
+    from IPython.display import display
+
+    display(ax.figure, metadata={"image/png": {"alt": alt}})
+    plt.close(ax.figure)
+
+
+def accuracy_by_size(metrics: pd.DataFrame, ax: Axes | None = None, recipes: Iterable[str] | None = None) -> Axes:
+    """Draw test accuracy over parameters, one line a recipe: mean of the seeds, each seed a faint dot."""
+    ax = ax or new()
+    test = metrics[(metrics.split == "test") & (metrics.metric == "accuracy")]
+    ends = []
+    for recipe in recipes or [r for r in RECIPE_COLOURS if r in set(test.recipe)]:
+        rows = test[test.recipe == recipe]
+        mean = rows.groupby("n_params").value.mean() * 100
+        colour, marker = RECIPE_COLOURS[recipe], RECIPE_MARKERS[recipe]
+        ax.scatter(rows.n_params, rows.value * 100, color=colour, alpha=0.3, s=18, linewidth=0, marker=marker)
+        ax.plot(mean.index, mean, color=colour, marker=marker, lw=2, ms=7)
+        ends.append((mean.iloc[-1], recipe, colour, mean.index[-1]))
+    label_ends(ax, ends)
+    for name in ("teacher", "majority"):
+        value = test[test.recipe == name].value.mean() * 100
+        if np.isfinite(value):
+            ax.axhline(value, color=GREY, lw=1, ls="--" if name == "teacher" else ":", zorder=0)
+            ax.annotate(f"{name} {value:.1f}", (0.01, value), xycoords=("axes fraction", "data"), va="bottom", color=GREY, fontsize=8)
+    sizes = test[test.recipe.isin(RECIPE_COLOURS)].drop_duplicates("size").sort_values("n_params")
+    ax.set_xscale("log")
+    ax.set_xticks(sizes.n_params, [f"{s}\n{n / 1e6:.1f} M" for s, n in zip(sizes["size"], sizes.n_params, strict=True)])
+    ax.set_xticks([], minor=True)
+    ax.margins(x=0.12)
+    ax.set(xlabel="student, layers/hidden and parameters", ylabel="test accuracy, %")
+    return ax
+
+
+def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
+    """Write each line's name at its end, pushed apart where they would overlap: (y, text, colour, x)."""
+    low, high = ax.get_ylim()
+    step, last = (high - low) * 0.055, -np.inf
+    for y, text, colour, x in sorted(ends):
+        last = max(y, last + step)
+        ax.annotate(text, (x, last), xytext=(9, 0), textcoords="offset points", va="center", color=colour, fontsize=9, weight="bold")
+
+
+def gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw claims as effects in points with 95 % intervals, one row a claim; the paper's value a grey diamond."""
+    ax = ax or new(7.6, 0.62 * len(table) + 1.3)
+    for y, row in enumerate(table.itertuples()):
+        colour = VERDICT_COLOURS[row.verdict]
+        if np.isfinite(row.low):
+            ax.plot([row.low, row.high], [y, y], color=colour, lw=3, alpha=0.6, solid_capstyle="butt")
+        if np.isfinite(row.estimate):
+            ax.plot(row.estimate, y, "o", color=colour, ms=8)
+        ax.plot(row.paper, y, "D", color="none", markeredgecolor="#9A9A9A", ms=7)
+        ax.annotate(row.verdict, (1.01, y), xycoords=("axes fraction", "data"), va="center", color=colour, fontsize=9)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_yticks(range(len(table)), [f"{i}  {what}" for i, what in zip(table.id, table.compared, strict=True)])
+    ax.invert_yaxis()
+    ax.set(xlabel="gain, points of test accuracy: dot and bar ours with 95 % interval, diamond the paper's (SST-2, other scale)")
+    ax.xaxis.label.set_size(8.5)
+    return ax
+
+
+def gains_by_size(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw the gain of each pair of recipes at each size, with 95 % intervals."""
+    ax = ax or new()
+    pairs, sizes = list(dict.fromkeys(table.pair)), list(dict.fromkeys(table["size"]))
+    for i, pair in enumerate(pairs):
+        rows = table[table.pair == pair].set_index("size").reindex(sizes)
+        x = np.arange(len(sizes)) + (i - (len(pairs) - 1) / 2) * 0.12
+        colour = RECIPE_COLOURS[pair.split(" over ")[0]]
+        ax.errorbar(
+            x,
+            rows.estimate,
+            yerr=[rows.estimate - rows.low, rows.high - rows.estimate],
+            fmt=RECIPE_MARKERS[pair.split(" over ")[0]],
+            color=colour,
+            capsize=3,
+            lw=2,
+            label=pair,
+        )
+    ax.axhline(0, color="black", lw=0.8)
+    ax.set_xticks(range(len(sizes)), sizes)
+    ax.margins(x=0.2)
+    ax.set(xlabel="student, layers/hidden", ylabel="gain, points (bars: 95 % over seeds and texts)")
+    ax.legend(frameon=False, fontsize=9)
+    return ax
+
+
+def reading(metrics: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw how well each pre-trained start reads: held-out MLM loss, beside the unigram loss that needs no context."""
+    ax = ax or new(7.2, 3.2)
+    starts = metrics[metrics.recipe == "start"].pivot_table(index=["n_params", "size", "seed"], columns="metric", values="value")
+    starts = starts.sort_index().reset_index()
+    y = np.arange(len(starts))
+    ax.barh(y, starts.mlm_loss, color="#8FB8D0", height=0.6)
+    for i, row in enumerate(starts.itertuples()):
+        ax.annotate(f"{row.mlm_loss:.2f} nats, {row.mlm_accuracy:.0%} right", (0.05, i), va="center", fontsize=8.5)
+    ax.axvline(starts.unigram_loss.mean(), color=GREY, ls="--", lw=1)
+    ax.annotate(
+        f"unigram {starts.unigram_loss.mean():.2f}", (starts.unigram_loss.mean(), 1.01), xycoords=("data", "axes fraction"), ha="center", color=GREY, fontsize=8.5
+    )
+    labels = [s if starts["size"].value_counts()[s] == 1 else f"{s} #{n}" for s, n in zip(starts["size"], starts.seed, strict=True)]
+    ax.set_yticks(y, labels)
+    ax.set(xlabel="held-out MLM loss, nats (lower reads better)", ylabel="start")
+    return ax
+
+
+def searches(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw dev accuracy over the learning rate, one line a recipe and size; the chosen rate is filled."""
+    ax = ax or new(7.2, 3.8)
+    sizes = list(dict.fromkeys(table[table.recipe.isin(RECIPE_COLOURS)]["size"]))
+    dashes = ["-", "--", ":", "-."]
+    table = table.drop_duplicates(["recipe", "size", "rate"])
+    for (recipe, size), rows in table[table.recipe.isin(RECIPE_COLOURS)].groupby(["recipe", "size"], sort=False):
+        rows = rows.sort_values("rate")
+        colour = RECIPE_COLOURS[recipe]
+        ax.plot(rows.rate, rows.dev_accuracy * 100, ls=dashes[sizes.index(size) % 4], color=colour, lw=1.3, label=f"{recipe} {size}")
+        best = rows[rows.chosen]
+        ax.plot(rows.rate, rows.dev_accuracy * 100, ls="", marker=RECIPE_MARKERS[recipe], color=colour, mfc="white", ms=6)
+        ax.plot(best.rate, best.dev_accuracy * 100, ls="", marker=RECIPE_MARKERS[recipe], color=colour, ms=8)
+    ax.set_xscale("log")
+    rates = sorted(set(table.rate))
+    ax.set_xticks(rates, [f"{r:g}" for r in rates])
+    ax.set_xticks([], minor=True)
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.set(xlabel="peak learning rate (filled: chosen)", ylabel="dev accuracy, %")
+    return ax
+
+
+def paper_sst2(ours: Iterable[str], ax: Axes | None = None) -> Axes:
+    """Draw the paper's own figure for SST-2 in grey, all 24 sizes; the sizes that we share are ringed."""
+    ax = ax or new()
+    table = paper.sst2()
+    table["n_params"] = [Size.parse(s).n_params() for s in table["size"]]
+    ends = []
+    for recipe, rows in table.groupby("recipe"):
+        rows = rows.sort_values("n_params")
+        ax.plot(rows.n_params, rows.value, color="#B0B0B0", marker=RECIPE_MARKERS[recipe], ms=4, lw=1)
+        shared = rows[rows["size"].isin(set(ours))]
+        ax.plot(shared.n_params, shared.value, ls="", marker="o", mfc="none", mec=RECIPE_COLOURS[recipe], ms=11, mew=1.5)
+        ends.append((rows.value.iloc[-1], recipe, RECIPE_COLOURS[recipe], rows.n_params.iloc[-1]))
+    label_ends(ax, ends)
+    ax.set_xscale("log")
+    ax.margins(x=0.14)
+    ax.set(xlabel="parameters", ylabel="SST-2 accuracy, % (digitised, +-0.1)")
+    return ax
+
+
+def save(figure: Figure, folder, name: str) -> None:
+    """Write a figure as PNG and SVG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in ("png", "svg"):
+        figure.savefig(folder / f"{name}.{kind}")
+

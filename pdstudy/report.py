@@ -1,0 +1,243 @@
+"""From a params file to rendered reports: strict parameters, papermill, nbconvert, one index page.
+
+A report exists only if every cell of its notebook ran: it is executed and converted under a temporary name,
+checked, then moved. A failing cell leaves an executed notebook named `*.failed.ipynb` and no page.
+"""
+
+import ast
+import html
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import jinja2
+import nbformat
+
+from pdstudy import claims, paths, results
+from pdstudy.params import ParamsError, Study, check_names
+from pdstudy.tasks import TASKS
+
+TEMPLATES = Path(__file__).parent / "templates"
+QUESTIONS = {"01_pretraining_value": "Does pre-training help a small student?"}
+CELL_TIMEOUT = 3600  # seconds; the work is done before the notebooks run, they read the store
+
+
+class ReportError(RuntimeError):
+    """Raised when a notebook did not run to its end; the message names the cell and its error."""
+
+
+def declared(notebook: Path) -> dict[str, object]:
+    """Return the parameters that a notebook declares: names and their literal values in its one parameters cell."""
+    cells = [c for c in nbformat.read(notebook, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise ParamsError(f"{notebook.name}: {len(cells)} cells are tagged parameters, expected one")
+    found = {}
+    for node in ast.parse(cells[0].source).body:
+        if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
+            raise ParamsError(f"{notebook.name}: the parameters cell may hold only `name = literal`, line {node.lineno} does not")
+        found[node.targets[0].id] = ast.literal_eval(node.value)
+    return found
+
+
+def render(study: Study, tell: Callable[[str], None] = lambda text: None) -> Path:
+    """Return the path of index.html after rendering every question's notebook over the study's results."""
+    folder = paths.study_folder(study.name) / "reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    values = study.model_dump(mode="json")
+    notebooks = [paths.NOTEBOOKS / f"{stem}.ipynb" for stem in QUESTIONS]
+    for notebook in notebooks:
+        check_names(set(values), set(declared(notebook)), notebook.name)
+    for notebook in notebooks:
+        tell(f"report {notebook.stem}")
+        execute(notebook, values, folder)
+    tell("index")
+    return index(study, folder)
+
+
+def execute(notebook: Path, values: dict, folder: Path) -> Path:
+    """Return the page of one notebook, executed with these parameters. Raises ReportError naming the failing cell."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    stem = notebook.stem
+    temporary, failed = folder / f".{stem}.{os.getpid()}.ipynb", folder / f"{stem}.failed.ipynb"
+    page = folder / f"{stem}.html"
+    page.unlink(missing_ok=True)  # an old page must not look like the answer to this run
+    problem = None
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(temporary), parameters=values, kernel_name="python3", language="python",
+            progress_bar=False, execution_timeout=CELL_TIMEOUT, cwd=str(folder),
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        problem = f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
+    except DeadKernelError:
+        problem = "the kernel died; perhaps memory ran out"
+    except CellTimeoutError:
+        problem = f"a cell ran longer than {CELL_TIMEOUT} seconds"
+    executed = nbformat.read(temporary, as_version=4)
+    cells = [c for c in executed.cells if c.cell_type == "code"]
+    unfinished = [i for i, c in enumerate(cells) if c.metadata.get("papermill", {}).get("status") != "completed"]
+    if problem is None and unfinished:  # `sys.exit(0)` in a cell ends papermill with success
+        problem = f"code cell {unfinished[0] + 1} did not run to its end"
+    clean_executed(executed)
+    nbformat.write(executed, temporary)
+    if problem:
+        temporary.replace(failed)
+        raise ReportError(f"{notebook.name}: {paths.scrub(problem)}; see {paths.scrub(str(failed))}")
+    failed.unlink(missing_ok=True)
+    html_page = convert(executed, stem)
+    temporary.replace(folder / f"{stem}.ipynb")
+    return _write(page, html_page)
+
+
+def clean_executed(notebook: nbformat.NotebookNode) -> None:
+    """Remove from an executed notebook, in place, what must not be published: this machine's paths and stderr."""
+    meta = notebook.metadata.get("papermill", {})
+    for name in ("input_path", "output_path"):
+        if meta.get(name):
+            meta[name] = Path(meta[name]).name
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+        for output in cell.outputs:
+            if "text" in output:
+                output.text = paths.scrub(output.text)
+            if "traceback" in output:
+                output.traceback = [paths.scrub(t) for t in output.traceback]
+            for kind, value in output.get("data", {}).items():
+                if kind.startswith("text/") and isinstance(value, str):
+                    output.data[kind] = paths.scrub(value)
+
+
+def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
+    """Return a self-contained page: no script, no request to anywhere, code folded away."""
+    from nbconvert import HTMLExporter
+    from pygments.formatters import HtmlFormatter
+
+    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+    body, _ = exporter.from_notebook_node(notebook)
+    body = re.sub(r"<script\b.*?</script>", "", body, flags=re.DOTALL)  # the template's own; data is escaped at the source
+    body = re.sub(r"(?s)(<style scoped>.*?</style>)", "", body)
+    body = re.sub(r'(?s)<div class="jp-Cell-inputWrapper".*?(?=<div class="jp-Cell-outputWrapper"|\Z)', _fold, body)
+    links = [("index", "../reports/index.html")] + [(q, None if s == stem else f"{s}.html") for s, q in QUESTIONS.items()]
+    return _page(QUESTIONS.get(stem, stem), body, links, HtmlFormatter(style="default").get_style_defs(".highlight"))
+
+
+def index(study: Study, folder: Path) -> Path:
+    """Return the path of the page that holds the answers, the claims, the accuracies and the costs."""
+    table = claims.judge(study.name)
+    claims.save(table, study.name)
+    metrics, environment = results.load_results(study.name), results.load_environment(study.name)
+    starts = metrics[metrics.collapsed.fillna(False).astype(bool) & (metrics.split == "test") & (metrics.metric == "accuracy")]
+    collapsed = (
+        f"{len(starts)} students collapsed to the majority class: "
+        + ", ".join(f"{r.recipe} {r.size} seed {r.seed:.0f}" for r in starts.itertuples())
+        if len(starts)
+        else "No student collapsed to the majority class."
+    )
+    body = _template("index.html.j2").render(
+        study=study,
+        task=TASKS[study.task],
+        answers=[(q, f"{s}.html", claims.answer(table, s.split("_", 1)[1])) for s, q in QUESTIONS.items()],
+        claims=claims.shown(table),
+        accuracy=accuracy_table(metrics).to_html(border=0, escape=True),
+        costs=cost_table(study.name).to_html(border=0, escape=True),
+        collapsed=collapsed,
+        environment=environment,
+    )
+    links = [("index", None)] + [(q, f"{s}.html") for s, q in QUESTIONS.items()]
+    return _write(folder / "index.html", _page(f"pdstudy: {study.name}", body, links, footer=results.provenance(study.name)))
+
+
+def accuracy_table(metrics):
+    """Return test accuracy in points by recipe and size: mean (lowest to highest seed); a missing cell says so."""
+    test = metrics[(metrics.split == "test") & (metrics.metric == "accuracy") & (metrics.recipe != "majority")]
+    sizes = test.sort_values("n_params")["size"].unique()
+    grouped = (test.assign(value=test.value * 100)).groupby(["recipe", "size"]).value.agg(["mean", "min", "max", "count"])
+    text = [f"{r.mean:.1f} ({r.min:.1f} to {r.max:.1f})" if r.count > 1 else f"{r.mean:.1f}" for r in grouped.itertuples()]
+    wide = grouped.assign(text=text).text.unstack("size").reindex(columns=sizes)
+    order = [r for r in ("teacher", *claims_recipes(metrics)) if r in wide.index]
+    majority = metrics[(metrics.recipe == "majority") & (metrics.split == "test")].value
+    wide = wide.reindex(order).fillna("-")
+    if len(majority):
+        wide.loc["majority class"] = [f"{majority.iloc[0] * 100:.1f}"] * len(wide.columns)
+    return wide.rename_axis(index=None, columns=None)
+
+
+def claims_recipes(metrics) -> list[str]:
+    """Return the study's recipes in the order of recipes.py, from best expected to worst."""
+    from pdstudy.recipes import RECIPES
+
+    return [r for r in reversed(RECIPES) if r in set(metrics.recipe)]
+
+
+def cost_table(study: str):
+    """Return steps, seconds and floating-point operations by stage, what a released family gave apart."""
+    import pandas as pd
+
+    costs = results.load_costs(study)
+    costs["stage"] = costs.stage + costs.family.map({True: " (released family)", False: ""})
+    grouped = costs.groupby("stage", sort=False).agg(steps=("seconds", "size"), seconds=("seconds", "sum"), flops=("flops", "sum"))
+    shown = {"steps": grouped.steps, "seconds": grouped.seconds.round(0).astype(int), "TFLOP": (grouped.flops / 1e12).round(1)}
+    return pd.DataFrame(shown).rename_axis(None)
+
+
+def clean_source(path: Path) -> bool:
+    """Strip a notebook of outputs, counts and machine metadata; return whether anything changed."""
+    before = path.read_text(encoding="utf-8")
+    notebook = nbformat.reads(before, as_version=4)
+    for i, cell in enumerate(notebook.cells):
+        cell.id = f"{path.stem[:2]}-{i:02d}"
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = nbformat.NotebookNode({"tags": tags} if tags else {})
+        if cell.cell_type == "code" and "nbval-check-output" not in tags:
+            cell.outputs, cell.execution_count = [], None
+    notebook.metadata = nbformat.NotebookNode(
+        {
+            "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    after = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    if after != before:
+        path.write_text(after, encoding="utf-8")
+    return after != before
+
+
+def readme_table(study: str) -> str:
+    """Return the answer table of a study in Markdown, with its provenance, for README."""
+    table = claims.shown(claims.judge(study))
+    rows = ["| | claim | points | 95 % interval | n | verdict | paper |", "|---|---|---|---|---|---|---|"]
+    rows += [
+        f"| {i} | {r.claim} | {r.points} | {r['95 % interval']} | {r.n} | **{r.verdict}** | {r.paper} |" for i, r in table.iterrows()
+    ]
+    accuracy = accuracy_table(results.load_results(study))
+    rows += ["", "| test accuracy | " + " | ".join(accuracy.columns) + " |", "|---" * (len(accuracy.columns) + 1) + "|"]
+    rows += [f"| {recipe} | " + " | ".join(values) + " |" for recipe, values in accuracy.iterrows()]
+    return "\n".join([*rows, "", f"<sub>{html.escape(results.provenance(study))}</sub>"])
+
+
+def _template(name: str) -> jinja2.Template:
+    return jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True).get_template(name)
+
+
+def _page(title: str, body: str, links: list, more_style: str = "", footer: str = "") -> str:
+    # Styles are ours and hold no markup; everything else is escaped or was made by nbconvert from escaped data.
+    style = jinja2.utils.markupsafe.Markup((TEMPLATES / "page.css").read_text() + more_style)
+    return _template("page.html.j2").render(title=title, body=body, links=links, style=style, footer=footer)
+
+
+def _fold(match: re.Match) -> str:
+    return f"<details><summary>code</summary>{match[0]}</details>"
+
+
+def _write(path: Path, text: str) -> Path:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return path

@@ -1,0 +1,86 @@
+"""Paired effects with honest intervals. Numbers in, numbers out; no figure and no file.
+
+One shape rules: differences (n_seeds, n_items), right minus wrong answers of A and B on the same test text
+by students of the same seed. Seeds and texts are both samples, crossed with each other, so both kinds of
+luck are in the interval (docs/method.md).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A mean paired difference with its interval. Bounds and p are nan where they cannot be known."""
+
+    estimate: float
+    low: float
+    high: float
+    p: float  # two-sided, of no difference
+    n_seeds: int
+    n_items: int
+    df: float  # degrees of freedom of the interval
+
+    @property
+    def known(self) -> bool:
+        """Return whether there is an interval at all."""
+        return math.isfinite(self.low)
+
+    def scaled(self, factor: float) -> "Effect":
+        """Return the effect in other units, such as points of 100."""
+        return Effect(self.estimate * factor, self.low * factor, self.high * factor, self.p, self.n_seeds, self.n_items, self.df)
+
+
+def crossed_effect(differences: np.ndarray, level: float = LEVEL) -> Effect:
+    """Return the mean of (n_seeds, n_items) paired differences and its t-interval over both seeds and items.
+
+    A two-way random-effects analysis of variance: the mean's variance is (MS_seeds + MS_items - MS_rest) / n,
+    never less than either part alone, with Satterthwaite's degrees of freedom. One seed, one item or no
+    variation at all give an estimate without interval: from one draw nobody can tell luck from effect.
+    """
+    d = np.asarray(differences, dtype=float)
+    n_seeds, n_items = d.shape
+    estimate = float(d.mean())
+    unknown = Effect(estimate, math.nan, math.nan, math.nan, n_seeds, n_items, 0.0)
+    if n_seeds < 2 or n_items < 2:
+        return unknown
+    by_seed, by_item = d.mean(axis=1), d.mean(axis=0)
+    ms_seeds = n_items * ((by_seed - estimate) ** 2).sum() / (n_seeds - 1)
+    ms_items = n_seeds * ((by_item - estimate) ** 2).sum() / (n_items - 1)
+    rest = d - by_seed[:, None] - by_item[None, :] + estimate
+    ms_rest = (rest**2).sum() / ((n_seeds - 1) * (n_items - 1))
+    total = max(ms_seeds + ms_items - ms_rest, ms_seeds, ms_items)
+    if total <= 1e-15:
+        return unknown
+    parts = ms_seeds**2 / (n_seeds - 1) + ms_items**2 / (n_items - 1) + ms_rest**2 / ((n_seeds - 1) * (n_items - 1))
+    df = max(n_seeds - 1.0, total**2 / parts)
+    error = math.sqrt(total / (n_seeds * n_items))
+    reach = stats.t.ppf((1 + level) / 2, df) * error
+    p = 2 * stats.t.sf(abs(estimate) / error, df)
+    return Effect(estimate, estimate - reach, estimate + reach, float(p), n_seeds, n_items, float(df))
+
+
+def mean_interval(values: np.ndarray, level: float = LEVEL) -> Effect:
+    """Return the mean of one number per seed, (n_seeds,), and its t-interval; nan bounds for one seed or no spread."""
+    v = np.asarray(values, dtype=float)
+    if len(v) < 2 or v.std(ddof=1) <= 1e-15:
+        return Effect(float(v.mean()), math.nan, math.nan, math.nan, len(v), 1, 0.0)
+    error = v.std(ddof=1) / math.sqrt(len(v))
+    reach = stats.t.ppf((1 + level) / 2, len(v) - 1) * error
+    p = 2 * stats.t.sf(abs(v.mean()) / error, len(v) - 1)
+    return Effect(float(v.mean()), float(v.mean() - reach), float(v.mean() + reach), float(p), len(v), 1, len(v) - 1.0)
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Return Holm's adjusted p-values of a family of tests, in the given order; nan stays nan and counts for none."""
+    known = sorted((p, i) for i, p in enumerate(p_values) if math.isfinite(p))
+    adjusted, highest = [math.nan] * len(p_values), 0.0
+    for rank, (p, i) in enumerate(known):
+        highest = max(highest, min(1.0, p * (len(known) - rank)))
+        adjusted[i] = highest
+    return adjusted

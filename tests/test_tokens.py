@@ -1,0 +1,264 @@
+"""Word pieces, masking, rows and batches: every random choice is a function of (seed, what, step)."""
+
+import numpy as np
+import pytest
+
+from pdstudy import tokens
+from pdstudy.tokens import MASKING, ORDER, Batches, Ids, Rows, Vocabulary, mask_rows, stream
+
+WORDS = Vocabulary(size=105)  # 5 special pieces and 100 others
+TEXTS = ["the old film is good", "the new film is bad", "a good old story", "bad new films are old", "the story is good"] * 4
+
+
+def texts_of(lengths: list[int]) -> Ids:
+    """Return texts of these lengths; text i is made of the piece 5 + i alone."""
+    flat = np.concatenate([np.full(n, 5 + i, dtype=np.uint16) for i, n in enumerate(lengths)])
+    return Ids(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+
+def some_rows(n_rows: int = 200, length: int = 50) -> np.ndarray:
+    """Return rows of ordinary pieces with [CLS] in front and a [SEP] and an [UNK] in the middle."""
+    rows = np.random.default_rng(7).integers(5, WORDS.size, size=(n_rows, length))
+    rows[:, 0], rows[:, 20], rows[:, 30] = WORDS.cls, WORDS.sep, WORDS.unk
+    return rows
+
+
+# Streams
+
+
+def test_a_stream_does_not_depend_on_what_was_drawn_before():
+    expected = stream(3, MASKING, 8).random(4)
+    stream(3, MASKING, 7).random(1000)
+    assert (stream(3, MASKING, 8).random(4) == expected).all()
+
+
+@pytest.mark.parametrize("other", [(4, MASKING, 8), (3, ORDER, 8), (3, MASKING, 9)], ids=["seed", "purpose", "step"])
+def test_streams_of_another_seed_purpose_or_step_differ(other):
+    assert not (stream(*other).random(4) == stream(3, MASKING, 8).random(4)).any()
+
+
+# Masking
+
+
+@pytest.mark.parametrize("rate", [0.15, 0.3, 0.4])
+def test_masking_chooses_exactly_the_asked_share_of_the_maskable_positions(rate):
+    rows = some_rows()
+    _, positions, _ = mask_rows(rows, rate, WORDS, stream(0, MASKING, 0))
+    assert len(positions) == len(set(positions.tolist())) == round(rate * 200 * 47)
+
+
+def test_masking_never_chooses_a_special_piece():
+    rows = some_rows()
+    _, positions, pieces = mask_rows(rows, 0.9, WORDS, stream(0, MASKING, 0))
+    assert not set((positions % 50).tolist()) & {0, 20, 30}
+    assert pieces.min() >= 5
+
+
+def test_of_the_masked_80_percent_become_mask_10_a_random_piece_and_10_stay():
+    rows = some_rows()
+    inputs, positions, pieces = mask_rows(rows, 0.5, WORDS, stream(0, MASKING, 0))
+    shown, n = inputs.reshape(-1)[positions], len(positions)
+    found = np.array([(shown == WORDS.mask).sum(), ((shown != pieces) & (shown != WORDS.mask)).sum(), (shown == pieces).sum()])
+    share = np.array([0.8, 0.1 * 99 / 100, 0.1 + 0.1 / 100])  # a random piece is the true one in 1 of 100
+    assert (abs(found - n * share) < 4 * np.sqrt(n * share * (1 - share))).all()
+
+
+def test_a_random_replacement_is_never_a_special_piece_and_may_be_any_other():
+    rows = some_rows(n_rows=2000)
+    inputs, positions, pieces = mask_rows(rows, 0.5, WORDS, stream(0, MASKING, 0))
+    shown = inputs.reshape(-1)[positions]
+    replaced = shown[(shown != WORDS.mask) & (shown != pieces)]
+    assert set(replaced.tolist()) == set(range(5, 105))
+
+
+def test_masking_touches_nothing_but_the_chosen_positions_and_the_pieces_restore_the_rows():
+    rows = some_rows()
+    before = rows.copy()
+    inputs, positions, pieces = mask_rows(rows, 0.3, WORDS, stream(0, MASKING, 0))
+    restored = inputs.reshape(-1).copy()
+    restored[positions] = pieces
+    assert (restored.reshape(rows.shape) == before).all()
+    assert (rows == before).all()
+    assert (inputs != rows).sum() <= len(positions)
+
+
+def test_rows_of_special_pieces_alone_are_returned_unmasked():
+    rows = np.array([[WORDS.cls, WORDS.sep, WORDS.unk, WORDS.pad]])
+    inputs, positions, pieces = mask_rows(rows, 0.5, WORDS, stream(0, MASKING, 0))
+    assert (inputs == rows).all()
+    assert len(positions) == len(pieces) == 0
+
+
+# Rows
+
+
+def test_the_rows_of_a_step_depend_on_the_step_alone():
+    text = np.arange(5, 105)
+    fresh, used = Rows(text, 8, 0, WORDS), Rows(text, 8, 0, WORDS)
+    for step in (0, 9, 1):
+        used.batch(step, 4)
+    for step in (5, 30, 5):
+        assert (used.batch(step, 4) == fresh.batch(step, 4)).all()
+
+
+def test_an_epoch_reads_each_of_its_rows_once_and_another_epoch_at_another_offset():
+    text = np.arange(5, 105)  # every piece stands once
+    rows = Rows(text, 8, 0, WORDS)
+    epochs = [np.concatenate([rows.batch(e * rows.per_epoch + k, 1)[0, 1:] for k in range(rows.per_epoch)]) for e in range(3)]
+    for epoch in epochs:
+        assert len(epoch) == rows.per_epoch * 7 == len(set(epoch.tolist()))
+        assert set(epoch.tolist()) == set(range(epoch.min(), epoch.min() + len(epoch)))  # one running stretch of the text
+    assert len({int(e.min()) for e in epochs}) > 1
+    assert not (epochs[0] == epochs[1]).all()
+
+
+def test_every_row_begins_with_cls_and_goes_on_with_running_text():
+    rows = Rows(np.arange(5, 105), 8, 0, WORDS).batch(3, 6)
+    assert rows.shape == (6, 8)
+    assert (rows[:, 0] == WORDS.cls).all()
+    assert (np.diff(rows[:, 1:]) == 1).all()
+
+
+def test_rows_reach_the_last_piece_of_the_text_and_never_beyond_it():
+    for n in range(15, 40):
+        rows = Rows(np.arange(5, 5 + n), 8, 0, WORDS)
+        last = max(rows.batch(step, 1).max() for step in range(40 * rows.per_epoch))
+        assert last <= 4 + n
+        assert (n - 8) % 7 or last == 4 + n
+
+
+def test_a_corpus_shorter_than_two_rows_is_refused_with_the_cure():
+    assert Rows(np.arange(15), 8, 0, WORDS).per_epoch == 1
+    with pytest.raises(ValueError, match=r"14 pieces, fewer than two rows of 8: give a longer D_LM or a shorter pretrain.row"):
+        Rows(np.arange(14), 8, 0, WORDS)
+
+
+# Batches
+
+
+def test_an_epoch_of_batches_gives_every_text_exactly_once_with_its_target():
+    lengths = [3, 9, 4, 4, 7, 2, 9, 3, 5, 6, 4]
+    batches = Batches(texts_of(lengths), np.arange(11), size=4, seed=0, pad=0)
+    assert batches.per_epoch == 3
+    for epoch in range(3):
+        seen = []
+        for k in range(3):
+            ids, _, targets = batches.batch(3 * epoch + k)
+            assert (ids[:, 0] == 5 + targets).all()
+            seen += targets.tolist()
+        assert sorted(seen) == list(range(11))
+
+
+def test_a_batch_is_padded_to_its_longest_text_and_the_mask_marks_the_real_pieces():
+    ids, mask = tokens.padded(texts_of([3, 1, 2]), np.array([2, 0]), pad=0)
+    assert ids.tolist() == [[7, 7, 0], [5, 5, 5]]
+    assert mask.tolist() == [[True, True, False], [True, True, True]]
+
+
+def test_texts_of_equal_length_need_no_mask():
+    ids, mask = tokens.padded(texts_of([2, 1, 2]), np.array([2, 0]), pad=0)
+    assert ids.tolist() == [[7, 7], [5, 5]]
+    assert mask is None
+
+
+def test_the_same_seed_gives_the_same_batches_and_another_seed_another_order():
+    ids, targets = texts_of(list(range(1, 41))), np.arange(40)
+    first, second, other = (Batches(ids, targets, size=5, seed=s, pad=0) for s in (1, 1, 2))
+    second.batch(30)  # what was drawn before makes no difference
+    order = [[b.batch(step)[2].tolist() for step in range(16)] for b in (first, second, other)]
+    assert order[0] == order[1] != order[2]
+    assert order[0][:8] != order[0][8:]  # nor is one epoch like the next
+
+
+def test_batches_hold_texts_of_similar_length():
+    lengths = np.random.default_rng(0).integers(1, 60, size=400)
+    found = tokens.by_length(lengths, 10, stream(0, ORDER, 0))
+    assert max(np.ptp(lengths[index]) for index in found) <= 6
+
+
+def test_half_an_epochs_texts_are_the_first_ones_and_nothing_is_copied():
+    ids = texts_of([3, 1, 2])
+    head = ids.head(2)
+    assert (len(head), head.flat.tolist(), head.lengths.tolist()) == (2, [5, 5, 5, 6], [3, 1])
+    assert np.shares_memory(head.flat, ids.flat)
+
+
+def test_ids_come_back_from_disk_memory_mapped_and_unchanged(tmp_path):
+    ids = texts_of([3, 1, 2])
+    ids.save(tmp_path, "train")
+    loaded = Ids.load(tmp_path, "train")
+    assert isinstance(loaded.flat, np.memmap)
+    assert (loaded.flat == ids.flat).all() and loaded.flat.dtype == np.uint16
+    assert (loaded.starts == ids.starts).all()
+
+
+# Word pieces
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    """Return (folder, tokenizer, vocabulary) of 40 word pieces trained on a few sentences."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokens.save_tokenizer(tokens.train_word_pieces(TEXTS, 40).get_vocab(), folder)
+    return folder, *tokens.open_tokenizer(folder)
+
+
+def test_a_new_vocabulary_has_the_asked_size_and_the_special_pieces_in_front(opened):
+    _, tokenizer, vocabulary = opened
+    assert vocabulary == Vocabulary(size=40)
+    assert [tokenizer.id_to_token(i) for i in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def test_training_word_pieces_twice_gives_the_same_vocabulary():
+    assert tokens.train_word_pieces(TEXTS, 40).get_vocab() == tokens.train_word_pieces(TEXTS, 40).get_vocab()
+
+
+def test_auto_tokenizer_opens_the_saved_folder_and_gives_the_same_ids(opened):
+    from transformers import AutoTokenizer
+
+    folder, tokenizer, vocabulary = opened
+    texts = ["The OLD film!", "good", "née Zoë ... films", ""]
+    ids, _ = tokens.encode_texts(tokenizer, vocabulary, texts, 16)
+    theirs = AutoTokenizer.from_pretrained(folder)(texts)["input_ids"]
+    assert [ids.flat[a:b].tolist() for a, b in zip(ids.starts, ids.starts[1:], strict=False)] == theirs
+
+
+def test_a_vocabulary_larger_than_the_text_supports_is_refused_with_the_cure():
+    with pytest.raises(ValueError, match=r"supports only \d+ word pieces, fewer than tokenizer.vocabulary 5,000; give more text"):
+        tokens.train_word_pieces(TEXTS, 5000)
+
+
+def test_a_folder_with_only_a_vocab_txt_gives_its_lines_as_ids(tmp_path):
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "film", "##s"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    tokenizer, vocabulary = tokens.open_tokenizer(tmp_path)
+    ids, _ = tokens.encode_texts(tokenizer, vocabulary, ["Good films"], 16)
+    assert ids.flat.tolist() == [2, 5, 6, 7, 3]
+    assert vocabulary == Vocabulary(size=8)
+
+
+def test_a_tokenizer_without_a_mask_piece_is_refused_by_name(tmp_path):
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordPiece({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "a": 4}, unk_token="[UNK]")).save(
+        str(tmp_path / "tokenizer.json")
+    )
+    with pytest.raises(ValueError, match=r"the tokenizer has no \[MASK\] piece"):
+        tokens.open_tokenizer(tmp_path)
+
+
+def test_texts_are_closed_by_cls_and_sep_and_cut_ones_are_counted(opened):
+    _, tokenizer, vocabulary = opened
+    ids, counts = tokens.encode_texts(tokenizer, vocabulary, ["a a a", "a a a a", ""], 5)
+    a = tokenizer.token_to_id("a")
+    assert ids.flat.tolist() == [2, a, a, a, 3, 2, a, a, a, 3, 2, 3]
+    assert ids.lengths.tolist() == [5, 5, 2]
+    assert counts == {"texts": 3, "pieces": 12, "unknown": 0, "truncated": 1}
+
+
+def test_documents_stay_whole_and_end_in_sep_and_unknown_pieces_are_counted(opened):
+    _, tokenizer, vocabulary = opened
+    a = tokenizer.token_to_id("a")
+    ids, counts = tokens.encode_texts(tokenizer, vocabulary, ["a a a a a a", "猫"], None)
+    assert ids.flat.tolist() == [a] * 6 + [3, 1, 3]
+    assert counts == {"texts": 2, "pieces": 9, "unknown": 1, "truncated": 0}
