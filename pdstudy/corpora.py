@@ -91,7 +91,7 @@ def read_movies(path: Path) -> tuple[list[tuple[str, int]], list[str]]:
 def build(task: Task, splits: dict[str, int], n_documents: int | None, heldout: float, seed: int) -> Texts:
     """Return the task's texts, cleaned and split by `seed`.
 
-    `splits` gives the number of dev, test and train texts; a train of 0 takes all that are left.
+    `splits` gives the number of dev and test texts; train takes all that are left.
     `n_documents` limits D_LM, `heldout` is the share of its documents kept to measure reading.
     Raises TextError when there are fewer labelled texts than asked for.
     """
@@ -157,11 +157,10 @@ def distinct(texts: Iterable[str], against: Iterable[str] = ()) -> tuple[list[in
 
 def _split(items: list[tuple[str, int]], splits: dict[str, int]) -> dict[str, tuple[list[str], list[int]]]:
     n_test, n_dev = splits["test"], splits["dev"]
-    n_train = splits["train"] or len(items) - n_test - n_dev
-    if min(n_test, n_dev, n_train) < 1 or n_test + n_dev + n_train > len(items):
+    if n_test + n_dev >= len(items):
         raise TextError(
-            f"splits ask for {n_train:,} train + {n_dev:,} dev + {n_test:,} test texts, "
-            f"but the task has {len(items):,} distinct labelled ones; ask for fewer"
+            f"splits ask for {n_dev:,} dev + {n_test:,} test texts and leave none to train on: "
+            f"the task has {len(items):,} distinct labelled texts; ask for fewer"
         )
-    cuts = {"test": (0, n_test), "dev": (n_test, n_test + n_dev), "train": (n_test + n_dev, n_test + n_dev + n_train)}
+    cuts = {"test": (0, n_test), "dev": (n_test, n_test + n_dev), "train": (n_test + n_dev, len(items))}
     return {name: ([t for t, _ in items[a:b]], [y for _, y in items[a:b]]) for name, (a, b) in cuts.items()}

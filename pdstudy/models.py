@@ -19,7 +19,7 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 from pdstudy.sizes import POSITIONS, Size
 
 WEIGHTS = "model.safetensors"
-POOLER = ("bert.pooler.dense.weight", "bert.pooler.dense.bias")
+POSITION_SCALE = 2 * math.sqrt(2)  # of sinusoid positions: twice as loud as the words beside them
 
 
 def bert_config(size: Size, vocab_size: int, init_std: float, dropout: float, n_classes: int = 2) -> BertConfig:
@@ -49,27 +49,15 @@ class MaskedReader(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.bert = BertForMaskedLM(config)
-        # BertForMaskedLM has no pooler; the classifier built on it later has, and may be given a read one.
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
-        nn.init.normal_(self.pooler.weight, std=config.initializer_range)
-        nn.init.zeros_(self.pooler.bias)
 
-    def forward(self, ids: Tensor, positions: Tensor, summaries: Tensor | None = None) -> Tensor:
-        """Return logits at `positions`, indices into the flattened batch; then at each row in `summaries`.
-
-        `summaries` (n,) are rows whose pooled [CLS] is asked for a piece of its row: it makes the vector
-        that classifiers use read something before it is fine-tuned.
-        """
+    def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Return logits at `positions`, indices into the flattened batch: only those reach the output layer."""
         hidden = encode(self.bert.bert, ids)
-        picked = hidden.reshape(-1, hidden.shape[-1])[positions]
-        if summaries is not None:
-            picked = torch.cat([picked, torch.tanh(self.pooler(hidden[:, 0]))[summaries].to(picked.dtype)])
-        return self.bert.cls(picked)
+        return self.bert.cls(hidden.reshape(-1, hidden.shape[-1])[positions])
 
     def state(self) -> dict[str, Tensor]:
         """Return the weights under transformers' names, the tied decoder once."""
-        weights = {k: v for k, v in self.bert.state_dict().items() if not k.startswith("cls.predictions.decoder")}
-        return weights | dict(zip(POOLER, (self.pooler.weight, self.pooler.bias), strict=True))
+        return {k: v for k, v in self.bert.state_dict().items() if not k.startswith("cls.predictions.decoder")}
 
 
 class Classifier(nn.Module):
@@ -126,8 +114,8 @@ def _norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
 def new_reader(config: BertConfig, seed: int, positions: str = "random") -> MaskedReader:
     """Return a randomly started masked reader.
 
-    `positions="sinusoid"` starts the learned position embeddings as sinusoids of the initialiser's scale,
-    so that attention to a neighbour can be found at once; they are learned on from there.
+    `positions="sinusoid"` starts the learned position embeddings as sinusoids, so that attention to a
+    neighbour can be found at once; they are learned on from there.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -135,7 +123,7 @@ def new_reader(config: BertConfig, seed: int, positions: str = "random") -> Mask
     if positions == "sinusoid":
         table = model.bert.bert.embeddings.position_embeddings.weight
         with torch.no_grad():
-            table.copy_(sinusoids(*table.shape) * config.initializer_range * math.sqrt(2))
+            table.copy_(sinusoids(*table.shape) * config.initializer_range * POSITION_SCALE)
     return model
 
 
@@ -164,11 +152,13 @@ def new_classifier(config: BertConfig, seed: int, start: str = "random", encoder
         weights = {k: v for k, v in weights.items() if k == "bert.embeddings.word_embeddings.weight"}
     elif start == "truncated":
         weights = {k: v for k, v in weights.items() if not k.startswith("bert.encoder.") or k in own}
-    missing, unexpected = model.bert.load_state_dict(weights, strict=False)
-    head = {k for k in own if k.startswith(("classifier.", "bert.pooler."))}
-    if unexpected or (start != "embeddings" and not set(missing) <= head):
-        wrong = sorted(unexpected) or sorted(set(missing) - head)
-        raise ValueError(f"{encoder}: {wrong[0]} does not fit a BERT of {size_of(config)}; it is the encoder of another size or kind")
+    wrong = [k for k, v in weights.items() if k not in own or v.shape != own[k].shape]
+    needed = (k for k in own if not k.startswith(("classifier.", "bert.pooler.")))
+    wrong += [k for k in needed if k not in weights and (start != "embeddings" or "word_embeddings" in k)]
+    if wrong:
+        name = sorted(wrong)[0]
+        raise ValueError(f"{encoder}: {name} does not fit a BERT of {size_of(config)}; it is the encoder of another size or kind")
+    model.bert.load_state_dict(weights, strict=False)
     return model
 
 
@@ -194,6 +184,9 @@ def load_config(folder: Path) -> BertConfig:
     fields = json.loads((Path(folder) / "config.json").read_text())
     if fields.get("model_type") != "bert" or "auto_map" in fields:
         raise ValueError(f"{folder}: not a plain BERT (model_type {fields.get('model_type')!r}, remote code {'auto_map' in fields})")
+    for key, ours in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
+        if fields.get(key, ours) != ours:
+            raise ValueError(f"{folder}: {key} is {fields[key]!r}, but the forward pass here knows {ours!r} alone")
     return BertConfig(**{k: v for k, v in fields.items() if k not in ("transformers_version", "dtype", "torch_dtype")})
 
 
@@ -212,11 +205,8 @@ def load_reader(folder: Path) -> MaskedReader:
     """Return a pre-trained masked reader."""
     model = MaskedReader(load_config(folder))
     weights = {k: v.float() for k, v in load_weights(folder).items()}
-    pooler = {k.removeprefix("bert.pooler.dense."): weights.pop(k) for k in POOLER if k in weights}
     missing, unexpected = model.bert.load_state_dict(weights, strict=False)
     if unexpected or any(not k.startswith("cls.predictions.decoder") for k in missing):
         raise ValueError(f"{folder}: not a BERT masked language model of its own config.json: {unexpected or missing}")
     model.bert.tie_weights()
-    if pooler:
-        model.pooler.load_state_dict(pooler)
     return model

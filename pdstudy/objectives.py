@@ -1,6 +1,5 @@
 """The three losses of the paper, as pure functions of tensors: all return a scalar mean in nats."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -39,8 +38,3 @@ def unigram_entropy(counts: Tensor) -> float:
     p = counts.double() / counts.sum()
     p = p[p > 0]
     return float(-(p * p.log()).sum())
-
-
-def is_finite(loss: Tensor) -> bool:
-    """Return whether a loss can be trusted."""
-    return bool(torch.isfinite(loss))

@@ -4,6 +4,7 @@ Every key that changes what is computed is here and has no second default elsewh
 it is computed (workers, progress, trackers) belongs to the command line.
 """
 
+import contextlib
 import difflib
 import json
 import re
@@ -18,7 +19,7 @@ from pdstudy.recipes import RECIPES
 from pdstudy.sizes import Size
 from pdstudy.tasks import TASKS
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 200_000  # a second of parsing
 MAX_NODES = 20_000
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -36,7 +37,8 @@ def _size(text: Any) -> str:
 
 
 def _rates(values: Any) -> Any:
-    if isinstance(values, list) and len({float(v) for v in values}) != len(values):
+    numbers = [f"{float(v):g}" for v in values if isinstance(v, (int, float, str))] if isinstance(values, list) else []
+    if len(set(numbers)) != len(numbers):
         raise ValueError(f"a learning rate is listed twice: {values}")
     return values
 
@@ -56,7 +58,7 @@ Precision = Literal["fp32", "bf16", "auto"]
 
 
 class Splits(_Settings):
-    """How many labelled texts go into each split of D_L; `train: 0` takes all that are left."""
+    """How many labelled texts go into each split of D_L; `train: 0` takes all that dev and test leave."""
 
     train: Annotated[int, Field(ge=0)] = 0
     dev: Count = 1000
@@ -90,9 +92,9 @@ class Pretrain(_Settings):
     muon_rate: Rate = 0.02  # for the layers' matrices, where optimiser is muon
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    init_std: Annotated[float, Field(gt=0, le=1)] | None = None  # initialiser's scale; None takes the study's for the width
     positions: Literal["random", "sinusoid"] = "random"  # how position embeddings start
     starts: Count = 1  # encoders pre-trained per size; student seed s begins from number s mod starts
-    summary: Annotated[float, Field(ge=0, le=4)] = 0.0  # weight of the loss that makes [CLS] read its row; BERT: 0
 
 
 class Train(_Settings):
@@ -145,7 +147,7 @@ class Study(_Settings):
     init_std: dict[str, Annotated[float, Field(gt=0, le=1)]]  # initialiser's scale by hidden width
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     pretrain: Pretrain = Pretrain()
-    pretrain_by_size: dict[str, dict[str, Any]] = {}  # what differs from `pretrain` for a size
+    pretrain_by_size: dict[SizeText, dict[str, Any]] = {}  # what differs from `pretrain` for a size
     teacher: Teacher = Teacher()
     transfer: Transfer = Transfer()
     finetune: Train
@@ -170,7 +172,10 @@ class Study(_Settings):
         if missing := sorted(widths - set(self.init_std), key=int):
             raise ValueError(f"init_std has no scale for width {missing[0]}; add it, such as {{\"{missing[0]}\": 0.04}}")
         for size in self.pretrain_by_size:
-            self.pretraining(Size.parse(size))
+            try:
+                self.pretraining(Size.parse(size))
+            except ValidationError as error:
+                raise ValueError(f"pretrain_by_size.{size}: {explain(error, Pretrain)}") from None
         return self
 
     @property
@@ -209,8 +214,9 @@ def find(path: str | Path) -> Path:
     """Return the params file meant by a path or by a name in params/. Raises ParamsError with the names there."""
     given = Path(path)
     for candidate in (given, paths.PARAMS / given, paths.PARAMS / f"{given}.yaml"):
-        if candidate.is_file():
-            return candidate
+        with contextlib.suppress(OSError):  # a name too long for the file system
+            if candidate.is_file():
+                return candidate
     names = [p.stem for p in sorted(paths.PARAMS.glob("*.yaml"))]
     raise ParamsError(f"{path}: no such params file; choose one of params/{{{','.join(names)}}}.yaml or give a path")
 
@@ -222,10 +228,16 @@ def load(path: Path) -> dict[str, Any]:
         raise ParamsError(f"{path}: {size:,} bytes is too large for a params file (at most {MAX_BYTES:,})")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        data = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if _nodes(node) > MAX_NODES:  # before aliases and merges are carried out
+            raise ParamsError(f"{path}: more than {MAX_NODES:,} values; aliases must not multiply a params file")
+        data = loader.construct_document(node) if node else None
     except UnicodeDecodeError:
         raise ParamsError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except ParamsError:
+        raise
+    except (yaml.YAMLError, RecursionError, ValueError, IndexError) as error:  # IndexError: PyYAML's for !!int ""
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -234,21 +246,19 @@ def load(path: Path) -> dict[str, Any]:
         raise ParamsError(f"{path}: the file is empty; copy params/smoke.yaml and change it")
     if not isinstance(data, dict):
         raise ParamsError(f"{path}: expected keys and values at the top, got a {type(data).__name__}; copy params/smoke.yaml")
-    if _nodes(data) > MAX_NODES:
-        raise ParamsError(f"{path}: more than {MAX_NODES:,} values; aliases must not multiply a params file")
     if bad := [k for k in data if not (isinstance(k, str) and k.isidentifier())]:
         raise ParamsError(f"{path}: {bad[0]!r} is not a parameter name")
     return data
 
 
-def explain(error: ValidationError) -> str:
+def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
     """Return pydantic's errors as one sentence each: the key, what is wrong, the nearest known key."""
     sentences = []
     for e in error.errors():
         where = ".".join(str(part) for part in e["loc"])
         message = e["msg"].removeprefix("Value error, ")
         if e["type"] == "extra_forbidden":
-            known = _keys(e["loc"][:-1])
+            known = _keys(e["loc"][:-1], model or Study)
             near = difflib.get_close_matches(str(e["loc"][-1]), known, n=1, cutoff=0.5)
             message = "unknown key; " + (f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}")
         elif e["type"] == "missing":
@@ -287,8 +297,7 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64] or "mine"
 
 
-def _keys(loc: tuple) -> list[str]:
-    model: Any = Study
+def _keys(loc: tuple, model: Any) -> list[str]:
     for part in loc:
         annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
         model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else Study
@@ -300,11 +309,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _nodes(value: Any, budget: int = MAX_NODES) -> int:
-    """Count values, aliases as often as they are used, and stop at the budget: a bomb is not unfolded."""
-    stack, count = [value], 0
+def _nodes(node: yaml.Node | None, budget: int = MAX_NODES) -> int:
+    """Count keys and values, aliases as often as they are used, and stop at the budget: a bomb is not unfolded."""
+    stack, count = [node], 0
     while stack and count <= budget:
         item = stack.pop()
         count += 1
-        stack.extend(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
+        if isinstance(item, yaml.MappingNode):
+            stack.extend(part for pair in item.value for part in pair)
+        elif isinstance(item, yaml.SequenceNode):
+            stack.extend(item.value)
     return count

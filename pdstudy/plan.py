@@ -140,9 +140,9 @@ class _Builder:
         self.precision = study.resolved_precision()
         task = TASKS[study.task]
         texts = {"task": task.name, "sha256": task.source.sha256, "split_seed": SPLIT_SEED}
-        texts |= {"splits": study.splits.model_dump(), "corpus": study.corpus.model_dump()}
+        texts |= {"splits": {"dev": study.splits.dev, "test": study.splits.test}, "corpus": study.corpus.model_dump()}
         self.texts = self.add("texts", texts, {}, f"texts of {task.name}")
-        self.ids = self.word_pieces(study.tokenizer.folder)
+        self.corpus, self.ids = self.word_pieces(study.tokenizer.folder)
         self.soft_labels = ""  # set once the teacher is planned
 
     def add(
@@ -150,15 +150,19 @@ class _Builder:
     ) -> str:
         return self.plan.add(Step(stage, settings, parents, label, flops, folder))
 
-    def word_pieces(self, folder: str | None) -> str:
-        """Train a tokenizer or take it from a folder, and cut every text into its pieces."""
+    def word_pieces(self, folder: str | None) -> tuple[str, str]:
+        """Train a tokenizer or take it from a folder; cut D_LM into its pieces, and the task's texts, apart.
+
+        So a start that has read D_LM serves every study of the task, whatever it does with its texts.
+        """
         if folder is None:
             settings, parents = {"vocabulary": self.study.tokenizer.vocabulary}, {"texts": self.texts}
         else:
             settings, parents = {"sha256": folder_digest(folder, "tokenizer.json", "vocab.txt")}, {}
         tokenizer = self.add("tokenizer", settings, parents, "tokenizer", folder=folder)
         parents = {"texts": self.texts, "tokenizer": tokenizer}
-        return self.add("ids", {"max_length": self.study.max_length}, parents, "word pieces")
+        corpus = self.add("ids", {"of": "corpus"}, parents, "word pieces of D_LM")
+        return corpus, self.add("ids", {"of": "task", "max_length": self.study.max_length}, parents, "word pieces of D_L and D_T")
 
     def encoder(self, size: Size, number: int) -> str:
         """Pre-train one encoder, shared by every recipe, task and notebook."""
@@ -166,9 +170,9 @@ class _Builder:
         settings = {k: v for k, v in p.model_dump().items() if k != "starts"}
         if p.optimiser != "muon":
             del settings["muon_rate"]
-        settings |= {"size": str(size), "init_std": self._std(size), "seed": number, "precision": self.precision}
+        settings |= {"size": str(size), "init_std": p.init_std or self._std(size), "seed": number, "precision": self.precision}
         flops = 3 * p.tokens * (size.flops_per_token(p.row) + p.mask * 2 * self.study.tokenizer.vocabulary * size.hidden)
-        return self.add("pretrain", settings, {"ids": self.ids}, f"pretrain {size} #{number}", flops)
+        return self.add("pretrain", settings, {"ids": self.corpus}, f"pretrain {size} #{number}", flops)
 
     def start(self, kind: str, size: Size, seed: int) -> dict:
         """Return the settings and the parent of a student's start."""
@@ -201,6 +205,8 @@ class _Builder:
             parents["start"] = start["parent"]
         if stage == "distill":
             parents["label"] = start["label"]
+        else:
+            kept["texts"] = study.splits.train
         if "search" in rate:
             parents["search"] = rate["search"]
             note = "best rate"
@@ -252,7 +258,7 @@ class _Builder:
         """Take a fine-tuned teacher from a folder; return the texts in its own word pieces, and its model."""
         settings = {"sha256": folder_digest(folder, "config.json", "model.safetensors"), "task": self.study.task}
         teacher = self.add("given", settings, {}, "the given teacher", folder=folder)
-        ids = self.word_pieces(folder)
+        ids = self.word_pieces(folder)[1]
         self.student(TEACHER.name, "given", SEARCH_SEED, teacher, ids)
         return ids, teacher
 

@@ -10,11 +10,10 @@ import torch
 
 from pdstudy import evaluate, objectives
 from pdstudy.models import Classifier, MaskedReader
-from pdstudy.tokens import MASKING, SUMMARY, Batches, Ids, Rows, Vocabulary, mask_rows, stream
+from pdstudy.tokens import MASKING, Batches, Ids, Rows, Vocabulary, mask_rows, stream
 from pdstudy.train import Fitted, Schedule, Watch, fit
 
 COLLAPSE_MARGIN = 0.02  # a model less than two points above the majority class has learned nothing
-SUMMARY_PIECES = 4  # pieces of its own row that a [CLS] is asked for, where pretrain.summary is on
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,7 @@ def pretrain(model: MaskedReader, text: np.ndarray, settings: dict, vocabulary: 
 
     `text` is (n_pieces,). Rows of `row` pieces begin with [CLS]; `mask` of their pieces are predicted, and only
     those reach the output layer. The first `short` of the steps take twice as many rows of half the length:
-    neighbours are learned first, and cheaper. With `summary` > 0 each pooled [CLS] is also asked for four pieces of its
-    own row, by that weight: BERT's next-sentence task had trained that vector, plain masking leaves it unread.
+    neighbours are learned first, and cheaper.
     """
     seed, n = settings["seed"], settings["batch"]
     steps = max(1, round(settings["tokens"] / (n * settings["row"])))
@@ -56,20 +54,11 @@ def pretrain(model: MaskedReader, text: np.ndarray, settings: dict, vocabulary: 
 
     def batch(step: int):
         whole = half.batch(step, 2 * n) if step < n_short else long.batch(step, n)
-        data = [torch.from_numpy(a) for a in mask_rows(whole, settings["mask"], vocabulary, stream(seed, MASKING, step))]
-        if settings["summary"]:
-            row = np.repeat(np.arange(len(whole)), SUMMARY_PIECES)
-            column = stream(seed, SUMMARY, step).integers(1, whole.shape[1], size=len(row))
-            data += [torch.from_numpy(row), torch.from_numpy(whole[row, column])]
-        return data
+        return [torch.from_numpy(a) for a in mask_rows(whole, settings["mask"], vocabulary, stream(seed, MASKING, step))]
 
     def loss(reader, data):
-        ids, positions, pieces, *summary = data
-        if not summary:
-            return objectives.mlm_loss(reader(ids, positions), pieces), ids.numel()
-        logits = reader(ids, positions, summary[0])
-        own = objectives.mlm_loss(logits[len(pieces) :], summary[1])
-        return objectives.mlm_loss(logits[: len(pieces)], pieces) + settings["summary"] * own, ids.numel()
+        ids, positions, pieces = data
+        return objectives.mlm_loss(reader(ids, positions), pieces), ids.numel()
 
     return fit(model, batch, loss, schedule, seed, settings["precision"], watch)
 

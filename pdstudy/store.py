@@ -159,12 +159,13 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
 
     def newest(self, warn: Callable[[str], None] = lambda text: None) -> tuple[int, Path] | None:
-        """Return (step, folder) of the newest state that verifies, or None to begin at step 0."""
+        """Return (step, folder) of the newest state that verifies, or None to begin at step 0. Broken ones are removed."""
         for folder in self._folders():
             problem = damage(folder)
             if problem is None:
                 return int(folder.name), folder
             warn(f"checkpoint {int(folder.name)}: {problem}; trying the one before")
+            shutil.rmtree(folder, ignore_errors=True)  # its step will be saved anew, and it must not count as one of two
         return None
 
     def drop(self) -> None:
@@ -192,14 +193,15 @@ def damage(folder: Path) -> str | None:
     """Return what is wrong with a sealed folder, or None when every file is as its manifest says."""
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        wanted = {name: (file["bytes"], file["sha256"]) for name, file in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest is missing or unreadable"
-    for name, wanted in files.items():
+    for name, (size, digest) in wanted.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != wanted["bytes"]:
+        if "\0" in name or not path.is_file() or path.stat().st_size != size:
             return f"{name} is missing or has another size than its manifest says"
         stat = path.stat()
-        if _verified(str(path), stat.st_mtime_ns, stat.st_size) != wanted["sha256"]:
+        if _verified(str(path), stat.st_mtime_ns, stat.st_size) != digest:
             return f"{name} differs from its manifest's sha256"
     return None
 

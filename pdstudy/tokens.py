@@ -4,14 +4,14 @@ Every random choice is a function of (seed, what, step), never of what was drawn
 continues from step k draws exactly what the unbroken run drew.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # in the order in which a new vocabulary holds them
-MASKING, ORDER, SHIFT, SUMMARY = range(4)  # what a random stream is for
+MASKING, ORDER, SHIFT = range(3)  # what a random stream is for
 
 
 def stream(seed: int, what: int, step: int) -> np.random.Generator:
@@ -183,23 +183,45 @@ def padded(ids: Ids, index: np.ndarray, pad: int) -> tuple[np.ndarray, np.ndarra
     return out, mask
 
 
-def train_word_pieces(texts: Iterable[str], vocabulary: int):
+def train_word_pieces(texts: Sequence[str], vocabulary: int):
     """Return a `tokenizers.Tokenizer` of BERT's kind (uncased WordPiece) with `vocabulary` pieces.
 
-    Raises ValueError when the texts cannot fill the vocabulary.
+    The same texts give the same pieces with the same ids. The trainer alone does not: it numbers the letters
+    inside words ("##a") in the order of a hash table with a random key, and breaks ties by those numbers. So
+    they are found first, and given to it in alphabetical order. Raises ValueError when the texts cannot fill
+    the vocabulary.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    if tokenizer.get_vocab_size() < vocabulary:
+    letters = _trained(texts, len(SPECIAL), SPECIAL).get_vocab()
+    inside = sorted(piece for piece in letters if piece.startswith("##"))
+    pieces = _trained(texts, vocabulary, (*SPECIAL, *inside)).get_vocab()
+    if len(pieces) < vocabulary:
         raise ValueError(
-            f"D_LM supports only {tokenizer.get_vocab_size():,} word pieces, fewer than tokenizer.vocabulary "
+            f"D_LM supports only {len(pieces):,} word pieces, fewer than tokenizer.vocabulary "
             f"{vocabulary:,}; give more text or a smaller vocabulary"
         )
+    if len(pieces) > vocabulary:
+        raise ValueError(
+            f"D_LM has {len(pieces):,} letters, more than tokenizer.vocabulary {vocabulary:,}; give a larger vocabulary"
+        )
+    return _untrained(pieces)
+
+
+def _trained(texts: Sequence[str], vocabulary: int, special: Sequence[str]):
+    from tokenizers import trainers
+
+    tokenizer = _untrained({})
+    tokenizer.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=list(special), show_progress=False)
+    )
+    return tokenizer
+
+
+def _untrained(pieces: dict[str, int]):
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer
 
 

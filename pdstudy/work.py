@@ -120,14 +120,14 @@ def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[st
 
 
 def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
-    """Cut every text into word pieces, on disk, ready to be memory-mapped."""
+    """Cut D_LM, or the texts of the task, into word pieces: on disk, ready to be memory-mapped."""
     raw, tokenizer_folder = inputs.folder("texts"), inputs.folder("tokenizer")
     tokenizer, vocabulary = tokens.open_tokenizer(tokenizer_folder)
+    names = {"corpus": ("corpus", "heldout"), "task": ("train", "dev", "test", "transfer")}[step.settings["of"]]
     counts = {}
-    for name in ("train", "dev", "test", "transfer", "corpus", "heldout"):
-        whole = name in ("corpus", "heldout")
+    for name in names:
         lines = _column(raw / f"{name}.parquet")
-        pieces, counts[name] = tokens.encode_texts(tokenizer, vocabulary, lines, None if whole else step.settings["max_length"])
+        pieces, counts[name] = tokens.encode_texts(tokenizer, vocabulary, lines, step.settings.get("max_length"))
         share = counts[name]["unknown"] / max(1, counts[name]["pieces"])
         if share > MAX_UNKNOWN:
             raise corpora.TextError(
@@ -136,7 +136,7 @@ def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any
         pieces.save(folder, name)
         if name == "corpus":
             np.save(folder / "corpus.counts.npy", np.bincount(pieces.flat, minlength=vocabulary.size))
-        if not whole and name != "transfer":
+        if name in ("train", "dev", "test"):
             np.save(folder / f"{name}.labels.npy", np.array(_column(raw / f"{name}.parquet", "label"), dtype=np.int64))
     labels = json.loads((raw / "record.json").read_text())["labels"]
     return {"vocabulary": vars(vocabulary), "counts": counts, "labels": labels}
@@ -149,12 +149,11 @@ def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str
     model = models.new_reader(config, s["seed"], s["positions"])
     fitted = stages.pretrain(model, inputs.ids("corpus").flat, s, vocabulary, watch)
     # Weights are kept in 16 bits, as families are released: a released encoder is the computed one, byte for byte.
-    state = model.state() if s["summary"] else {k: v for k, v in model.state().items() if k not in models.POOLER}
-    models.save(folder, config, state, "BertForMaskedLM", torch.float16)
+    models.save(folder, config, model.state(), "BertForMaskedLM", torch.float16)
     counts = np.load(inputs.folder("ids") / "corpus.counts.npy")
     level = evaluate.reading_level(models.load_reader(folder), inputs.ids("heldout").flat, vocabulary, counts, s["precision"])
     plateau = level["mlm_loss"] > level["unigram_loss"] - PLATEAU
-    n_params = sum(v.numel() for k, v in state.items() if k not in models.POOLER)
+    n_params = sum(p.numel() for p in model.parameters())
     return _trained(fitted, folder) | {"reading": level, "plateau": plateau, "n_params": n_params}
 
 
@@ -263,9 +262,10 @@ def _student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: float
     config.label2id = {name: i for i, name in enumerate(labels)}
     encoder = inputs.folder("start") if "start" in step.parents else None
     model = models.new_classifier(config, s["seed"], s["start"], encoder)
-    train, dev = inputs.labelled("train"), inputs.labelled("dev")
+    dev = inputs.labelled("dev")
     try:
         if step.stage == "finetune":
+            train = _first(inputs.labelled("train"), s["texts"])
             outcome = stages.finetune(model, train, dev, settings, vocabulary, watch)
         else:
             soft = np.load(inputs.folder("label") / "logits.npy")
@@ -278,6 +278,13 @@ def _student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: float
     models.save(folder, config, model.state(), "BertForSequenceClassification")
     record = {"rate": rate, "dev": outcome.dev, "collapsed": outcome.collapsed, "diverged": False, "n_params": _n_params(model)}
     return _trained(outcome.fitted, folder) | record
+
+
+def _first(data: Labelled, n: int) -> Labelled:
+    """Return the first `n` labelled texts, 0 for all: smaller sets are parts of larger ones."""
+    if n > len(data.ids):
+        raise corpora.TextError(f"splits.train asks for {n:,} texts, but dev and test leave {len(data.ids):,}; ask for fewer")
+    return Labelled(data.ids.head(n), data.labels[:n]) if n else data
 
 
 def _trained(fitted, folder: Path) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+"""What several test files share: a small valid study, and how to ask a fresh Python something."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pdstudy import paths
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches the network
+
+SETTINGS = {
+    "name": "tests",
+    "task": "movies",
+    "sizes": ["1/64", "2/64"],
+    "recipes": ["Basic", "PD"],
+    "seeds": [0, 1],
+    "init_std": {"64": 0.06, "128": 0.05},
+    "teacher": {"size": "2/128"},
+    "finetune": {"rates": [1e-4, 1e-3]},
+    "distill": {"rates": [1e-4, 1e-3]},
+    "precision": "fp32",
+}
+
+
+@pytest.fixture
+def settings():
+    """A small study's settings, to be changed at will."""
+    import copy
+
+    return copy.deepcopy(SETTINGS)
+
+
+@pytest.fixture
+def fresh_python():
+    """Run code in a new interpreter and return what it printed."""
+
+    def run(code: str) -> str:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run
