@@ -207,6 +207,7 @@ def _verdict(row: dict) -> str:
 def _sentence(row: dict) -> str:
     if row["verdict"] == NOT_MEASURED:
         return f"{row['claim']}: not measured ({row['missing']} is missing)"
-    interval = f"95 % {row['low']:+.1f} to {row['high']:+.1f}" if math.isfinite(row["low"]) else "no interval from one seed"
+    why = "no interval from one seed" if row["n_seeds"] < 2 else "no interval: no answer differs"
+    interval = f"95 % {row['low']:+.1f} to {row['high']:+.1f}" if math.isfinite(row["low"]) else why
     n = f"{row['n_seeds']} seed{'s' * (row['n_seeds'] != 1)} x {row['n_items']:,} texts"
     return f"{row['claim']}: {row['verdict']}, {row['estimate']:+.1f} points ({interval}; {n}; the paper {row['paper']:+.1f})"

@@ -205,8 +205,11 @@ def load_reader(folder: Path) -> MaskedReader:
     """Return a pre-trained masked reader."""
     model = MaskedReader(load_config(folder))
     weights = {k: v.float() for k, v in load_weights(folder).items()}
-    missing, unexpected = model.bert.load_state_dict(weights, strict=False)
-    if unexpected or any(not k.startswith("cls.predictions.decoder") for k in missing):
-        raise ValueError(f"{folder}: not a BERT masked language model of its own config.json: {unexpected or missing}")
+    own = model.bert.state_dict()
+    tied = {k for k in own if k.startswith("cls.predictions.decoder")}
+    wrong = sorted(k for k in weights if k not in own or weights[k].shape != own[k].shape) or sorted(set(own) - tied - set(weights))
+    if wrong:
+        raise ValueError(f"{folder}: not a BERT masked language model of its own config.json: {wrong[0]} does not fit")
+    model.bert.load_state_dict(weights, strict=False)
     model.bert.tie_weights()
     return model

@@ -5,6 +5,7 @@ checked, then moved. A failing cell leaves an executed notebook named `*.failed.
 """
 
 import ast
+import base64
 import html
 import json
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 import jinja2
 import nbformat
 
-from pdstudy import claims, paths, results
+from pdstudy import claims, paths, plots, results
 from pdstudy.params import ParamsError, Study, check_names
 from pdstudy.tasks import TASKS
 
@@ -119,12 +120,17 @@ def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter
 
-    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = HTMLExporter(
+        template_name="basic",
+        template_file="notebook.html.j2",
+        extra_loaders=[jinja2.FileSystemLoader(TEMPLATES)],
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        exclude_anchor_links=True,
+    )
     body, _ = exporter.from_notebook_node(notebook)
-    body = re.sub(r"<script\b.*?</script>", "", body, flags=re.DOTALL)  # the template's own; data is escaped at the source
-    body = re.sub(r"(?s)(<style scoped>.*?</style>)", "", body)
-    body = re.sub(r'(?s)<div class="jp-Cell-inputWrapper".*?(?=<div class="jp-Cell-outputWrapper"|\Z)', _fold, body)
-    links = [("index", "../reports/index.html")] + [(q, None if s == stem else f"{s}.html") for s, q in QUESTIONS.items()]
+    body = re.sub(r"<style scoped>.*?</style>", "", body, flags=re.DOTALL)  # pandas' own, under each table
+    links = [("index", "index.html")] + [(q, None if s == stem else f"{s}.html") for s, q in QUESTIONS.items()]
     return _page(QUESTIONS.get(stem, stem), body, links, HtmlFormatter(style="default").get_style_defs(".highlight"))
 
 
@@ -148,10 +154,29 @@ def index(study: Study, folder: Path) -> Path:
         accuracy=accuracy_table(metrics).to_html(border=0, escape=True),
         costs=cost_table(study.name).to_html(border=0, escape=True),
         collapsed=collapsed,
+        figures=_figures(study, table, metrics),
         environment=environment,
     )
     links = [("index", None)] + [(q, f"{s}.html") for s, q in QUESTIONS.items()]
     return _write(folder / "index.html", _page(f"pdstudy: {study.name}", body, links, footer=results.provenance(study.name)))
+
+
+def _figures(study: Study, table, metrics) -> list[tuple[str, str]]:
+    """Return the key figures as (data address, text for those who cannot see them); also saved as PNG and SVG."""
+    from matplotlib import pyplot as plt
+
+    drawn = {
+        "accuracy_by_size": (plots.accuracy_by_size(metrics), "Test accuracy over student size, one line for each recipe"),
+        "gains": (plots.gains(table), "Each claim as a paired effect in points with its 95 % interval"),
+    }
+    found = []
+    for name, (axes, alt) in drawn.items():
+        folder = paths.study_folder(study.name) / "figures"
+        plots.save(axes.figure, folder, name)
+        plt.close(axes.figure)
+        data = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
+        found.append((f"data:image/png;base64,{data}", alt))
+    return found
 
 
 def accuracy_table(metrics):
@@ -230,10 +255,6 @@ def _page(title: str, body: str, links: list, more_style: str = "", footer: str 
     # Styles are ours and hold no markup; everything else is escaped or was made by nbconvert from escaped data.
     style = jinja2.utils.markupsafe.Markup((TEMPLATES / "page.css").read_text() + more_style)
     return _template("page.html.j2").render(title=title, body=body, links=links, style=style, footer=footer)
-
-
-def _fold(match: re.Match) -> str:
-    return f"<details><summary>code</summary>{match[0]}</details>"
 
 
 def _write(path: Path, text: str) -> Path:

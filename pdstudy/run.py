@@ -119,6 +119,7 @@ def run(
         with crew, _signals(crew):
             _drive(plan, todo, crew, summary, listen)
     summary.seconds = time.monotonic() - begun
+    listen(Progress(len(todo), summary.computed, share=1.0))
     return summary
 
 
@@ -205,6 +206,8 @@ def notebook_line() -> Callable[[Progress], None]:
 
 def line(progress: Progress) -> str:
     """Return a progress line: steps done, what is running, time left."""
+    if progress.total == 0:
+        return "nothing to compute: every step is in the store"
     if progress.done == progress.total:
         return f"{progress.done} of {progress.total} steps done"
     minutes, seconds = divmod(round(progress.seconds_left), 60)

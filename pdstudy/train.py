@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
@@ -100,7 +101,7 @@ def fit(
             for optimiser in optimisers:
                 for group in optimiser.param_groups:
                     group["lr"] = group["peak"] * schedule.factor(step)
-            torch.manual_seed((seed << 32) + step)
+            torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))  # torch reads 32 bits
             data = send_to_device(batch(step), accelerator.device)
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 value, pieces = loss(runner, data)

@@ -1,7 +1,7 @@
 import pytest
-from transformers import BertForSequenceClassification
+from transformers import BertForPreTraining, BertForSequenceClassification
 
-from pdstudy.models import MaskedReader, bert_config
+from pdstudy.models import bert_config
 from pdstudy.sizes import NAMED, PAPER_SIZES, Size
 
 PRINTED_MILLIONS = {  # Table 2a of the paper
@@ -32,8 +32,9 @@ def test_the_five_named_counts_are_exact():
 @pytest.mark.parametrize("vocabulary", [100, 997])
 def test_the_formula_counts_a_real_model(text, vocabulary):
     size = Size.parse(text)
-    reader = MaskedReader(bert_config(size, vocabulary, 0.02, 0.1))  # transformers' BertForMaskedLM and a pooler
-    assert sum(p.numel() for p in reader.parameters()) == size.n_params(vocabulary)
+    whole = BertForPreTraining(bert_config(size, vocabulary, 0.02, 0.1))
+    next_sentence = sum(p.numel() for p in whole.cls.seq_relationship.parameters())
+    assert sum(p.numel() for p in whole.parameters()) - next_sentence == size.n_params(vocabulary)
     student = BertForSequenceClassification(bert_config(size, vocabulary, 0.02, 0.1, n_classes=3))
     assert sum(p.numel() for p in student.parameters()) == size.n_classifier_params(vocabulary, 3)
     assert sum(p.numel() for p in student.bert.parameters()) == size.n_encoder_params(vocabulary)

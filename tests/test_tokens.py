@@ -1,300 +1,275 @@
+"""Word pieces, masking, rows and batches: every random choice is a function of (seed, what, step)."""
+
 import json
-import math
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
 
-from pdstudy.tokens import (
-    MASKING,
-    ORDER,
-    Batches,
-    Ids,
-    Rows,
-    Vocabulary,
-    by_length,
-    encode_texts,
-    mask_rows,
-    open_tokenizer,
-    padded,
-    save_tokenizer,
-    stream,
-    train_word_pieces,
-)
+from pdstudy import tokens
+from pdstudy.tokens import MASKING, ORDER, Batches, Ids, Rows, Vocabulary, mask_rows, stream
 
-V = Vocabulary(1000)
-TEXTS = ["The cat sat on the mat.", "A dog's life is a dog's life!", "the mat, the cat and the dog", "lives of cats"] * 3
+WORDS = Vocabulary(size=105)  # 5 special pieces and 100 others
+TEXTS = ["the old film is good", "the new film is bad", "a good old story", "bad new films are old", "the story is good"] * 4
 
 
-def ids_of(*texts):
-    return Ids(np.concatenate(texts).astype(np.uint16), np.cumsum([0, *map(len, texts)]))
+def texts_of(lengths: list[int]) -> Ids:
+    """Return texts of these lengths; text i is made of the piece 5 + i alone."""
+    flat = np.concatenate([np.full(n, 5 + i, dtype=np.uint16) for i, n in enumerate(lengths)])
+    return Ids(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
 
-def running_text(n):
-    return (np.arange(n) % 900 + 5).astype(np.uint16)
+def some_rows(n_rows: int = 200, length: int = 50) -> np.ndarray:
+    """Return rows of ordinary pieces with [CLS] in front and a [SEP] and an [UNK] in the middle."""
+    rows = np.random.default_rng(7).integers(5, WORDS.size, size=(n_rows, length))
+    rows[:, 0], rows[:, 20], rows[:, 30] = WORDS.cls, WORDS.sep, WORDS.unk
+    return rows
 
 
-# -- random streams
+# Streams
 
 
-def test_a_stream_is_a_function_of_seed_purpose_and_step_alone():
-    first = stream(3, ORDER, 7).integers(1 << 40, size=4).tolist()
-    stream(3, ORDER, 6).random(1000)
-    assert stream(3, ORDER, 7).integers(1 << 40, size=4).tolist() == first
-    others = [stream(*key).integers(1 << 40, size=4).tolist() for key in ((4, ORDER, 7), (3, MASKING, 7), (3, ORDER, 8))]
-    assert first not in others
+def test_a_stream_does_not_depend_on_what_was_drawn_before():
+    expected = stream(3, MASKING, 8).random(4)
+    stream(3, MASKING, 7).random(1000)
+    assert (stream(3, MASKING, 8).random(4) == expected).all()
 
 
-# -- masking
+@pytest.mark.parametrize("other", [(4, MASKING, 8), (3, ORDER, 8), (3, MASKING, 9)], ids=["seed", "purpose", "step"])
+def test_streams_of_another_seed_purpose_or_step_differ(other):
+    assert not (stream(*other).random(4) == stream(3, MASKING, 8).random(4)).any()
 
 
-@pytest.fixture(scope="module")
-def masked():
-    rows = Rows(running_text(50_000), 64, 0, V).batch(0, 200)
-    rows[:, 10], rows[:, 20] = V.sep, V.unk
-    return rows, *mask_rows(rows, 0.15, V, stream(0, MASKING, 0))
+# Masking
 
 
-def test_exactly_the_asked_share_of_maskable_positions_is_masked(masked):
-    rows, _, positions, _ = masked
-    assert len(positions) == len(set(positions.tolist())) == round(0.15 * 200 * (64 - 3))
+@pytest.mark.parametrize("rate", [0.15, 0.3, 0.4])
+def test_masking_chooses_exactly_the_asked_share_of_the_maskable_positions(rate):
+    rows = some_rows()
+    _, positions, _ = mask_rows(rows, rate, WORDS, stream(0, MASKING, 0))
+    assert len(positions) == len(set(positions.tolist())) == round(rate * 200 * 47)
 
 
-def test_special_pieces_are_never_masked_nor_drawn_at_random(masked):
-    rows, inputs, positions, pieces = masked
+def test_masking_never_chooses_a_special_piece():
+    rows = some_rows()
+    _, positions, pieces = mask_rows(rows, 0.9, WORDS, stream(0, MASKING, 0))
+    assert not set((positions % 50).tolist()) & {0, 20, 30}
     assert pieces.min() >= 5
-    changed = inputs.reshape(-1)[positions]
-    assert set(changed[changed < 5]) == {V.mask}
 
 
-def test_positions_and_pieces_recover_the_original(masked):
-    rows, inputs, positions, pieces = masked
+def test_of_the_masked_80_percent_become_mask_10_a_random_piece_and_10_stay():
+    rows = some_rows()
+    inputs, positions, pieces = mask_rows(rows, 0.5, WORDS, stream(0, MASKING, 0))
+    shown, n = inputs.reshape(-1)[positions], len(positions)
+    found = np.array([(shown == WORDS.mask).sum(), ((shown != pieces) & (shown != WORDS.mask)).sum(), (shown == pieces).sum()])
+    share = np.array([0.8, 0.1 * 99 / 100, 0.1 + 0.1 / 100])  # a random piece is the true one in 1 of 100
+    assert (abs(found - n * share) < 4 * np.sqrt(n * share * (1 - share))).all()
+
+
+def test_a_random_replacement_is_never_a_special_piece_and_may_be_any_other():
+    rows = some_rows(n_rows=2000)
+    inputs, positions, pieces = mask_rows(rows, 0.5, WORDS, stream(0, MASKING, 0))
+    shown = inputs.reshape(-1)[positions]
+    replaced = shown[(shown != WORDS.mask) & (shown != pieces)]
+    assert set(replaced.tolist()) == set(range(5, 105))
+
+
+def test_masking_touches_nothing_but_the_chosen_positions_and_the_pieces_restore_the_rows():
+    rows = some_rows()
+    before = rows.copy()
+    inputs, positions, pieces = mask_rows(rows, 0.3, WORDS, stream(0, MASKING, 0))
     restored = inputs.reshape(-1).copy()
     restored[positions] = pieces
-    assert np.array_equal(restored.reshape(rows.shape), rows)
+    assert (restored.reshape(rows.shape) == before).all()
+    assert (rows == before).all()
+    assert (inputs != rows).sum() <= len(positions)
 
 
-def test_80_percent_are_masked_10_random_10_kept(masked):
-    _, inputs, positions, pieces = masked
-    now, n = inputs.reshape(-1)[positions], len(positions)
-    for found, share in (((now == V.mask).sum(), 0.8), ((now == pieces).sum(), 0.1), (((now != V.mask) & (now != pieces)).sum(), 0.1)):
-        assert abs(found - share * n) < 5 * math.sqrt(n * share * (1 - share))  # the draw is fixed: this cannot flicker
-
-
-def test_masking_leaves_the_batch_given_as_it_was():
-    rows = Rows(running_text(500), 16, 0, V).batch(0, 4)
-    before = rows.copy()
-    mask_rows(rows, 0.5, V, stream(0, MASKING, 0))
-    assert np.array_equal(rows, before)
-
-
-def test_a_batch_without_maskable_positions_masks_nothing():
-    rows = np.array([[V.cls, V.sep, V.unk, V.sep]])
-    inputs, positions, pieces = mask_rows(rows, 0.15, V, stream(0, MASKING, 0))
-    assert np.array_equal(inputs, rows)
+def test_rows_of_special_pieces_alone_are_returned_unmasked():
+    rows = np.array([[WORDS.cls, WORDS.sep, WORDS.unk, WORDS.pad]])
+    inputs, positions, pieces = mask_rows(rows, 0.5, WORDS, stream(0, MASKING, 0))
+    assert (inputs == rows).all()
     assert len(positions) == len(pieces) == 0
 
 
-# -- rows of running text
+# Rows
 
 
-def test_rows_are_a_function_of_the_step():
-    text = running_text(1000)
-    wanted = Rows(text, 16, 5, V).batch(40, 8)
-    again = Rows(text, 16, 5, V)
-    for step in (90, 3, 41):
-        again.batch(step, 8)
-    assert np.array_equal(again.batch(40, 8), wanted)
-    assert not np.array_equal(Rows(text, 16, 6, V).batch(40, 8), wanted)
+def test_the_rows_of_a_step_depend_on_the_step_alone():
+    text = np.arange(5, 105)
+    fresh, used = Rows(text, 8, 0, WORDS), Rows(text, 8, 0, WORDS)
+    for step in (0, 9, 1):
+        used.batch(step, 4)
+    for step in (5, 30, 5):
+        assert (used.batch(step, 4) == fresh.batch(step, 4)).all()
+
+
+def test_an_epoch_reads_each_of_its_rows_once_and_another_epoch_at_another_offset():
+    text = np.arange(5, 105)  # every piece stands once
+    rows = Rows(text, 8, 0, WORDS)
+    epochs = [np.concatenate([rows.batch(e * rows.per_epoch + k, 1)[0, 1:] for k in range(rows.per_epoch)]) for e in range(3)]
+    for epoch in epochs:
+        assert len(epoch) == rows.per_epoch * 7 == len(set(epoch.tolist()))
+        assert set(epoch.tolist()) == set(range(epoch.min(), epoch.min() + len(epoch)))  # one running stretch of the text
+    assert len({int(e.min()) for e in epochs}) > 1
+    assert not (epochs[0] == epochs[1]).all()
 
 
 def test_every_row_begins_with_cls_and_goes_on_with_running_text():
-    rows = Rows(running_text(800), 16, 0, V).batch(2, 10)
-    assert rows.shape == (10, 16)
-    assert (rows[:, 0] == V.cls).all()
+    rows = Rows(np.arange(5, 105), 8, 0, WORDS).batch(3, 6)
+    assert rows.shape == (6, 8)
+    assert (rows[:, 0] == WORDS.cls).all()
     assert (np.diff(rows[:, 1:]) == 1).all()
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 2])
-def test_each_epoch_reads_each_row_once(epoch):
-    rows = Rows(running_text(500), 11, 3, V)
-    starts = [int(rows.batch(epoch * rows.per_epoch + i, 1)[0, 1]) for i in range(rows.per_epoch)]
-    assert sorted(starts) == list(range(min(starts), min(starts) + 10 * rows.per_epoch, 10))
+def test_rows_never_run_beyond_the_text_and_leave_at_most_a_row_unread():
+    for n in range(15, 40):
+        rows = Rows(np.arange(5, 5 + n), 8, 0, WORDS)
+        last = max(rows.batch(step, 1).max() for step in range(40 * rows.per_epoch))
+        assert 4 + n - 7 <= last <= 4 + n
 
 
-def test_epochs_differ_in_order_and_in_cut():
-    rows = Rows(running_text(800), 11, 3, V)
-    n = rows.per_epoch
-    first, second = ([int(rows.batch(e * n + i, 1)[0, 1]) for i in range(n)] for e in (0, 1))
-    assert (min(first) % 10, np.argsort(first).tolist()) != (min(second) % 10, np.argsort(second).tolist())
-    assert len({min(rows.batch(e, n)[:, 1]) for e in range(8)}) > 1
+def test_a_corpus_shorter_than_two_rows_is_refused_with_the_cure():
+    assert Rows(np.arange(15), 8, 0, WORDS).per_epoch == 1
+    with pytest.raises(ValueError, match=r"14 pieces, fewer than two rows of 8: give a longer D_LM or a shorter pretrain.row"):
+        Rows(np.arange(14), 8, 0, WORDS)
 
 
-@pytest.mark.parametrize("shift_seed", range(12))
-def test_the_last_row_never_runs_past_the_text(shift_seed):
-    rows = Rows(running_text(31), 16, shift_seed, V)  # the shortest text allowed: 2 x 16 - 1
-    assert rows.per_epoch == 1
-    assert (np.diff(rows.batch(0, 5)[:, 1:]) == 1).all()
+# Batches
 
 
-def test_a_corpus_of_less_than_two_rows_is_refused_with_the_cure():
-    with pytest.raises(ValueError, match=r"30 pieces, fewer than two rows of 16.*longer D_LM or a shorter pretrain\.row"):
-        Rows(running_text(30), 16, 0, V)
+def test_an_epoch_of_batches_gives_every_text_exactly_once_with_its_target():
+    lengths = [3, 9, 4, 4, 7, 2, 9, 3, 5, 6, 4]
+    batches = Batches(texts_of(lengths), np.arange(11), size=4, seed=0, pad=0)
+    assert batches.per_epoch == 3
+    for epoch in range(3):
+        seen = []
+        for k in range(3):
+            ids, _, targets = batches.batch(3 * epoch + k)
+            assert (ids[:, 0] == 5 + targets).all()
+            seen += targets.tolist()
+        assert sorted(seen) == list(range(11))
 
 
-# -- batches of texts
+def test_a_batch_is_padded_to_its_longest_text_and_the_mask_marks_the_real_pieces():
+    ids, mask = tokens.padded(texts_of([3, 1, 2]), np.array([2, 0]), pad=0)
+    assert ids.tolist() == [[7, 7, 0], [5, 5, 5]]
+    assert mask.tolist() == [[True, True, False], [True, True, True]]
 
 
-def texts_of_lengths(*lengths):
-    return ids_of(*(np.full(n, 10 + i) for i, n in enumerate(lengths)))
-
-
-@pytest.mark.parametrize("epoch", [0, 1])
-def test_every_text_is_read_once_an_epoch_with_its_own_target(epoch):
-    ids = texts_of_lengths(*(3 + i % 7 for i in range(25)))
-    batches = Batches(ids, np.arange(25) * 100, 4, 0, V.pad)
-    assert batches.per_epoch == 7
-    read = []
-    for step in range(7):
-        pieces, _, targets = batches.batch(epoch * 7 + step)
-        read += targets.tolist()
-        assert [(row[0] - 10) * 100 for row in pieces.tolist()] == targets.tolist()
-    assert sorted(read) == [i * 100 for i in range(25)]
-
-
-def test_epochs_come_in_another_order():
-    batches = Batches(texts_of_lengths(*[5] * 40), np.arange(40), 4, 0, V.pad)
-    first, second = (np.concatenate([batches.batch(e * 10 + i)[2] for i in range(10)]).tolist() for e in (0, 1))
-    assert first != second
-
-
-def test_two_arms_with_one_seed_read_the_texts_in_one_order():
-    ids = texts_of_lengths(*(3 + i % 7 for i in range(30)))
-    one, two = Batches(ids, np.arange(30), 8, 9, V.pad), Batches(ids, np.random.default_rng(0).random((30, 2)), 8, 9, V.pad)
-    for step in (5, 0, 3):
-        assert np.array_equal(one.batch(step)[0], two.batch(step)[0])
-    other = Batches(ids, np.arange(30), 8, 10, V.pad)
-    assert any(one.batch(s)[2].tolist() != other.batch(s)[2].tolist() for s in range(4))
-
-
-def test_texts_are_padded_on_the_right_and_the_mask_is_true_on_pieces():
-    out, mask = padded(texts_of_lengths(2, 4, 1), np.array([2, 1, 0]), pad=0)
-    assert out.tolist() == [[12, 0, 0, 0], [11, 11, 11, 11], [10, 10, 0, 0]]
-    assert mask.tolist() == [[True, False, False, False], [True] * 4, [True, True, False, False]]
-
-
-def test_texts_of_one_length_need_no_mask():
-    out, mask = padded(texts_of_lengths(3, 5, 3), np.array([2, 0]), pad=0)
-    assert out.tolist() == [[12, 12, 12], [10, 10, 10]]
+def test_texts_of_equal_length_need_no_mask():
+    ids, mask = tokens.padded(texts_of([2, 1, 2]), np.array([2, 0]), pad=0)
+    assert ids.tolist() == [[7, 7], [5, 5]]
     assert mask is None
 
 
-def test_batches_by_length_pad_far_less_than_random_ones():
-    lengths = np.random.default_rng(0).integers(5, 60, size=640)
-    filled = sum(lengths[b].max() * len(b) for b in by_length(lengths, 16, np.random.default_rng(1)))
-    assert filled / lengths.sum() < 1.1
+def test_the_same_seed_gives_the_same_batches_and_another_seed_another_order():
+    ids, targets = texts_of(list(range(1, 41))), np.arange(40)
+    first, second, other = (Batches(ids, targets, size=5, seed=s, pad=0) for s in (1, 1, 2))
+    second.batch(30)  # what was drawn before makes no difference
+    order = [[b.batch(step)[2].tolist() for step in range(16)] for b in (first, second, other)]
+    assert order[0] == order[1] != order[2]
+    assert order[0][:8] != order[0][8:]  # nor is one epoch like the next
 
 
-def test_ids_saved_are_read_back_memory_mapped(tmp_path):
-    ids = texts_of_lengths(2, 4, 1)
-    ids.save(tmp_path, "dev")
-    again = Ids.load(tmp_path, "dev")
-    assert isinstance(again.flat, np.memmap)
-    assert (again.flat.tolist(), again.lengths.tolist()) == (ids.flat.tolist(), [2, 4, 1])
-    assert (len(again.head(2)), again.head(2).flat.tolist()) == (2, [10, 10, 11, 11, 11, 11])
+def test_batches_hold_texts_of_similar_length():
+    lengths = np.random.default_rng(0).integers(1, 60, size=400)
+    found = tokens.by_length(lengths, 10, stream(0, ORDER, 0))
+    assert max(np.ptp(lengths[index]) for index in found) <= 6
 
 
-# -- word pieces
+def test_half_an_epochs_texts_are_the_first_ones_and_nothing_is_copied():
+    ids = texts_of([3, 1, 2])
+    head = ids.head(2)
+    assert (len(head), head.flat.tolist(), head.lengths.tolist()) == (2, [5, 5, 5, 6], [3, 1])
+    assert np.shares_memory(head.flat, ids.flat)
+
+
+def test_ids_come_back_from_disk_memory_mapped_and_unchanged(tmp_path):
+    ids = texts_of([3, 1, 2])
+    ids.save(tmp_path, "train")
+    loaded = Ids.load(tmp_path, "train")
+    assert isinstance(loaded.flat, np.memmap)
+    assert (loaded.flat == ids.flat).all() and loaded.flat.dtype == np.uint16
+    assert (loaded.starts == ids.starts).all()
+
+
+# Word pieces
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    tokenizer = train_word_pieces(TEXTS, 64)
+def opened(tmp_path_factory):
+    """Return (folder, tokenizer, vocabulary) of 40 word pieces trained on a few sentences."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(tokenizer.get_vocab(), folder)
-    return tokenizer, folder
+    tokens.save_tokenizer(tokens.train_word_pieces(TEXTS, 40).get_vocab(), folder)
+    return folder, *tokens.open_tokenizer(folder)
 
 
-def test_a_trained_tokenizer_has_the_pieces_asked_for_and_the_special_ones_first(trained):
-    tokenizer, _ = trained
-    assert tokenizer.get_vocab_size() == 64
+def test_a_new_vocabulary_has_the_asked_size_and_the_special_pieces_in_front(opened):
+    _, tokenizer, vocabulary = opened
+    assert vocabulary == Vocabulary(size=40)
     assert [tokenizer.id_to_token(i) for i in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def test_training_twice_gives_the_same_pieces_with_the_same_numbers(trained, fresh_python):
-    tokenizer, _ = trained
-    assert train_word_pieces(TEXTS, 64).get_vocab() == tokenizer.get_vocab()
-    code = f"import json; from pdstudy.tokens import train_word_pieces as t; print(json.dumps(t({TEXTS!r}, 64).get_vocab()))"
-    assert json.loads(fresh_python(code)) == tokenizer.get_vocab()
+def test_training_word_pieces_twice_gives_the_same_vocabulary():
+    assert tokens.train_word_pieces(TEXTS, 40).get_vocab() == tokens.train_word_pieces(TEXTS, 40).get_vocab()
 
 
-def test_a_saved_tokenizer_opens_in_transformers_with_identical_ids(trained):
-    tokenizer, folder = trained
-    theirs = AutoTokenizer.from_pretrained(folder)
-    ours, vocabulary = open_tokenizer(folder)
-    assert vocabulary == Vocabulary(64)
-    for text in (*TEXTS[:4], "The CAT’s naïve café", "[MASK] [CLS]", "x" * 200, ""):
-        wanted = theirs(text)["input_ids"]
-        ids, _ = encode_texts(ours, vocabulary, [text], 512)
-        assert ids.flat.tolist() == wanted
-        if "[" not in text:
-            assert tokenizer.encode(text, add_special_tokens=False).ids == wanted[1:-1]
+def test_auto_tokenizer_opens_the_saved_folder_and_gives_the_same_ids(opened):
+    from transformers import AutoTokenizer
+
+    folder, tokenizer, vocabulary = opened
+    texts = ["The OLD film!", "good", "née Zoë ... films", ""]
+    ids, _ = tokens.encode_texts(tokenizer, vocabulary, texts, 16)
+    theirs = AutoTokenizer.from_pretrained(folder)(texts)["input_ids"]
+    assert [ids.flat[a:b].tolist() for a, b in zip(ids.starts, ids.starts[1:], strict=False)] == theirs
 
 
-def test_a_folder_with_only_a_vocab_txt_opens_with_identical_ids(trained, tmp_path):
-    tokenizer, folder = trained
-    pieces = tokenizer.get_vocab()
-    (tmp_path / "vocab.txt").write_text("".join(f"{p}\n" for p in sorted(pieces, key=pieces.get)))
-    ours, vocabulary = open_tokenizer(tmp_path)
-    assert vocabulary == Vocabulary(64)
-    assert encode_texts(ours, vocabulary, TEXTS, 16)[0].flat.tolist() == encode_texts(*open_tokenizer(folder), TEXTS, 16)[0].flat.tolist()
+def test_a_vocabulary_larger_than_the_text_supports_is_refused_with_the_cure():
+    with pytest.raises(ValueError, match=r"supports only \d+ word pieces, fewer than tokenizer.vocabulary 5,000; give more text"):
+        tokens.train_word_pieces(TEXTS, 5000)
 
 
-def test_a_tokenizer_without_a_mask_is_refused(trained, tmp_path):
-    save_tokenizer(trained[0].get_vocab(), tmp_path)
-    path = tmp_path / "tokenizer.json"
-    path.write_text(path.read_text().replace("[MASK]", "[MUSK]"))
-    with pytest.raises(ValueError, match=r"no \[MASK\] piece"):
-        open_tokenizer(tmp_path)
+def test_a_folder_with_only_a_vocab_txt_gives_its_lines_as_ids(tmp_path):
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "film", "##s"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    tokenizer, vocabulary = tokens.open_tokenizer(tmp_path)
+    ids, _ = tokens.encode_texts(tokenizer, vocabulary, ["Good films"], 16)
+    assert ids.flat.tolist() == [2, 5, 6, 7, 3]
+    assert vocabulary == Vocabulary(size=8)
 
 
-def test_a_vocabulary_too_large_for_the_text_is_refused_with_the_cure():
-    with pytest.raises(ValueError, match=r"D_LM supports only \d+ word pieces, fewer than tokenizer.vocabulary 5,000; give more text"):
-        train_word_pieces(TEXTS, 5000)
+def test_a_tokenizer_without_a_mask_piece_is_refused_by_name(tmp_path):
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordPiece({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "a": 4}, unk_token="[UNK]")).save(
+        str(tmp_path / "tokenizer.json")
+    )
+    with pytest.raises(ValueError, match=r"the tokenizer has no \[MASK\] piece"):
+        tokens.open_tokenizer(tmp_path)
 
 
-def test_a_vocabulary_too_small_for_the_characters_is_refused_with_the_cure():
-    with pytest.raises(ValueError, match=r"characters of D_LM alone are \d+ word pieces, more than tokenizer.vocabulary 10; .* larger"):
-        train_word_pieces(TEXTS, 10)
+def test_texts_are_closed_by_cls_and_sep_and_cut_ones_are_counted(opened):
+    _, tokenizer, vocabulary = opened
+    ids, counts = tokens.encode_texts(tokenizer, vocabulary, ["a a a", "a a a a", ""], 5)
+    a = tokenizer.token_to_id("a")
+    assert ids.flat.tolist() == [2, a, a, a, 3, 2, a, a, a, 3, 2, 3]
+    assert ids.lengths.tolist() == [5, 5, 2]
+    assert counts == {"texts": 3, "pieces": 12, "unknown": 0, "truncated": 1}
 
 
-def test_texts_are_cut_to_the_length_and_the_cut_is_counted(trained):
-    tokenizer, vocabulary = open_tokenizer(trained[1])
-    ids, counts = encode_texts(tokenizer, vocabulary, ["the cat the cat the cat", "the cat"], 6)
-    the, cat = tokenizer.token_to_id("the"), tokenizer.token_to_id("cat")
-    assert ids.flat.tolist() == [2, the, cat, the, cat, 3, 2, the, cat, 3]
-    assert ids.starts.tolist() == [0, 6, 10]
-    assert counts == {"texts": 2, "pieces": 10, "unknown": 0, "truncated": 1}
+def test_documents_stay_whole_and_end_in_sep_and_unknown_pieces_are_counted(opened):
+    _, tokenizer, vocabulary = opened
+    a = tokenizer.token_to_id("a")
+    ids, counts = tokens.encode_texts(tokenizer, vocabulary, ["a a a a a a", "猫"], None)
+    assert ids.flat.tolist() == [a] * 6 + [3, 1, 3]
+    assert counts == {"texts": 2, "pieces": 9, "unknown": 1, "truncated": 0}
 
 
-def test_a_text_that_just_fits_is_not_counted_as_cut(trained):
-    assert encode_texts(*open_tokenizer(trained[1]), ["the cat the cat"], 6)[1]["truncated"] == 0
+def test_a_fresh_process_trains_the_same_vocabulary(fresh_python):
+    code = f"import json; from pdstudy.tokens import train_word_pieces as t; print(json.dumps(t({TEXTS!r}, 40).get_vocab()))"
+    assert json.loads(fresh_python(code)) == tokens.train_word_pieces(TEXTS, 40).get_vocab()
 
 
-def test_documents_are_kept_whole_and_closed_by_sep(trained):
-    tokenizer, vocabulary = open_tokenizer(trained[1])
-    ids, counts = encode_texts(tokenizer, vocabulary, ["the cat " * 50, "dog"], None)
-    assert ids.lengths.tolist()[0] == 101
-    assert ids.flat[100] == ids.flat[-1] == vocabulary.sep
-    assert vocabulary.cls not in ids.flat
-    assert counts["truncated"] == 0
-
-
-def test_what_the_vocabulary_cannot_spell_is_unknown_and_counted(trained):
-    ids, counts = encode_texts(*open_tokenizer(trained[1]), ["the 猫 cat", "ж"], 16)
-    assert counts["unknown"] == 2
-    assert ids.flat.tolist().count(1) == 2
-
-
-def test_an_empty_text_is_two_special_pieces(trained):
-    assert encode_texts(*open_tokenizer(trained[1]), [""], 16)[0].flat.tolist() == [2, 3]
+def test_a_vocabulary_smaller_than_the_letters_is_refused_with_the_cure():
+    with pytest.raises(ValueError, match=r"more than tokenizer.vocabulary 10; give a larger vocabulary"):
+        tokens.train_word_pieces(TEXTS, 10)

@@ -1,0 +1,32 @@
+# Every target does the set-up that it needs, on a fresh machine with Python 3.11 or later. No GPU is needed.
+PYTHON ?= python3
+BIN = .venv/bin
+export PYTHONHASHSEED = 0
+
+help:  ## what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+.venv/ready: pyproject.toml constraints-cpu.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -c constraints-cpu.txt -e ".[test]"
+	touch $@
+
+setup: .venv/ready  ## the environment in .venv, torch's CPU build
+
+study: .venv/ready  ## run the quick study and render its reports; prints the path of index.html
+	$(BIN)/python -m pdstudy report params/quick.yaml
+
+test: .venv/ready  ## the whole suite, the notebooks with it
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && export PDSTUDY_OUTPUTS="$$folder" JUPYTER_PLATFORM_DIRS=1 && \
+	$(BIN)/python -m pytest --durations=8 && \
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120 notebooks
+
+lab: .venv/ready  ## JupyterLab on this machine only, with its token
+	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks
+
+lint: .venv/ready  ## ruff, notebooks too
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: help setup study test lab lint

@@ -1,0 +1,297 @@
+import json
+import re
+import time
+import tracemalloc
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from pdstudy import params, paths
+from pdstudy.params import ParamsError, Study, check_names, explain, find, load
+from pdstudy.sizes import Size
+
+
+@pytest.fixture
+def refusal(settings):
+    """Return the sentence with which a changed study is refused."""
+
+    def refuse(**changes) -> str:
+        with pytest.raises(ValidationError) as caught:
+            Study(**(settings | changes))
+        return explain(caught.value)
+
+    return refuse
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write text as a params file and return its path."""
+
+    def write(text: str | bytes):
+        path = tmp_path / "mine.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def trained(**changes):
+    return {"rates": [1e-3]} | changes
+
+
+# -- what is accepted
+
+
+def test_a_study_written_to_yaml_is_read_back_the_same(settings, written):
+    study = Study(**settings)
+    assert Study.read(written(yaml.safe_dump(study.model_dump(mode="json")))) == study
+
+
+@pytest.mark.parametrize("path", sorted(paths.PARAMS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_params_file_of_the_project_is_a_study_of_its_own_name(path):
+    assert Study.read(path.stem).name == path.stem
+
+
+def test_a_study_is_frozen(settings):
+    with pytest.raises(ValidationError, match="frozen"):
+        Study(**settings).name = "other"
+
+
+def test_sizes_are_written_one_way_however_they_are_given(settings):
+    study = Study(**(settings | {"sizes": ["tiny", " 1/64 "], "pretrain_by_size": {"tiny": {"tokens": 5}}}))
+    assert study.sizes == ["2/128", "1/64"]
+    assert study.all_sizes == ("2/128", "1/64")  # the teacher is 2/128 too
+    assert study.pretraining(Size(2, 128)).tokens == 5
+    assert study.pretraining(Size(1, 64)).tokens == study.pretrain.tokens
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1.0e-4", "0.0001", '"1e-4"'])
+def test_a_rate_is_a_ten_thousandth_however_yaml_reads_it(settings, written, text):
+    body = yaml.safe_dump({k: v for k, v in settings.items() if k != "finetune"}) + f"finetune: {{rates: [{text}]}}\n"
+    assert Study.read(written(body)).finetune.rates == [0.0001]
+
+
+def test_a_byte_order_mark_does_no_harm(settings, written):
+    assert Study.read(written(b"\xef\xbb\xbf" + yaml.safe_dump(settings).encode())) == Study(**settings)
+
+
+def test_auto_precision_is_one_of_the_two_and_a_given_one_stays(settings):
+    assert Study(**(settings | {"precision": "auto"})).resolved_precision() in ("fp32", "bf16")
+    assert Study(**(settings | {"precision": "bf16"})).resolved_precision() == "bf16"
+
+
+# -- keys and types
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"sedes": [0]}, "sedes: unknown key; did you mean 'seeds'?"),
+        ({"finetune": trained(epcohs=3)}, "finetune.epcohs: unknown key; did you mean 'epochs'?"),
+        ({"distill": trained(temprature=1.0)}, "distill.temprature: unknown key; did you mean 'temperature'?"),
+        ({"teacher": {"sise": "2/128"}}, "teacher.sise: unknown key; did you mean 'size'?"),
+        ({"pretrain_by_size": {"1/64": {"rat": 1}}}, "pretrain_by_size.1/64: rat: unknown key; did you mean 'rate'?"),
+        ({"pretrain_by_size": {"tiny": {"rate": -1}}}, "pretrain_by_size.2/128: rate: input should be greater than 0, got -1"),
+        ({"recipes": ["PDF"]}, "unknown recipe 'PDF'; did you mean 'PD-F'? choose from 'Basic', 'Distillation'"),
+        ({"task": "movie"}, "unknown task 'movie'; did you mean 'movies'?"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_known_one(refusal, changes, sentence):
+    assert sentence in refusal(**changes)
+
+
+def test_a_key_like_none_is_refused_with_the_known_ones(refusal):
+    assert "teacher.xyzzy: unknown key; known keys: size, folder" in refusal(teacher={"xyzzy": 1})
+
+
+def test_a_missing_key_is_named(settings):
+    del settings["seeds"], settings["finetune"]["rates"]
+    with pytest.raises(ValidationError) as caught:
+        Study(**settings)
+    assert set(explain(caught.value).split("\n  ")) == {"seeds: this key is required", "finetune.rates: this key is required"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "start"),
+    [
+        ({"name": 3}, "name: input should be a valid string, got 3"),
+        ({"seeds": 0}, "seeds: input should be a valid list, got 0"),
+        ({"seeds": [0.5]}, "seeds.0: input should be a valid integer"),
+        ({"seeds": [True]}, "seeds.0: expected a number, got true or false"),
+        ({"seeds": [-1]}, "seeds.0: input should be greater than or equal to 0, got -1"),
+        ({"seeds": []}, "seeds: list should have at least 1 item"),
+        ({"sizes": []}, "sizes: list should have at least 1 item"),
+        ({"sizes": "2/64"}, "sizes: input should be a valid list"),
+        ({"sizes": [2]}, 'sizes.0: size 2 is not "layers/hidden"'),
+        ({"sizes": ["2/100"]}, "sizes.0: size 2/100: the hidden width must be a multiple of 64 (one head each); try 2/64 or 2/128"),
+        ({"recipes": [["PD"]]}, "recipes.0: input should be a valid string"),
+        ({"finetune": 3}, "finetune: input should be a valid dictionary"),
+        ({"dropout": 1.0}, "dropout: input should be less than 1, got 1.0"),
+        ({"max_length": 1000}, "max_length: input should be less than or equal to 512, got 1000"),
+        ({"precision": "fp16"}, "precision: input should be 'fp32', 'bf16' or 'auto'"),
+        ({"init_std": {"64": 0, "128": 0.05}}, "init_std.64: input should be greater than 0, got 0"),
+        ({"corpus": {"heldout": 0.5}}, "corpus.heldout: input should be less than 0.5, got 0.5"),
+        ({"distill": trained(temperature=0)}, "distill.temperature: input should be greater than 0, got 0"),
+        ({"splits": {"dev": 0}}, "splits.dev: input should be greater than or equal to 1, got 0"),
+        ({"transfer": {"texts": "many"}}, 'transfer.texts: input should be a valid integer, unable to parse string as an integer, got "many"'),
+    ],
+)
+def test_a_wrong_value_is_refused_in_a_sentence_that_begins_with_its_key(refusal, changes, start):
+    assert refusal(**changes).startswith(start)
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), -1, 0, 1.5, "fast", None, [1e-3], "nan", "-1e-4"])
+def test_what_is_no_learning_rate_is_refused(refusal, rate):
+    assert refusal(finetune={"rates": [1e-3, rate]}).startswith("finetune.rates")
+
+
+@pytest.mark.parametrize("rates", [[1e-3, 0.001], [1e-4, "1e-4"], [1e-4, 1.0000001e-4]])
+def test_a_rate_listed_twice_is_refused(refusal, rates):
+    assert "a learning rate is listed twice" in refusal(distill={"rates": rates})
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "twice"),
+    [("seeds", [1, 2, 1], "1"), ("sizes", ["2/128", "tiny"], "'2/128'"), ("recipes", ["PD", "PF", "PD"], "'PD'")],
+)
+def test_what_is_listed_twice_is_refused(refusal, key, values, twice):
+    assert refusal(**{key: values}) == f"{key}: {twice} is listed twice; list each once"
+
+
+@pytest.mark.parametrize(("width", "changes"), [("192", {"sizes": ["1/192"]}), ("256", {"teacher": {"size": "mini"}})])
+def test_a_width_without_an_initial_scale_is_refused_with_the_cure(refusal, width, changes):
+    assert refusal(**changes) == f'init_std has no scale for width {width}; add it, such as {{"{width}": 0.04}}'
+
+
+@pytest.mark.parametrize("teacher", [{"size": "2/128", "folder": "x"}, {"folder": "x"}, {"size": None}])
+def test_a_teacher_is_either_trained_or_given(refusal, teacher):
+    assert refusal(teacher=teacher).startswith("teacher: give either a size (trained here) or a folder")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "/etc/x", "a\0b", "x" * 300, "x" * 65, "CON", "Quick", "été", "", ".hidden", "-x", "a..b", "a b", "a\n", "a/b", "store"]
+)
+def test_a_name_that_could_leave_the_outputs_folder_is_refused(refusal, name):
+    assert refusal(name=name).startswith(f"name {name!r}")
+
+
+@pytest.mark.parametrize("name", ["a", "x" * 64, "my-study_2.1", "0"])
+def test_a_plain_name_is_taken(settings, name):
+    assert Study(**(settings | {"name": name})).name == name
+
+
+# -- files
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("", "the file is empty; copy params/smoke.yaml"),
+        ("# nothing\n", "the file is empty"),
+        ("- a\n- b\n", "expected keys and values at the top, got a list"),
+        ("just words", "expected keys and values at the top, got a str"),
+        ("a: [1, 2", "not YAML at line 1"),
+        ("name: x\nname2: a\n  b: c", "not YAML at line 3"),
+        ("a: \x00", "not YAML"),
+        ("a: !!int ''", "not YAML"),
+        ("a: 2001-13-45", "not YAML"),
+        ("? [a]\n: b", "not YAML at line 1"),
+        ("a: " + "[" * 5000, "not YAML"),
+        ("3: x", "3 is not a parameter name"),
+        ("import os; os.system('x'): 1", "is not a parameter name"),
+        ("a: !!python/object/apply:os.system ['touch canary']", "not YAML at line 1: could not determine a constructor"),
+        ("a: !!python/name:os.system", "not YAML at line 1"),
+        (b"a: \xff\xfe", "not UTF-8 text"),
+        (b"\xff\xfea\x00:\x00", "not UTF-8 text"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_params_file_is_refused_with_its_name_and_the_cure(written, tmp_path, monkeypatch, text, cure):
+    monkeypatch.chdir(tmp_path)
+    path = written(text)
+    with pytest.raises(ParamsError, match=re.escape(cure)) as caught:
+        load(path)
+    assert str(caught.value).startswith(str(path))
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_a_file_too_large_is_not_even_opened(tmp_path):
+    path = tmp_path / "huge.yaml"
+    with path.open("wb") as file:
+        file.truncate(100_000_000)
+    begun = time.perf_counter()
+    with pytest.raises(ParamsError, match="100,000,000 bytes is too large"):
+        load(path)
+    assert time.perf_counter() - begun < 1
+
+
+BOMBS = {
+    "lists": "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)),
+    "keys": "a0: &a0 {k: x}\n" + "".join(f"a{i}: &a{i} {{" + ", ".join(f"k{j}: *a{i - 1}" for j in range(9)) + "}\n" for i in range(1, 12)),
+    "merges": "a0: &a0 {k: x}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 12)),
+    "a loop": "a: &a [*a, *a]\n",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_an_alias_bomb_is_refused_at_once_and_in_little_memory(written, bomb):
+    path = written(BOMBS[bomb])
+    tracemalloc.start()
+    begun = time.perf_counter()
+    try:
+        with pytest.raises(ParamsError, match="aliases must not multiply"):
+            load(path)
+        assert time.perf_counter() - begun < 1
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_alias_used_with_measure_is_fine(written):
+    assert load(written("a: &a {rates: [1]}\nb: *a\nc: {<<: *a, d: 2}")) == {"a": {"rates": [1]}, "b": {"rates": [1]}, "c": {"rates": [1], "d": 2}}
+
+
+def test_a_refused_study_names_its_file(settings, written):
+    path = written(yaml.safe_dump(settings | {"seeds": [1, 1]}))
+    with pytest.raises(ParamsError) as caught:
+        Study.read(path)
+    assert str(caught.value) == f"{path}: seeds: 1 is listed twice; list each once"
+
+
+@pytest.mark.parametrize("name", ["nosuch", "x" * 300, "a\0b", ""])
+def test_a_params_file_that_is_not_there_is_refused_with_those_that_are(tmp_path, monkeypatch, name):
+    (tmp_path / "one.yaml").write_text("")
+    (tmp_path / "two.yaml").write_text("")
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    with pytest.raises(ParamsError, match=r"no such params file; choose one of params/\{one,two\}\.yaml"):
+        find(name)
+
+
+def test_a_params_file_is_found_by_name_or_by_path(tmp_path, monkeypatch):
+    (tmp_path / "one.yaml").write_text("")
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    assert find("one") == find("one.yaml") == find(tmp_path / "one.yaml") == tmp_path / "one.yaml"
+
+
+def test_names_are_checked_with_the_nearest_one_as_the_cure():
+    check_names({"seeds"}, {"seeds", "sizes"}, "notebook")
+    with pytest.raises(ParamsError, match="notebook: unknown parameter 'sedes'; did you mean 'seeds'"):
+        check_names({"seeds", "sedes"}, {"seeds", "sizes"}, "notebook")
+
+
+def test_a_value_shown_in_a_message_is_short(refusal):
+    assert len(refusal(seeds="x" * 10_000)) < 200
+
+
+def test_reading_a_study_loads_neither_torch_nor_pandas(fresh_python, settings, written):
+    path = written(yaml.safe_dump(settings))
+    code = f"import sys, json, pdstudy; pdstudy.Study.read({str(path)!r}); print(json.dumps(sorted(sys.modules)))"
+    loaded = set(json.loads(fresh_python(code)))
+    assert "pdstudy.params" in loaded
+    assert not loaded & {"torch", "pandas", "transformers", "scipy", "seaborn", "matplotlib", "accelerate", "datasets", "sklearn"}
+
+
+def test_a_file_of_too_many_values_is_refused(written):
+    path = written("a:\n" + "- 1\n" * params.MAX_NODES)
+    with pytest.raises(ParamsError, match="more than 20,000 values"):
+        load(path)
