@@ -25,7 +25,9 @@ out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 Params = Annotated[str, typer.Argument(help="A params file, or the name of one in params/ such as quick.", metavar="PARAMS")]
 Workers = Annotated[int | None, typer.Option(help="Processes, one thread each. Default: one a core; 0: none but this one.", min=0)]
 FromScratch = Annotated[bool, typer.Option("--from-scratch", help="Do not take encoders from the released family in zoo/.")]
-LogWith = Annotated[str | None, typer.Option(help="Mirror the training logs to a tracker that accelerate knows, such as tensorboard.")]
+LogWith = Annotated[
+    str | None, typer.Option(help="Mirror the training logs to a tracker that accelerate knows, such as tensorboard.")
+]
 
 
 @app.command(epilog="Example: python -m pdstudy plan params/quick.yaml")
@@ -44,7 +46,9 @@ def plan(
     rows = by_stage(made, store, cores)
     table = Table("stage", "steps", "cached", "to do", "about", title=f"{study.name}: {len(made.students)} models on {study.task}")
     for row in rows:
-        table.add_row(*(str(row[k]) for k in ("stage", "steps", "cached", "to do")), _duration(row["seconds"]) if row["to do"] else "")
+        table.add_row(
+            *(str(row[k]) for k in ("stage", "steps", "cached", "to do")), _duration(row["seconds"]) if row["to do"] else ""
+        )
     out.print(table)
     out.print(
         f"{made.asked} steps asked for by the recipes, {len(made.steps)} distinct, {sum(r['to do'] for r in rows)} to do: "
@@ -176,7 +180,8 @@ def _run(study: Study, workers: int | None, tracker: str | None, from_scratch: b
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from pdstudy.corpora import TextError, locate
-    from pdstudy.run import Interrupted, RunError, line, run_study
+    from pdstudy.crew import Interrupted
+    from pdstudy.run import RunError, line, run_study
     from pdstudy.tasks import TASKS
 
     try:

@@ -52,7 +52,9 @@ class FlatClaim:
         """Return the paper's gain from the smallest to the largest of its sizes, in points."""
         table = paper.sst2()
         values = table[table.recipe == self.recipe].set_index("size").value
-        return paper.Number(round(float(values["12/768"] - values["2/128"]), 1), "Fig 6, SST-2, 12/768 minus 2/128", paper.SST2_TRUST)
+        return paper.Number(
+            round(float(values["12/768"] - values["2/128"]), 1), "Fig 6, SST-2, 12/768 minus 2/128", paper.SST2_TRUST
+        )
 
 
 CLAIMS = (
@@ -185,7 +187,7 @@ def _measure(claim, evidence: Evidence) -> dict[str, Any]:
     try:
         effect = evidence.growth(claim.recipe) if row["flat"] else evidence.gain(claim.better, claim.worse)
     except KeyError as missing:
-        gap = {k: math.nan for k in ("estimate", "low", "high", "p")}
+        gap = dict.fromkeys(("estimate", "low", "high", "p"), math.nan)
         return row | gap | {"n_seeds": 0, "n_items": 0, "n_sizes": 0, "verdict": NOT_MEASURED, "missing": missing.args[0]}
     row |= {"estimate": effect.estimate, "low": effect.low, "high": effect.high, "p": effect.p}
     return row | {"n_seeds": effect.n_seeds, "n_items": effect.n_items, "n_sizes": len(evidence.sizes), "missing": ""}
@@ -196,7 +198,7 @@ def _verdict(row: dict) -> str:
         return UNDECIDED
     certain = row["p_holm"] < 1 - LEVEL
     if row["flat"]:  # equivalence: the whole interval within the margin
-        if -FLAT_MARGIN < row["low"] and row["high"] < FLAT_MARGIN:
+        if row["low"] > -FLAT_MARGIN and row["high"] < FLAT_MARGIN:
             return SUPPORTED
         return REFUTED if certain else UNDECIDED
     if not certain:

@@ -39,7 +39,9 @@ def by_stage(plan: Plan, store: Store, workers: int) -> list[dict]:
     for stage, count in plan.counts().items():
         rest = [s for s in todo.values() if s.stage == stage]
         cached = sum(s.digest in here for s in plan.of_stage(stage))
-        rows.append({"stage": stage, "steps": count, "cached": cached, "to do": len(rest), "seconds": estimate(rest, store, workers)})
+        rows.append(
+            {"stage": stage, "steps": count, "cached": cached, "to do": len(rest), "seconds": estimate(rest, store, workers)}
+        )
     return rows
 
 

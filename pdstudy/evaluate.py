@@ -48,7 +48,9 @@ def metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def reading_level(model: MaskedReader, heldout: np.ndarray, vocabulary: Vocabulary, counts: np.ndarray, precision: str) -> dict[str, float]:
+def reading_level(
+    model: MaskedReader, heldout: np.ndarray, vocabulary: Vocabulary, counts: np.ndarray, precision: str
+) -> dict[str, float]:
     """Return how well a model reads: held-out MLM loss (nats) and accuracy, beside the unigram baseline's.
 
     `heldout` is running text (n_pieces,); `counts` (vocabulary,) are the pieces' counts in D_LM. The

@@ -162,7 +162,9 @@ def new_classifier(config: BertConfig, seed: int, start: str = "random", encoder
     return model
 
 
-def save(folder: Path, config: BertConfig, weights: dict[str, Tensor], architecture: str, dtype: torch.dtype = torch.float32) -> None:
+def save(
+    folder: Path, config: BertConfig, weights: dict[str, Tensor], architecture: str, dtype: torch.dtype = torch.float32
+) -> None:
     """Write config.json and model.safetensors, which `from_pretrained` opens."""
     tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in sorted(weights.items())}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
@@ -183,7 +185,9 @@ def load_config(folder: Path) -> BertConfig:
     """Return a folder's configuration. Refuses anything but BERT, and remote code."""
     fields = json.loads((Path(folder) / "config.json").read_text())
     if fields.get("model_type") != "bert" or "auto_map" in fields:
-        raise ValueError(f"{folder}: not a plain BERT (model_type {fields.get('model_type')!r}, remote code {'auto_map' in fields})")
+        raise ValueError(
+            f"{folder}: not a plain BERT (model_type {fields.get('model_type')!r}, remote code {'auto_map' in fields})"
+        )
     for key, ours in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
         if fields.get(key, ours) != ours:
             raise ValueError(f"{folder}: {key} is {fields[key]!r}, but the forward pass here knows {ours!r} alone")

@@ -157,7 +157,9 @@ class Study(_Settings):
     @model_validator(mode="after")
     def _coherent(self):
         if not NAME.fullmatch(self.name) or ".." in self.name:
-            raise ValueError(f"name {self.name!r}: use 1 to 64 small letters, digits, '.', '_' or '-', such as {_slug(self.name)!r}")
+            raise ValueError(
+                f"name {self.name!r}: use 1 to 64 small letters, digits, '.', '_' or '-', such as {_slug(self.name)!r}"
+            )
         if self.name in ("store", "cache"):
             raise ValueError(f"name {self.name!r} is kept for the store; choose another")
         _known("task", self.task, TASKS)
@@ -170,7 +172,7 @@ class Study(_Settings):
                 raise ValueError(f"{key}: {twice[0]!r} is listed twice; list each once")
         widths = {str(Size.parse(s).hidden) for s in self.all_sizes}
         if missing := sorted(widths - set(self.init_std), key=int):
-            raise ValueError(f"init_std has no scale for width {missing[0]}; add it, such as {{\"{missing[0]}\": 0.04}}")
+            raise ValueError(f'init_std has no scale for width {missing[0]}; add it, such as {{"{missing[0]}": 0.04}}')
         for size in self.pretrain_by_size:
             try:
                 self.pretraining(Size.parse(size))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pdstudy.params import ParamsError, Pretrain, Study, Train
-from pdstudy.recipes import EMBEDDINGS, PRETRAINED, RANDOM, RECIPES, TEACHER, TRUNCATED
+from pdstudy.recipes import PRETRAINED, RANDOM, RECIPES, TEACHER, TRUNCATED
 from pdstudy.sizes import Size
 from pdstudy.tasks import TASKS
 

@@ -25,7 +25,15 @@ RECIPE_COLOURS = {  # Okabe and Ito's palette: told apart by colour-blind eyes, 
     "PD (embeddings)": "#CC79A7",
     "PD (truncated)": "#009E73",
 }
-RECIPE_MARKERS = {"PD": "o", "PF": "s", "Distillation": "^", "Basic": "D", "PD-F": "P", "PD (embeddings)": "v", "PD (truncated)": "X"}
+RECIPE_MARKERS = {
+    "PD": "o",
+    "PF": "s",
+    "Distillation": "^",
+    "Basic": "D",
+    "PD-F": "P",
+    "PD (embeddings)": "v",
+    "PD (truncated)": "X",
+}
 VERDICT_COLOURS = {"supported": "#0072B2", "refuted": "#B22222", "undecided": "#777777", "not measured": "#BBBBBB"}
 GREY = "#6E6E6E"
 
@@ -69,7 +77,9 @@ def accuracy_by_size(metrics: pd.DataFrame, ax: Axes | None = None, recipes: Ite
         value = test[test.recipe == name].value.mean() * 100
         if np.isfinite(value):
             ax.axhline(value, color=GREY, lw=1, ls="--" if name == "teacher" else ":", zorder=0)
-            ax.annotate(f"{name} {value:.1f}", (0.01, value), xycoords=("axes fraction", "data"), va="bottom", color=GREY, fontsize=8)
+            ax.annotate(
+                f"{name} {value:.1f}", (0.01, value), xycoords=("axes fraction", "data"), va="bottom", color=GREY, fontsize=8
+            )
     sizes = test[test.recipe.isin(RECIPE_COLOURS)].drop_duplicates("size").sort_values("n_params")
     ax.set_xscale("log")
     ax.set_xticks(sizes.n_params, [f"{s}\n{n / 1e6:.1f} M" for s, n in zip(sizes["size"], sizes.n_params, strict=True)])
@@ -85,7 +95,9 @@ def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
     step, last = (high - low) * 0.055, -np.inf
     for y, text, colour, x in sorted(ends):
         last = max(y, last + step)
-        ax.annotate(text, (x, last), xytext=(9, 0), textcoords="offset points", va="center", color=colour, fontsize=9, weight="bold")
+        ax.annotate(
+            text, (x, last), xytext=(9, 0), textcoords="offset points", va="center", color=colour, fontsize=9, weight="bold"
+        )
 
 
 def gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -144,7 +156,12 @@ def reading(metrics: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.annotate(f"{row.mlm_loss:.2f} nats, {row.mlm_accuracy:.0%} right", (0.05, i), va="center", fontsize=8.5)
     ax.axvline(starts.unigram_loss.mean(), color=GREY, ls="--", lw=1)
     ax.annotate(
-        f"unigram {starts.unigram_loss.mean():.2f}", (starts.unigram_loss.mean(), 1.01), xycoords=("data", "axes fraction"), ha="center", color=GREY, fontsize=8.5
+        f"unigram {starts.unigram_loss.mean():.2f}",
+        (starts.unigram_loss.mean(), 1.01),
+        xycoords=("data", "axes fraction"),
+        ha="center",
+        color=GREY,
+        fontsize=8.5,
     )
     labels = [s if starts["size"].value_counts()[s] == 1 else f"{s} #{n}" for s, n in zip(starts["size"], starts.seed, strict=True)]
     ax.set_yticks(y, labels)
@@ -161,7 +178,9 @@ def searches(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for (recipe, size), rows in table[table.recipe.isin(RECIPE_COLOURS)].groupby(["recipe", "size"], sort=False):
         rows = rows.sort_values("rate")
         colour = RECIPE_COLOURS[recipe]
-        ax.plot(rows.rate, rows.dev_accuracy * 100, ls=dashes[sizes.index(size) % 4], color=colour, lw=1.3, label=f"{recipe} {size}")
+        ax.plot(
+            rows.rate, rows.dev_accuracy * 100, ls=dashes[sizes.index(size) % 4], color=colour, lw=1.3, label=f"{recipe} {size}"
+        )
         best = rows[rows.chosen]
         ax.plot(rows.rate, rows.dev_accuracy * 100, ls="", marker=RECIPE_MARKERS[recipe], color=colour, mfc="white", ms=6)
         ax.plot(best.rate, best.dev_accuracy * 100, ls="", marker=RECIPE_MARKERS[recipe], color=colour, ms=8)
@@ -198,4 +217,3 @@ def save(figure: Figure, folder, name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for kind in ("png", "svg"):
         figure.savefig(folder / f"{name}.{kind}")
-

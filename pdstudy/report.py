@@ -7,7 +7,6 @@ checked, then moved. A failing cell leaves an executed notebook named `*.failed.
 import ast
 import base64
 import html
-import json
 import os
 import re
 from collections.abc import Callable
@@ -228,7 +227,7 @@ def clean_source(path: Path) -> bool:
             "language_info": {"name": "python"},
         }
     )
-    after = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    after = nbformat.writes(notebook) + "\n"
     if after != before:
         path.write_text(after, encoding="utf-8")
     return after != before
@@ -239,7 +238,8 @@ def readme_table(study: str) -> str:
     table = claims.shown(claims.judge(study))
     rows = ["| | claim | points | 95 % interval | n | verdict | paper |", "|---|---|---|---|---|---|---|"]
     rows += [
-        f"| {i} | {r.claim} | {r.points} | {r['95 % interval']} | {r.n} | **{r.verdict}** | {r.paper} |" for i, r in table.iterrows()
+        f"| {i} | {r.claim} | {r.points} | {r['95 % interval']} | {r.n} | **{r.verdict}** | {r.paper} |"
+        for i, r in table.iterrows()
     ]
     accuracy = accuracy_table(results.load_results(study))
     rows += ["", "| test accuracy | " + " | ".join(accuracy.columns) + " |", "|---" * (len(accuracy.columns) + 1) + "|"]

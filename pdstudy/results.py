@@ -64,12 +64,18 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
         who |= {k: made[k] for k in ("n_params", "rate", "collapsed", "tokens")}
         searched += [
             {"recipe": student.recipe, "size": student.size, "rate": tried["rate"], "chosen": tried["rate"] == made["rate"]}
-            | {"dev_accuracy": tried["dev"] and tried["dev"]["accuracy"], "collapsed": tried["collapsed"], "diverged": tried["diverged"]}
+            | {
+                "dev_accuracy": tried["dev"] and tried["dev"]["accuracy"],
+                "collapsed": tried["collapsed"],
+                "diverged": tried["diverged"],
+            }
             for tried in made["searched"] or ()
         ]
         for split, scores in record["scores"].items():
             n, majority = scores["n"], scores["majority"]
-            rows += [who | {"split": split, "metric": m, "value": v, "n": n} for m, v in scores.items() if m not in ("n", "majority")]
+            rows += [
+                who | {"split": split, "metric": m, "value": v, "n": n} for m, v in scores.items() if m not in ("n", "majority")
+            ]
             if not majority_done:
                 rows.append(base | {"recipe": "majority", "split": split, "metric": "accuracy", "value": majority, "n": n})
             if student.model not in told:
@@ -143,9 +149,12 @@ def provenance(study: str | Path) -> str:
 
 
 def folder_of(study: str | Path) -> Path:
+    """Return the folder of a study's results, given its name or the folder. Raises FileNotFoundError with the cure."""
     folder = Path(study) if Path(study).is_dir() else paths.study_folder(str(study))
     if not (folder / METRICS).is_file():
-        raise FileNotFoundError(f"{paths.scrub(str(folder))}: no {METRICS} there; run: python -m pdstudy run params/{folder.name}.yaml")
+        raise FileNotFoundError(
+            f"{paths.scrub(str(folder))}: no {METRICS} there; run: python -m pdstudy run params/{folder.name}.yaml"
+        )
     return folder
 
 
@@ -177,5 +186,3 @@ def _cost(digest: str, store: Store) -> dict[str, Any]:
     manifest = store.manifest(digest)
     kept = {k: manifest[k] for k in ("stage", "label", "seconds", "flops")}
     return {"digest": digest} | kept | {"family": digest in store.released()}
-
-

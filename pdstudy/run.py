@@ -1,29 +1,19 @@
-"""Runs a plan: computes what the store lacks, parents first, in a local pool of processes.
+"""Runs a plan: computes what the store lacks, parents first, the longest chains first.
 
-Small models leave a second thread idle, so the pool runs one thread a process and as many processes as there
-are cores. A worker that is killed costs its step one retry; a step that fails stops only those that need it.
-Whoever holds a step's lock computes it: two runs of one study share the work.
+A worker that is killed costs its step one retry; a step that fails stops only those that need it. Whoever
+holds a step's lock computes it: two runs of one study share the work.
 """
 
-import contextlib
-import ctypes
-import json
-import multiprocessing
 import os
-import platform
-import signal
 import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
-from pdstudy import paths, results
+from pdstudy import paths, record, results
+from pdstudy.crew import Crew, Failure, Interrupted, signals
 from pdstudy.estimate import cost, measured_speed, needed
 from pdstudy.params import Study
 from pdstudy.plan import Plan, Step, make
@@ -39,20 +29,6 @@ class RunError(RuntimeError):
     def __init__(self, message: str, bad_input: bool):
         super().__init__(message)
         self.bad_input = bad_input
-
-
-class Interrupted(RuntimeError):
-    """Raised after a request to stop: finished steps are kept, long ones have saved their state."""
-
-
-@dataclass
-class Failure:
-    """One step that failed: what it was and why."""
-
-    step: Step
-    reason: str
-    trace: str
-    bad_input: bool
 
 
 @dataclass
@@ -92,7 +68,7 @@ def run_study(
     plan, store = make(study), store or Store()
     folder = writable(study)
     summary = run(plan, store, workers, listen or notebook_line(), folder / "logs", tracker)
-    results.write(plan, store, environment(plan, summary))
+    results.write(plan, store, record.environment(plan, summary.computed, summary.reused, summary.seconds))
     if summary.failures:
         raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
     return results.load_results(study.name)
@@ -115,8 +91,8 @@ def run(
     if logs is not None:
         logs.mkdir(parents=True, exist_ok=True)
     if todo:
-        crew = _Crew(store, _processes(workers, len(todo)), logs, tracker)
-        with crew, _signals(crew):
+        crew = Crew(store, _processes(workers, len(todo)), logs, tracker)
+        with crew, signals(crew):
             _drive(plan, todo, crew, summary, listen)
     summary.seconds = time.monotonic() - begun
     listen(Progress(len(todo), summary.computed, share=1.0))
@@ -131,46 +107,6 @@ def describe(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def environment(plan: Plan, summary: Summary) -> dict:
-    """Return the record of a run: command, commit, versions, machine, and what was computed."""
-    from importlib.metadata import version
-
-    names = ("pdstudy", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy", "pandas", "scipy")
-    return {
-        "command": paths.scrub(" ".join(["python -m pdstudy", *sys.argv[1:]]) if "pdstudy" in sys.argv[0] else "run_study(study)"),
-        "commit": commit(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in names},
-        "machine": {"system": platform.system(), "processor": processor(), "cores": os.cpu_count(), "threads_per_step": 1},
-        "precision": plan.study.resolved_precision(),
-        "steps": {"asked": plan.asked, "distinct": len(plan.steps), "computed": summary.computed, "reused": summary.reused},
-        "seconds": round(summary.seconds, 1),
-    }
-
-
-def commit() -> str:
-    """Return the checkout's commit, marked when files differ from it, or "unknown" outside a checkout."""
-    import subprocess
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(paths.ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "pdstudy", "params") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
 def writable(study: Study) -> Path:
     """Return the study's folder, made if need be. Raises RunError before anything is trained where it cannot be written."""
     folder = paths.study_folder(study.name)
@@ -183,7 +119,9 @@ def writable(study: Study) -> Path:
             probe.unlink()
     except OSError as error:
         place = paths.scrub(str(probe.parent))
-        raise RunError(f"{place} cannot be written ({error.strerror}); free it or set PDSTUDY_OUTPUTS to another folder", True) from None
+        raise RunError(
+            f"{place} cannot be written ({error.strerror}); free it or set PDSTUDY_OUTPUTS to another folder", True
+        ) from None
     return folder
 
 
@@ -218,7 +156,7 @@ def _processes(workers: int | None, steps: int) -> int:
     return min(os.cpu_count() or 1, steps) if workers is None else workers
 
 
-def _drive(plan: Plan, todo: dict[str, Step], crew: "_Crew", summary: Summary, listen: Callable[[Progress], None]) -> None:
+def _drive(plan: Plan, todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable[[Progress], None]) -> None:
     """Keep the crew busy until every step of `todo` is done, failed or waits for a failed one."""
     waiting = {d: {p for p in s.parents.values() if p in todo} for d, s in todo.items()}
     urgent = _urgency(todo)
@@ -295,156 +233,3 @@ def _descendants(failed: set[str], todo: dict[str, Step]) -> set[str]:
         if lost & set(step.parents.values()):
             lost.add(digest)
     return lost - failed
-
-
-class _Crew:
-    """The workers: a pool of processes that is made again when one of them is killed, or this process itself."""
-
-    def __init__(self, store: Store, workers: int, logs: Path | None, tracker: str | None):
-        self.store, self.workers, self.logs, self.tracker = store, workers, logs, tracker
-        self.stopping = False
-        self.shares = store.root / "work" / f"progress-{os.getpid()}"
-        self.pool: ProcessPoolExecutor | None = None
-
-    def __enter__(self):
-        self.shares.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def __exit__(self, *error):
-        import shutil
-
-        if self.pool is not None:
-            self.pool.shutdown(wait=True, cancel_futures=True)
-        shutil.rmtree(self.shares, ignore_errors=True)
-
-    def submit(self, step: Step) -> Future:
-        job = (step, self.store, self.shares, self.logs, self.tracker)
-        if self.workers == 0:
-            future: Future = Future()
-            future.set_result(_work(*job))
-            return future
-        if self.pool is None:
-            context = multiprocessing.get_context("spawn")  # fork and torch's threads do not mix
-            self.pool = ProcessPoolExecutor(self.workers, context, initializer=_begin, initargs=(os.getpid(),))
-        try:
-            return self.pool.submit(_work, *job)
-        except BrokenProcessPool as error:
-            future = Future()
-            future.set_exception(error)
-            return future
-
-    def outcome(self, future: Future):
-        """Return what became of a step: "done", "busy", "killed" or a Failure."""
-        error = future.exception()
-        if error is None:
-            return future.result()
-        if isinstance(error, BrokenProcessPool):
-            if self.pool is not None:
-                self.pool.shutdown(wait=False, cancel_futures=True)
-                self.pool = None
-            return "killed"
-        raise error
-
-    def share(self, digest: str) -> float:
-        """Return how much of a running step is done, 0 to 1."""
-        try:
-            return float((self.shares / digest).read_text() or 0)
-        except (OSError, ValueError):
-            return 0.0
-
-    def stop(self) -> None:
-        """Ask every worker to stop at its next safe point."""
-        self.stopping = True
-        for process in list((self.pool._processes or {}).values()) if self.pool else ():
-            with contextlib.suppress(ProcessLookupError, TypeError):
-                os.kill(process.pid, signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def _signals(crew: _Crew):
-    """Turn SIGTERM and Ctrl-C into a request to stop, while the crew works. The handler only sets a flag."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-
-    def handle(number, frame):
-        caught.append(number)
-        crew.stop()
-
-    old = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
-    if crew.workers == 0:
-        _STOP["asked"] = lambda: crew.stopping
-    try:
-        yield
-    except Interrupted as error:
-        error.signal = caught[0] if caught else signal.SIGTERM
-        raise
-    finally:
-        _STOP["asked"] = lambda: False
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-_STOP = {"asked": lambda: False}  # how a step in this process learns that it should stop
-
-
-def _begin(parent: int) -> None:
-    """Prepare a worker: no Ctrl-C of its own, and an end when its parent ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
-    _STOP["asked"] = asked.is_set
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: Linux ends us with our parent
-
-    def watch() -> None:  # elsewhere, look
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _work(step: Step, store: Store, shares: Path, logs: Path | None, tracker: str | None) -> "str | Failure":
-    """Compute one step in a worker: return "done", "busy" when another run holds it, or a Failure."""
-    import torch
-
-    from pdstudy.train import Stopped, Watch
-    from pdstudy.work import execute
-
-    # One thread everywhere: the order of sums, and so every bit of a result, is the same in any pool.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    name = f"{step.label.replace('/', '-').replace(' ', '_')}-{step.digest[:6]}"
-    try:
-        with store.lock(step.digest) as mine:
-            if not mine:
-                return "busy"
-            if store.find(step.digest) is not None:  # another run was faster
-                return "done"
-            if logs is None:
-                execute(step, store, Watch(stop=_STOP["asked"]))
-                return "done"
-            with (logs / f"{name}.jsonl").open("a", buffering=1) as log:
-                watch = Watch(
-                    log=lambda record: log.write(json.dumps(record) + "\n"),
-                    progress=lambda share: (shares / step.digest).write_text(f"{share:.4f}") and None,
-                    stop=_STOP["asked"],
-                    tracker=tracker,
-                    tracker_folder=logs,
-                    label=name,
-                )
-                execute(step, store, watch)
-        return "done"
-    except Stopped as error:
-        return Failure(step, str(error), "", bad_input=False)
-    except Exception as error:  # whatever it was, it is reported and the others go on
-        trace = traceback.format_exc()
-        if logs is not None:
-            with contextlib.suppress(OSError):
-                (logs / f"{name}.error.txt").write_text(paths.scrub(trace))
-        reason = paths.scrub(f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
-        return Failure(step, reason, trace, bad_input=isinstance(error, ValueError))
-    finally:
-        torch.set_num_threads(threads)

@@ -63,7 +63,9 @@ def pretrain(model: MaskedReader, text: np.ndarray, settings: dict, vocabulary: 
     return fit(model, batch, loss, schedule, seed, settings["precision"], watch)
 
 
-def finetune(model: Classifier, train: Labelled, dev: Labelled, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None) -> Outcome:
+def finetune(
+    model: Classifier, train: Labelled, dev: Labelled, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None
+) -> Outcome:
     """Train a classifier on the labels of D_L, in place (line 6 of Algorithm 1, and the baselines)."""
 
     def loss(student, data):
@@ -74,7 +76,13 @@ def finetune(model: Classifier, train: Labelled, dev: Labelled, settings: dict, 
 
 
 def distill(
-    model: Classifier, transfer: Ids, soft: np.ndarray, dev: Labelled, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None
+    model: Classifier,
+    transfer: Ids,
+    soft: np.ndarray,
+    dev: Labelled,
+    settings: dict,
+    vocabulary: Vocabulary,
+    watch: Watch | None = None,
 ) -> Outcome:
     """Train a student on the teacher's distribution over D_T, in place (lines 2 to 5 of Algorithm 1).
 

@@ -98,7 +98,7 @@ class Store:
     def set_aside(self, folder: Path) -> None:
         """Move a damaged folder out of the way."""
         with contextlib.suppress(FileNotFoundError):
-            os.replace(folder, folder.with_name(f".damaged-{folder.name}-{uuid.uuid4().hex[:8]}"))
+            folder.replace(folder.with_name(f".damaged-{folder.name}-{uuid.uuid4().hex[:8]}"))
 
     def write(self, stage: str, digest: str, fill: Callable[[Path], dict[str, Any]]) -> Path:
         """Return the artifact's folder after `fill` has written its files; what `fill` returns joins the manifest."""
@@ -111,7 +111,7 @@ class Store:
             seal(folder, {"stage": stage, "digest": digest} | record)
             if place.exists():  # a damaged or unfinished folder of that name
                 self.set_aside(place)
-            os.replace(folder, place)
+            folder.replace(place)
             flush(place.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -152,7 +152,7 @@ class Checkpoints:
         try:
             fill(folder)
             seal(folder, {"step": step})
-            os.replace(folder, self.root / f"{step:09d}")
+            folder.replace(self.root / f"{step:09d}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         for old in self._folders()[self.keep :]:

@@ -220,7 +220,10 @@ def label(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     teacher = models.load_classifier(inputs.folder("model"))
     found = stages.label(teacher, transfer.head(n), inputs.vocabulary(), step.settings["precision"])
     np.save(folder / "logits.npy", found)
-    return {"tokens": int(transfer.head(n).lengths.sum()), "class_shares": np.bincount(found.argmax(1), minlength=found.shape[1]).tolist()}
+    return {
+        "tokens": int(transfer.head(n).lengths.sum()),
+        "class_shares": np.bincount(found.argmax(1), minlength=found.shape[1]).tolist(),
+    }
 
 
 def evaluation(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:

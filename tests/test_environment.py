@@ -56,7 +56,16 @@ def forbidden(source: str) -> list[str]:
         name = ast.unparse(call.func)
         if name == "torch.load" and keywords(call).get("weights_only") is not True:
             found.append(ast.unparse(call))
-        if name in ("yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "pickle.load", "pickle.loads", "eval", "exec"):
+        if name in (
+            "yaml.load",
+            "yaml.load_all",
+            "yaml.unsafe_load",
+            "yaml.full_load",
+            "pickle.load",
+            "pickle.loads",
+            "eval",
+            "exec",
+        ):
             found.append(ast.unparse(call))
         if keywords(call).get("trust_remote_code") or keywords(call).get("allow_pickle") or keywords(call).get("shell"):
             found.append(ast.unparse(call))

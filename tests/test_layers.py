@@ -7,8 +7,20 @@ import pytest
 from pdstudy import paths
 
 PACKAGE = paths.ROOT / "pdstudy"
-GROUND = ["paths", "sizes", "recipes", "tasks", "params", "store", "plan", "results", "estimate"]
-TRAINING = ["corpora", "tokens", "models", "objectives", "train", "evaluate", "stages", "latency", "work", "run"]  # torch, never pandas
+GROUND = ["paths", "sizes", "recipes", "tasks", "params", "store", "plan", "estimate", "record", "results"]
+TRAINING = [
+    "corpora",
+    "tokens",
+    "models",
+    "objectives",
+    "train",
+    "evaluate",
+    "stages",
+    "latency",
+    "work",
+    "crew",
+    "run",
+]  # torch, never pandas
 READING = ["stats", "paper", "claims", "advise", "domain", "plots"]  # pandas, scipy, seaborn, never torch
 TOP = ["export", "report", "__main__"]  # may import anything
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]
@@ -73,4 +85,3 @@ def test_a_wing_does_not_import_the_other_wings_libraries(module):
 def test_the_package_itself_imports_nothing_when_it_is_imported():
     tree = ast.parse(read("__init__"))
     assert not [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-

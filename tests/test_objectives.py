@@ -19,7 +19,9 @@ def test_mlm_loss_of_equal_logits_is_the_logarithm_of_the_vocabulary():
 
 
 def test_losses_of_half_precision_logits_are_summed_in_single():
-    assert mlm_loss(torch.zeros(2, 30_000, dtype=torch.bfloat16), torch.tensor([1, 2])).item() == pytest.approx(math.log(30_000), abs=1e-5)
+    assert mlm_loss(torch.zeros(2, 30_000, dtype=torch.bfloat16), torch.tensor([1, 2])).item() == pytest.approx(
+        math.log(30_000), abs=1e-5
+    )
 
 
 def test_soft_label_loss_by_hand():

@@ -134,7 +134,10 @@ def test_a_missing_key_is_named(settings):
         ({"corpus": {"heldout": 0.5}}, "corpus.heldout: input should be less than 0.5, got 0.5"),
         ({"distill": trained(temperature=0)}, "distill.temperature: input should be greater than 0, got 0"),
         ({"splits": {"dev": 0}}, "splits.dev: input should be greater than or equal to 1, got 0"),
-        ({"transfer": {"texts": "many"}}, 'transfer.texts: input should be a valid integer, unable to parse string as an integer, got "many"'),
+        (
+            {"transfer": {"texts": "many"}},
+            'transfer.texts: input should be a valid integer, unable to parse string as an integer, got "many"',
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_in_a_sentence_that_begins_with_its_key(refusal, changes, start):
@@ -170,7 +173,25 @@ def test_a_teacher_is_either_trained_or_given(refusal, teacher):
 
 
 @pytest.mark.parametrize(
-    "name", ["../../x", "/etc/x", "a\0b", "x" * 300, "x" * 65, "CON", "Quick", "été", "", ".hidden", "-x", "a..b", "a b", "a\n", "a/b", "store"]
+    "name",
+    [
+        "../../x",
+        "/etc/x",
+        "a\0b",
+        "x" * 300,
+        "x" * 65,
+        "CON",
+        "Quick",
+        "été",
+        "",
+        ".hidden",
+        "-x",
+        "a..b",
+        "a b",
+        "a\n",
+        "a/b",
+        "store",
+    ],
 )
 def test_a_name_that_could_leave_the_outputs_folder_is_refused(refusal, name):
     assert refusal(name=name).startswith(f"name {name!r}")
@@ -227,7 +248,8 @@ def test_a_file_too_large_is_not_even_opened(tmp_path):
 
 BOMBS = {
     "lists": "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)),
-    "keys": "a0: &a0 {k: x}\n" + "".join(f"a{i}: &a{i} {{" + ", ".join(f"k{j}: *a{i - 1}" for j in range(9)) + "}\n" for i in range(1, 12)),
+    "keys": "a0: &a0 {k: x}\n"
+    + "".join(f"a{i}: &a{i} {{" + ", ".join(f"k{j}: *a{i - 1}" for j in range(9)) + "}\n" for i in range(1, 12)),
     "merges": "a0: &a0 {k: x}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 12)),
     "a loop": "a: &a [*a, *a]\n",
 }
@@ -248,7 +270,11 @@ def test_an_alias_bomb_is_refused_at_once_and_in_little_memory(written, bomb):
 
 
 def test_an_alias_used_with_measure_is_fine(written):
-    assert load(written("a: &a {rates: [1]}\nb: *a\nc: {<<: *a, d: 2}")) == {"a": {"rates": [1]}, "b": {"rates": [1]}, "c": {"rates": [1], "d": 2}}
+    assert load(written("a: &a {rates: [1]}\nb: *a\nc: {<<: *a, d: 2}")) == {
+        "a": {"rates": [1]},
+        "b": {"rates": [1]},
+        "c": {"rates": [1], "d": 2},
+    }
 
 
 def test_a_refused_study_names_its_file(settings, written):

@@ -1,308 +1,391 @@
-import dataclasses
+"""A study as steps: each built once, named by what changes its meaning and by nothing else."""
+
+import copy
 import json
+import shutil
 import time
-from collections import Counter
 
 import pytest
 
+from pdstudy import plan
+from pdstudy.estimate import cost, estimate, needed
 from pdstudy.params import ParamsError, Study
-from pdstudy.plan import VERSION, Step, folder_digest, make, pretraining
+from pdstudy.plan import Plan, Step
 from pdstudy.recipes import RECIPES
 from pdstudy.sizes import PAPER_SIZES, Size
+from pdstudy.store import Store
 
 
-@pytest.fixture
-def planned(settings):
-    """Return the plan of the small study after some changes."""
-    return lambda **changes: make(Study(**(settings | changes)))
+def planned(settings: dict, **changes) -> Plan:
+    """Return the plan of a study; `pretrain__rate=1e-4` changes one key of a group."""
+    changed = copy.deepcopy(settings)
+    for name, value in changes.items():
+        group, _, name = name.rpartition("__")
+        (changed.setdefault(group, {}) if group else changed)[name] = value
+    return plan.make(Study(**changed))
 
 
-def students(plan, recipe):
-    return [s for s in plan.students if s.recipe == recipe]
+def model_of(p: Plan, recipe: str, size: str = "2/64", seed: int = 0) -> Step:
+    """Return the step that made one student."""
+    (student,) = [s for s in p.students if (s.recipe, s.size, s.seed) == (recipe, size, seed)]
+    return p.steps[student.model]
 
 
-def ancestors(plan, digest):
-    """Return every step that a step rests on."""
-    found = set()
-    for parent in plan.steps[digest].parents.values():
-        found |= {parent} | ancestors(plan, parent)
-    return found
+def parent(p: Plan, step: Step, role: str) -> Step:
+    return p.steps[step.parents[role]]
 
 
-def start_of(plan, student):
-    """Return the encoder from which a student's first stage starts."""
-    chain = [plan.steps[d] for d in (student.model, *ancestors(plan, student.model))]
-    return {s.parents["start"] for s in chain if "start" in s.parents and plan.steps[s.parents["start"]].stage == "pretrain"}
+def a_candidate(p: Plan, search: Step) -> Step:
+    return p.steps[next(iter(search.parents.values()))]
 
 
-STEP = Step("pretrain", {"size": "1/64", "rate": 1e-3, "seed": 0}, {"ids": "abc"}, "a label", 5.0, "/some/where")
+# Steps and students
 
 
-# -- the identity of a step
+def test_a_small_study_is_these_steps(settings):
+    p = planned(settings)
+    assert p.counts() == {
+        "texts": 1,
+        "tokenizer": 1,
+        "ids": 2,  # of D_LM, and of the task
+        "pretrain": 3,  # 1/64, 2/64 and the teacher
+        "finetune": 2 + 2 * 3,  # two rates of the teacher; two rates and seed 1 of Basic at two sizes
+        "distill": 2 * 3,  # of PD
+        "search": 1 + 4,
+        "label": 1,
+        "evaluate": 1 + 8,
+    }
+    assert {(s.recipe, s.size, s.seed) for s in p.students} == {
+        ("teacher", "2/128", 0),
+        *((r, s, k) for r in ("Basic", "PD") for s in ("1/64", "2/64") for k in (0, 1)),
+    }
 
 
-@pytest.mark.parametrize("hint", [{"label": "another"}, {"flops": 9.0}, {"folder": "/else/where"}, {"folder": None}])
-def test_what_is_only_a_hint_is_not_part_of_a_steps_identity(hint):
-    assert dataclasses.replace(STEP, **hint).digest == STEP.digest
+def test_shared_steps_are_planned_once_though_asked_for_often(settings):
+    p = planned(settings, recipes=["PF", "PD", "PD-F", "PD (embeddings)"])
+    assert p.asked > len(p.steps)
+    assert len(p.of_stage("pretrain")) == 3
+    assert len(p.of_stage("label")) == 1
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"stage": "finetune"},
-        {"settings": STEP.settings | {"rate": 2e-3}},
-        {"settings": STEP.settings | {"seed": 1}},
-        {"settings": STEP.settings | {"more": None}},
-        {"parents": {"ids": "abd"}},
-        {"parents": {"start": "abc"}},
-        {"parents": {}},
-    ],
-    ids=str,
-)
-def test_what_changes_a_steps_meaning_changes_its_digest(change):
-    assert dataclasses.replace(STEP, **change).digest != STEP.digest
-
-
-def test_the_digest_does_not_depend_on_the_order_of_keys_nor_on_the_process(fresh_python):
-    turned = Step("pretrain", dict(reversed(STEP.settings.items())), STEP.parents, "")
-    assert turned.digest == STEP.digest
-    code = f"from pdstudy.plan import Step; print(Step('pretrain', {STEP.settings!r}, {STEP.parents!r}, '').digest)"
-    assert fresh_python(code) == STEP.digest
-
-
-def test_a_new_version_of_a_stages_code_makes_new_steps(monkeypatch):
-    monkeypatch.setitem(VERSION, "pretrain", VERSION["pretrain"] + 1)
-    assert dataclasses.replace(STEP).digest != STEP.digest
-
-
-def test_a_number_that_json_cannot_hold_has_no_digest():
-    with pytest.raises(ValueError, match="JSON"):
-        _ = Step("label", {"rate": float("nan")}, {}, "").digest
-
-
-# -- what a study needs
-
-
-def test_parents_come_before_their_children(planned):
+def test_parents_come_before_their_children_and_every_student_is_made_and_measured(settings):
+    p = planned(settings, recipes=["Basic", "Distillation", "PF", "PD", "PD-F", "PD (embeddings)"])
     seen = set()
-    for digest, step in planned(recipes=["PD-F", "PF", "Basic"]).steps.items():
+    for digest, step in p.steps.items():
         assert set(step.parents.values()) <= seen
-        assert step.digest == digest
+        assert digest == step.digest
         seen.add(digest)
+    for student in p.students:
+        assert p.steps[student.evaluation].parents["model"] == student.model
 
 
-def test_the_small_study_has_exactly_these_steps(planned):
-    # Two sizes, two seeds, two rates. Basic: a search of 2 and one more seed, at each size; PD alike; the teacher: a search of 2.
-    assert planned().counts() == {
-        "texts": 1, "tokenizer": 1, "ids": 2, "pretrain": 3, "label": 1,
-        "finetune": 2 * 3 + 2, "distill": 2 * 3, "search": 5, "evaluate": 9,
-    }  # fmt: skip
+def test_every_step_can_be_written_to_a_manifest_and_read_back_as_the_same_step(settings):
+    for digest, step in planned(settings).steps.items():
+        fields = json.loads(json.dumps(vars(step) | {"digest": None}))
+        assert Step(fields["stage"], fields["settings"], fields["parents"], fields["label"]).digest == digest
 
 
-def test_shared_steps_are_asked_for_often_and_planned_once(planned):
-    plan = planned(recipes=list(RECIPES)[:5], seeds=[0, 1, 2])
-    assert plan.asked > len(plan.steps)
-    assert len({s.digest for s in plan.steps.values()}) == len(plan.steps)
+# What is shared
 
 
-def test_every_recipe_size_and_seed_has_one_student_and_the_teacher_stands_first(planned):
-    plan = planned(recipes=["Basic", "PF", "PD-F"], seeds=[3, 0])
-    assert (plan.students[0].recipe, plan.students[0].size) == ("teacher", "2/128")
-    found = Counter((s.recipe, s.size, s.seed) for s in plan.students[1:])
-    assert found == Counter((r, s, n) for r in ("Basic", "PF", "PD-F") for s in ("1/64", "2/64") for n in (3, 0))
-    assert all(plan.steps[s.evaluation].parents["model"] == s.model for s in plan.students)
+def test_pd_and_pf_begin_from_one_encoder(settings):
+    p = planned(settings, recipes=["PF", "PD"])
+    for size in ("1/64", "2/64"):
+        for seed in (0, 1):
+            models = [model_of(p, recipe, size, seed) for recipe in ("PF", "PD")]
+            starts = {(a_candidate(p, m) if m.stage == "search" else m).parents["start"] for m in models}
+            assert len(starts) == 1
+            assert p.steps[starts.pop()].settings["size"] == size
 
 
-def test_pd_and_pf_start_from_one_encoder(planned):
-    plan = planned(sizes=["1/64"], recipes=["PF", "PD", "PD-F", "PD (embeddings)"])
-    starts = [start_of(plan, s) for s in plan.students if s.recipe != "teacher"]
-    assert all(len(s) == 1 for s in starts)
-    assert len(set.union(*starts)) == 1
-    assert len(plan.of_stage("pretrain")) == 2  # that one and the teacher's
+def test_the_teacher_is_the_fine_tuned_student_of_its_size(settings):
+    p = planned(settings, sizes=["2/128"], recipes=["PF"])
+    assert model_of(p, "PF", "2/128").digest == model_of(p, "teacher", "2/128").digest
 
 
-def test_basic_and_distillation_start_from_no_encoder(planned):
-    plan = planned(recipes=["Basic", "Distillation"])
-    basic, distilled = students(plan, "Basic")[0], students(plan, "Distillation")[0]
-    stages = {plan.steps[d].stage for d in ancestors(plan, basic.model)}
-    assert not stages & {"pretrain", "label"}
-    assert start_of(plan, distilled) == {d.parents["start"] for d in plan.of_stage("finetune") if "start" in d.parents}  # the teacher's alone
+def test_every_distilled_student_reads_the_same_soft_labels(settings):
+    p = planned(settings, recipes=["Distillation", "PD", "PD-F"])
+    (label,) = p.of_stage("label")
+    assert {s.parents["label"] for s in p.of_stage("distill")} == {label.digest}
+    assert label.parents["model"] == model_of(p, "teacher", "2/128").digest
+    assert not any("label" in s.parents for s in p.of_stage("finetune"))
 
 
-def test_all_students_read_the_same_soft_labels(planned):
-    plan = planned(recipes=["Distillation", "PD", "PD-F"], seeds=[0, 1, 2])
-    assert len(plan.of_stage("label")) == 1
-    assert {s.parents["label"] for s in plan.of_stage("distill")} == {plan.of_stage("label")[0].digest}
+def test_two_studies_share_what_they_have_in_common(settings):
+    small, large = planned(settings), planned(settings, name="other", seeds=[0, 1, 2], recipes=["PF", "PD", "Basic"])
+    assert set(small.steps) < set(large.steps)
 
 
-def test_pd_f_goes_on_from_the_student_that_pd_reports(planned):
-    plan = planned(sizes=["1/64"], recipes=["PD", "PD-F"], seeds=[0, 1])
-    for pd, pdf in zip(students(plan, "PD"), students(plan, "PD-F"), strict=True):
-        assert pd.model in ancestors(plan, pdf.model)
-    assert len(plan.of_stage("distill")) == 2 + 1
+def test_a_start_serves_every_study_of_the_task_whatever_it_does_with_its_texts(settings):
+    changed = planned(settings, max_length=32, splits__train=500, transfer__texts=99, finetune__epochs=1, distill__epochs=1)
+    assert {s.digest for s in planned(settings).of_stage("pretrain")} == {s.digest for s in changed.of_stage("pretrain")}
 
 
-def test_a_teacher_of_a_students_size_is_that_student(planned):
-    plan = planned(sizes=["2/128"], recipes=["PF"])
-    assert plan.students[0].model == students(plan, "PF")[0].model
+def test_several_starts_are_given_to_the_seeds_in_turn(settings):
+    p = planned(settings, seeds=[0, 1, 2, 3], pretrain__starts=2)
+    numbers = []
+    for seed in range(4):
+        model = model_of(p, "PD", seed=seed)
+        step = a_candidate(p, model) if model.stage == "search" else model
+        numbers.append(parent(p, step, "start").settings["seed"])
+    assert numbers == [0, 1, 0, 1]
 
 
-def test_the_search_seeds_student_is_the_winner_of_the_search_and_other_seeds_take_its_rate(planned):
-    plan = planned(sizes=["1/64"], recipes=["PD"], seeds=[0, 5])
-    zero, five = students(plan, "PD")
-    assert plan.steps[zero.model].stage == "search"
-    assert plan.steps[five.model].parents["search"] == zero.model
-    assert "rate" not in plan.steps[five.model].settings
+# Recipes
 
 
-def test_a_study_without_the_search_seed_searches_on_it_all_the_same(planned):
-    with_zero, without = planned(seeds=[0, 4]), planned(seeds=[4])
-    assert {s.digest for s in without.of_stage("search")} == {s.digest for s in with_zero.of_stage("search")}
+def test_a_random_start_has_no_parent_to_start_from(settings):
+    p = planned(settings, recipes=["Basic", "Distillation"])
+    for recipe in ("Basic", "Distillation"):
+        step = model_of(p, recipe, seed=1)
+        assert "start" not in step.parents
+        assert step.settings["start"] == "random"
 
 
-def test_every_arm_searches_equally_many_rates(planned):
-    rates = [1e-4, 3e-4, 1e-3]
-    plan = planned(recipes=[*RECIPES][:6], finetune={"rates": rates}, distill={"rates": rates}, seeds=[0, 1, 2])
-    searches = plan.of_stage("search")
-    assert [len(s.parents) for s in searches] == [3] * len(searches)
-    assert {frozenset(plan.steps[d].settings["rate"] for d in s.parents.values()) for s in searches} == {frozenset(rates)}
+def test_pd_f_fine_tunes_what_was_distilled_with_the_same_seed(settings):
+    p = planned(settings, recipes=["PD-F", "PD"])
+    for seed in (0, 1):
+        model = model_of(p, "PD-F", seed=seed)
+        tuned = a_candidate(p, model) if model.stage == "search" else model
+        assert (tuned.stage, tuned.settings["start"]) == ("finetune", "pretrained")
+        assert tuned.parents["start"] == model_of(p, "PD", seed=seed).digest
 
 
-def test_seeds_take_turns_on_the_starts(planned):
-    plan = planned(sizes=["1/64"], recipes=["PD"], seeds=[0, 1, 2, 3], pretrain={"starts": 2})
-    numbers = [plan.steps[d].settings["seed"] for s in students(plan, "PD") for d in start_of(plan, s) if s.seed]
-    first = [plan.steps[plan.steps[s.model].parents["start"]].settings["seed"] for s in students(plan, "PD")[1:]]
-    assert first == [1, 0, 1]
-    assert set(numbers) == {0, 1}
+def test_a_truncated_start_takes_the_deepest_model_of_its_width(settings):
+    p = planned(settings, sizes=["1/64", "2/64"], recipes=["PD (truncated)"], pretrain_by_size={"5/64": {}, "9/128": {}})
+    for size in ("1/64", "2/64"):
+        assert parent(p, model_of(p, "PD (truncated)", size, 1), "start").settings["size"] == "5/64"
 
 
-def test_a_truncated_student_takes_the_deepest_model_of_its_width(planned):
-    plan = planned(sizes=["1/64"], recipes=["PD (truncated)"], pretrain_by_size={"3/64": {}, "6/64": {"tokens": 100}, "9/128": {}})
-    [step] = {s.parents["start"] for s in plan.of_stage("distill")}
-    assert (plan.steps[step].settings["size"], plan.steps[step].settings["tokens"]) == ("6/64", 100)
+def test_a_truncated_start_without_a_deeper_model_is_refused_with_the_cure(settings):
+    with pytest.raises(ParamsError, match=r"PD \(truncated\) of 2/64 needs a deeper .* width 64; add one to pretrain_by_size"):
+        planned(settings, recipes=["PD (truncated)"])
 
 
-def test_a_truncated_student_without_a_deeper_model_is_refused_with_the_cure(planned):
-    with pytest.raises(ParamsError, match=r"PD \(truncated\) of 2/64 needs a deeper .* width 64; add one to pretrain_by_size, such as \{12/64"):
-        planned(recipes=["PD (truncated)"])
+# The search
 
 
-def test_a_family_is_pretrained_without_a_teacher(settings):
-    study = Study(**(settings | {"pretrain": {"starts": 2}, "pretrain_by_size": {"2/64": {"starts": 1}}}))
-    plan = pretraining(study, [Size(1, 64), Size(2, 64)])
-    assert plan.counts()["pretrain"] == 3
-    assert not plan.of_stage("finetune") and not plan.of_stage("evaluate")
-    assert {s.digest for s in plan.of_stage("pretrain")} >= {s.digest for s in make(study).of_stage("pretrain") if "64" in s.settings["size"].split("/")}
+def test_every_arm_searches_the_same_number_of_rates(settings):
+    p = planned(
+        settings,
+        recipes=[r for r in RECIPES if r != "PD (truncated)"],
+        finetune__rates=[1e-4, 3e-4, 1e-3],
+        distill__rates=[3e-4, 1e-3, 3e-3],
+    )
+    assert {len(s.parents) for s in p.of_stage("search")} == {3}
+    for search in p.of_stage("search"):
+        assert {p.steps[d].settings["seed"] for d in search.parents.values()} == {0}
+        rates = sorted(p.steps[d].settings["rate"] for d in search.parents.values())
+        assert rates in ([1e-4, 3e-4, 1e-3], [3e-4, 1e-3, 3e-3])
 
 
-# -- which setting makes what anew
+def test_the_search_is_on_seed_0_and_the_other_seeds_use_its_winner(settings):
+    p = planned(settings)
+    search = model_of(p, "PD", seed=0)
+    assert search.stage == "search"
+    other = model_of(p, "PD", seed=1)
+    assert other.parents["search"] == search.digest
+    assert other.settings["seed"] == 1
+    assert "rate" not in other.settings
 
 
-@pytest.mark.parametrize(
-    ("changes", "new"),
-    [
-        ({"name": "other"}, set()),
-        ({"teacher": {"size": "2/128", "folder": None}}, set()),
-        ({"init_std": {"64": 0.06, "128": 0.05, "512": 0.02}}, set()),
-        ({"finetune": {"rates": [1e-3, 1e-4]}}, set()),
-        ({"splits": {"dev": 1001}}, {"everything"}),
-        ({"splits": {"test": 100}}, {"everything"}),
-        ({"corpus": {"documents": 10}}, {"everything"}),
-        ({"corpus": {"heldout": 0.1}}, {"everything"}),
-        ({"tokenizer": {"vocabulary": 1000}}, {"everything"}),
-        ({"splits": {"train": 300}}, {"finetune", "distill", "label"}),
-        ({"max_length": 32}, {"finetune", "distill", "label"}),
-        ({"init_std": {"64": 0.07, "128": 0.05}}, {"pretrain", "finetune", "distill"}),
-        ({"init_std": {"64": 0.06, "128": 0.04}}, {"pretrain", "finetune", "distill", "label"}),
-        ({"dropout": 0.0}, {"finetune", "distill", "label"}),
-        ({"precision": "bf16"}, {"pretrain", "finetune", "distill", "label"}),
-        ({"teacher": {"size": "1/128"}}, {"pretrain", "finetune", "distill", "label"}),
-        ({"transfer": {"texts": 100}}, {"distill", "label"}),
-        ({"finetune": {"rates": [1e-4, 1e-3], "epochs": 1}}, {"finetune", "distill", "label"}),
-        ({"finetune": {"rates": [1e-4, 1e-3], "batch": 16}}, {"finetune", "distill", "label"}),
-        ({"distill": {"rates": [1e-4, 1e-3], "temperature": 2}}, {"distill"}),
-        ({"distill": {"rates": [1e-4, 1e-3], "warmup": 0}}, {"distill"}),
-        ({"distill": {"rates": [1e-4, 1e-3], "weight_decay": 0}}, {"distill"}),
-        ({"pretrain": {"tokens": 100}}, {"pretrain", "finetune", "distill", "label"}),
-        ({"pretrain": {"mask": 0.3}}, {"pretrain", "finetune", "distill", "label"}),
-        ({"pretrain": {"positions": "sinusoid"}}, {"pretrain", "finetune", "distill", "label"}),
-        ({"pretrain": {"muon_rate": 0.5}}, set()),  # AdamW alone does not know it
-        ({"pretrain_by_size": {"1/64": {"rate": 0.5}}}, {"pretrain", "distill"}),
-    ],
-    ids=str,
-)
-def test_a_setting_makes_anew_what_it_changes_and_nothing_else(planned, changes, new):
-    before, after = planned(), planned(**changes)
-    made = {after.steps[d].stage for d in set(after.steps) - set(before.steps)}
-    if new == {"everything"}:
-        assert not set(after.steps) & set(before.steps)
-    else:
-        assert made - {"search", "evaluate", "ids"} == new
+def test_a_study_that_reports_other_seeds_uses_the_same_search(settings):
+    assert model_of(planned(settings, seeds=[7, 8]), "PD", seed=7).parents["search"] == model_of(planned(settings), "PD").digest
 
 
-def test_muons_rate_matters_to_muon(planned):
-    one, two = (planned(pretrain={"optimiser": "muon", "muon_rate": r}) for r in (0.01, 0.02))
-    assert not {s.digest for s in one.of_stage("pretrain")} & {s.digest for s in two.of_stage("pretrain")}
+# Identity
+
+MATTERS = {
+    "splits__train": 500, "splits__dev": 999, "splits__test": 999,
+    "corpus__documents": 500, "corpus__heldout": 0.03, "tokenizer__vocabulary": 4096,
+    "max_length": 32, "init_std": {"64": 0.05, "128": 0.05}, "dropout": 0.2, "precision": "bf16",
+    "pretrain__tokens": 1e6, "pretrain__row": 32, "pretrain__batch": 16, "pretrain__short": 0.5, "pretrain__mask": 0.3,
+    "pretrain__rate": 2e-3, "pretrain__optimiser": "muon", "pretrain__warmup": 0.1, "pretrain__weight_decay": 0.02,
+    "pretrain__init_std": 0.07, "pretrain__positions": "sinusoid", "pretrain_by_size": {"2/64": {"tokens": 5e6}},
+    "teacher__size": "3/128", "transfer__texts": 500,
+    "finetune__epochs": 2, "finetune__batch": 16, "finetune__rates": [1e-3], "finetune__warmup": 0.2, "finetune__weight_decay": 0.1,
+    "distill__epochs": 2, "distill__batch": 16, "distill__rates": [1e-3], "distill__warmup": 0.2, "distill__weight_decay": 0.1,
+    "distill__temperature": 2.0,
+}  # fmt: skip
 
 
-# -- given folders
+@pytest.mark.parametrize("setting", MATTERS)
+def test_a_distilled_student_is_another_when_this_setting_changes(settings, setting):
+    changed = planned(settings, **{setting: MATTERS[setting]})
+    for seed in (0, 1):
+        assert model_of(changed, "PD", seed=seed).digest != model_of(planned(settings), "PD", seed=seed).digest
+
+
+def test_no_setting_of_a_study_is_forgotten_in_the_list_above(settings):
+    named = {name.rpartition("__")[0] or name for name in MATTERS}
+    assert set(Study.model_fields) - named == {"name", "task", "sizes", "recipes", "seeds"}
+    study = Study(**settings)
+    for group in ("splits", "corpus", "pretrain", "transfer", "finetune", "distill"):
+        keys = {name.rpartition("__")[2] for name in MATTERS if name.startswith(f"{group}__")}
+        assert set(type(getattr(study, group)).model_fields) - keys <= {"muon_rate", "starts"}  # each has its own test
+
+
+def test_the_rate_of_muon_matters_only_where_muon_is_used(settings):
+    def of(**changes):
+        return model_of(planned(settings, **changes), "PD").digest
+
+    assert of(pretrain__muon_rate=0.01) == of()
+    assert of(pretrain__optimiser="muon", pretrain__muon_rate=0.01) != of(pretrain__optimiser="muon")
+
+
+def test_what_differs_for_one_size_leaves_the_others_starts_alone(settings):
+    p, changed = planned(settings), planned(settings, pretrain_by_size={"2/64": {"tokens": 5e6}})
+    sizes = [{s.settings["size"] for s in q.of_stage("pretrain")} for q in (p, changed)]
+    assert sizes == [{"1/64", "2/64", "2/128"}] * 2
+    common = set(p.steps) & set(changed.steps)
+    assert {p.steps[d].settings["size"] for d in common if p.steps[d].stage == "pretrain"} == {"1/64", "2/128"}
+
+
+def test_label_cost_and_place_are_no_part_of_a_steps_identity():
+    step = Step("given", {"sha256": "aa"}, {"ids": "0" * 16}, "a label", flops=1.0, folder="/here")
+    assert step.digest == Step("given", {"sha256": "aa"}, {"ids": "0" * 16}, "another", flops=2.0, folder="/there").digest
+    assert len(step.digest) == 16
+
+
+def test_stage_settings_parents_and_version_are_a_steps_identity(monkeypatch):
+    def digests():
+        return [
+            Step("given", {"sha256": "aa"}, {"ids": "0" * 16}, "").digest,
+            Step("label", {"sha256": "aa"}, {"ids": "0" * 16}, "").digest,
+            Step("given", {"sha256": "bb"}, {"ids": "0" * 16}, "").digest,
+            Step("given", {"sha256": "aa"}, {"ids": "1" * 16}, "").digest,
+            Step("given", {"sha256": "aa"}, {"model": "0" * 16}, "").digest,
+        ]
+
+    before = digests()
+    monkeypatch.setitem(plan.VERSION, "given", 1000)
+    assert len({*before, digests()[0]}) == 6
+    assert digests()[1] == before[1]
+
+
+# Given folders
 
 
 @pytest.fixture
-def given(tmp_path):
-    """Return two folders with the same teacher and tokenizer."""
-    for name in ("here", "there"):
-        (tmp_path / name).mkdir()
-        for file in ("config.json", "model.safetensors", "tokenizer.json"):
-            (tmp_path / name / file).write_text(f"a {file}")
-    return tmp_path / "here", tmp_path / "there"
+def teacher(tmp_path):
+    """Return the folder of a given teacher; the plan reads its bytes and nothing else."""
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (folder / name).write_text(name)
+    return folder
 
 
-def test_a_given_folder_counts_by_its_content_and_not_by_its_place(planned, given):
-    here, there = given
-    plans = [planned(teacher={"size": None, "folder": str(f)}, tokenizer={"folder": str(f)}) for f in given]
-    assert set(plans[0].steps) == set(plans[1].steps)
-    (there / "model.safetensors").write_text("other weights")
-    other = planned(teacher={"size": None, "folder": str(there)}, tokenizer={"folder": str(there)})
-    assert {s.digest for s in other.of_stage("given")} != {s.digest for s in plans[0].of_stage("given")}
-    assert {s.digest for s in other.of_stage("tokenizer")} == {s.digest for s in plans[0].of_stage("tokenizer")}
+def test_a_given_teacher_is_the_same_wherever_it_lies_and_another_when_a_byte_changes(settings, teacher, tmp_path):
+    moved = shutil.copytree(teacher, tmp_path / "moved")
+    digests = []
+    for folder in (teacher, moved):
+        digests.append(set(planned(settings, teacher={"size": None, "folder": str(folder)}).steps))
+    assert digests[0] == digests[1]
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (moved / name).write_text("changed")
+        digests.append(set(planned(settings, teacher={"size": None, "folder": str(moved)}).steps))
+    assert len({frozenset(d) for d in digests}) == 4
 
 
-def test_a_given_teacher_reads_the_texts_in_its_own_pieces(planned, given):
-    plan = planned(teacher={"size": None, "folder": str(given[0])})
-    label, distilled = plan.of_stage("label")[0], plan.of_stage("distill")[0]
-    assert label.parents["ids"] != distilled.parents["ids"]
-    assert len(plan.of_stage("tokenizer")) == 2
-    assert plan.students[0].size == "given"
+def test_a_given_teacher_labels_in_its_own_word_pieces_and_students_read_in_theirs(settings, teacher):
+    p = planned(settings, teacher={"size": None, "folder": str(teacher)})
+    (label,) = p.of_stage("label")
+    assert label.parents["ids"] != model_of(p, "PD", seed=1).parents["ids"]
+    assert parent(p, parent(p, label, "ids"), "tokenizer").folder == str(teacher)
+    assert parent(p, label, "model").stage == "given"
+    assert {s.size for s in p.students if s.recipe == "teacher"} == {"given"}
 
 
-def test_a_folder_that_holds_nothing_fitting_is_refused_with_the_cure(planned, tmp_path):
+def test_a_given_tokenizer_is_the_same_wherever_it_lies(settings, teacher, tmp_path):
+    moved = shutil.copytree(teacher, tmp_path / "moved")
+    plans = [planned(settings, tokenizer__folder=str(f)) for f in (teacher, moved)]
+    assert set(plans[0].steps) == set(plans[1].steps) != set(planned(settings).steps)
+
+
+def test_an_empty_folder_is_refused_with_what_it_should_hold(settings, tmp_path):
     with pytest.raises(ParamsError, match=r"holds none of config.json, model.safetensors; give the folder of a saved model"):
-        planned(teacher={"size": None, "folder": str(tmp_path)})
-    with pytest.raises(ParamsError, match="holds none of a, b"):
-        folder_digest(str(tmp_path / "nowhere"), "a", "b")
+        planned(settings, teacher={"size": None, "folder": str(tmp_path)})
 
 
-# -- time
+# Speed
 
 
-def test_planning_loads_neither_torch_nor_pandas_and_takes_less_than_a_second(fresh_python, settings):
-    code = (
-        "import sys, json, time; from pdstudy.params import Study; from pdstudy.plan import make; "
-        f"study = Study(**json.loads({json.dumps(settings)!r})); begun = time.perf_counter(); make(study); "
-        "print(json.dumps([time.perf_counter() - begun, sorted(sys.modules)]))"
-    )
-    seconds, loaded = json.loads(fresh_python(code))
-    assert seconds < 1
-    assert not set(loaded) & {"torch", "pandas", "numpy", "transformers", "scipy", "accelerate", "datasets", "sklearn"}
+def test_planning_loads_nothing_heavy(fresh_python, settings):
+    code = f"""
+import sys
+from pdstudy import plan
+from pdstudy.params import Study
+print(len(plan.make(Study(**{settings!r})).steps))
+print([m for m in ("torch", "transformers", "pandas", "numpy", "pyarrow", "scipy", "datasets") if m in sys.modules])
+"""
+    assert fresh_python(code).splitlines() == [str(len(planned(settings).steps)), "[]"]
 
 
-def test_the_papers_whole_grid_with_five_seeds_is_planned_in_two_seconds(settings):
-    deeper = {f"24/{h}": {} for h in (128, 256, 512, 768)}
-    grid = {"sizes": [str(s) for s in PAPER_SIZES], "recipes": list(RECIPES), "seeds": [0, 1, 2, 3, 4], "pretrain_by_size": deeper}
-    study = Study(**(settings | grid | {"init_std": {str(h): 0.04 for h in (128, 256, 512, 768)}}))
-    begun = time.perf_counter()
-    plan = make(study)
-    assert time.perf_counter() - begun < 2
-    assert len(plan.students) == 1 + 24 * 7 * 5
-    assert len(plan.of_stage("pretrain")) == 24 + 4
+def test_the_papers_whole_grid_is_planned_in_two_seconds(settings):
+    settings |= {
+        "sizes": [str(s) for s in PAPER_SIZES],
+        "recipes": list(RECIPES),
+        "seeds": [0, 1, 2, 3, 4],
+        "init_std": dict.fromkeys(["128", "256", "512", "768"], 0.02),
+        "teacher": {"size": "12/768"},
+        "pretrain_by_size": {f"14/{h}": {} for h in (128, 256, 512, 768)},
+    }
+    study = Study(**settings)
+    begun = time.process_time()
+    p = plan.make(study)
+    assert time.process_time() - begun < 2
+    assert len(p.students) == 1 + 24 * 7 * 5
+    assert len(p.of_stage("pretrain")) == 24 + 4
+
+
+def test_a_family_is_planned_without_teacher_and_students(settings):
+    p = plan.pretraining(Study(**settings, pretrain={"starts": 2}), [Size(1, 64), Size(2, 64)])
+    assert p.counts()["pretrain"] == 4
+    assert set(p.counts()) == {"texts", "tokenizer", "ids", "pretrain"}
+    assert {s.digest for s in p.of_stage("pretrain")} <= set(planned(settings, seeds=[0, 1], pretrain={"starts": 2}).steps)
+
+
+# What is needed, and how long it takes
+
+
+def lacking(p: Plan, *stages: str) -> dict[str, Step]:
+    return {d: s for d, s in p.steps.items() if s.stage in stages}
+
+
+def test_everything_is_needed_where_nothing_is_there(settings):
+    p = planned(settings)
+    assert needed(p, dict(p.steps)) == p.steps
+    assert list(needed(p, dict(p.steps))) == list(p.steps)
+
+
+def test_nothing_is_needed_where_everything_is_there(settings):
+    assert needed(planned(settings), {}) == {}
+
+
+def test_a_candidate_whose_search_is_done_is_not_made_again(settings):
+    p = planned(settings)
+    candidates = {d: p.steps[d] for s in p.of_stage("search") for d in s.parents.values()}
+    assert needed(p, candidates) == {}
+    search = model_of(p, "PD")
+    assert set(needed(p, candidates | {search.digest: search})) == set()  # all that need it are there too
+    students = {s.evaluation: p.steps[s.evaluation] for s in p.students if s.model == search.digest}
+    assert set(needed(p, candidates | {search.digest: search} | students)) == {*search.parents.values(), search.digest, *students}
+
+
+def test_an_inner_step_is_made_again_only_for_a_missing_student_that_needs_it(settings):
+    p = planned(settings)
+    (evaluation,) = [s.evaluation for s in p.students if (s.recipe, s.size, s.seed) == ("PD", "2/64", 1)]
+    missing = lacking(p, "pretrain", "distill") | {evaluation: p.steps[evaluation]}
+    model = model_of(p, "PD", seed=1)
+    assert set(needed(p, missing)) == {model.parents["start"], model.digest, evaluation}
+
+
+def test_the_time_left_follows_the_speed_measured_and_the_number_of_workers(tmp_path):
+    store = Store(tmp_path, families=())
+    steps = [Step("pretrain", {"n": i}, {}, "", flops=100e9) for i in range(4)]
+    assert cost(steps[0], {"pretrain": 50e9}) == pytest.approx(1 + 2)
+    assert estimate(steps, store, 1) == pytest.approx(4 * (1 + 100 / 25))
+    store.write("pretrain", steps[0].digest, lambda folder: {"flops": 100e9, "seconds": 1.0})
+    assert estimate(steps[1:], store, 1) == pytest.approx(3 * (1 + 1))
+    assert estimate(steps[1:], store, 2) == pytest.approx(3 * (1 + 1) / 2)

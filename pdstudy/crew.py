@@ -1,0 +1,191 @@
+"""The workers: how one step is computed in a process of its own, and how all of them stop.
+
+Small models leave a second thread idle, so each worker has one thread and there are as many as cores. A
+worker ends when its parent does, stops at a safe point when asked, and owns no queue that its death could
+block: progress goes through small files.
+"""
+
+import contextlib
+import ctypes
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+import traceback
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from pdstudy import paths
+from pdstudy.plan import Step
+from pdstudy.store import Store
+
+
+class Interrupted(RuntimeError):
+    """Raised after a request to stop: finished steps are kept, long ones have saved their state."""
+
+
+@dataclass
+class Failure:
+    """One step that failed: what it was and why."""
+
+    step: Step
+    reason: str
+    trace: str
+    bad_input: bool
+
+
+class Crew:
+    """The workers: a pool of processes that is made again when one of them is killed, or this process itself."""
+
+    def __init__(self, store: Store, workers: int, logs: Path | None, tracker: str | None):
+        self.store, self.workers, self.logs, self.tracker = store, workers, logs, tracker
+        self.stopping = False
+        self.shares = store.root / "work" / f"progress-{os.getpid()}"
+        self.pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self):
+        self.shares.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *error):
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+        shutil.rmtree(self.shares, ignore_errors=True)
+
+    def submit(self, step: Step) -> Future:
+        """Return the future of a step, given to a worker or, without workers, computed now."""
+        job = (step, self.store, self.shares, self.logs, self.tracker)
+        if self.workers == 0:
+            future: Future = Future()
+            future.set_result(_work(*job))
+            return future
+        if self.pool is None:
+            context = multiprocessing.get_context("spawn")  # fork and torch's threads do not mix
+            self.pool = ProcessPoolExecutor(self.workers, context, initializer=_begin, initargs=(os.getpid(),))
+        try:
+            return self.pool.submit(_work, *job)
+        except BrokenProcessPool as error:
+            future = Future()
+            future.set_exception(error)
+            return future
+
+    def outcome(self, future: Future):
+        """Return what became of a step: "done", "busy", "killed" or a Failure."""
+        error = future.exception()
+        if error is None:
+            return future.result()
+        if isinstance(error, BrokenProcessPool):
+            if self.pool is not None:
+                self.pool.shutdown(wait=False, cancel_futures=True)
+                self.pool = None
+            return "killed"
+        raise error
+
+    def share(self, digest: str) -> float:
+        """Return how much of a running step is done, 0 to 1."""
+        try:
+            return float((self.shares / digest).read_text() or 0)
+        except (OSError, ValueError):
+            return 0.0
+
+    def stop(self) -> None:
+        """Ask every worker to stop at its next safe point."""
+        self.stopping = True
+        for process in list((self.pool._processes or {}).values()) if self.pool else ():
+            with contextlib.suppress(ProcessLookupError, TypeError):
+                os.kill(process.pid, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def signals(crew: Crew):
+    """Turn SIGTERM and Ctrl-C into a request to stop, while the crew works. The handler only sets a flag."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+
+    def handle(number, frame):
+        caught.append(number)
+        crew.stop()
+
+    old = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
+    if crew.workers == 0:
+        _STOP["asked"] = lambda: crew.stopping
+    try:
+        yield
+    except Interrupted as error:
+        error.signal = caught[0] if caught else signal.SIGTERM
+        raise
+    finally:
+        _STOP["asked"] = lambda: False
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+_STOP = {"asked": lambda: False}  # how a step in this process learns that it should stop
+
+
+def _begin(parent: int) -> None:
+    """Prepare a worker: no Ctrl-C of its own, and an end when its parent ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
+    _STOP["asked"] = asked.is_set
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: Linux ends us with our parent
+
+    def watch() -> None:  # elsewhere, look
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _work(step: Step, store: Store, shares: Path, logs: Path | None, tracker: str | None) -> "str | Failure":
+    """Compute one step in a worker: return "done", "busy" when another run holds it, or a Failure."""
+    import torch
+
+    from pdstudy.train import Stopped, Watch
+    from pdstudy.work import execute
+
+    # One thread everywhere: the order of sums, and so every bit of a result, is the same in any pool.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    name = f"{step.label.replace('/', '-').replace(' ', '_')}-{step.digest[:6]}"
+    try:
+        with store.lock(step.digest) as mine:
+            if not mine:
+                return "busy"
+            if store.find(step.digest) is not None:  # another run was faster
+                return "done"
+            if logs is None:
+                execute(step, store, Watch(stop=_STOP["asked"]))
+                return "done"
+            with (logs / f"{name}.jsonl").open("a", buffering=1) as log:
+                watch = Watch(
+                    log=lambda record: log.write(json.dumps(record) + "\n"),
+                    progress=lambda share: (shares / step.digest).write_text(f"{share:.4f}") and None,
+                    stop=_STOP["asked"],
+                    tracker=tracker,
+                    tracker_folder=logs,
+                    label=name,
+                )
+                execute(step, store, watch)
+        return "done"
+    except Stopped as error:
+        return Failure(step, str(error), "", bad_input=False)
+    except Exception as error:  # whatever it was, it is reported and the others go on
+        trace = traceback.format_exc()
+        if logs is not None:
+            with contextlib.suppress(OSError):
+                (logs / f"{name}.error.txt").write_text(paths.scrub(trace))
+        reason = paths.scrub(f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+        return Failure(step, reason, trace, bad_input=isinstance(error, ValueError))
+    finally:
+        torch.set_num_threads(threads)

