@@ -54,6 +54,9 @@ class Crew:
 
     def __exit__(self, *error):
         if self.pool is not None:
+            if self.stopping:  # every step has answered; a worker's own farewell may take longer than a stop should
+                for process in list(self.pool._processes.values()):
+                    process.kill()
             self.pool.shutdown(wait=True, cancel_futures=True)
         shutil.rmtree(self.shares, ignore_errors=True)
 

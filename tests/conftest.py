@@ -3,12 +3,16 @@
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
-from pdstudy import paths
-
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches the network
+if "PDSTUDY_OUTPUTS" not in os.environ:  # no test writes into the checkout
+    _OUTPUTS = tempfile.TemporaryDirectory(prefix="pdstudy-tests-")
+    os.environ["PDSTUDY_OUTPUTS"] = _OUTPUTS.name
+
+from pdstudy import paths  # noqa: E402 - it reads the variable
 
 SETTINGS = {
     "name": "tests",
@@ -42,3 +46,13 @@ def fresh_python():
         return done.stdout.strip()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def smoke():
+    """The smoke study, run once for all tests by the local pool."""
+    from pdstudy import Study, run_study
+
+    study = Study.read("smoke")
+    run_study(study)
+    return study

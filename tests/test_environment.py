@@ -23,6 +23,7 @@ DECLARED = {canonicalize_name(r.name) for r in REQUIRED}
 EVERYTHING = DECLARED | {canonicalize_name(Requirement(r).name) for rs in PROJECT["optional-dependencies"].values() for r in rs}
 CHOSEN = ("torch", "transformers", "datasets", "jupyterlab", "papermill", "seaborn", "pandas", "pytest", "nbval")
 SOURCES = sorted((paths.ROOT / "pdstudy").glob("*.py"))
+OPENERS = {"yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "pickle.load", "pickle.loads", "eval", "exec"}
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 
 
@@ -56,16 +57,7 @@ def forbidden(source: str) -> list[str]:
         name = ast.unparse(call.func)
         if name == "torch.load" and keywords(call).get("weights_only") is not True:
             found.append(ast.unparse(call))
-        if name in (
-            "yaml.load",
-            "yaml.load_all",
-            "yaml.unsafe_load",
-            "yaml.full_load",
-            "pickle.load",
-            "pickle.loads",
-            "eval",
-            "exec",
-        ):
+        if name in OPENERS:
             found.append(ast.unparse(call))
         if keywords(call).get("trust_remote_code") or keywords(call).get("allow_pickle") or keywords(call).get("shell"):
             found.append(ast.unparse(call))

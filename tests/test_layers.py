@@ -8,27 +8,16 @@ from pdstudy import paths
 
 PACKAGE = paths.ROOT / "pdstudy"
 GROUND = ["paths", "sizes", "recipes", "tasks", "params", "store", "plan", "estimate", "record", "results"]
-TRAINING = [
-    "corpora",
-    "tokens",
-    "models",
-    "objectives",
-    "train",
-    "evaluate",
-    "stages",
-    "latency",
-    "work",
-    "crew",
-    "run",
-]  # torch, never pandas
-READING = ["stats", "paper", "claims", "advise", "domain", "plots"]  # pandas, scipy, seaborn, never torch
-TOP = ["export", "report", "__main__"]  # may import anything
+# The training wing: torch, never pandas.
+TRAINING = ["corpora", "tokens", "models", "objectives", "train", "evaluate", "stages", "latency", "work", "crew", "run"]
+# The reading wing: pandas, scipy, seaborn, never torch.
+READING = ["stats", "paper", "claims", "advise", "domain", "plots"]
+# The top may import anything.
+TOP = ["export", "report", "__main__"]
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]
-FORBIDDEN = (
-    dict.fromkeys(GROUND, {"torch", "transformers", "accelerate", "pandas", "seaborn", "scipy", "matplotlib"})
-    | dict.fromkeys(TRAINING, {"pandas", "seaborn", "scipy", "matplotlib"})
-    | dict.fromkeys(READING, {"torch", "transformers", "accelerate"})
-)
+TRAINERS = {"torch", "transformers", "accelerate", "safetensors"}
+READERS = {"pandas", "seaborn", "scipy", "matplotlib"}
+FORBIDDEN = dict.fromkeys(GROUND, TRAINERS | READERS) | dict.fromkeys(TRAINING, READERS) | dict.fromkeys(READING, TRAINERS)
 MODULES = [m for m in ORDER if (PACKAGE / f"{m}.py").is_file()]
 
 

@@ -324,3 +324,13 @@ def test_a_reader_that_differs_from_its_config_is_refused(tmp_path, encoder, cha
     models.save(tmp_path, config_of(), weights, "BertForMaskedLM")
     with pytest.raises(ValueError, match=r"not a BERT masked language model of its own config.json"):
         models.load_reader(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["hidden_act", "position_embedding_type"])
+def test_a_bert_that_our_forward_would_compute_wrongly_is_refused(tmp_path, key):
+    fields = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+    (tmp_path / "config.json").write_text(json.dumps(fields | {"hidden_size": 64, "num_attention_heads": 1}))
+    assert models.load_config(tmp_path).hidden_size == 64
+    (tmp_path / "config.json").write_text(json.dumps(fields | {key: "other"}))
+    with pytest.raises(ValueError, match=f"{key} is 'other'"):
+        models.load_config(tmp_path)

@@ -53,6 +53,14 @@ def test_every_params_file_of_the_project_is_a_study_of_its_own_name(path):
     assert Study.read(path.stem).name == path.stem
 
 
+@pytest.mark.parametrize("path", sorted(paths.PARAMS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_params_file_of_the_project_names_exactly_the_studys_keys(path):
+    data, fields = load(path), Study.model_fields
+    assert set(data) == set(fields)
+    for group in ("splits", "corpus", "tokenizer", "pretrain", "teacher", "transfer", "finetune", "distill"):
+        assert set(data[group]) == set(fields[group].annotation.model_fields)
+
+
 def test_a_study_is_frozen(settings):
     with pytest.raises(ValidationError, match="frozen"):
         Study(**settings).name = "other"

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from pdstudy.stats import Effect, crossed_effect, holm, mean_interval
 
@@ -19,30 +20,21 @@ def _warnings_are_errors():
 # Two-way tables
 
 
-def test_a_two_by_two_table_by_hand():
-    # Means 2 and 6 by seed, 3 and 5 by item; nothing is left over once both are taken away.
-    found = crossed_effect(np.array([[1.0, 3.0], [5.0, 7.0]]))
-    ms_seeds, ms_items, ms_rest = 2 * (4 + 4) / 1, 2 * (1 + 1) / 1, 0.0
-    error = math.sqrt((ms_seeds + ms_items - ms_rest) / 4)
-    df = (ms_seeds + ms_items) ** 2 / (ms_seeds**2 + ms_items**2)
-    assert found.estimate == 4
-    assert error == pytest.approx(math.sqrt(5))
-    assert found.df == pytest.approx(df) == pytest.approx(400 / 272)
-    assert (found.n_seeds, found.n_items) == (2, 2)
-    assert found.high - 4 == pytest.approx(4 - found.low)
-    assert found.high - 4 == pytest.approx(6.1786 * error, rel=1e-3)  # t of 400/272 degrees of freedom at 97.5 %
+def test_a_table_of_equal_parts_by_hand():
+    # Means 1 and 3 by seed and by item, no rest: both mean squares are 4, their sum 8 has 8^2 / (4^2 + 4^2) = 2 degrees of freedom.
+    found = crossed_effect(np.array([[0.0, 2.0], [2.0, 4.0]]))
+    assert (found.estimate, found.df, found.n_seeds, found.n_items) == (2, pytest.approx(2), 2, 2)
+    assert (found.low, found.high) == pytest.approx((2 - 4.30265 * math.sqrt(8 / 4), 2 + 4.30265 * math.sqrt(8 / 4)), rel=1e-5)
+    assert found.p == pytest.approx(1 - math.sqrt(2) / 2)  # Student's distribution has a closed form at 2 degrees of freedom
 
 
 def test_a_table_with_a_rest_by_hand():
-    # Seeds' means 0, 1; items' means 0, 0, 1.5; rest +-0.5, +-0.5, -+1 (worked out on paper).
+    # Means 0 and 1 by seed, 0, 0 and 1.5 by item; rest +-0.5, +-0.5, 0. Mean squares 1.5, 1.5 and 0.5.
     found = crossed_effect(np.array([[0.0, -1.0, 1.0], [0.0, 1.0, 2.0]]))
-    d = np.array([[0.0, -1.0, 1.0], [0.0, 1.0, 2.0]])
-    ms_seeds, ms_items, ms_rest = 3 * (0.5**2 * 2) / 1, 2 * (0.5**2 * 2 + 1**2) / 2, 1.0 / 2
-    total = ms_seeds + ms_items - ms_rest
-    assert found.estimate == pytest.approx(d.mean()) == pytest.approx(0.5)
-    df = total**2 / (ms_seeds**2 / 1 + ms_items**2 / 2 + ms_rest**2 / 2)
-    assert found.df == pytest.approx(max(1.0, df))
-    assert total / 6 == pytest.approx(2.5 / 6)
+    assert found.estimate == pytest.approx(0.5)
+    assert found.df == pytest.approx(2.5**2 / (1.5**2 / 1 + 1.5**2 / 2 + 0.5**2 / 2))
+    assert found.high - 0.5 == pytest.approx(scipy.stats.t.ppf(0.975, found.df) * math.sqrt(2.5 / 6))
+    assert found.low == pytest.approx(1 - found.high)
 
 
 def test_an_effect_that_differs_between_items_only_is_as_sure_as_a_t_test_over_items():
@@ -59,8 +51,8 @@ def test_an_effect_that_differs_between_seeds_only_is_as_sure_as_a_t_test_over_s
     assert found.high - found.estimate == pytest.approx(4.303 * 0.1 / math.sqrt(3), rel=1e-3)
 
 
-def test_a_difference_of_nothing_at_all_has_p_one():
-    assert crossed_effect(np.array([[1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]])).p == pytest.approx(1)
+def test_a_mean_of_zero_has_p_one():
+    assert crossed_effect(np.array([[1.0, -1.0], [2.0, -2.0]])).p == pytest.approx(1)
 
 
 def test_turning_the_sign_turns_the_interval_and_keeps_p():

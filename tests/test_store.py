@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pdstudy.store import Checkpoints, Store, StoreError, damage, seal
+from pdstudy.store import MANIFEST, Checkpoints, Store, StoreError, damage, seal
 
 DIGEST, OTHER = "0123456789abcdef", "fedcba9876543210"
 
@@ -313,3 +313,17 @@ def test_a_sealed_folder_names_every_file_it_holds_but_its_manifest(tmp_path):
     assert set(manifest["files"]) == {"inner/note.txt", "weights.bin"}
     assert manifest["step"] == 3
     assert damage(tmp_path) is None
+
+
+def test_a_manifest_with_any_byte_changed_is_damage_or_harmless_and_never_a_crash(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"abc")
+    seal(tmp_path, {"stage": "texts"})
+    path = tmp_path / MANIFEST
+    whole = path.read_bytes()
+    begin = whole.index(b'"files"')  # what follows is what is checked
+    end = whole.index(b'"stage"')
+    for i in range(len(whole)):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
+        found = damage(tmp_path)
+        if begin <= i < end and chr(whole[i]).isalnum():
+            assert found is not None, whole[i - 5 : i + 5]

@@ -1,0 +1,75 @@
+"""Notebooks are thin, clean and say what they run: the library does the work."""
+
+import ast
+import re
+
+import nbformat
+import pytest
+
+from pdstudy import paths
+from pdstudy.params import Study, load
+from pdstudy.report import QUESTIONS, clean_source, declared
+
+NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+MAX_LINES = 8  # of a code cell that holds no parameters
+
+
+def code(path):
+    return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+
+
+def test_the_notebooks_are_the_tutorial_and_one_for_each_question():
+    assert [p.stem for p in NOTEBOOKS] == ["00_one_student", *QUESTIONS]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_source_notebook_is_clean(path, tmp_path):
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    assert not clean_source(copy), "run: python -m pdstudy clean --notebooks"
+    assert not any(c.outputs or c.execution_count for c in code(path))
+
+
+def test_cleaning_strips_outputs_and_is_done_once(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1", execution_count=3)])
+    notebook.cells[0].outputs = [nbformat.v4.new_output("stream", name="stdout", text="secret")]
+    path = tmp_path / "00_x.ipynb"
+    nbformat.write(notebook, path)
+    assert clean_source(path)
+    assert "secret" not in path.read_text()
+    assert not clean_source(path)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_is_thin(path):
+    for cell in code(path):
+        tree = ast.parse(cell.source)  # a magic or a shell escape would not parse
+        assert not any(isinstance(n, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.While) for n in ast.walk(tree))
+        lines = [line for line in cell.source.splitlines() if line.strip() and not line.startswith(("import ", "from "))]
+        assert "parameters" in cell.metadata.get("tags", []) or len(lines) <= MAX_LINES, cell.source
+        assert not re.search(r"""["'](\.{1,2}/|/|~)""", cell.source), "paths come from pdstudy.paths"
+        assert "open(" not in cell.source and "chdir" not in cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_asks_predicts_limits_and_answers(path):
+    cells = nbformat.read(path, as_version=4).cells
+    words = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    assert cells[0].source.startswith("# ") and cells[0].source.splitlines()[0].endswith("?")
+    assert "\n> " in cells[0].source
+    assert "## What this does not show" in words
+    assert sum("parameters" in c.metadata.get("tags", []) for c in cells) == 1
+
+
+@pytest.mark.parametrize("stem", QUESTIONS)
+def test_the_defaults_of_a_question_are_the_smoke_study(stem):
+    found = declared(paths.NOTEBOOKS / f"{stem}.ipynb")
+    assert found == load(paths.PARAMS / "smoke.yaml")
+    assert set(found) == set(Study.model_fields)
+
+
+@pytest.mark.parametrize("stem", QUESTIONS)
+def test_no_number_of_a_result_is_typed_into_a_question(stem):
+    cells = nbformat.read(paths.NOTEBOOKS / f"{stem}.ipynb", as_version=4).cells
+    words = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    assert not re.search(r"\d+\.\d+", words), "sentences with numbers are made from the results"
