@@ -58,7 +58,9 @@ def main() -> None:
     best = {}
     print(f"{'size':8}{'scale':>8}{'best rate':>11}{'dev accuracy':>14}   (mean of {len(SEEDS)} seeds)")
     for size, scale in itertools.product(SIZES, SCALES):
-        means = {r: np.mean([x["dev_accuracy"] for x in runs if (x["size"], x["scale"], x["rate"]) == (size, scale, r)]) for r in RATES}
+        means = {
+            r: np.mean([x["dev_accuracy"] for x in runs if (x["size"], x["scale"], x["rate"]) == (size, scale, r)]) for r in RATES
+        }
         rate = max(means, key=means.get)
         print(f"{size:8}{scale:8g}{rate:11g}{means[rate]:14.1%}")
         best.setdefault(Size.parse(size).hidden, []).append((float(means[rate]), scale))
@@ -66,7 +68,9 @@ def main() -> None:
     print("chosen:", chosen)
     made = record.environment(plan.make(study), 0, 0, 0.0)
     kept = {k: made[k] for k in ("commit", "date", "versions", "machine", "precision")}
-    OUT.write_text(json.dumps({"command": "python benchmarks/initialiser.py", "chosen": chosen, "runs": runs} | kept, indent=1) + "\n")
+    OUT.write_text(
+        json.dumps({"command": "python benchmarks/initialiser.py", "chosen": chosen, "runs": runs} | kept, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

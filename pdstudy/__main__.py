@@ -1,4 +1,4 @@
-"""The command line: plan, run, report, claims, clean, doctor."""
+"""The command line: plan, run, report, zoo, claims, clean, doctor."""
 
 import os
 import shutil
@@ -82,6 +82,24 @@ def report(params: Params, workers: Workers = None, log_with: LogWith = None, fr
     except ReportError as error:
         _fail(str(error), 1)
     out.print(str(page), markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: python -m pdstudy zoo params/zoo.yaml --to zoo")
+def zoo(
+    params: Params,
+    workers: Workers = None,
+    to: Annotated[Path, typer.Option(help="Where the family's folders are written.")] = paths.ZOO,
+    allow_plateau: Annotated[bool, typer.Option("--allow-plateau", help="Exit 0 though a model has hardly read.")] = False,
+) -> None:
+    """Pre-train a family of miniatures and write each as a folder that opens without this package."""
+    from pdstudy.run import pretrain_family
+    from pdstudy.zoo import release
+
+    study = Study.read(params)
+    _computed(study, lambda listen: pretrain_family(study, workers, listen))
+    stuck = release(study, _store(from_scratch=True), to, lambda text: out.print(text, markup=False))
+    if stuck and not allow_plateau:
+        _fail(f"{', '.join(stuck)}: still on the plateau near the unigram loss; read more tokens, or --allow-plateau", 1)
 
 
 @app.command(epilog="Example: python -m pdstudy claims quick --json")
@@ -177,11 +195,18 @@ def main() -> None:
 
 
 def _run(study: Study, workers: int | None, tracker: str | None, from_scratch: bool) -> None:
+    from pdstudy.run import run_study
+
+    _computed(study, lambda listen: run_study(study, workers, listen, _store(from_scratch), tracker))
+
+
+def _computed(study: Study, compute) -> None:
+    """Compute something of a study under a progress bar; bad input and failures end with a sentence and their exit."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from pdstudy.corpora import TextError, locate
     from pdstudy.crew import Interrupted
-    from pdstudy.run import RunError, line, run_study
+    from pdstudy.run import RunError, line
     from pdstudy.tasks import TASKS
 
     try:
@@ -202,7 +227,7 @@ def _run(study: Study, workers: int | None, tracker: str | None, from_scratch: b
                 err.print(text, markup=False, soft_wrap=True)
 
         try:
-            run_study(study, workers, listen, _store(from_scratch), tracker)
+            compute(listen)
         except RunError as error:
             bar.stop()
             _fail(str(error), 2 if error.bad_input else 1)

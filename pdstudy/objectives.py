@@ -31,10 +31,3 @@ def soft_label_loss(logits: Tensor, teacher_logits: Tensor, temperature: float =
     soft_labels = (teacher_logits.float() / temperature).softmax(dim=-1)
     log_student = (logits.float() / temperature).log_softmax(dim=-1)
     return -(soft_labels * log_student).sum(dim=-1).mean() * temperature**2
-
-
-def unigram_entropy(counts: Tensor) -> float:
-    """Return the entropy in nats of the pieces' frequencies: the MLM loss of a model that reads no context."""
-    p = counts.double() / counts.sum()
-    p = p[p > 0]
-    return float(-(p * p.log()).sum())

@@ -60,7 +60,7 @@ Precision = Literal["fp32", "bf16", "auto"]
 class Splits(_Settings):
     """How many labelled texts go into each split of D_L; `train: 0` takes all that dev and test leave."""
 
-    train: Annotated[int, Field(ge=0)] = 0
+    train: Annotated[int, Field(ge=0), BeforeValidator(_whole)] = 0
     dev: Count = 1000
     test: Count = 2530
 
@@ -173,6 +173,11 @@ class Study(_Settings):
         widths = {str(Size.parse(s).hidden) for s in self.all_sizes}
         if missing := sorted(widths - set(self.init_std), key=int):
             raise ValueError(f'init_std has no scale for width {missing[0]}; add it, such as {{"{missing[0]}": 0.04}}')
+        if len(self.finetune.rates) != len(self.distill.rates):
+            raise ValueError(
+                f"finetune.rates lists {len(self.finetune.rates)} and distill.rates {len(self.distill.rates)}: an arm that is "
+                "searched less than another proves nothing; list equally many"
+            )
         for size in self.pretrain_by_size:
             try:
                 self.pretraining(Size.parse(size))

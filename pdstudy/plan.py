@@ -103,7 +103,8 @@ def make(study: Study) -> Plan:
         build.student(TEACHER.name, str(size), SEARCH_SEED, teacher)
     else:
         ids, teacher = build.given_teacher(study.teacher.folder)
-    build.soft_labels = build.label(teacher, ids)
+    if any("distill" in RECIPES[name].stages for name in study.recipes):
+        build.soft_labels = build.label(teacher, ids)
     for name in study.recipes:
         for size in map(Size.parse, study.sizes):
             build.recipe(name, size)
@@ -142,7 +143,8 @@ class _Builder:
         texts = {"task": task.name, "sha256": task.source.sha256, "split_seed": SPLIT_SEED}
         texts |= {"splits": {"dev": study.splits.dev, "test": study.splits.test}, "corpus": study.corpus.model_dump()}
         self.texts = self.add("texts", texts, {}, f"texts of {task.name}")
-        self.corpus, self.ids = self.word_pieces(study.tokenizer.folder)
+        self.tokenizer = self.word_pieces(study.tokenizer.folder)
+        self.ids = self.task_ids(self.tokenizer)
         self.soft_labels = ""  # set once the teacher is planned
 
     def add(
@@ -150,19 +152,22 @@ class _Builder:
     ) -> str:
         return self.plan.add(Step(stage, settings, parents, label, flops, folder))
 
-    def word_pieces(self, folder: str | None) -> tuple[str, str]:
-        """Train a tokenizer or take it from a folder; cut D_LM into its pieces, and the task's texts, apart.
-
-        So a start that has read D_LM serves every study of the task, whatever it does with its texts.
-        """
+    def word_pieces(self, folder: str | None) -> str:
+        """Train a tokenizer on D_LM, or take it from a folder."""
         if folder is None:
             settings, parents = {"vocabulary": self.study.tokenizer.vocabulary}, {"texts": self.texts}
         else:
             settings, parents = {"sha256": folder_digest(folder, "tokenizer.json", "vocab.txt")}, {}
-        tokenizer = self.add("tokenizer", settings, parents, "tokenizer", folder=folder)
+        return self.add("tokenizer", settings, parents, "tokenizer", folder=folder)
+
+    def task_ids(self, tokenizer: str) -> str:
+        """Cut D_L and D_T into word pieces."""
         parents = {"texts": self.texts, "tokenizer": tokenizer}
-        corpus = self.add("ids", {"of": "corpus"}, parents, "word pieces of D_LM")
-        return corpus, self.add("ids", {"of": "task", "max_length": self.study.max_length}, parents, "word pieces of D_L and D_T")
+        return self.add("ids", {"of": "task", "max_length": self.study.max_length}, parents, "word pieces of D_L and D_T")
+
+    def corpus_ids(self) -> str:
+        """Cut D_LM into word pieces, apart from the task's texts: what has read it serves every study of the task."""
+        return self.add("ids", {"of": "corpus"}, {"texts": self.texts, "tokenizer": self.tokenizer}, "word pieces of D_LM")
 
     def encoder(self, size: Size, number: int) -> str:
         """Pre-train one encoder, shared by every recipe, task and notebook."""
@@ -172,7 +177,7 @@ class _Builder:
             del settings["muon_rate"]
         settings |= {"size": str(size), "init_std": p.init_std or self._std(size), "seed": number, "precision": self.precision}
         flops = 3 * p.tokens * (size.flops_per_token(p.row) + p.mask * 2 * self.study.tokenizer.vocabulary * size.hidden)
-        return self.add("pretrain", settings, {"ids": self.corpus}, f"pretrain {size} #{number}", flops)
+        return self.add("pretrain", settings, {"ids": self.corpus_ids()}, f"pretrain {size} #{number}", flops)
 
     def start(self, kind: str, size: Size, seed: int) -> dict:
         """Return the settings and the parent of a student's start."""
@@ -258,7 +263,7 @@ class _Builder:
         """Take a fine-tuned teacher from a folder; return the texts in its own word pieces, and its model."""
         settings = {"sha256": folder_digest(folder, "config.json", "model.safetensors"), "task": self.study.task}
         teacher = self.add("given", settings, {}, "the given teacher", folder=folder)
-        ids = self.word_pieces(folder)[1]
+        ids = self.task_ids(self.word_pieces(folder))
         self.student(TEACHER.name, "given", SEARCH_SEED, teacher, ids)
         return ids, teacher
 

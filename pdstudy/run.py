@@ -16,7 +16,8 @@ from pdstudy import paths, record, results
 from pdstudy.crew import Crew, Failure, Interrupted, signals
 from pdstudy.estimate import cost, measured_speed, needed
 from pdstudy.params import Study
-from pdstudy.plan import Plan, Step, make
+from pdstudy.plan import Plan, Step, make, pretraining
+from pdstudy.sizes import Size
 from pdstudy.store import Store
 
 POLL = 0.5  # seconds between looks at the workers' progress
@@ -72,6 +73,16 @@ def run_study(
     if summary.failures:
         raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
     return results.load_results(study.name)
+
+
+def pretrain_family(study: Study, workers: int | None = None, listen: Callable[[Progress], None] | None = None) -> Plan:
+    """Return the plan of a family of miniatures after pre-training what the store lacks. Raises RunError."""
+    plan = pretraining(study, map(Size.parse, study.sizes))
+    folder = writable(study)
+    summary = run(plan, Store(families=()), workers, listen or notebook_line(), folder / "logs")
+    if summary.failures:
+        raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
+    return plan
 
 
 def run(

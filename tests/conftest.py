@@ -12,7 +12,7 @@ if "PDSTUDY_OUTPUTS" not in os.environ:  # no test writes into the checkout
     _OUTPUTS = tempfile.TemporaryDirectory(prefix="pdstudy-tests-")
     os.environ["PDSTUDY_OUTPUTS"] = _OUTPUTS.name
 
-from pdstudy import paths  # noqa: E402 - it reads the variable
+from pdstudy import paths
 
 SETTINGS = {
     "name": "tests",

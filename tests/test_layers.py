@@ -13,7 +13,7 @@ TRAINING = ["corpora", "tokens", "models", "objectives", "train", "evaluate", "s
 # The reading wing: pandas, scipy, seaborn, never torch.
 READING = ["stats", "paper", "claims", "advise", "domain", "plots"]
 # The top may import anything.
-TOP = ["export", "report", "__main__"]
+TOP = ["zoo", "export", "report", "__main__"]
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]
 TRAINERS = {"torch", "transformers", "accelerate", "safetensors"}
 READERS = {"pandas", "seaborn", "scipy", "matplotlib"}

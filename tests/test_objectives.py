@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pdstudy.objectives import hard_label_loss, mlm_loss, soft_label_loss, unigram_entropy
+from pdstudy.objectives import hard_label_loss, mlm_loss, soft_label_loss
 
 LOG3 = math.log(3)
 
@@ -77,9 +77,3 @@ def test_the_gradient_of_a_hard_loss_is_student_minus_label(loss):
     loss(student, labels).backward()
     wanted = (student.softmax(-1) - torch.nn.functional.one_hot(labels, 4)) / 5
     assert torch.allclose(student.grad, wanted, atol=1e-6)
-
-
-def test_unigram_entropy_by_hand():
-    assert unigram_entropy(torch.tensor([5, 5, 5, 5])) == pytest.approx(math.log(4))
-    assert unigram_entropy(torch.tensor([3, 1, 0])) == pytest.approx(0.5623, abs=1e-4)  # a piece never seen adds nothing
-    assert unigram_entropy(torch.tensor([7])) == 0.0

@@ -66,7 +66,21 @@ def test_the_smoke_study_is_whole(smoke):
     students = test[test.recipe.isin(smoke.recipes)]
     assert len(students) == len(smoke.recipes) * len(smoke.sizes) * len(smoke.seeds)
     assert {"teacher", "majority"} <= set(test.recipe)
-    assert {"study", "task", "recipe", "size", "seed", "split", "metric", "value", "n", "n_params", "seconds", "tokens", "digest"} <= set(metrics)
+    assert {
+        "study",
+        "task",
+        "recipe",
+        "size",
+        "seed",
+        "split",
+        "metric",
+        "value",
+        "n",
+        "n_params",
+        "seconds",
+        "tokens",
+        "digest",
+    } <= set(metrics)
     assert students.n.eq(300).all() and students.seconds.notna().all() and students.value.between(0, 1).all()
     starts = metrics[metrics.recipe == "start"]
     assert {"mlm_loss", "mlm_accuracy", "unigram_loss", "unigram_accuracy"} == set(starts.metric)
@@ -123,7 +137,9 @@ def test_sigterm_ends_cleanly_and_leaves_no_process(small, tmp_path):
     _, said = process.communicate(timeout=30)
     assert process.returncode == 143
     assert "the same command goes on" in said and "Traceback" not in said
-    assert not any(Path(f"/proc/{pid}/cmdline").is_file() and "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text() for pid in workers)
+    assert not any(
+        Path(f"/proc/{pid}/cmdline").is_file() and "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text() for pid in workers
+    )
 
 
 def test_a_failing_step_stops_only_those_that_need_it(smoke):

