@@ -124,6 +124,14 @@ def claims(
     out.print(printed)
 
 
+@app.command(epilog="Example: python -m pdstudy readme")
+def readme(study: Annotated[str, typer.Argument(help="The study whose answers README shows.")] = "quick") -> None:
+    """Write the answer table of README.md from a study's committed results."""
+    from pdstudy.report import update_readme
+
+    out.print("README.md changed" if update_readme(study) else "README.md is up to date")
+
+
 @app.command(epilog="Example: python -m pdstudy clean --keep params/quick.yaml --dry-run")
 def clean(
     keep: Annotated[list[str] | None, typer.Option(help="A study whose artifacts stay; may be given several times.")] = None,

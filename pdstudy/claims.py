@@ -131,6 +131,12 @@ def save(table: pd.DataFrame, study: str) -> Path:
     return path
 
 
+def load(study: str | Path) -> pd.DataFrame:
+    """Return the saved verdicts of a study, as `judge` made them."""
+    rows = json.loads((results.folder_of(study) / "claims.json").read_text())
+    return pd.DataFrame([{k: math.nan if v is None else v for k, v in row.items()} for row in rows])
+
+
 def gains_by_size(study: str | Path, pairs: list[tuple[str, str]]) -> pd.DataFrame:
     """Return the gain of each (better, worse) pair at each size: size, pair, estimate, low, high, n_seeds, n_items."""
     evidence = Evidence(study)

@@ -234,17 +234,30 @@ def clean_source(path: Path) -> bool:
 
 
 def readme_table(study: str) -> str:
-    """Return the answer table of a study in Markdown, with its provenance, for README."""
-    table = claims.shown(claims.judge(study))
+    """Return the answer table of a study in Markdown, with its provenance, from its committed results."""
+    table = claims.shown(claims.load(study))
     rows = ["| | claim | points | 95 % interval | n | verdict | paper |", "|---|---|---|---|---|---|---|"]
     rows += [
-        f"| {i} | {r.claim} | {r.points} | {r['95 % interval']} | {r.n} | **{r.verdict}** | {r.paper} |"
-        for i, r in table.iterrows()
+        f"| {i} | {r.claim} | {r.points} | {r['95 % interval']} | {r.n} | **{r.verdict}** | {r.paper} |" for i, r in table.iterrows()
     ]
     accuracy = accuracy_table(results.load_results(study))
-    rows += ["", "| test accuracy | " + " | ".join(accuracy.columns) + " |", "|---" * (len(accuracy.columns) + 1) + "|"]
+    rows += ["", "| test accuracy, % | " + " | ".join(accuracy.columns) + " |", "|---" * (len(accuracy.columns) + 1) + "|"]
     rows += [f"| {recipe} | " + " | ".join(values) + " |" for recipe, values in accuracy.iterrows()]
     return "\n".join([*rows, "", f"<sub>{html.escape(results.provenance(study))}</sub>"])
+
+
+def update_readme(study: str, readme: Path = paths.ROOT / "README.md") -> bool:
+    """Write a study's answer table between README's markers; return whether anything changed."""
+    before = readme.read_text(encoding="utf-8")
+    begin, end = f"<!-- answers of {study}: made by `python -m pdstudy readme`, not typed -->", "<!-- end of answers -->"
+    head, _, rest = before.partition(begin)
+    _, found, tail = rest.partition(end)
+    if not found:
+        raise ReportError(f"{readme.name}: the markers {begin} and {end} are not there")
+    after = f"{head}{begin}\n{readme_table(study)}\n{end}{tail}"
+    if after != before:
+        readme.write_text(after, encoding="utf-8")
+    return after != before
 
 
 def _template(name: str) -> jinja2.Template:

@@ -76,8 +76,14 @@ def test_sizes_are_written_one_way_however_they_are_given(settings):
 
 @pytest.mark.parametrize("text", ["1e-4", "1.0e-4", "0.0001", '"1e-4"'])
 def test_a_rate_is_a_ten_thousandth_however_yaml_reads_it(settings, written, text):
-    body = yaml.safe_dump({k: v for k, v in settings.items() if k != "finetune"}) + f"finetune: {{rates: [{text}]}}\n"
-    assert Study.read(written(body)).finetune.rates == [0.0001]
+    body = yaml.safe_dump({k: v for k, v in settings.items() if k != "finetune"}) + f"finetune: {{rates: [{text}, 0.01]}}\n"
+    assert Study.read(written(body)).finetune.rates == [0.0001, 0.01]
+
+
+def test_an_arm_that_is_searched_less_than_another_is_refused(settings):
+    settings["distill"]["rates"] = [1e-3]
+    with pytest.raises(ValueError, match=r"finetune\.rates lists 2 and distill\.rates 1"):
+        Study(**settings)
 
 
 def test_a_byte_order_mark_does_no_harm(settings, written):

@@ -1,0 +1,174 @@
+"""Reports: strict parameters, whole or not at all, offline, without this machine's paths, made from the numbers."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from pdstudy import Study, claims, paths, report, results
+from pdstudy.params import ParamsError
+
+
+class Page(HTMLParser):
+    """What a page holds that a browser would act upon."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.handlers, self.addresses, self.images, self.words = [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        attributes = dict(attributes)
+        self.handlers += [name for name in attributes if name.startswith("on")]
+        self.addresses += [attributes[name] for name in ("src", "href") if name in attributes]
+        if tag == "img":
+            self.images.append(attributes)
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def rendered(smoke) -> Path:
+    """The folder of the smoke study's reports."""
+    return report.render(smoke).parent
+
+
+@pytest.fixture(params=["index", *report.QUESTIONS])
+def page(rendered, request) -> Page:
+    return Page((rendered / f"{request.param}.html").read_text())
+
+
+def notebook(folder: Path, *sources: str) -> Path:
+    """Write a notebook with a parameters cell and these cells."""
+    cells = [nbformat.v4.new_code_cell('name = "x"', metadata={"tags": ["parameters"]}), *map(nbformat.v4.new_code_cell, sources)]
+    made = nbformat.v4.new_notebook(cells=cells)
+    made.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    path = folder / "09_test.ipynb"
+    nbformat.write(made, path)
+    return path
+
+
+def test_a_page_asks_nobody_and_runs_nothing(page):
+    assert not {"script", "iframe", "object", "embed", "link"} & set(page.tags)
+    assert not page.handlers
+    assert all(a.startswith("data:image/png") or re.fullmatch(r"[\w.]+\.html|#.*", a) for a in page.addresses), page.addresses
+
+
+def test_every_figure_has_words_for_those_who_cannot_see_it(page):
+    assert page.images and all(len(image.get("alt", "")) > 30 for image in page.images)
+
+
+def test_pages_and_executed_notebooks_are_light_and_name_no_place_of_this_machine(rendered):
+    import sys
+
+    for path in rendered.iterdir():
+        text = path.read_text()
+        assert len(text) < 1_500_000
+        for place in (str(paths.ROOT), sys.prefix, str(Path.home()) + "/", "/tmp/"):
+            assert place not in text, (path.name, place)
+    for path in rendered.glob("*.ipynb"):
+        outputs = [o for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code" for o in c.outputs]
+        assert not [o for o in outputs if o.get("name") == "stderr" or o.output_type == "error"]
+
+
+def test_the_answer_stands_in_the_report_and_on_the_index(rendered):
+    answer = claims.answer(claims.judge("smoke"))
+    for name in ("index.html", "01_pretraining_value.html"):
+        assert answer in " ".join(Page((rendered / name).read_text()).words), name
+
+
+def test_the_answer_changes_with_the_numbers(smoke, rendered, tmp_path):
+    """Nothing is typed: other predictions, other sentences."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source = paths.study_folder("smoke")
+    for name in (results.METRICS, results.PARAMS):
+        shutil.copy(source / name, tmp_path / name)
+    table = results.load_predictions("smoke")
+    students = results.load_results("smoke")
+    basic = set(students[(students.recipe == "Basic") & (students.split == "test")].digest)
+    others = set(students[students.split == "test"].digest.dropna()) - basic
+    table.loc[table.digest.isin(others), "predicted"] = table.label
+    table.loc[table.digest.isin(basic), "predicted"] = 1 - table.label.where(table.item % 3 > 0, 1 - table.label)
+    pq.write_table(pa.Table.from_pandas(table), tmp_path / results.PREDICTIONS)
+    changed = claims.judge(str(tmp_path)).set_index("id")
+    assert changed.verdict["V1"] == "supported" and changed.estimate["V1"] == pytest.approx(100 * 2 / 3, abs=3)
+    assert claims.answer(claims.judge(str(tmp_path))) != claims.answer(claims.judge("smoke"))
+
+
+def test_an_executed_report_tells_its_parameters(rendered, smoke):
+    executed = nbformat.read(rendered / "01_pretraining_value.ipynb", as_version=4)
+    assert executed.metadata.papermill.parameters.name == "smoke"
+    assert executed.metadata.papermill.input_path == "01_pretraining_value.ipynb"
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path, monkeypatch, smoke):
+    path = notebook(tmp_path, "(1 / 0)")
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(report, "QUESTIONS", {path.stem: "?"})
+    with pytest.raises(ParamsError, match=r"09_test.ipynb: unknown parameter"):
+        report.render(smoke)
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("raise ValueError('the third shelf')", "cell 3: ValueError: the third shelf"),
+        ("import sys\nsys.exit(0)", "did not run to its end"),
+        ("import os\nos._exit(1)", "the kernel died"),
+    ],
+)
+def test_a_notebook_that_does_not_end_well_leaves_its_error_and_no_page(tmp_path, source, problem):
+    path = notebook(tmp_path, source, "1 + 1")
+    (tmp_path / "09_test.html").write_text("an older answer")
+    with pytest.raises(report.ReportError, match=problem):
+        report.execute(path, {"name": "x"}, tmp_path)
+    assert not (tmp_path / "09_test.html").exists()
+    assert (tmp_path / "09_test.failed.ipynb").is_file()
+
+
+def test_hostile_text_is_shown_and_not_run(tmp_path):
+    hostile = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+    source = f"import pandas as pd\nfrom pdstudy.claims import Prose\ndisplay(Prose({hostile!r}))\npd.DataFrame({{'text': [{hostile!r}]}})"
+    made = report.execute(notebook(tmp_path, source), {"name": "x"}, tmp_path)
+    found = Page(made.read_text())
+    assert "script" not in found.tags and not found.handlers
+    assert hostile in " ".join(found.words)
+
+
+def test_a_params_value_arrives_as_data(tmp_path):
+    odd = "a\"b'c\n</script>\u2028\\ {x}"
+    report.execute(notebook(tmp_path, "print(ascii(name))"), {"name": odd}, tmp_path)
+    outputs = nbformat.read(tmp_path / "09_test.ipynb", as_version=4).cells[-1].outputs
+    assert outputs[0].text.strip() == ascii(odd)
+
+
+def test_the_readme_table_is_made_from_the_results(rendered, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- answers of smoke: made by `python -m pdstudy readme`, not typed -->\nold\n<!-- end of answers -->\nafter\n")
+    assert report.update_readme("smoke", readme)
+    text = readme.read_text()
+    assert "| V1 | Pre-training helps a student that is then fine-tuned |" in text and "old" not in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "commit" in text
+    assert not report.update_readme("smoke", readme)
+
+
+def test_readme_shows_the_committed_evidence():
+    before = (paths.ROOT / "README.md").read_text()
+    assert report.readme_table(str(paths.ROOT / "outputs" / "quick")) in before, "run: python -m pdstudy readme"
+
+
+def test_claims_json_is_written_beside_the_metrics(rendered):
+    rows = json.loads((paths.study_folder("smoke") / "claims.json").read_text())
+    assert len(rows) == len(claims.CLAIMS)
+
+
+def test_a_study_given_in_a_notebook_is_the_study_of_the_file():
+    assert Study.given(report.declared(paths.NOTEBOOKS / "01_pretraining_value.ipynb")) == Study.read("smoke")
