@@ -23,7 +23,7 @@ from pdstudy.train import Watch
 
 SIZES = ("2/128", "2/256")
 SCALES = (0.02, 0.04, 0.08)
-RATES = (3e-4, 6e-4, 1.2e-3)
+RATES = (4e-4, 1e-3)
 SEEDS = (0, 1)
 OUT = Path(__file__).parent / "results" / "initialiser.json"
 

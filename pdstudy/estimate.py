@@ -7,6 +7,7 @@ from pdstudy.store import Store
 
 FLOPS_PER_SECOND = 25e9  # one thread, before anything was measured here
 FIXED_SECONDS = 1.0  # of every step
+SHORTEST = 5.0  # seconds; shorter steps are mostly start-up and say little about speed
 
 
 def needed(plan: Plan, missing: dict[str, Step]) -> dict[str, Step]:
@@ -51,6 +52,7 @@ def measured_speed(store: Store) -> dict[str, float]:
     for stage in ("pretrain", "finetune", "distill", "label"):
         newest = sorted((store.root / stage).glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)[-20:]
         records = [json.loads(p.read_text()) for p in newest]
+        records = [r for r in records if r["seconds"] > SHORTEST]
         seconds = sum(r["seconds"] for r in records)
         if seconds > 0:
             speed[stage] = max(1e6, sum(r["flops"] for r in records) / seconds)
