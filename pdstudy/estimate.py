@@ -5,7 +5,7 @@ import json
 from pdstudy.plan import Plan, Step
 from pdstudy.store import Store
 
-FLOPS_PER_SECOND = 25e9  # one thread, before anything was measured here
+FLOPS_PER_SECOND = 60e9  # one thread, before anything was measured here
 FIXED_SECONDS = 1.0  # of every step
 SHORTEST = 5.0  # seconds; shorter steps are mostly start-up and say little about speed
 

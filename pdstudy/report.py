@@ -152,6 +152,7 @@ def index(study: Study, folder: Path) -> Path:
         claims=claims.shown(table),
         accuracy=accuracy_table(metrics).to_html(border=0, escape=True),
         costs=cost_table(study.name).to_html(border=0, escape=True),
+        texts=results.load_counts(study.name).to_html(border=0, escape=True, na_rep=""),
         collapsed=collapsed,
         figures=_figures(study, table, metrics),
         environment=environment,
@@ -238,7 +239,8 @@ def readme_table(study: str) -> str:
     table = claims.shown(claims.load(study))
     rows = ["| | claim | points | 95 % interval | n | verdict | paper |", "|---|---|---|---|---|---|---|"]
     rows += [
-        f"| {i} | {r.claim} | {r.points} | {r['95 % interval']} | {r.n} | **{r.verdict}** | {r.paper} |" for i, r in table.iterrows()
+        f"| {i} | {r.claim} | {r.points} | {r['95 % interval']} | {r.n} | **{r.verdict}** | {r.paper} |"
+        for i, r in table.iterrows()
     ]
     accuracy = accuracy_table(results.load_results(study))
     rows += ["", "| test accuracy, % | " + " | ".join(accuracy.columns) + " |", "|---" * (len(accuracy.columns) + 1) + "|"]

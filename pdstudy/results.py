@@ -24,6 +24,7 @@ PREDICTIONS = "predictions.parquet"
 SEARCHES = "searches.parquet"
 ENVIRONMENT = "environment.json"
 PARAMS = "study.json"
+TEXTS = "texts.json"
 
 COLUMNS = pa.schema(
     [
@@ -98,11 +99,33 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
         temporary = folder / f".{name}.new"
         pq.write_table(table, temporary, compression="zstd")
         temporary.replace(folder / name)
-    for name, value in ((ENVIRONMENT, environment), (PARAMS, plan.study.model_dump(mode="json"))):
+    for name, value in ((ENVIRONMENT, environment), (PARAMS, plan.study.model_dump(mode="json")), (TEXTS, counts(plan, store))):
         temporary = folder / f".{name}.new"
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
         temporary.replace(folder / name)
     return folder
+
+
+def counts(plan: Plan, store: Store) -> dict[str, dict[str, int]]:
+    """Return what became of each kind of text: read, left out and why, kept; pieces, unknown pieces, texts cut short."""
+    here, found = store.here(), {}
+    for step in plan.of_stage("texts"):
+        if step.digest in here:
+            found |= json.loads((store.open(step.digest) / "record.json").read_text())["counts"]
+    names = {"transfer": "D_T", "corpus": "D_LM"}
+    for step in plan.of_stage("ids"):
+        if step.digest in here:
+            for name, count in json.loads((store.open(step.digest) / "record.json").read_text())["counts"].items():
+                kept = {k: count[k] for k in ("pieces", "unknown", "truncated")}
+                found[names.get(name, name)] = found.get(names.get(name, name), {}) | kept
+    return found
+
+
+def load_counts(study: str | Path):
+    """Return the counts of a study's texts as a pandas table, one row a kind of text; see `counts`."""
+    import pandas as pd
+
+    return pd.DataFrame(json.loads((folder_of(study) / TEXTS).read_text())).T.astype("Int64")
 
 
 def load_results(study: str | Path):

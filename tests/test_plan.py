@@ -385,7 +385,7 @@ def test_the_time_left_follows_the_speed_measured_and_the_number_of_workers(tmp_
     store = Store(tmp_path, families=())
     steps = [Step("pretrain", {"n": i}, {}, "", flops=100e9) for i in range(4)]
     assert cost(steps[0], {"pretrain": 50e9}) == pytest.approx(1 + 2)
-    assert estimate(steps, store, 1) == pytest.approx(4 * (1 + 100 / 25))
-    store.write("pretrain", steps[0].digest, lambda folder: {"flops": 100e9, "seconds": 1.0})
+    assert estimate(steps, store, 1) == pytest.approx(4 * (1 + 100 / 60))
+    store.write("pretrain", steps[0].digest, lambda folder: {"flops": 1000e9, "seconds": 10.0})
     assert estimate(steps[1:], store, 1) == pytest.approx(3 * (1 + 1))
     assert estimate(steps[1:], store, 2) == pytest.approx(3 * (1 + 1) / 2)

@@ -152,7 +152,9 @@ def test_a_params_value_arrives_as_data(tmp_path):
 
 def test_the_readme_table_is_made_from_the_results(rendered, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- answers of smoke: made by `python -m pdstudy readme`, not typed -->\nold\n<!-- end of answers -->\nafter\n")
+    readme.write_text(
+        "before\n<!-- answers of smoke: made by `python -m pdstudy readme`, not typed -->\nold\n<!-- end of answers -->\nafter\n"
+    )
     assert report.update_readme("smoke", readme)
     text = readme.read_text()
     assert "| V1 | Pre-training helps a student that is then fine-tuned |" in text and "old" not in text

@@ -2,19 +2,24 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
-from pdstudy import Study, paths, plan, results, run_study
+from pdstudy import Study, models, paths, plan, results, run_study, work
 from pdstudy.params import load
 from pdstudy.run import RunError, run
 from pdstudy.store import Store
+from pdstudy.train import Watch
 
 TABLES = (results.METRICS, results.PREDICTIONS, results.SEARCHES)
 
@@ -170,9 +175,101 @@ def test_a_damaged_artifact_is_made_again(small, unbroken):
 
 def test_a_search_whose_rates_all_collapse_looks_below(smoke):
     wild = {"epochs": 1, "batch": 32, "rates": [0.9, 1.0], "warmup": 0.0, "weight_decay": 0.01}
-    study = Study(**smoke.model_dump() | {"name": "wild", "sizes": ["2/64"], "recipes": ["Basic"], "seeds": [0], "finetune": wild})
+    more = {"sizes": ["2/64"], "recipes": ["Basic"], "seeds": [0], "distill": wild}
+    study = Study(**smoke.model_dump() | more | {"name": "wild", "finetune": wild})
     run_study(study, workers=0)
     tried = results.load_searches("wild")
     basic = tried[tried.recipe == "Basic"]
     assert len(basic) == 4 and basic.rate.min() == pytest.approx(0.1)
     assert basic.chosen.sum() == 1
+
+
+# Given folders, trackers
+
+
+@pytest.fixture
+def saved_teacher(small, unbroken, tmp_path) -> Path:
+    """A fine-tuned classifier of the small study with its tokenizer, as somebody would have saved it."""
+    store, made = Store(), plan.make(small)
+    teacher = next(s for s in made.students if s.recipe == "teacher")
+    folder = tmp_path / "my teacher"
+    shutil.copytree(store.open(teacher.model), folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(store.open(made.of_stage("tokenizer")[0].digest) / name, folder / name)
+    return folder
+
+
+def given(small: Study, folder: Path) -> Study:
+    return Study(**small.model_dump() | {"name": "given", "recipes": ["PD"], "teacher": {"size": None, "folder": str(folder)}})
+
+
+def test_a_teacher_from_a_folder_labels_as_it_did_where_it_was_trained(small, saved_teacher):
+    run_study(given(small, saved_teacher), workers=0)
+    metrics, before = results.load_results("given"), results.load_results("small")
+
+    def teacher(table):
+        return table[(table.recipe == "teacher") & (table.split == "test")].set_index("metric").value
+
+    assert teacher(metrics).to_dict() == pytest.approx(teacher(before).to_dict())
+    store, made = Store(), plan.make(given(small, saved_teacher))
+    logits = [
+        np.load(store.open(p.of_stage("label")[0].digest) / "logits.npy") for p in (made, plan.make(small))
+    ]  # its own word pieces are the same ones here, so the soft labels are too
+    np.testing.assert_array_equal(*logits)
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        ({"0": "positive", "1": "negative"}, "set id2label in its config.json"),
+        ({"0": "a", "1": "b", "2": "c"}, "3 classes, the task 2"),
+    ],
+)
+def test_a_teacher_whose_labels_do_not_match_by_name_is_refused(small, saved_teacher, names, sentence):
+    config = json.loads((saved_teacher / "config.json").read_text())
+    config |= {"id2label": names, "label2id": {v: int(k) for k, v in names.items()}}
+    (saved_teacher / "config.json").write_text(json.dumps(config))
+    if len(names) == 3:
+        weights = models.load_weights(saved_teacher)
+        for name in ("classifier.weight", "classifier.bias"):
+            weights[name] = torch.cat([weights[name], weights[name][:1]])
+        save_file(weights, saved_teacher / "model.safetensors")
+    with pytest.raises(RunError, match=sentence) as caught:
+        run_study(given(small, saved_teacher), workers=0)
+    assert caught.value.bad_input
+    assert "PD" not in set(results.load_results("given").recipe)
+
+
+def test_a_tokenizer_from_a_folder_cuts_the_same_pieces(small, saved_teacher):
+    study = Study(**small.model_dump() | {"name": "folder", "tokenizer": {"vocabulary": 2048, "folder": str(saved_teacher)}})
+    store, mine, theirs = Store(), plan.make(small), plan.make(study)
+    steps = [s for s in theirs.steps.values() if s.stage in ("texts", "tokenizer", "ids")]
+    for step in steps:
+        if store.find(step.digest) is None:
+            work.execute(step, store, Watch())
+    for a, b in zip(mine.of_stage("ids"), theirs.of_stage("ids"), strict=True):
+        assert a.digest != b.digest and a.settings == b.settings
+        for name in {p.name for p in store.open(a.digest).glob("*.npy")}:
+            np.testing.assert_array_equal(np.load(store.open(a.digest) / name), np.load(store.open(b.digest) / name))
+
+
+def test_training_is_mirrored_to_tensorboard_without_changing_it(small, unbroken, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    step = next(s for s in plan.make(small).of_stage("finetune") if "Basic" in s.label and "rate" in s.settings)
+    store = Store(tmp_path / "store", families=())
+    shutil.copytree(Store().open(step.parents["ids"]), store.root / "ids" / step.parents["ids"])
+    work.execute(step, store, Watch(tracker="tensorboard", tracker_folder=tmp_path / "logs", label=step.label, log_every=5))
+    (events,) = (tmp_path / "logs").rglob("events.out.tfevents*")
+    found = EventAccumulator(str(events.parent)).Reload()
+    assert {"loss", "rate", "grad_norm"} <= set(found.Tags()["scalars"])
+    weights = [s.open(step.digest) / "model.safetensors" for s in (store, Store())]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_the_counts_of_the_texts_are_reported(smoke):
+    found = results.load_counts("smoke")
+    assert {"D_L", "D_T", "D_LM", "train", "dev", "test"} <= set(found.index)
+    row = found.loc["D_L"]
+    assert row["read"] == 8530 and row["read"] == row[["empty", "exact", "normalised", "leaks", "kept"]].sum()
+    assert found.loc["test", "kept"] == 300 and found.loc["D_T", "pieces"] > 0

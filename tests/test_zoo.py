@@ -1,0 +1,96 @@
+"""A released family opens without our code, tells its numbers, and spares a study the same pre-training."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pdstudy import Study, models, paths, plan, zoo
+from pdstudy.run import run
+from pdstudy.store import Store, damage
+
+RELEASED = sorted(p.parent for p in paths.ZOO.glob("*/model.safetensors"))
+MEGABYTES = 48
+
+
+@pytest.fixture(scope="module")
+def family(smoke, tmp_path_factory):
+    """The smoke study's starts, released into a folder."""
+    folder = tmp_path_factory.mktemp("zoo")
+    stuck = zoo.release(smoke, Store(), folder)
+    return folder, stuck
+
+
+def test_a_miniature_opens_with_transformers_alone_and_reads_as_ours_does(family):
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    folder = family[0] / "2-64-s0"
+    theirs, loading = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert not any(loading[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("a film that [MASK] ends", return_tensors="pt").input_ids
+    ours = models.load_reader(folder).eval()
+    with torch.no_grad():
+        expected = theirs.eval()(ids).logits[0]
+        found = ours(ids, torch.arange(ids.numel()))
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_a_card_tells_what_the_record_says(family):
+    folder = family[0] / "2-128-s0"
+    card = (folder / "README.md").read_text()
+    record = json.loads((folder / "record.json").read_text())
+    assert f"{record['reading']['mlm_loss']:.3f}" in card and f"{record['tokens']:,}" in card
+    assert "sha256 `d4acac55" in card and "unigram" in card
+    assert "2/64" in (family[0] / "README.md").read_text()
+
+
+def test_a_model_on_the_plateau_is_named(family):
+    assert family[1] == ["2/64", "2/128"]  # after a second of reading
+    assert "has hardly read" in (family[0] / "2-64-s0" / "README.md").read_text()
+
+
+def test_a_study_takes_its_starts_from_a_family(smoke, family, tmp_path):
+    made = plan.make(smoke)
+    starts = {s.digest for s in made.of_stage("pretrain")}
+    store = Store(tmp_path / "store", families=(family[0],))
+    assert starts <= store.here() and starts <= store.released()
+    only = plan.pretraining(smoke, [])
+    only.steps = {d: s for d, s in made.steps.items() if d in starts}
+    assert run(only, store, workers=0).computed == 0
+    assert not (starts & Store(tmp_path / "store", families=()).here())
+
+
+def test_a_damaged_family_is_an_error_with_its_cure(smoke, family, tmp_path):
+    import shutil
+
+    from pdstudy.store import StoreError
+
+    copy = tmp_path / "zoo"
+    shutil.copytree(family[0], copy)
+    weights = copy / "2-64-s0" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    digest = json.loads((copy / "2-64-s0" / "manifest.json").read_text())["digest"]
+    with pytest.raises(StoreError, match="restore it with git, or run with --from-scratch"):
+        Store(tmp_path / "store", families=(copy,)).find(digest)
+
+
+def test_the_quick_study_begins_from_the_released_family():
+    starts = {s.digest for s in plan.make(Study.read("quick")).of_stage("pretrain")}
+    assert starts <= Store(families=(paths.ZOO,)).released(), "run: python -m pdstudy zoo params/zoo.yaml"
+
+
+@pytest.mark.parametrize("folder", RELEASED, ids=lambda p: p.name)
+def test_a_released_miniature_is_whole_and_has_read(folder):
+    assert damage(folder) is None
+    level = json.loads((folder / "record.json").read_text())["reading"]
+    assert level["mlm_loss"] < level["unigram_loss"] - 1
+    assert all(np.isfinite(w.float()).all() for w in models.load_weights(folder).values())
+
+
+def test_the_released_family_is_small_enough_to_clone():
+    size = sum(p.stat().st_size for p in paths.ZOO.rglob("*") if p.is_file())
+    assert 0 < size < MEGABYTES * 1e6
