@@ -3,7 +3,7 @@
 BERT's 0.02 was made for width 768; a narrow model started there hardly moves. The scale found here is fixed
 in the params files for every recipe, so that no arm is started worse than another.
 
-Run:  python benchmarks/initialiser.py            (about 10 minutes on 2 cores)
+Run:  python benchmarks/initialiser.py            (about 10 minutes on 2 quiet cores)
 Writes benchmarks/results/initialiser.json.
 """
 

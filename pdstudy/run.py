@@ -194,6 +194,8 @@ def _drive(plan: Plan, todo: dict[str, Step], crew: Crew, summary: Summary, list
             running[crew.submit(todo[digest])] = digest
         if not running and not ready and not later:
             break
+        if not running:  # all that is left is being computed by another run
+            time.sleep(POLL)
         finished, _ = wait(running, timeout=POLL, return_when=FIRST_COMPLETED)
         for future in finished:
             digest = running.pop(future)
