@@ -162,7 +162,7 @@ def _work(step: Step, store: Store, shares: Path, logs: Path | None, tracker: st
     torch.set_num_threads(1)
     name = f"{step.label.replace('/', '-').replace(' ', '_')}-{step.digest[:6]}"
     try:
-        with store.lock(step.digest) as mine:
+        with store.lock(step.digest, wait=False) as mine:
             if not mine:
                 return "busy"
             if store.find(step.digest) is not None:  # another run was faster

@@ -273,3 +273,27 @@ def test_the_counts_of_the_texts_are_reported(smoke):
     row = found.loc["D_L"]
     assert row["read"] == 8530 and row["read"] == row[["empty", "exact", "normalised", "leaks", "kept"]].sum()
     assert found.loc["test", "kept"] == 300 and found.loc["D_T", "pieces"] > 0
+
+
+def test_a_step_that_another_run_computes_holds_up_no_other_step(small, unbroken, tmp_path):
+    store = Store(tmp_path / "store", families=())
+    made = plan.make(small)
+    (labelling,) = made.of_stage("label")
+    others = [s for s in made.steps.values() if not any(w in s.label for w in ("PD", "Distillation", "label"))]
+    with store.lock(labelling.digest):  # as another run would
+        process = start(small, tmp_path)
+        wait_for(tmp_path, len(others), process)
+        assert process.poll() is None
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert tables(tmp_path / "small") == unbroken
+
+
+def test_two_runs_at_once_share_the_work(small, unbroken, tmp_path):
+    processes = [start(small, tmp_path, workers=1) for _ in range(2)]
+    said = [p.communicate(timeout=280)[1] for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], said
+    assert tables(tmp_path / "small") == unbroken
+    made = [p for p in (tmp_path / "small" / "logs").glob("pretrain*.jsonl")]
+    ends = [sum(json.loads(line).get("step") == 59 for line in p.read_text().splitlines()) for p in made]
+    assert ends and set(ends) <= {1}, "a start was trained twice"
