@@ -294,6 +294,6 @@ def test_two_runs_at_once_share_the_work(small, unbroken, tmp_path):
     said = [p.communicate(timeout=280)[1] for p in processes]
     assert [p.returncode for p in processes] == [0, 0], said
     assert tables(tmp_path / "small") == unbroken
-    made = [p for p in (tmp_path / "small" / "logs").glob("pretrain*.jsonl")]
+    made = list((tmp_path / "small" / "logs").glob("pretrain*.jsonl"))
     ends = [sum(json.loads(line).get("step") == 59 for line in p.read_text().splitlines()) for p in made]
     assert ends and set(ends) <= {1}, "a start was trained twice"
