@@ -118,9 +118,11 @@ def claims(
         out.print(table.to_json(orient="records", indent=1), markup=False, soft_wrap=True)
         return
     shown = judging.shown(table)
-    printed = Table("", *shown.columns, title=f"claims on {Path(study).name}")
-    for row in shown.itertuples():
-        printed.add_row(*map(str, row))
+    printed = Table(
+        "", "comparison", "points", "95 % interval", "p (Holm)", "verdict", "paper", title=f"claims on {Path(study).name}"
+    )
+    for (name, row), compared in zip(shown.iterrows(), table.compared, strict=True):
+        printed.add_row(name, compared, *(row[k] for k in ("points", "95 % interval", "p (Holm)", "verdict", "paper")))
     out.print(printed)
 
 

@@ -40,7 +40,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class FlatClaim:
-    """The statement that a recipe gains nothing from size: the largest against the smallest of the study."""
+    """The statement that a recipe is flat over size: the largest against the smallest of the study."""
 
     id: str
     sentence: str
@@ -63,7 +63,7 @@ CLAIMS = (
     Claim("R1a", "Pre-trained distillation beats pre-training with fine-tuning", "PD", "PF"),
     Claim("R1b", "Pre-training with fine-tuning beats distillation from a random start", "PF", "Distillation"),
     Claim("R1c", "Distillation from a random start beats basic training", "Distillation", "Basic"),
-    FlatClaim("R2", "Basic training gains nothing from size", "Basic"),
+    FlatClaim("R2", "Basic training is flat over size", "Basic"),
 )
 
 

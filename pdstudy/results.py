@@ -99,6 +99,8 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
         temporary = folder / f".{name}.new"
         pq.write_table(table, temporary, compression="zstd")
         temporary.replace(folder / name)
+    if environment["steps"]["computed"] == 0 and (folder / ENVIRONMENT).is_file():
+        environment = json.loads((folder / ENVIRONMENT).read_text())  # the record of the run that made the numbers
     for name, value in ((ENVIRONMENT, environment), (PARAMS, plan.study.model_dump(mode="json")), (TEXTS, counts(plan, store))):
         temporary = folder / f".{name}.new"
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")

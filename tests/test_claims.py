@@ -47,7 +47,7 @@ def both(recipe, share):
 
 
 PD_OVER_PF = (Claim("R1a", "Pre-trained distillation beats pre-training with fine-tuning", "PD", "PF"),)
-FLAT = (FlatClaim("R2", "Basic training gains nothing from size", "Basic"),)
+FLAT = (FlatClaim("R2", "Basic training is flat over size", "Basic"),)
 
 
 def test_a_clear_gain_is_supported_and_measured_in_points(study):
