@@ -49,6 +49,9 @@ class Crew:
         self.pool: ProcessPoolExecutor | None = None
 
     def __enter__(self):
+        for left in self.shares.parent.glob("progress-*"):  # by a run that was killed
+            if not Path(f"/proc/{left.name.removeprefix('progress-')}").exists():
+                shutil.rmtree(left, ignore_errors=True)
         self.shares.mkdir(parents=True, exist_ok=True)
         return self
 

@@ -125,9 +125,10 @@ def counts(plan: Plan, store: Store) -> dict[str, dict[str, int]]:
 
 def load_counts(study: str | Path):
     """Return the counts of a study's texts as a pandas table, one row a kind of text; see `counts`."""
-    import pandas as pd
-
-    return pd.DataFrame(json.loads((folder_of(study) / TEXTS).read_text())).T.astype("Int64")
+    found = json.loads((folder_of(study) / TEXTS).read_text())
+    columns = dict.fromkeys(name for count in found.values() for name in count)
+    table = pa.table({"text": list(found)} | {name: [count.get(name) for count in found.values()] for name in columns})
+    return table.to_pandas().set_index("text").rename_axis(None).astype("Int64")
 
 
 def load_results(study: str | Path):
