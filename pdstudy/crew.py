@@ -50,7 +50,9 @@ class Crew:
 
     def __enter__(self):
         for left in self.shares.parent.glob("progress-*"):  # by a run that was killed
-            if not Path(f"/proc/{left.name.removeprefix('progress-')}").exists():
+            try:
+                os.kill(int(left.name.removeprefix("progress-")), 0)  # asks only whether it lives
+            except ProcessLookupError:
                 shutil.rmtree(left, ignore_errors=True)
         self.shares.mkdir(parents=True, exist_ok=True)
         return self

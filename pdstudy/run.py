@@ -6,6 +6,7 @@ holds a step's lock computes it: two runs of one study share the work.
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -121,18 +122,16 @@ def describe(summary: Summary) -> str:
 def writable(study: Study) -> Path:
     """Return the study's folder, made if need be. Raises RunError before anything is trained where it cannot be written."""
     folder = paths.study_folder(study.name)
-    probe = folder / ".writable"
-    try:
-        for place in (folder, paths.STORE):
+    for place in (folder, paths.STORE):
+        try:
             place.mkdir(parents=True, exist_ok=True)
-            probe = place / ".writable"
-            probe.write_text("")
-            probe.unlink()
-    except OSError as error:
-        place = paths.scrub(str(probe.parent))
-        raise RunError(
-            f"{place} cannot be written ({error.strerror}); free it or set PDSTUDY_OUTPUTS to another folder", True
-        ) from None
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            where = paths.scrub(str(place))
+            raise RunError(
+                f"{where} cannot be written ({error.strerror}); free it or set PDSTUDY_OUTPUTS to another folder", True
+            ) from None
     return folder
 
 
