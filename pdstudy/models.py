@@ -10,6 +10,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -44,16 +45,31 @@ def size_of(config: BertConfig) -> Size:
 
 
 class MaskedReader(nn.Module):
-    """A BERT that predicts pieces: (batch, length) ids and flat positions -> (n_positions, vocabulary) logits."""
+    """A BERT that predicts pieces: (batch, length) ids and flat positions -> (n_positions, vocabulary) logits.
 
-    def __init__(self, config: BertConfig):
+    With `unigram`, the (vocabulary,) counts of D_LM, it also tells from each row's [CLS] which pieces stand in
+    the row. That head is a scaffold: it is trained and thrown away.
+    """
+
+    def __init__(self, config: BertConfig, unigram: Tensor | None = None):
         super().__init__()
         self.bert = BertForMaskedLM(config)
+        self.summary = None
+        if unigram is not None:
+            self.summary = nn.Linear(config.hidden_size, config.hidden_size)
+            self.register_buffer("prior", ((unigram + 1) / (unigram + 1).sum()).log(), persistent=False)
 
-    def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """Return logits at `positions`, indices into the flattened batch: only those reach the output layer."""
+    def forward(self, ids: Tensor, positions: Tensor, of_rows: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Return logits at `positions`, indices into the flattened batch: only those reach the output layer.
+
+        With `of_rows` return also the logits of each row's words, (batch, vocabulary).
+        """
         hidden = encode(self.bert.bert, ids)
-        return self.bert.cls(hidden.reshape(-1, hidden.shape[-1])[positions])
+        logits = self.bert.cls(hidden.reshape(-1, hidden.shape[-1])[positions])
+        if not of_rows:
+            return logits
+        summary = torch.tanh(self.summary(hidden[:, 0]))
+        return logits, F.linear(summary, self.bert.bert.embeddings.word_embeddings.weight).float() + self.prior
 
     def state(self) -> dict[str, Tensor]:
         """Return the weights under transformers' names, the tied decoder once."""
@@ -124,19 +140,31 @@ def _norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
-def new_reader(config: BertConfig, seed: int, positions: str = "random") -> MaskedReader:
-    """Return a randomly started masked reader.
+def new_reader(
+    config: BertConfig,
+    seed: int,
+    positions: str = "random",
+    words: np.ndarray | None = None,
+    unigram: np.ndarray | None = None,
+) -> MaskedReader:
+    """Return a masked reader at its start, random but for what is given.
 
     `positions="sinusoid"` starts the learned position embeddings as sinusoids, so that attention to a
-    neighbour can be found at once; they are learned on from there.
+    neighbour can be found at once; they are learned on from there. `words`, (vocabulary, hidden), starts the
+    word embeddings; they are turned by a random rotation, for a head sees a block of dimensions and no block
+    should hold the strongest directions alone. `unigram` as in MaskedReader.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MaskedReader(config)
-    if positions == "sinusoid":
-        table = model.bert.bert.embeddings.position_embeddings.weight
-        with torch.no_grad():
+        model = MaskedReader(config, None if unigram is None else torch.from_numpy(unigram).float())
+        rotation = torch.linalg.qr(torch.randn(config.hidden_size, config.hidden_size))[0]
+    embeddings = model.bert.bert.embeddings
+    with torch.no_grad():
+        if positions == "sinusoid":
+            table = embeddings.position_embeddings.weight
             table.copy_(sinusoids(*table.shape) * config.initializer_range * POSITION_SCALE)
+        if words is not None:
+            embeddings.word_embeddings.weight.copy_(torch.from_numpy(words) @ rotation)
     return model
 
 

@@ -13,6 +13,14 @@ def mlm_loss(logits: Tensor, pieces: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), pieces)  # bf16 sums drift over thousands of classes
 
 
+def row_words_loss(logits: Tensor, rows: Tensor) -> Tensor:
+    """Mean cross-entropy of the pieces of each row under one distribution a row, a scalar.
+
+    `logits` is (batch, vocabulary), `rows` (batch, length): in what order the pieces stand does not matter.
+    """
+    return -logits.float().log_softmax(dim=-1).gather(1, rows).mean()
+
+
 def hard_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy against the labels of D_L, a scalar.
 

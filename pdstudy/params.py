@@ -85,8 +85,9 @@ class Pretrain(_Settings):
     tokens: Annotated[float, Field(ge=1)] = 16e6  # pieces read, repeats included; YAML 16e6
     row: Annotated[int, Field(ge=16, le=512)] = 64  # pieces in a row
     batch: Count = 32  # rows in a step
-    short: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of the steps, the first ones, in rows of half the length
     mask: Annotated[float, Field(gt=0, lt=1)] = 0.15  # share of pieces masked
+    whole_words: bool = False  # mask all pieces of a word or none
+    cls_words: Annotated[float, Field(ge=0, le=10)] = 0.0  # weight of a second task: [CLS] names its row's words
     rate: Rate = 1e-3
     optimiser: Literal["adamw", "muon"] = "adamw"
     muon_rate: Rate = 0.02  # for the layers' matrices, where optimiser is muon
@@ -94,6 +95,9 @@ class Pretrain(_Settings):
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     init_std: Annotated[float, Field(gt=0, le=1)] | None = None  # initialiser's scale; None takes the study's for the width
     positions: Literal["random", "sinusoid"] = "random"  # how position embeddings start
+    words: Literal["random", "counts"] = "random"  # how word embeddings start: at random, or from D_LM's counts of pairs,
+    window: Annotated[int, Field(ge=1, le=64)] = 3  # at most so many pieces apart,
+    words_std: Annotated[float, Field(gt=0, le=1)] = 0.06  # scaled to this
     starts: Count = 1  # encoders pre-trained per size; student seed s begins from number s mod starts
 
 

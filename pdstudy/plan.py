@@ -26,7 +26,7 @@ from pdstudy.tasks import TASKS
 
 # Raise a stage's number when its code changes what it computes.
 VERSION = {
-    "texts": 1, "tokenizer": 1, "ids": 1, "pretrain": 2,
+    "texts": 1, "tokenizer": 1, "ids": 2, "words": 1, "pretrain": 3,
     "given": 1, "finetune": 3, "distill": 3, "search": 1, "label": 1, "evaluate": 1,
 }  # fmt: skip
 SPLIT_SEED = 0  # one fixed cut of every task: seeds vary training, never the test set
@@ -173,11 +173,22 @@ class _Builder:
         """Pre-train one encoder, shared by every recipe, task and notebook."""
         p: Pretrain = self.study.pretraining(size)
         settings = {k: v for k, v in p.model_dump().items() if k != "starts"}
+        parents = {"ids": self.corpus_ids()}
         if p.optimiser != "muon":
             del settings["muon_rate"]
+        if p.words == "counts":
+            parents["words"] = self.word_vectors(size.hidden, p.window)
+        else:
+            del settings["words_std"]
+        del settings["window"]  # the parent's, if there is one
         settings |= {"size": str(size), "init_std": p.init_std or self._std(size), "seed": number, "precision": self.precision}
         flops = 3 * p.tokens * (size.flops_per_token(p.row) + p.mask * 2 * self.study.tokenizer.vocabulary * size.hidden)
-        return self.add("pretrain", settings, {"ids": self.corpus_ids()}, f"pretrain {size} #{number}", flops)
+        return self.add("pretrain", settings, parents, f"pretrain {size} #{number}", flops)
+
+    def word_vectors(self, width: int, window: int) -> str:
+        """Count pairs of pieces in D_LM, once for all encoders of a width."""
+        settings, parents = {"width": width, "window": window}, {"ids": self.corpus_ids()}
+        return self.add("words", settings, parents, f"word vectors of width {width}")
 
     def start(self, kind: str, size: Size, seed: int) -> dict:
         """Return the settings and the parent of a student's start."""

@@ -11,7 +11,7 @@ import torch
 from pdstudy import evaluate, objectives
 from pdstudy.models import Classifier, MaskedReader
 from pdstudy.tokens import MASKING, Batches, Ids, Rows, Vocabulary, mask_rows, stream
-from pdstudy.train import Fitted, Schedule, Watch, fit
+from pdstudy.train import Fitted, Loss, Schedule, Watch, fit
 
 COLLAPSE_MARGIN = 0.02  # a model less than two points above the majority class has learned nothing
 
@@ -37,28 +37,39 @@ class Outcome:
     collapsed: bool  # no better than the majority class
 
 
-def pretrain(model: MaskedReader, text: np.ndarray, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None) -> Fitted:
-    """Train a masked reader on running text D_LM, in place (line 1 of Algorithm 1).
+@dataclass(frozen=True)
+class Running:
+    """D_LM as running text (n_pieces,), and which pieces of the vocabulary continue a word (vocabulary,)."""
 
-    `text` is (n_pieces,). Rows of `row` pieces begin with [CLS]; `mask` of their pieces are predicted, and only
-    those reach the output layer. The first `short` of the steps take twice as many rows of half the length:
-    neighbours are learned first, and cheaper.
+    text: np.ndarray
+    continues: np.ndarray
+
+
+def pretrain(model: MaskedReader, corpus: Running, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None) -> Fitted:
+    """Train a masked reader on D_LM, in place (line 1 of Algorithm 1).
+
+    Rows of `row` pieces begin with [CLS]; `mask` of their pieces are predicted, and only those reach the output
+    layer. With `cls_words` above 0, [CLS] is also asked for the words of its row, and that loss is added with
+    this weight: masking alone never asks [CLS] anything, and it is [CLS] that a classifier reads.
     """
-    seed, n = settings["seed"], settings["batch"]
+    seed, n, weight = settings["seed"], settings["batch"], settings["cls_words"]
     steps = max(1, round(settings["tokens"] / (n * settings["row"])))
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"], settings.get("muon_rate"))
-
-    long = Rows(text, settings["row"], seed, vocabulary)
-    half = Rows(text, settings["row"] // 2, seed, vocabulary)
-    n_short = round(settings["short"] * steps)
+    rows = Rows(corpus.text, settings["row"], seed, vocabulary)
+    continues = corpus.continues if settings["whole_words"] else None
 
     def batch(step: int):
-        whole = half.batch(step, 2 * n) if step < n_short else long.batch(step, n)
-        return [torch.from_numpy(a) for a in mask_rows(whole, settings["mask"], vocabulary, stream(seed, MASKING, step))]
+        whole = rows.batch(step, n)
+        masked = mask_rows(whole, settings["mask"], vocabulary, stream(seed, MASKING, step), continues)
+        return [torch.from_numpy(a) for a in (*masked, whole[:, 1:])]
 
     def loss(reader, data):
-        ids, positions, pieces = data
-        return objectives.mlm_loss(reader(ids, positions), pieces), ids.numel()
+        ids, positions, pieces, words = data
+        if not weight:
+            return Loss(objectives.mlm_loss(reader(ids, positions), pieces), ids.numel())
+        logits, of_rows = reader(ids, positions, of_rows=True)
+        shown = objectives.mlm_loss(logits, pieces)
+        return Loss(shown + weight * objectives.row_words_loss(of_rows, words), ids.numel(), shown)
 
     return fit(model, batch, loss, schedule, seed, settings["precision"], watch)
 
@@ -70,7 +81,7 @@ def finetune(
 
     def loss(student, data):
         ids, mask, labels = data
-        return objectives.hard_label_loss(student(ids, mask), labels), _real(ids, mask)
+        return Loss(objectives.hard_label_loss(student(ids, mask), labels), _real(ids, mask))
 
     return _train(model, train.ids, train.labels, loss, dev, settings, vocabulary, watch)
 
@@ -96,7 +107,7 @@ def distill(
 
     def loss(student, data):
         ids, mask, teacher = data
-        return objectives.soft_label_loss(student(ids, mask), teacher, settings["temperature"]), _real(ids, mask)
+        return Loss(objectives.soft_label_loss(student(ids, mask), teacher, settings["temperature"]), _real(ids, mask))
 
     return _train(model, transfer, soft, loss, dev, settings, vocabulary, watch)
 

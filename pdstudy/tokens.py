@@ -106,20 +106,27 @@ class Rows:
         object.__setattr__(self, "_cached", {})
 
 
-def mask_rows(rows: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.random.Generator):
+def mask_rows(
+    rows: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.random.Generator, continues: np.ndarray | None = None
+):
     """Mask a batch as BERT does: return (inputs, positions, pieces).
 
-    Exactly `round(rate x maskable)` positions are chosen, none of them [CLS] or [SEP]; 80 % become [MASK],
-    10 % a random piece, 10 % stay. `inputs` is (batch, length); `positions` (n_masked,) index the flattened
-    batch; `pieces` (n_masked,) is what stood there.
+    `round(rate x maskable)` positions are chosen, at least one and none of them [CLS] or [SEP]; 80 % become
+    [MASK], 10 % a random piece, 10 % stay. With `continues` (vocabulary,), true on pieces such as "##ing", whole
+    words are chosen, as many as fit into that number. `inputs` is (batch, length); `positions` (n_masked,) index
+    the flattened batch; `pieces` (n_masked,) is what stood there.
     """
     flat = rows.reshape(-1)
     v = vocabulary
     special = np.zeros(v.size, dtype=bool)
     special[[v.pad, v.unk, v.cls, v.sep, v.mask]] = True
     maskable = np.flatnonzero(~special[flat])
-    n_masked = round(rate * len(maskable))
-    positions = np.sort(rng.choice(maskable, size=n_masked, replace=False, shuffle=False))
+    n_masked = max(1, round(rate * len(maskable)))
+    if continues is None:
+        positions = np.sort(rng.choice(maskable, size=n_masked, replace=False, shuffle=False))
+    else:
+        positions = _whole_words(rows, maskable, n_masked, continues, rng)
+        n_masked = len(positions)
     pieces = flat[positions]
     inputs = flat.copy()
     fate = rng.random(n_masked)
@@ -127,6 +134,20 @@ def mask_rows(rows: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.ran
     random_piece = positions[(fate >= 0.8) & (fate < 0.9)]
     inputs[random_piece] = rng.choice(np.flatnonzero(~special), size=len(random_piece))
     return inputs.reshape(rows.shape), positions, pieces
+
+
+def _whole_words(
+    rows: np.ndarray, maskable: np.ndarray, n: int, continues: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Return at most `n` of the maskable positions, in order, that are all the pieces of their words (at least one word)."""
+    begins = ~continues[rows]
+    begins[:, 0] = True
+    word = np.cumsum(begins.reshape(-1))[maskable]
+    _, word, lengths = np.unique(word, return_inverse=True, return_counts=True)
+    order = rng.permutation(len(lengths))
+    taken = np.zeros(len(lengths), dtype=bool)
+    taken[order[: max(1, np.searchsorted(np.cumsum(lengths[order]), n, side="right"))]] = True
+    return maskable[taken[word]]
 
 
 @dataclass(frozen=True)
@@ -250,6 +271,13 @@ def open_tokenizer(folder: Path):
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer, Vocabulary(tokenizer.get_vocab_size(), *ids)
+
+
+def continues(tokenizer) -> np.ndarray:
+    """Return which pieces continue a word ("##ing"), (vocabulary,) bool."""
+    marks = np.zeros(tokenizer.get_vocab_size(), dtype=bool)
+    marks[[i for piece, i in tokenizer.get_vocab().items() if piece.startswith("##")]] = True
+    return marks
 
 
 def encode_texts(tokenizer, vocabulary: Vocabulary, texts: Sequence[str], max_length: int | None) -> tuple[Ids, dict[str, int]]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,6 +59,14 @@ class Stopped(RuntimeError):
     """Raised at a safe point after a request to stop; the state is saved."""
 
 
+class Loss(NamedTuple):
+    """What a step's loss function returns."""
+
+    value: Tensor  # a scalar, what is minimised
+    pieces: int  # real pieces read, padding apart
+    shown: Tensor | None = None  # what the curve shows, where that is a part of the value
+
+
 @dataclass
 class Fitted:
     """What a training run left behind beside the weights."""
@@ -73,7 +81,7 @@ class Fitted:
 def fit(
     model: nn.Module,
     batch: Callable[[int], Any],
-    loss: Callable[[nn.Module, Any], tuple[Tensor, int]],
+    loss: Callable[[nn.Module, Any], Loss],
     schedule: Schedule,
     seed: int,
     precision: str,
@@ -81,8 +89,7 @@ def fit(
 ) -> Fitted:
     """Train `model` in place and return what happened.
 
-    `batch(step)` returns the data of a step as a function of its number alone; `loss(model, data)` returns
-    (scalar loss, pieces read). Dropout is seeded by (seed, step). So a run that continues from a checkpoint
+    `batch(step)` returns the data of a step as a function of its number alone. Dropout is seeded by (seed, step). So a run that continues from a checkpoint
     ends with the same weights, bit for bit, as one that was never broken. Raises Diverged, Stopped.
     """
     watch = watch or Watch()
@@ -104,13 +111,13 @@ def fit(
             torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))  # torch reads 32 bits
             data = send_to_device(batch(step), accelerator.device)
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                value, pieces = loss(runner, data)
-            accelerator.backward(value)
+                found = loss(runner, data)
+            accelerator.backward(found.value)
             norm = accelerator.clip_grad_norm_(model.parameters(), CLIP)
             for optimiser in optimisers:
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
-            state.add(value.detach(), pieces)
+            state.add((found.value if found.shown is None else found.shown).detach(), found.pieces)
             last = step == schedule.steps - 1
             if last or (step + 1) % watch.log_every == 0:
                 record = state.flush(step, schedule, float(norm), time.monotonic() - begun)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import corpora, evaluate, models, stages, tokens
+from pdstudy import corpora, counts, evaluate, models, stages, tokens
 from pdstudy.models import Classifier
 from pdstudy.plan import Step
 from pdstudy.sizes import Size
@@ -136,24 +136,35 @@ def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any
         pieces.save(folder, name)
         if name == "corpus":
             np.save(folder / "corpus.counts.npy", np.bincount(pieces.flat, minlength=vocabulary.size))
+            np.save(folder / "continues.npy", tokens.continues(tokenizer))
         if name in ("train", "dev", "test"):
             np.save(folder / f"{name}.labels.npy", np.array(_column(raw / f"{name}.parquet", "label"), dtype=np.int64))
     labels = json.loads((raw / "record.json").read_text())["labels"]
     return {"vocabulary": vars(vocabulary), "counts": counts, "labels": labels}
 
 
+def words(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Start word embeddings from the corpus' counts of pairs."""
+    s = step.settings
+    np.save(folder / "words.npy", counts.word_vectors(inputs.ids("corpus"), inputs.vocabulary().size, s["width"], s["window"]))
+    return {}
+
+
 def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Pre-train one encoder and measure how well it reads."""
     s, vocabulary = step.settings, inputs.vocabulary()
     config = models.bert_config(Size.parse(s["size"]), vocabulary.size, s["init_std"], dropout=0.0)
-    model = models.new_reader(config, s["seed"], s["positions"])
-    fitted = stages.pretrain(model, inputs.ids("corpus").flat, s, vocabulary, watch)
+    pieces = inputs.folder("ids")
+    counted = np.load(inputs.folder("words") / "words.npy") * s["words_std"] if "words" in step.parents else None
+    unigram = np.load(pieces / "corpus.counts.npy")
+    model = models.new_reader(config, s["seed"], s["positions"], counted, unigram if s["cls_words"] else None)
+    corpus = stages.Running(inputs.ids("corpus").flat, np.load(pieces / "continues.npy"))
+    fitted = stages.pretrain(model, corpus, s, vocabulary, watch)
     # Weights are kept in 16 bits, as families are released: a released encoder is the computed one, byte for byte.
     models.save(folder, config, model.state(), "BertForMaskedLM", torch.float16)
-    counts = np.load(inputs.folder("ids") / "corpus.counts.npy")
-    level = evaluate.reading_level(models.load_reader(folder), inputs.ids("heldout").flat, vocabulary, counts, s["precision"])
+    level = evaluate.reading_level(models.load_reader(folder), inputs.ids("heldout").flat, vocabulary, unigram, s["precision"])
     plateau = level["mlm_loss"] > level["unigram_loss"] - PLATEAU
-    n_params = sum(p.numel() for p in model.parameters())
+    n_params = sum(p.numel() for p in model.bert.parameters())
     return _trained(fitted, folder) | {"reading": level, "plateau": plateau, "n_params": n_params}
 
 
@@ -245,6 +256,7 @@ STAGES = {
     "texts": texts,
     "tokenizer": tokenizer,
     "ids": ids,
+    "words": words,
     "pretrain": pretrain,
     "given": given,
     "finetune": finetune,
