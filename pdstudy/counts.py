@@ -11,7 +11,7 @@ from sklearn.utils.extmath import randomized_svd
 from pdstudy.tokens import Ids
 
 SMOOTHING = 0.75  # of the context's counts (Levy, Goldberg and Dagan, 2015)
-POWER_STEPS = 3  # of the randomised decomposition
+POWER_STEPS = 6  # of the randomised decomposition, with as many spare directions as are kept: the spectrum falls slowly
 AT_ONCE = 4_000_000  # pieces whose pairs are held in memory
 
 
@@ -27,7 +27,7 @@ def word_vectors(ids: Ids, vocabulary: int, width: int, window: int) -> np.ndarr
     seen = int((np.diff(matrix.indptr) > 0).sum())
     if seen <= width:
         raise ValueError(f"D_LM has {seen:,} different pieces in company, too few for word vectors of width {width}; give more text")
-    left, values, _ = randomized_svd(matrix, width, n_iter=POWER_STEPS, random_state=0)
+    left, values, _ = randomized_svd(matrix, width, n_oversamples=width, n_iter=POWER_STEPS, random_state=0)
     vectors = left * np.sqrt(values)
     vectors -= vectors.mean(axis=0)
     return (vectors / vectors.std()).astype(np.float32)
@@ -39,7 +39,7 @@ def pairs(ids: Ids, vocabulary: int, window: int) -> sp.csr_array:
     for first in range(0, len(ids.flat), AT_ONCE):
         part = np.asarray(ids.flat[first : first + AT_ONCE + window], dtype=np.int32)
         text = np.searchsorted(ids.starts, np.arange(first, first + len(part)), side="right")
-        for d in range(1, window + 1):
+        for d in range(1, min(window, len(part) - 1) + 1):
             n = min(AT_ONCE, len(part) - d)
             together = text[:n] == text[d : n + d]
             left, right = part[:n][together], part[d : n + d][together]

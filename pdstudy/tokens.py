@@ -121,7 +121,7 @@ def mask_rows(
     special = np.zeros(v.size, dtype=bool)
     special[[v.pad, v.unk, v.cls, v.sep, v.mask]] = True
     maskable = np.flatnonzero(~special[flat])
-    n_masked = max(1, round(rate * len(maskable)))
+    n_masked = min(len(maskable), max(1, round(rate * len(maskable))))
     if continues is None:
         positions = np.sort(rng.choice(maskable, size=n_masked, replace=False, shuffle=False))
     else:

@@ -6,6 +6,7 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
@@ -142,6 +143,23 @@ def test_a_sinusoid_start_changes_the_positions_alone_and_they_stay_learned():
     table = waves.bert.bert.embeddings.position_embeddings.weight
     torch.testing.assert_close(table / table[0, 1], models.sinusoids(512, 64))  # cosine of zero is one
     assert table.requires_grad
+
+
+def test_given_words_are_turned_and_not_changed():
+    words = np.random.default_rng(0).normal(size=(VOCABULARY, 64)).astype(np.float32)
+    table = models.new_reader(config_of(), 3, words=words).bert.bert.embeddings.word_embeddings.weight.detach()
+    torch.testing.assert_close(table @ table.T, torch.from_numpy(words @ words.T), atol=1e-3, rtol=1e-4)
+    assert not torch.allclose(table, torch.from_numpy(words), atol=0.1)
+
+
+def test_a_fresh_reader_expects_of_a_row_what_the_counts_say_and_its_scaffold_is_not_kept():
+    counts = np.random.default_rng(0).integers(0, 1000, VOCABULARY)
+    reader = models.new_reader(config_of(), 0, unigram=counts)
+    logits, rows = reader(some_ids(3, 8), torch.arange(5), of_rows=True)
+    assert logits.shape == (5, VOCABULARY) and rows.shape == (3, VOCABULARY)
+    share = torch.from_numpy((counts + 1) / (counts + 1).sum()).float()
+    assert (rows.softmax(-1) - share).abs().max() < 0.01
+    assert set(reader.state()) == set(models.new_reader(config_of(), 0).state())
 
 
 def test_sinusoids_are_sines_in_even_and_cosines_in_odd_columns():

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pdstudy.objectives import hard_label_loss, mlm_loss, soft_label_loss
+from pdstudy.objectives import hard_label_loss, mlm_loss, row_words_loss, soft_label_loss
 
 LOG3 = math.log(3)
 
@@ -22,6 +22,13 @@ def test_losses_of_half_precision_logits_are_summed_in_single():
     assert mlm_loss(torch.zeros(2, 30_000, dtype=torch.bfloat16), torch.tensor([1, 2])).item() == pytest.approx(
         math.log(30_000), abs=1e-5
     )
+
+
+def test_row_words_loss_by_hand_in_whatever_order_the_pieces_stand():
+    logits = torch.tensor([[LOG3, 0.0], [0.0, 0.0]])  # (3/4, 1/4) and (1/2, 1/2)
+    expected = -(2 * math.log(0.75) + math.log(0.25) + 3 * math.log(0.5)) / 6
+    for rows in ([[0, 0, 1], [1, 1, 0]], [[1, 0, 0], [0, 1, 1]]):
+        assert row_words_loss(logits, torch.tensor(rows)).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_soft_label_loss_by_hand():

@@ -90,6 +90,51 @@ def test_rows_of_special_pieces_alone_are_returned_unmasked():
     assert (inputs == rows).all()
     assert len(positions) == len(pieces) == 0
 
+CONTINUES = np.arange(WORDS.size) >= 60  # pieces 60 to 104 continue a word
+
+
+def words_of(rows: np.ndarray) -> list[set[int]]:
+    """Return the words of some rows as sets of flat positions, special pieces left out."""
+    found: list[set[int]] = []
+    flat, length = rows.reshape(-1), rows.shape[1]
+    for i, piece in enumerate(flat):
+        if piece < 5:
+            continue
+        if found and CONTINUES[piece] and i % length and flat[i - 1] >= 5:
+            found[-1].add(i)
+        else:
+            found.append({i})
+    return found
+
+
+@pytest.mark.parametrize("rate", [0.15, 0.4])
+def test_whole_words_are_masked_or_left_and_no_more_pieces_than_asked(rate):
+    rows = some_rows()
+    inputs, positions, pieces = mask_rows(rows, rate, WORDS, stream(0, MASKING, 0), CONTINUES)
+    chosen = set(positions.tolist())
+    assert all(word <= chosen or not word & chosen for word in words_of(rows))
+    asked = round(rate * 200 * 47)
+    assert asked - 12 < len(chosen) <= asked
+    assert (np.diff(positions) > 0).all() and (rows.reshape(-1)[positions] == pieces).all()
+
+
+def test_a_word_longer_than_the_share_is_masked_whole():
+    rows = np.array([[WORDS.cls, 5, 70, 71, 72]])
+    _, positions, _ = mask_rows(rows, 0.15, WORDS, stream(0, MASKING, 0), CONTINUES)
+    assert positions.tolist() == [1, 2, 3, 4]
+
+
+def test_a_small_batch_has_at_least_one_masked_piece():
+    _, positions, _ = mask_rows(np.array([[WORDS.cls, 9, 10]]), 0.15, WORDS, stream(0, MASKING, 0))
+    assert len(positions) == 1
+
+
+def test_pieces_that_continue_a_word_are_known_by_their_mark():
+    trained = tokens.train_word_pieces(TEXTS, 40)
+    continues = tokens.continues(trained)
+    assert all(continues[i] == piece.startswith("##") for piece, i in trained.get_vocab().items())
+    assert continues.any() and not continues.all()
+
 
 # Rows
 

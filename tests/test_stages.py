@@ -1,0 +1,50 @@
+"""The stages on texts made for the purpose: what each is there to teach, it teaches."""
+
+import numpy as np
+import pytest
+import torch
+
+from pdstudy import models, stages
+from pdstudy.models import bert_config, new_reader
+from pdstudy.objectives import row_words_loss
+from pdstudy.sizes import Size
+from pdstudy.tokens import Rows, Vocabulary
+
+WORDS = Vocabulary(size=45)
+READING = {
+    "tokens": 60_000, "row": 16, "batch": 16, "mask": 0.3, "whole_words": False, "cls_words": 0.0, "rate": 2e-3,
+    "muon_rate": 0.02, "warmup": 0.1, "weight_decay": 0.01, "seed": 0, "precision": "fp32",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def corpus() -> stages.Running:
+    """Texts of fifteen pieces, each about one of two subjects that share no piece."""
+    rng = np.random.default_rng(0)
+    subjects = rng.integers(0, 2, 2000)
+    return stages.Running((5 + 20 * subjects[:, None] + rng.integers(0, 20, (2000, 15))).reshape(-1), np.zeros(45, dtype=bool))
+
+
+def read(corpus: stages.Running, **changes) -> tuple[models.MaskedReader, stages.Fitted]:
+    config = bert_config(Size(1, 64), WORDS.size, 0.05, dropout=0.0)
+    reader = new_reader(config, 0, "sinusoid", unigram=np.bincount(corpus.text, minlength=45))
+    return reader, stages.pretrain(reader, corpus, READING | changes, WORDS)
+
+
+def row_words(reader: models.MaskedReader, corpus: stages.Running) -> float:
+    rows = torch.from_numpy(Rows(corpus.text, 16, 0, WORDS).batch(0, 64))
+    with torch.no_grad():
+        return float(row_words_loss(reader(rows, torch.arange(1), of_rows=True)[1], rows[:, 1:]))
+
+
+def test_masked_pieces_are_learned_from_their_row(corpus):
+    _, fitted = read(corpus)
+    assert fitted.curve[0]["loss"] > np.log(40) - 0.2
+    assert fitted.final_loss < np.log(20) + 0.45  # most rows touch two subjects, hence not log(20) itself
+
+
+def test_cls_learns_the_words_of_its_row_where_it_is_asked_and_only_there(corpus):
+    asked, fitted = read(corpus, cls_words=0.5)
+    idle, _ = read(corpus)
+    assert row_words(asked, corpus) < np.log(20) + 0.45 < np.log(40) - 0.1 < row_words(idle, corpus)
+    assert fitted.final_loss < np.log(20) + 0.45  # the curve shows the masked pieces' loss alone
