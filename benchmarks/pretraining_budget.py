@@ -32,7 +32,6 @@ FIGURE = paths.ROOT / "docs" / "pretraining_budget.png"
 POINTS = 10  # held-out measurements along a run
 FINETUNE_RATE = 3e-4  # fixed for all, so that no variant is searched more than another
 SEEDS = {"2/128": (0, 1), "4/256": (0,)}  # of fine-tuning
-LEFT = 0.5  # nats below the unigram loss: the plateau is left
 
 BERT = {"words": "random", "positions": "random", "optimiser": "adamw", "mask": 0.15, "cls_words": 0.0}
 VARIANTS = {  # name -> what differs from the budget recipe
@@ -159,7 +158,9 @@ def stack(small: models.MaskedReader, deep: models.MaskedReader) -> None:
     weights = small.state_dict()
     for i in range(n):
         marks = f"bert.bert.encoder.layer.{i}."
-        weights |= {k.replace(marks, f"bert.bert.encoder.layer.{i + n}."): v for k, v in list(weights.items()) if k.startswith(marks)}
+        weights |= {
+            k.replace(marks, f"bert.bert.encoder.layer.{i + n}."): v for k, v in list(weights.items()) if k.startswith(marks)
+        }
     deep.load_state_dict(weights)
 
 
@@ -172,7 +173,9 @@ def probe(model: models.MaskedReader, train: stages.Labelled, pad: int) -> float
     from sklearn.preprocessing import StandardScaler
 
     model.eval()
-    vectors = [first_vectors(model, train.ids, np.arange(i, min(i + 256, len(train.ids))), pad) for i in range(0, len(train.ids), 256)]
+    vectors = [
+        first_vectors(model, train.ids, np.arange(i, min(i + 256, len(train.ids))), pad) for i in range(0, len(train.ids), 256)
+    ]
     classifier = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=(10, 100, 1000, 10_000)))
     return float(cross_val_score(classifier, np.concatenate(vectors), train.labels, cv=5).mean())
 
@@ -216,7 +219,9 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> None:
     """Run what is missing, two at a time, and keep each result as it comes."""
     names = options.only or (list(VARIANTS) if options.size == "2/128" else DEEP)
-    jobs = [(options.size, name, options.pieces) for name in names if options.size != "2/128" or name != "grown from half the layers"]
+    jobs = [
+        (options.size, name, options.pieces) for name in names if options.size != "2/128" or name != "grown from half the layers"
+    ]
     prepare(jobs)
     known = load()
     done = {(r["size"], r["variant"], r["pieces"], json.dumps(r["settings"], sort_keys=True)) for r in known["runs"]}

@@ -26,7 +26,9 @@ def word_vectors(ids: Ids, vocabulary: int, width: int, window: int) -> np.ndarr
     matrix = positive_mutual_information(pairs(ids, vocabulary, window))
     seen = int((np.diff(matrix.indptr) > 0).sum())
     if seen <= width:
-        raise ValueError(f"D_LM has {seen:,} different pieces in company, too few for word vectors of width {width}; give more text")
+        raise ValueError(
+            f"D_LM has {seen:,} different pieces in company, too few for word vectors of width {width}; give more text"
+        )
     left, values, _ = randomized_svd(matrix, width, n_oversamples=width, n_iter=POWER_STEPS, random_state=0)
     vectors = left * np.sqrt(values)
     vectors -= vectors.mean(axis=0)

@@ -63,6 +63,7 @@ class Splits(_Settings):
     train: Annotated[int, Field(ge=0), BeforeValidator(_whole)] = 0
     dev: Count = 1000
     test: Count = 2530
+    seed: Seed = 0  # of the cut: one for all seeds of training, so that every student answers the same test
 
 
 class Corpus(_Settings):

@@ -29,7 +29,6 @@ VERSION = {
     "texts": 1, "tokenizer": 1, "ids": 2, "words": 1, "pretrain": 3,
     "given": 1, "finetune": 3, "distill": 3, "search": 1, "label": 1, "evaluate": 1,
 }  # fmt: skip
-SPLIT_SEED = 0  # one fixed cut of every task: seeds vary training, never the test set
 SEARCH_SEED = 0  # the rate is searched once per size and recipe, on this seed
 MEAN_PIECES = 30  # of a sentence; for estimates of cost only
 
@@ -140,7 +139,7 @@ class _Builder:
         self.study, self.plan = study, plan
         self.precision = study.resolved_precision()
         task = TASKS[study.task]
-        texts = {"task": task.name, "sha256": task.source.sha256, "split_seed": SPLIT_SEED}
+        texts = {"task": task.name, "sha256": task.source.sha256, "split_seed": study.splits.seed}
         texts |= {"splits": {"dev": study.splits.dev, "test": study.splits.test}, "corpus": study.corpus.model_dump()}
         self.texts = self.add("texts", texts, {}, f"texts of {task.name}")
         self.tokenizer = self.word_pieces(study.tokenizer.folder)

@@ -176,6 +176,39 @@ def reading(metrics: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def family(curves: dict[str, list[dict]], records: dict[str, dict]) -> Axes:
+    """Draw how a family read: training loss against pieces, held-out loss against parameters and against seconds."""
+    style()
+    _, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained", width_ratios=(2, 1, 1))
+    sizes = sorted(records, key=lambda size: records[size]["n_params"])
+    colours = dict(zip(sizes, sns.color_palette("viridis", len(sizes) + 1), strict=False))
+    for size in sizes:
+        table = pd.DataFrame(curves[size])
+        smooth = table.loss.rolling(max(1, len(table) // 40), min_periods=1).mean()
+        left.plot(table.tokens / 1e6, smooth, color=colours[size], lw=1.6, label=size)
+        level, minutes = records[size]["reading"], records[size]["seconds"] / 60
+        for ax, x in ((middle, records[size]["n_params"] / 1e6), (right, minutes)):
+            ax.plot(x, level["mlm_loss"], "o", color=colours[size], ms=8)
+            ax.annotate(size, (x, level["mlm_loss"]), xytext=(6, 4), textcoords="offset points", fontsize=8.5, color=GREY)
+    left.axhline(level["unigram_loss"], color=GREY, ls="--", lw=1)
+    left.annotate(
+        "unigram, held out",
+        (1, level["unigram_loss"]),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="bottom",
+        color=GREY,
+        fontsize=8.5,
+    )
+    left.legend(frameon=False, fontsize=8.5, title="layers/hidden")
+    left.set(xlabel="pieces read, millions", ylabel="training loss, nats")
+    middle.set(xlabel="parameters, millions", ylabel="held-out MLM loss, nats")
+    right.set(xlabel="minutes on one thread")
+    for ax in (middle, right):
+        ax.margins(0.25)
+    return left
+
+
 def searches(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw dev accuracy over the learning rate, one line a recipe and size; the chosen rate is filled."""
     ax = ax or new(7.2, 3.8)
@@ -219,8 +252,8 @@ def paper_sst2(ours: Iterable[str], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def save(figure: Figure, folder, name: str) -> None:
-    """Write a figure as PNG and SVG."""
+def save(figure: Figure, folder, name: str, kinds: tuple[str, ...] = ("png", "svg")) -> None:
+    """Write a figure in every kind."""
     folder.mkdir(parents=True, exist_ok=True)
-    for kind in ("png", "svg"):
+    for kind in kinds:
         figure.savefig(folder / f"{name}.{kind}")

@@ -27,6 +27,7 @@ class Task:
     labelled: str  # what D_L is
     transfer: str  # what D_T is
     corpus: str  # what D_LM is
+    cloze: tuple[str, ...] = ()  # sentences with one [MASK], for the cards of models that have read the corpus
 
 
 TASKS = {
@@ -43,5 +44,17 @@ TASKS = {
         labelled="Rotten Tomatoes snippets",
         transfer="sentences of IMDb reviews, labels dropped",
         corpus="IMDb reviews",
+        cloze=(
+            "the acting was absolutely [MASK] .",
+            "this is one of the [MASK] movies i have ever seen .",
+            "the plot makes no [MASK] at all .",
+            "i was bored to [MASK] after ten minutes .",
+            "he plays the [MASK] of a small town in texas .",
+            "do not waste your [MASK] on this film .",
+            "the special [MASK] were cheap and laughable .",
+            "a must see for every fan of the [MASK] genre .",
+            "the film was directed [MASK] a newcomer .",
+            "she falls in [MASK] with her best friend .",
+        ),
     ),
 }

@@ -106,9 +106,7 @@ class Rows:
         object.__setattr__(self, "_cached", {})
 
 
-def mask_rows(
-    rows: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.random.Generator, continues: np.ndarray | None = None
-):
+def mask_rows(rows: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.random.Generator, continues: np.ndarray | None = None):
     """Mask a batch as BERT does: return (inputs, positions, pieces).
 
     `round(rate x maskable)` positions are chosen, at least one and none of them [CLS] or [SEP]; 80 % become
@@ -136,9 +134,7 @@ def mask_rows(
     return inputs.reshape(rows.shape), positions, pieces
 
 
-def _whole_words(
-    rows: np.ndarray, maskable: np.ndarray, n: int, continues: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _whole_words(rows: np.ndarray, maskable: np.ndarray, n: int, continues: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return at most `n` of the maskable positions, in order, that are all the pieces of their words (at least one word)."""
     begins = ~continues[rows]
     begins[:, 0] = True

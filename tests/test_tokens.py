@@ -90,6 +90,7 @@ def test_rows_of_special_pieces_alone_are_returned_unmasked():
     assert (inputs == rows).all()
     assert len(positions) == len(pieces) == 0
 
+
 CONTINUES = np.arange(WORDS.size) >= 60  # pieces 60 to 104 continue a word
 
 
@@ -110,7 +111,7 @@ def words_of(rows: np.ndarray) -> list[set[int]]:
 @pytest.mark.parametrize("rate", [0.15, 0.4])
 def test_whole_words_are_masked_or_left_and_no_more_pieces_than_asked(rate):
     rows = some_rows()
-    inputs, positions, pieces = mask_rows(rows, rate, WORDS, stream(0, MASKING, 0), CONTINUES)
+    _, positions, pieces = mask_rows(rows, rate, WORDS, stream(0, MASKING, 0), CONTINUES)
     chosen = set(positions.tolist())
     assert all(word <= chosen or not word & chosen for word in words_of(rows))
     asked = round(rate * 200 * 47)

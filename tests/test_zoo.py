@@ -44,6 +44,24 @@ def test_a_card_tells_what_the_record_says(family):
     assert f"{record['reading']['mlm_loss']:.3f}" in card and f"{record['tokens']:,}" in card
     assert "sha256 `d4acac55" in card and "unigram" in card
     assert "2/64" in (family[0] / "README.md").read_text()
+    assert (family[0] / "family.png").stat().st_size > 10_000
+
+
+def test_a_card_shows_what_the_model_puts_in_for_each_mask(family):
+    from pdstudy.tasks import TASKS
+
+    folder = family[0] / "2-128-s0"
+    card, cloze = (folder / "README.md").read_text(), TASKS["movies"].cloze
+    found = zoo.fill_mask(folder, cloze)
+    assert len(cloze) == len(found) == 10
+    piece, share = found[0][0]
+    assert 0 < found[0][2][1] <= found[0][1][1] <= share < 1 and f" {share:.0%}" in card
+    assert "the acting was absolutely \\[MASK\\] ." in card.replace("\\\\", "\\") and piece in card
+
+
+def test_a_sentence_without_its_mask_is_refused(family):
+    with pytest.raises(ValueError, match=r"has 0 \[MASK\], expected one"):
+        zoo.fill_mask(family[0] / "2-128-s0", ["no question here"])
 
 
 def test_a_model_on_the_plateau_is_named(family):

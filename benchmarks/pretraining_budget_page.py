@@ -1,0 +1,121 @@
+"""The page and the figure of benchmarks/pretraining_budget.py, every number and sentence from its results."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from pdstudy import plots
+
+LEFT = 0.5  # nats below the unigram loss: the plateau is left
+DRAWN = {  # variant -> colour; the others are in the table
+    "budget recipe": "#0072B2",
+    "paper's recipe, initialiser 0.02": "#6E6E6E",
+    "paper's recipe, initialiser 0.06": "#999999",
+    "words start at random": "#D55E00",
+    "AdamW for all": "#E69F00",
+    "positions start at random": "#009E73",
+    "no task for [CLS]": "#CC79A7",
+}
+NOISE = 0.03  # nats: one run each; smaller differences say nothing (two seeds of one setting differ by about this)
+
+INTRODUCTION = """# Pre-training on a small budget
+
+What lets a compact BERT read with the minutes that 2 cores have? Everything on this page is from
+`benchmarks/results/pretraining_budget.json`, written by `benchmarks/pretraining_budget.py`: one change at a time from the budget
+recipe of `params/zoo.yaml`, equal text for all, one run each. No test text was touched: *probe* is the five-fold accuracy of a linear
+classifier on the frozen [CLS] vectors of the labelled training texts, *dev* the dev accuracy after fine-tuning at one fixed rate.
+Seconds are processor seconds of one core, without the time of the measurements.
+
+## The recipe, and why
+
+1. **Count first.** The word embeddings start from the company that pieces keep in D_LM: positive pointwise mutual information of
+   pairs at most three pieces apart, cut to the model's width by a singular value decomposition (Levy, Goldberg and Dagan, 2015).
+   That takes seconds and gives what gradient descent spends most of a small budget on.
+2. **Ask [CLS] something.** Masking alone never reads [CLS], and a classifier reads nothing else. So [CLS] has a second task: to name
+   the words of its row, in whatever order. Its head is thrown away afterwards. BERT's own second task, the next sentence, did that
+   job in the paper's checkpoints.
+3. **Positions start as sinusoids**, a little louder than usual, so that a neighbour can be found at once.
+4. **Muon** for the layers' matrices, AdamW for the rest; 30 % masked; an initialiser of 0.03.
+
+"""
+
+
+def write(results: dict, page: Path, figure: Path) -> None:
+    """Write the page and its figure from the results."""
+    sizes = sorted({r["size"] for r in results["runs"]})
+    text = INTRODUCTION + f"![Held-out loss against seconds, one line a variant]({figure.name})\n"
+    for size in sizes:
+        text += section(size, [r for r in results["runs"] if r["size"] == size])
+    made = results["versions"]
+    text += (
+        f"\n<sub>python benchmarks/pretraining_budget.py · {results['date']} · torch {made['torch']} · "
+        f"{results['machine']['processor']}, {results['machine']['cores']} cores · {results['precision']} · commits "
+        f"{', '.join(sorted({r['commit'] for r in results['runs']}))}</sub>\n"
+    )
+    page.write_text(text)
+    draw(results["runs"], sizes, figure)
+
+
+def section(size: str, runs: list[dict]) -> str:
+    """Return the table and the findings of one size."""
+    runs = sorted(runs, key=lambda r: r["reading"]["mlm_loss"])
+    base = next((r for r in runs if r["variant"] == "budget recipe"), None)
+    lines = [
+        f"\n## {size}, {runs[0]['pieces'] / 1e6:g} M pieces, unigram loss {runs[0]['reading']['unigram_loss']:.2f}\n",
+        "| variant | held-out loss | against the budget recipe | off the plateau after, s | all, s | probe | dev |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for run in runs:
+        same_pieces = "vocabulary" not in run["variant"]
+        gap = f"{loss(run) - loss(base):+.2f}" if base and run is not base and same_pieces else "-"
+        left = off_plateau(run)
+        lines.append(
+            f"| {run['variant']} | {loss(run):.3f} | {gap} | {'never' if left is None else f'{left:.0f}'} | {run['curve'][-1]['seconds']:.0f} "
+            f"| {run['probe']:.1%} | {np.mean(run['dev']):.1%} |"
+        )
+    if base:
+        others = [r for r in runs if r is not base and "vocabulary" not in r["variant"]]
+        better = [r["variant"] for r in others if loss(r) < loss(base) - NOISE]
+        worse = sum(loss(r) > loss(base) + NOISE for r in others)
+        lines.append(
+            f"\nOf {len(others)} changes {worse} read worse than the recipe by more than {NOISE} nats, {len(others) - worse - len(better)} "
+            f"about as well, {len(better)} better{': ' + ', '.join(better) if better else ''}. One run each, so smaller differences say "
+            "nothing. A loss over another vocabulary is not comparable; its probe and dev are."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def loss(run: dict) -> float:
+    """Return a run's held-out loss."""
+    return run["reading"]["mlm_loss"]
+
+
+def off_plateau(run: dict) -> float | None:
+    """Return the seconds after which the plateau was left, between the measurements by straight lines, or None."""
+    edge = run["reading"]["unigram_loss"] - LEFT
+    before = {"seconds": 0.0, "loss": run["reading"]["unigram_loss"] + 2}
+    for point in run["curve"]:
+        if point["loss"] < edge:
+            part = (before["loss"] - edge) / (before["loss"] - point["loss"])
+            return before["seconds"] + part * (point["seconds"] - before["seconds"])
+        before = point
+    return None
+
+
+def draw(runs: list[dict], sizes: list[str], path: Path) -> None:
+    """Draw held-out loss against seconds, one panel a size."""
+    plots.style()
+    figure, axes = plt.subplots(1, len(sizes), figsize=(6 * len(sizes), 4.2), layout="constrained", squeeze=False)
+    for ax, size in zip(axes[0], sizes, strict=True):
+        mine = [r for r in runs if r["size"] == size]
+        for run in mine:
+            if run["variant"] in DRAWN:
+                x, y = ([p[k] for p in run["curve"]] for k in ("seconds", "loss"))
+                thick = 2.6 if run["variant"] == "budget recipe" else 1.4
+                ax.plot(x, y, color=DRAWN[run["variant"]], lw=thick, marker="o", ms=3, label=run["variant"])
+        ax.axhline(mine[0]["reading"]["unigram_loss"], color=plots.GREY, ls="--", lw=1)
+        ax.set(xlabel="seconds of one core", ylabel="held-out MLM loss, nats", title=size)
+        ax.legend(frameon=False, fontsize=8)
+    figure.savefig(path)
+    plt.close(figure)
