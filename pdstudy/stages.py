@@ -10,8 +10,8 @@ import torch
 
 from pdstudy import evaluate, objectives
 from pdstudy.models import Classifier, MaskedReader
-from pdstudy.tokens import MASKING, Batches, Ids, Rows, Vocabulary, mask_rows, stream
-from pdstudy.train import Fitted, Schedule, Watch, fit
+from pdstudy.tokens import MASKING, Batches, Ids, Rows, Vocabulary, mask_rows, own_rows, stream
+from pdstudy.train import Fitted, Schedule, Watch, fit, ranks
 
 COLLAPSE_MARGIN = 0.02  # a model less than two points above the majority class has learned nothing
 
@@ -42,9 +42,11 @@ def pretrain(model: MaskedReader, text: np.ndarray, settings: dict, vocabulary: 
 
     `text` is (n_pieces,). Rows of `row` pieces begin with [CLS]; `mask` of their pieces are predicted, and only
     those reach the output layer. The first `short` of the steps take twice as many rows of half the length:
-    neighbours are learned first, and cheaper.
+    neighbours are learned first, and cheaper. Under torchrun each rank reads its rows of the same batch, and its
+    loss is weighed by its masked pieces: the ranks' mean is the batch's loss.
     """
     seed, n = settings["seed"], settings["batch"]
+    rank, n_ranks = ranks()
     steps = max(1, round(settings["tokens"] / (n * settings["row"])))
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"], settings.get("muon_rate"))
 
@@ -54,11 +56,14 @@ def pretrain(model: MaskedReader, text: np.ndarray, settings: dict, vocabulary: 
 
     def batch(step: int):
         whole = half.batch(step, 2 * n) if step < n_short else long.batch(step, n)
-        return [torch.from_numpy(a) for a in mask_rows(whole, settings["mask"], vocabulary, stream(seed, MASKING, step))]
+        masked = mask_rows(whole, settings["mask"], vocabulary, stream(seed, MASKING, step))
+        part = own_rows(*masked, rank, n_ranks)
+        return [*map(torch.from_numpy, part), n_ranks * len(part[2]) / len(masked[2])]
 
     def loss(reader, data):
-        ids, positions, pieces = data
-        return objectives.mlm_loss(reader(ids, positions), pieces), ids.numel()
+        ids, positions, pieces, weight = data
+        logits = reader(ids, positions)  # a rank without a masked piece has no loss, but takes part
+        return (objectives.mlm_loss(logits, pieces) * weight if weight else logits.sum()), ids.numel()
 
     return fit(model, batch, loss, schedule, seed, settings["precision"], watch)
 

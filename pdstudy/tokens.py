@@ -129,6 +129,19 @@ def mask_rows(rows: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.ran
     return inputs.reshape(rows.shape), positions, pieces
 
 
+def own_rows(inputs: np.ndarray, positions: np.ndarray, pieces: np.ndarray, rank: int, ranks: int):
+    """Return the part of a masked batch that `rank` of `ranks` reads, in the form of `mask_rows`.
+
+    The ranks' parts together are the batch, so that it does not depend on how many there are.
+    """
+    n, length = inputs.shape
+    if n < ranks:
+        raise ValueError(f"pretrain.batch: {n} rows cannot be shared by {ranks} ranks; start fewer, or use a larger batch")
+    first, last = n * rank // ranks, n * (rank + 1) // ranks
+    mine = (positions >= first * length) & (positions < last * length)
+    return inputs[first:last], positions[mine] - first * length, pieces[mine]
+
+
 @dataclass(frozen=True)
 class Batches:
     """Texts in batches of similar length, so that little is padding; each epoch in another order."""

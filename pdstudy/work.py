@@ -87,6 +87,12 @@ def execute(step: Step, store: Store, watch: Watch) -> Path:
     return folder
 
 
+def assist(step: Step, store: Store, watch: Watch) -> None:
+    """Train along with rank 0, which executes the same step, and write nothing."""
+    watch.checkpoints = store.checkpoints(step.digest)
+    _read(step, Inputs(step, store), watch)
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the libraries that can change a number."""
     return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
@@ -145,16 +151,22 @@ def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any
 def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Pre-train one encoder and measure how well it reads."""
     s, vocabulary = step.settings, inputs.vocabulary()
-    config = models.bert_config(Size.parse(s["size"]), vocabulary.size, s["init_std"], dropout=0.0)
-    model = models.new_reader(config, s["seed"], s["positions"])
-    fitted = stages.pretrain(model, inputs.ids("corpus").flat, s, vocabulary, watch)
+    model, fitted = _read(step, inputs, watch)
     # Weights are kept in 16 bits, as families are released: a released encoder is the computed one, byte for byte.
-    models.save(folder, config, model.state(), "BertForMaskedLM", torch.float16)
+    models.save(folder, model.bert.config, model.state(), "BertForMaskedLM", torch.float16)
     counts = np.load(inputs.folder("ids") / "corpus.counts.npy")
     level = evaluate.reading_level(models.load_reader(folder), inputs.ids("heldout").flat, vocabulary, counts, s["precision"])
     plateau = level["mlm_loss"] > level["unigram_loss"] - PLATEAU
     n_params = sum(p.numel() for p in model.parameters())
     return _trained(fitted, folder) | {"reading": level, "plateau": plateau, "n_params": n_params}
+
+
+def _read(step: Step, inputs: Inputs, watch: Watch):
+    """Return (model, what happened) of a pre-training."""
+    s, vocabulary = step.settings, inputs.vocabulary()
+    config = models.bert_config(Size.parse(s["size"]), vocabulary.size, s["init_std"], dropout=0.0)
+    model = models.new_reader(config, s["seed"], s["positions"])
+    return model, stages.pretrain(model, inputs.ids("corpus").flat, s, vocabulary, watch)
 
 
 def finetune(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
