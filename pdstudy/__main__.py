@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
+
 class Engine(StrEnum):
     """Who computes the steps of a run."""
 
@@ -262,12 +263,16 @@ def _ranks(store, engine=None, shard=None):
     if engine is not None or shard is not None:
         _fail("torchrun shares one model among devices; --engine ray and --shard share steps: use one of them", 2)
     from pdstudy.ranks import follow, lead
+    from pdstudy.run import RunError
 
-    if int(os.environ["RANK"]) > 0:
-        follow(store)
-        raise typer.Exit(0)
-    with lead() as engine:
-        yield engine
+    try:
+        if int(os.environ["RANK"]) > 0:
+            follow(store)
+            raise typer.Exit(0)
+        with lead() as engine:
+            yield engine
+    except RunError as error:
+        _fail(str(error), 1)
 
 
 def _computed(study: Study, compute) -> None:

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import signal
+import time
 from concurrent.futures import Future
 from datetime import timedelta
 from functools import partial
@@ -29,7 +30,7 @@ from pdstudy.train import Diverged, Stopped, Watch
 
 TIMEOUT = timedelta(minutes=3)  # of a collective: longer than any save of a checkpoint
 SETTLE = timedelta(seconds=60)  # in which every rank must have ended a step that rank 0 has ended
-LOOK = timedelta(seconds=1)  # between a waiting rank's looks at its own signals
+LOOK = 0.2  # seconds between a waiting rank's looks at its orders and its own signals
 END = b"end"
 
 
@@ -65,7 +66,7 @@ def follow(store: Store) -> None:
 def join():
     """Return (the ranks' key-value store, their number) after all have met. No process started later is one of them."""
     channel, _, n_ranks = next(dist.rendezvous("env://"))
-    PartialState(timeout=TIMEOUT)
+    PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)  # without `cpu` each rank would train alone
     if PartialState().num_processes != n_ranks:
         raise RunError(f"torchrun started {n_ranks} ranks, but {PartialState().num_processes} met", False)
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
@@ -76,9 +77,9 @@ def join():
 def _hear(channel, key: str, asked: list) -> bytes | None:
     """Return what rank 0 has said under `key`, or None when this rank is asked to stop meanwhile."""
     while not asked:
-        with contextlib.suppress(dist.DistStoreError):
-            channel.wait([key], LOOK)
+        if channel.check([key]):
             return channel.get(key)
+        time.sleep(LOOK)
     return None
 
 

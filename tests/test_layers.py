@@ -9,7 +9,21 @@ from pdstudy import paths
 PACKAGE = paths.ROOT / "pdstudy"
 GROUND = ["paths", "sizes", "recipes", "tasks", "params", "store", "plan", "estimate", "record", "results"]
 # The training wing: torch, never pandas.
-TRAINING = ["corpora", "tokens", "models", "objectives", "train", "evaluate", "stages", "latency", "work", "crew", "run", "cluster", "ranks"]
+TRAINING = [
+    "corpora",
+    "tokens",
+    "models",
+    "objectives",
+    "train",
+    "evaluate",
+    "stages",
+    "latency",
+    "work",
+    "crew",
+    "run",
+    "cluster",
+    "ranks",
+]
 # The reading wing: pandas, scipy, seaborn, never torch.
 READING = ["stats", "paper", "claims", "advise", "domain", "plots"]
 # The top may import anything.
