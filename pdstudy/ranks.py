@@ -29,7 +29,7 @@ from pdstudy.store import Store
 from pdstudy.train import Diverged, Stopped, Watch
 
 TIMEOUT = timedelta(minutes=3)  # of a collective: longer than any save of a checkpoint
-SETTLE = timedelta(seconds=60)  # in which every rank must have ended a step that rank 0 has ended
+SETTLE = timedelta(seconds=10)  # in which every rank must have ended a step that rank 0 has ended
 LOOK = 0.2  # seconds between a waiting rank's looks at its orders and its own signals
 END = b"end"
 
