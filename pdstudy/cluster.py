@@ -133,6 +133,7 @@ def gpu_share(step: Step) -> float:
 def connect(address: str | None, workers: int | None):
     """Return the module ray, connected to the Ray at `address`, or to one that is started here. Raises RunError."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would starve a study beside any other process
     if address is None or address.startswith(("127.", "localhost")):
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the one switch that keeps Ray's sockets on loopback
     try:
@@ -143,7 +144,12 @@ def connect(address: str | None, workers: int | None):
         raise RunError("this process is connected to a Ray already; call ray.shutdown() first", True)
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     if address is None:
-        ray.init(address="local", num_cpus=workers or os.cpu_count(), object_store_memory=OBJECTS, **quiet)
+        try:
+            ray.init(address="local", num_cpus=workers or os.cpu_count(), object_store_memory=OBJECTS, **quiet)
+        except Exception as error:  # Ray raises no narrower one, and gives its start 30 seconds
+            ray.shutdown()
+            reason = str(error).strip().splitlines()[0]
+            raise RunError(f"Ray could not be started here; on a busy machine try again, or use the pool ({reason})", False) from None
         return ray
     nobody = f"no Ray answers at {address}; start one there with `ray start --head`, or leave --address out to start one here"
     try:
