@@ -1,9 +1,13 @@
 """The command line: plan, run, report, zoo, claims, clean, doctor."""
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 import sys
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +25,14 @@ app = typer.Typer(
     help="Should you pre-train your compact model, distil it, or both? One params file is one study.",
 )
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+
+class Engine(StrEnum):
+    """Who computes the steps of a run."""
+
+    local = "local"
+    ray = "ray"
+
 
 Params = Annotated[str, typer.Argument(help="A params file, or the name of one in params/ such as quick.", metavar="PARAMS")]
 Workers = Annotated[int | None, typer.Option(help="Processes, one thread each. Default: one a core; 0: none but this one.", min=0)]
@@ -65,9 +77,21 @@ def plan(
 
 
 @app.command(epilog="Example: python -m pdstudy run params/quick.yaml --log-with tensorboard")
-def run(params: Params, workers: Workers = None, log_with: LogWith = None, from_scratch: FromScratch = False) -> None:
+def run(
+    params: Params,
+    workers: Workers = None,
+    log_with: LogWith = None,
+    from_scratch: FromScratch = False,
+    engine: Annotated[Engine, typer.Option(help="Who computes: processes of this machine, or tasks of Ray.")] = Engine.local,
+    address: Annotated[str | None, typer.Option(help="Of a running Ray, host:port or auto. Default: one is started here.")] = None,
+    shard: Annotated[str | None, typer.Option(help="i/N: be one of N runs, 0 to N-1, that share the work over one store.")] = None,
+) -> None:
     """Compute what the store lacks and write the study's tables. A killed run goes on where it was."""
-    _run(Study.read(params), workers, log_with, from_scratch)
+    if engine is Engine.local and address is not None:
+        _fail("--address is Ray's; add --engine ray", 2)
+    if engine is Engine.ray and shard is not None:
+        _fail("--shard is for runs that know nothing of each other; with --engine ray one run feeds every node", 2)
+    _run(Study.read(params), workers, log_with, from_scratch, _engine(engine, address), _shard(shard))
 
 
 @app.command(epilog="Example: python -m pdstudy report params/quick.yaml")
@@ -96,7 +120,8 @@ def zoo(
     from pdstudy.zoo import release
 
     study = Study.read(params)
-    _computed(study, lambda listen: pretrain_family(study, workers, listen))
+    with _ranks(_store(from_scratch=True)) as engine:
+        _computed(study, lambda listen: pretrain_family(study, workers, listen, engine))
     stuck = release(study, _store(from_scratch=True), to, lambda text: out.print(text, markup=False))
     if stuck and not allow_plateau:
         _fail(f"{', '.join(stuck)}: still on the plateau near the unigram loss; read more tokens, or --allow-plateau", 1)
@@ -204,10 +229,50 @@ def main() -> None:
         sys.exit(1)
 
 
-def _run(study: Study, workers: int | None, tracker: str | None, from_scratch: bool) -> None:
+def _run(study: Study, workers: int | None, tracker: str | None, from_scratch: bool, engine=None, shard=None) -> None:
     from pdstudy.run import run_study
 
-    _computed(study, lambda listen: run_study(study, workers, listen, _store(from_scratch), tracker))
+    store = _store(from_scratch)
+    with _ranks(store, engine, shard) as engine:
+        _computed(study, lambda listen: run_study(study, workers, listen, store, tracker, engine, shard))
+
+
+def _engine(engine: Engine, address: str | None):
+    """Return what makes a run's workers, None for the local pool."""
+    if engine is Engine.local:
+        return None
+    from pdstudy.cluster import RayCrew
+
+    return partial(RayCrew, address=address)
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    """Return (i, N) of a shard's name."""
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text or "0/1")
+    if found is None or not int(found[1]) < int(found[2]):
+        _fail(f"--shard {text}: expected i/N with i from 0 to N-1, such as 0/4", 2)
+    return None if text is None else (int(found[1]), int(found[2]))
+
+
+@contextlib.contextmanager
+def _ranks(store, engine=None, shard=None):
+    """Yield the engine; under torchrun one that shares pre-training with the other ranks, which follow and leave here."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield engine
+        return
+    if engine is not None or shard is not None:
+        _fail("torchrun shares one model among devices; --engine ray and --shard share steps: use one of them", 2)
+    from pdstudy.ranks import follow, lead
+    from pdstudy.run import RunError
+
+    try:
+        if int(os.environ["RANK"]) > 0:
+            follow(store)
+            raise typer.Exit(0)
+        with lead() as engine:
+            yield engine
+    except RunError as error:
+        _fail(str(error), 1)
 
 
 def _computed(study: Study, compute) -> None:

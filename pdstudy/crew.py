@@ -12,9 +12,11 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -45,16 +47,11 @@ class Crew:
     def __init__(self, store: Store, workers: int, logs: Path | None, tracker: str | None):
         self.store, self.workers, self.logs, self.tracker = store, workers, logs, tracker
         self.stopping = False
-        self.shares = store.root / "work" / f"progress-{os.getpid()}"
+        self.shares: Path | None = None
         self.pool: ProcessPoolExecutor | None = None
 
     def __enter__(self):
-        for left in self.shares.parent.glob("progress-*"):  # by a run that was killed
-            try:
-                os.kill(int(left.name.removeprefix("progress-")), 0)  # asks only whether it lives
-            except ProcessLookupError:
-                shutil.rmtree(left, ignore_errors=True)
-        self.shares.mkdir(parents=True, exist_ok=True)
+        self.shares = open_shares(self.store)
         return self
 
     def __exit__(self, *error):
@@ -65,18 +62,23 @@ class Crew:
             self.pool.shutdown(wait=True, cancel_futures=True)
         shutil.rmtree(self.shares, ignore_errors=True)
 
+    @property
+    def window(self) -> int:
+        """Return how many steps are worth submitting at a time."""
+        return max(1, self.workers)
+
     def submit(self, step: Step) -> Future:
         """Return the future of a step, given to a worker or, without workers, computed now."""
         job = (step, self.store, self.shares, self.logs, self.tracker)
         if self.workers == 0:
             future: Future = Future()
-            future.set_result(_work(*job))
+            future.set_result(compute(*job))
             return future
         if self.pool is None:
             context = multiprocessing.get_context("spawn")  # fork and torch's threads do not mix
             self.pool = ProcessPoolExecutor(self.workers, context, initializer=_begin, initargs=(os.getpid(),))
         try:
-            return self.pool.submit(_work, *job)
+            return self.pool.submit(compute, *job)
         except BrokenProcessPool as error:
             future = Future()
             future.set_exception(error)
@@ -96,10 +98,7 @@ class Crew:
 
     def share(self, digest: str) -> float:
         """Return how much of a running step is done, 0 to 1."""
-        try:
-            return float((self.shares / digest).read_text() or 0)
-        except (OSError, ValueError):
-            return 0.0
+        return read_share(self.shares, digest)
 
     def stop(self) -> None:
         """Ask every worker to stop at its next safe point."""
@@ -123,14 +122,14 @@ def signals(crew: Crew):
 
     old = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
     if crew.workers == 0:
-        _STOP["asked"] = lambda: crew.stopping
+        stop_when(lambda: crew.stopping)
     try:
         yield
     except Interrupted as error:
         error.signal = caught[0] if caught else signal.SIGTERM
         raise
     finally:
-        _STOP["asked"] = lambda: False
+        stop_when(lambda: False)
         for number, handler in old.items():
             signal.signal(number, handler)
 
@@ -138,12 +137,38 @@ def signals(crew: Crew):
 _STOP = {"asked": lambda: False}  # how a step in this process learns that it should stop
 
 
+def stop_when(asked: Callable[[], bool]) -> None:
+    """Say how a step that is computed in this process learns that it should stop."""
+    _STOP["asked"] = asked
+
+
+def open_shares(store: Store) -> Path:
+    """Return a new folder for the progress of this run's steps, after removing those of killed runs of this machine."""
+    mine = f"progress-{socket.gethostname()}-"
+    for left in (store.root / "work").glob(f"{mine}*"):
+        try:
+            os.kill(int(left.name.removeprefix(mine)), 0)  # asks only whether it lives
+        except ProcessLookupError:
+            shutil.rmtree(left, ignore_errors=True)
+    folder = store.root / "work" / f"{mine}{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def read_share(shares: Path, digest: str) -> float:
+    """Return how much of a running step is done, 0 to 1."""
+    try:
+        return float((shares / digest).read_text() or 0)
+    except (OSError, ValueError):
+        return 0.0
+
+
 def _begin(parent: int) -> None:
     """Prepare a worker: no Ctrl-C of its own, and an end when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
-    _STOP["asked"] = asked.is_set
+    stop_when(asked.is_set)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: Linux ends us with our parent
 
@@ -155,7 +180,9 @@ def _begin(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _work(step: Step, store: Store, shares: Path, logs: Path | None, tracker: str | None) -> "str | Failure":
+def compute(
+    step: Step, store: Store, shares: Path, logs: Path | None, tracker: str | None, before: Callable[[], None] = lambda: None
+) -> "str | Failure":
     """Compute one step in a worker: return "done", "busy" when another run holds it, or a Failure."""
     import torch
 
@@ -172,6 +199,7 @@ def _work(step: Step, store: Store, shares: Path, logs: Path | None, tracker: st
                 return "busy"
             if store.find(step.digest) is not None:  # another run was faster
                 return "done"
+            before()
             if logs is None:
                 execute(step, store, Watch(stop=_STOP["asked"]))
                 return "done"

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pdstudy import paths, record, results
 from pdstudy.crew import Crew, Failure, Interrupted, signals
@@ -23,6 +24,8 @@ from pdstudy.store import Store
 
 POLL = 0.5  # seconds between looks at the workers' progress
 ATTEMPTS = 2  # a killed worker's step is tried once more
+SHOWN = 8  # running steps that a progress line names
+Engine = Callable[..., Any]  # (store, workers, logs, tracker) -> workers with the methods of crew.Crew
 
 
 class RunError(RuntimeError):
@@ -61,26 +64,34 @@ def run_study(
     listen: Callable[[Progress], None] | None = None,
     store: Store | None = None,
     tracker: str | None = None,
+    engine: Engine | None = None,
+    shard: tuple[int, int] | None = None,
 ):
     """Return the study's metrics as a pandas table, after computing what the store lacks.
 
-    `workers` is the number of processes (None: one a core; 0: in this process). Raises RunError when a step
-    failed, after everything that does not need it is done and the results so far are written.
+    `workers` is the number of processes (None: one a core; 0: in this process); `engine` other workers than this
+    machine's; `shard` (i, n) makes this one of n runs that share the work. Raises RunError when a step failed,
+    after everything that does not need it is done and the results so far are written.
     """
     plan, store = make(study), store or Store()
     folder = writable(study)
-    summary = run(plan, store, workers, listen or notebook_line(), folder / "logs", tracker)
+    summary = run(plan, store, workers, listen or notebook_line(), folder / "logs", tracker, engine, shard)
     results.write(plan, store, record.environment(plan, summary.computed, summary.reused, summary.seconds))
     if summary.failures:
         raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
     return results.load_results(study.name)
 
 
-def pretrain_family(study: Study, workers: int | None = None, listen: Callable[[Progress], None] | None = None) -> Plan:
+def pretrain_family(
+    study: Study,
+    workers: int | None = None,
+    listen: Callable[[Progress], None] | None = None,
+    engine: Engine | None = None,
+) -> Plan:
     """Return the plan of a family of miniatures after pre-training what the store lacks. Raises RunError."""
     plan = pretraining(study, map(Size.parse, study.sizes))
     folder = writable(study)
-    summary = run(plan, Store(families=()), workers, listen or notebook_line(), folder / "logs")
+    summary = run(plan, Store(families=()), workers, listen or notebook_line(), folder / "logs", engine=engine)
     if summary.failures:
         raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
     return plan
@@ -93,6 +104,8 @@ def run(
     listen: Callable[[Progress], None] = lambda progress: None,
     logs: Path | None = None,
     tracker: str | None = None,
+    engine: Engine | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> Summary:
     """Compute the steps of `plan` that the store lacks and return what was done. Raises Interrupted."""
     begun = time.monotonic()
@@ -103,9 +116,9 @@ def run(
     if logs is not None:
         logs.mkdir(parents=True, exist_ok=True)
     if todo:
-        crew = Crew(store, _processes(workers, len(todo)), logs, tracker)
+        crew = (engine or Crew)(store, _processes(workers, len(todo)) if engine is None else workers, logs, tracker)
         with crew, signals(crew):
-            _drive(plan, todo, crew, summary, listen)
+            _drive(todo, crew, summary, listen, own(plan, shard))
     summary.seconds = time.monotonic() - begun
     listen(Progress(len(todo), summary.computed, share=1.0))
     return summary
@@ -159,15 +172,22 @@ def line(progress: Progress) -> str:
     if progress.done == progress.total:
         return f"{progress.done} of {progress.total} steps done"
     minutes, seconds = divmod(round(progress.seconds_left), 60)
-    return f"{progress.done} of {progress.total} steps, about {minutes}:{seconds:02d} left; now {', '.join(progress.running) or 'starting'}"
+    now = [*progress.running[:SHOWN], *([f"{len(progress.running) - SHOWN} more"] if len(progress.running) > SHOWN else [])]
+    return f"{progress.done} of {progress.total} steps, about {minutes}:{seconds:02d} left; now {', '.join(now) or 'starting'}"
 
 
 def _processes(workers: int | None, steps: int) -> int:
     return min(os.cpu_count() or 1, steps) if workers is None else workers
 
 
-def _drive(plan: Plan, todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable[[Progress], None]) -> None:
-    """Keep the crew busy until every step of `todo` is done, failed or waits for a failed one."""
+def own(plan: Plan, shard: tuple[int, int] | None) -> set[str]:
+    """Return the steps that shard (i, n) computes before it helps with others': every n-th of each stage; all without one."""
+    i, n = shard or (0, 1)
+    return {s.digest for stage in plan.counts() for s in plan.of_stage(stage)[i::n]}
+
+
+def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable[[Progress], None], mine: set[str]) -> None:
+    """Keep the crew busy until every step of `todo` is done, failed or waits for a failed one; `mine` go first."""
     waiting = {d: {p for p in s.parents.values() if p in todo} for d, s in todo.items()}
     urgent = _urgency(todo)
     attempts = dict.fromkeys(todo, 0)
@@ -187,8 +207,9 @@ def _drive(plan: Plan, todo: dict[str, Step], crew: Crew, summary: Summary, list
 
     while waiting or running:
         now = time.monotonic()
-        ready = sorted((d for d, parents in waiting.items() if not parents and later.get(d, 0) <= now), key=lambda d: -urgent[d])
-        for digest in ready[: max(0, max(1, crew.workers) - len(running))]:
+        ready = (d for d, parents in waiting.items() if not parents and later.get(d, 0) <= now)
+        ready = sorted(ready, key=lambda d: (d not in mine, -urgent[d]))
+        for digest in ready[: max(0, crew.window - len(running))]:
             del waiting[digest]
             running[crew.submit(todo[digest])] = digest
         if not running and not ready and not later:

@@ -10,8 +10,8 @@ import torch
 
 from pdstudy import evaluate, objectives
 from pdstudy.models import Classifier, MaskedReader
-from pdstudy.tokens import MASKING, Batches, Ids, Rows, Vocabulary, mask_rows, stream
-from pdstudy.train import Fitted, Loss, Schedule, Watch, fit
+from pdstudy.tokens import MASKING, Batches, Ids, Rows, Vocabulary, mask_rows, own_rows, stream
+from pdstudy.train import Fitted, Loss, Schedule, Watch, fit, ranks
 
 COLLAPSE_MARGIN = 0.02  # a model less than two points above the majority class has learned nothing
 
@@ -50,26 +50,31 @@ def pretrain(model: MaskedReader, corpus: Running, settings: dict, vocabulary: V
 
     Rows of `row` pieces begin with [CLS]; `mask` of their pieces are predicted, and only those reach the output
     layer. With `cls_words` above 0, [CLS] is also asked for the words of its row, and that loss is added with
-    this weight: masking alone never asks [CLS] anything, and it is [CLS] that a classifier reads.
+    this weight: masking alone never asks [CLS] anything, and it is [CLS] that a classifier reads. Under torchrun
+    each rank reads its rows of the same batch, and its losses are weighed by its part of it: the ranks' mean is
+    the batch's loss.
     """
     seed, n, weight = settings["seed"], settings["batch"], settings["cls_words"]
+    rank, n_ranks = ranks()
     steps = max(1, round(settings["tokens"] / (n * settings["row"])))
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"], settings.get("muon_rate"))
     rows = Rows(corpus.text, settings["row"], seed, vocabulary)
     continues = corpus.continues if settings["whole_words"] else None
 
     def batch(step: int):
-        whole = rows.batch(step, n)
-        masked = mask_rows(whole, settings["mask"], vocabulary, stream(seed, MASKING, step), continues)
-        return [torch.from_numpy(a) for a in (*masked, whole[:, 1:])]
+        masked = mask_rows(rows.batch(step, n), settings["mask"], vocabulary, stream(seed, MASKING, step), continues)
+        part = own_rows(*masked, rank, n_ranks)
+        return [*map(torch.from_numpy, part), n_ranks * len(part[2]) / len(masked[2])]
 
     def loss(reader, data):
-        ids, positions, pieces, words = data
-        if not weight:
-            return Loss(objectives.mlm_loss(reader(ids, positions), pieces), ids.numel())
-        logits, of_rows = reader(ids, positions, of_rows=True)
-        shown = objectives.mlm_loss(logits, pieces)
-        return Loss(shown + weight * objectives.row_words_loss(of_rows, words), ids.numel(), shown)
+        ids, positions, pieces, share = data
+        found = reader(ids, positions, of_rows=bool(weight))
+        logits, of_rows = found if weight else (found, None)
+        shown = value = objectives.mlm_loss(logits, pieces) * share if share else logits.sum()  # 0: none is masked in this part
+        if weight:
+            words = ids.flatten().index_copy(0, positions, pieces).view_as(ids)[:, 1:]  # as they were before masking
+            value = value + weight * objectives.row_words_loss(of_rows, words) * (n_ranks * len(ids) / n)
+        return Loss(value, ids.numel(), shown)
 
     return fit(model, batch, loss, schedule, seed, settings["precision"], watch)
 

@@ -146,6 +146,19 @@ def _whole_words(rows: np.ndarray, maskable: np.ndarray, n: int, continues: np.n
     return maskable[taken[word]]
 
 
+def own_rows(inputs: np.ndarray, positions: np.ndarray, pieces: np.ndarray, rank: int, ranks: int):
+    """Return the part of a masked batch that `rank` of `ranks` reads, in the form of `mask_rows`.
+
+    The ranks' parts together are the batch, so that it does not depend on how many there are.
+    """
+    n, length = inputs.shape
+    if n < ranks:
+        raise ValueError(f"pretrain.batch: {n} rows cannot be shared by {ranks} ranks; start fewer, or use a larger batch")
+    first, last = n * rank // ranks, n * (rank + 1) // ranks
+    mine = (positions >= first * length) & (positions < last * length)
+    return inputs[first:last], positions[mine] - first * length, pieces[mine]
+
+
 @dataclass(frozen=True)
 class Batches:
     """Texts in batches of similar length, so that little is padding; each epoch in another order."""

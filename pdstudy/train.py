@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list, send_to_device
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -101,7 +101,7 @@ def fit(
     runner.train()
     first, state = 0, _Tally()
     if watch.checkpoints is not None:
-        first = _restore(watch, model, optimisers, state)
+        first = _restore(watch, model, optimisers, state, accelerator.is_main_process)
     begun = saved = time.monotonic()
     with torch.random.fork_rng(devices=[]):
         for step in range(first, schedule.steps):
@@ -117,7 +117,9 @@ def fit(
             for optimiser in optimisers:
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
-            state.add((found.value if found.shown is None else found.shown).detach(), found.pieces)
+            shown = found.value if found.shown is None else found.shown
+            shown, pieces, stopping = _together(accelerator, shown.detach(), found.pieces, watch.stop())
+            state.add(shown, pieces)
             last = step == schedule.steps - 1
             if last or (step + 1) % watch.log_every == 0:
                 record = state.flush(step, schedule, float(norm), time.monotonic() - begun)
@@ -127,8 +129,8 @@ def fit(
                 if watch.tracker:
                     accelerator.log({k: v for k, v in record.items() if k != "step"}, step=step + 1)
                 watch.progress((step + 1) / schedule.steps)
-            stopping = watch.stop()
-            if watch.checkpoints is not None and not last and (stopping or time.monotonic() - saved > watch.save_every):
+            keeps = watch.checkpoints is not None and accelerator.is_main_process
+            if keeps and not last and (stopping or time.monotonic() - saved > watch.save_every):
                 state.seconds_before += time.monotonic() - begun
                 begun = time.monotonic()
                 watch.checkpoints.save(step + 1, lambda folder: _save(folder, model, optimisers, state))
@@ -140,6 +142,21 @@ def fit(
     seconds = state.seconds_before + time.monotonic() - begun
     tail = state.curve[-max(1, len(state.curve) // 10) :]
     return Fitted(schedule.steps, state.tokens, seconds, sum(r["loss"] for r in tail) / len(tail), state.curve)
+
+
+def ranks() -> tuple[int, int]:
+    """Return (rank, number of ranks) of this process: (0, 1) unless torchrun started several."""
+    state = PartialState()
+    return state.process_index, state.num_processes
+
+
+def _together(accelerator: Accelerator, loss: Tensor, pieces: int, stopping: bool) -> tuple[Tensor, int, bool]:
+    """Return the mean loss, all pieces, and whether any rank should stop, the same on every rank."""
+    if accelerator.num_processes == 1:
+        return loss, pieces, stopping
+    told = torch.stack([loss.double(), *loss.new_tensor([pieces, stopping], dtype=torch.float64)])
+    told = accelerator.reduce(told, "sum").tolist()
+    return loss.new_tensor(told[0] / accelerator.num_processes), round(told[1]), told[2] > 0
 
 
 def _optimisers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
@@ -202,9 +219,10 @@ def _save(folder: Path, model: nn.Module, optimisers: list, state: _Tally) -> No
     (folder / "tally.json").write_text(json.dumps(tally))
 
 
-def _restore(watch: Watch, model: nn.Module, optimisers: list, state: _Tally) -> int:
-    """Put back the newest state that verifies; return the number of steps it had done, 0 for none."""
-    newest = watch.checkpoints.newest(lambda text: watch.log({"warning": text}))
+def _restore(watch: Watch, model: nn.Module, optimisers: list, state: _Tally, chooses: bool) -> int:
+    """Put back the newest state that verifies; return the number of steps it had done, 0 for none. Rank 0 chooses it."""
+    newest = watch.checkpoints.newest(lambda text: watch.log({"warning": text})) if chooses else None
+    (newest,) = broadcast_object_list([newest])
     if newest is None:
         return 0
     step, folder = newest

@@ -87,6 +87,12 @@ def execute(step: Step, store: Store, watch: Watch) -> Path:
     return folder
 
 
+def assist(step: Step, store: Store, watch: Watch) -> None:
+    """Train along with rank 0, which executes the same step, and write nothing."""
+    watch.checkpoints = store.checkpoints(step.digest)
+    _read(step, Inputs(step, store), watch)
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the libraries that can change a number."""
     return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
@@ -153,19 +159,26 @@ def words(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
 def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Pre-train one encoder and measure how well it reads."""
     s, vocabulary = step.settings, inputs.vocabulary()
-    config = models.bert_config(Size.parse(s["size"]), vocabulary.size, s["init_std"], dropout=0.0)
-    pieces = inputs.folder("ids")
-    counted = np.load(inputs.folder("words") / "words.npy") * s["words_std"] if "words" in step.parents else None
-    unigram = np.load(pieces / "corpus.counts.npy")
-    model = models.new_reader(config, s["seed"], s["positions"], counted, unigram if s["cls_words"] else None)
-    corpus = stages.Running(inputs.ids("corpus").flat, np.load(pieces / "continues.npy"))
-    fitted = stages.pretrain(model, corpus, s, vocabulary, watch)
+    model, fitted = _read(step, inputs, watch)
     # Weights are kept in 16 bits, as families are released: a released encoder is the computed one, byte for byte.
-    models.save(folder, config, model.state(), "BertForMaskedLM", torch.float16)
+    models.save(folder, model.bert.config, model.state(), "BertForMaskedLM", torch.float16)
+    unigram = np.load(inputs.folder("ids") / "corpus.counts.npy")
     level = evaluate.reading_level(models.load_reader(folder), inputs.ids("heldout").flat, vocabulary, unigram, s["precision"])
     plateau = level["mlm_loss"] > level["unigram_loss"] - PLATEAU
     n_params = sum(p.numel() for p in model.bert.parameters())
     return _trained(fitted, folder) | {"reading": level, "plateau": plateau, "n_params": n_params}
+
+
+def _read(step: Step, inputs: Inputs, watch: Watch):
+    """Return (model, what happened) of a pre-training."""
+    s, vocabulary = step.settings, inputs.vocabulary()
+    config = models.bert_config(Size.parse(s["size"]), vocabulary.size, s["init_std"], dropout=0.0)
+    pieces = inputs.folder("ids")
+    counted = np.load(inputs.folder("words") / "words.npy") * s["words_std"] if "words" in step.parents else None
+    unigram = np.load(pieces / "corpus.counts.npy") if s["cls_words"] else None
+    model = models.new_reader(config, s["seed"], s["positions"], counted, unigram)
+    corpus = stages.Running(inputs.ids("corpus").flat, np.load(pieces / "continues.npy"))
+    return model, stages.pretrain(model, corpus, s, vocabulary, watch)
 
 
 def finetune(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:

@@ -9,7 +9,10 @@ from pdstudy import paths
 PACKAGE = paths.ROOT / "pdstudy"
 GROUND = ["paths", "sizes", "recipes", "tasks", "params", "store", "plan", "estimate", "record", "results"]
 # The training wing: torch, never pandas; scipy comes with scikit-learn and is at home in both.
-TRAINING = ["corpora", "tokens", "counts", "models", "objectives", "train", "evaluate", "stages", "latency", "work", "crew", "run"]
+TRAINING = [
+    "corpora", "tokens", "counts", "models", "objectives", "train", "evaluate", "stages", "latency", "work", "crew", "run",
+    "cluster", "ranks",
+]  # fmt: skip
 # The reading wing: pandas, scipy, seaborn, never torch.
 READING = ["stats", "paper", "claims", "advise", "domain", "plots"]
 # The top may import anything.

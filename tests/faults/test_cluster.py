@@ -1,0 +1,238 @@
+"""One study, one table: whether the local pool computes it, Ray on one node or on two of which one dies, or four shards.
+
+And one model on two ranks is the model of one process, or the job ends.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from pdstudy import Study, paths, plan, results
+from pdstudy.params import load
+from pdstudy.store import Store
+
+pytestmark = pytest.mark.faults
+
+TINY = load(paths.PARAMS / "smoke.yaml") | {
+    "name": "tiny",
+    "sizes": ["2/64"],
+    "recipes": ["Basic", "PD"],
+    "splits": {"train": 200, "dev": 100, "test": 100},
+    "corpus": {"documents": 200, "heldout": 0.05},
+    "tokenizer": {"vocabulary": 1024, "folder": None},
+    "teacher": {"size": "2/64", "folder": None},
+    "transfer": {"texts": 200},
+}
+LONG = TINY["pretrain"] | {"tokens": 2_000_000}  # a minute: there is time to kill
+PATIENCE = 240  # seconds
+
+
+def start(outputs: Path, *words, launcher=(sys.executable,), settings=TINY, verb="run") -> subprocess.Popen:
+    """Start pdstudy on the tiny study over the store in `outputs`."""
+    outputs.mkdir(exist_ok=True)
+    file = outputs / f"{settings['name']}.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    command = [*launcher, "-m", "pdstudy", verb, str(file), *map(str, words)]
+    said = (outputs / f"said-{time.monotonic_ns()}").open("w+")
+    process = subprocess.Popen(
+        command, env=os.environ | {"PDSTUDY_OUTPUTS": str(outputs)}, stdout=said, stderr=said, start_new_session=True
+    )
+    process.said = said
+    return process
+
+
+def end(process: subprocess.Popen, within: float = PATIENCE) -> str:
+    """Wait for a process and return what it said."""
+    try:
+        process.wait(within)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    process.said.seek(0)
+    return process.said.read()
+
+
+def table(outputs: Path) -> bytes:
+    return (outputs / "tiny" / results.METRICS).read_bytes()
+
+
+def until(true, process: subprocess.Popen, what: str):
+    """Wait until something is true while a process lives; return it."""
+    last = time.monotonic() + PATIENCE
+    while not (found := true()):
+        assert process.poll() is None and time.monotonic() < last, f"no {what}: {end(process, 0.1)}"
+        time.sleep(0.02)
+    return found
+
+
+def made(outputs: Path) -> int:
+    return len(list(outputs.glob("store/*/*/manifest.json")))
+
+
+def family(pid: int) -> list[int]:
+    """Return a process's children and theirs."""
+    own = [int(c) for t in Path(f"/proc/{pid}/task").glob("*/children") for c in t.read_text().split()]
+    return own + [g for c in own for g in family(c)]
+
+
+def title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory) -> Path:
+    """The outputs of the local pool."""
+    outputs = tmp_path_factory.mktemp("pool")
+    said = end(process := start(outputs))
+    assert process.returncode == 0, said
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def unbroken(pool) -> bytes:
+    """The table of the local pool."""
+    return table(pool)
+
+
+def trained(outputs: Path) -> dict[str, int]:
+    """Return how many records each step has logged, whoever computed it."""
+    return {p.name: p.read_text().count("\n") for p in outputs.glob("tiny/logs/*.jsonl")}
+
+
+@pytest.fixture
+def two_nodes(monkeypatch):
+    """A Ray of two nodes with one processor each, on loopback; returns the cluster and its second node."""
+    for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")):
+        monkeypatch.setenv(name, value)
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    second = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    cluster.wait_for_nodes()
+    yield cluster, second
+    cluster.shutdown()
+
+
+def test_ray_on_one_node_makes_the_same_table_on_loopback_alone(unbroken, tmp_path):
+    process = start(tmp_path, "--engine", "ray")
+    until(lambda: made(tmp_path) >= 2, process, "artifact")
+    mine = {process.pid, *family(process.pid)}
+    lines = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines()
+    places = [line.split()[3] for line in lines if any(f"pid={pid}," in line for pid in mine)]
+    assert len(places) >= 5 and not [p for p in places if "127.0.0.1" not in p and "[::1]" not in p]
+    said = end(process)
+    assert process.returncode == 0, said
+    assert table(tmp_path) == unbroken
+    assert not [pid for pid in mine if "ray" in title(pid)], "Ray outlives its run"
+
+
+def test_one_of_two_nodes_is_killed_and_the_table_is_the_same(unbroken, tmp_path, two_nodes):
+    cluster, second = two_nodes
+    process = start(tmp_path, "--engine", "ray", "--address", cluster.address)
+    raylet = second.all_processes["raylet"][0].process.pid
+
+    def at_work():
+        return made(tmp_path) >= 5 and [t for t in map(title, family(raylet)) if t.startswith("ray::") and "2/64" in t]
+
+    assert until(at_work, process, "step on the second node")
+    cluster.remove_node(second, allow_graceful=False)
+    said = end(process)
+    assert process.returncode == 0, said
+    assert table(tmp_path) == unbroken
+
+
+def test_a_driver_killed_on_ray_is_resumed_by_the_pool(unbroken, tmp_path):
+    process = start(tmp_path, "--engine", "ray")
+    until(lambda: made(tmp_path) >= 8, process, "artifact")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    said = end(again := start(tmp_path))
+    assert again.returncode == 0, said
+    assert table(tmp_path) == unbroken
+    assert not list(tmp_path.glob("store/work/*"))
+
+
+def test_sigterm_ends_a_run_on_ray_as_it_ends_one_on_the_pool(tmp_path):
+    process = start(tmp_path, "--engine", "ray", settings=TINY | {"pretrain": LONG})
+    until(lambda: list(tmp_path.glob("tiny/logs/pretrain*.jsonl")), process, "pre-training")
+    process.send_signal(signal.SIGTERM)
+    said = end(process, within=30)
+    assert process.returncode == 143 and "the same command goes on" in said and "Traceback" not in said, said
+    assert list(tmp_path.glob("store/work/*/[0-9]*/state.safetensors")), "the pre-training has saved its state"
+
+
+def test_four_shards_make_the_same_table_and_each_step_once(pool, unbroken, tmp_path):
+    processes = [start(tmp_path, "--shard", f"{i}/4", "--workers", 1) for i in range(4)]
+    said = [end(p) for p in processes]
+    assert [p.returncode for p in processes] == [0] * 4, said
+    assert table(tmp_path) == unbroken
+    assert trained(tmp_path) == trained(pool), "a step was trained twice"
+
+
+def test_a_shard_waits_for_none_that_never_starts(unbroken, tmp_path):
+    said = end(process := start(tmp_path, "--shard", "3/4"))
+    assert process.returncode == 0, said
+    assert table(tmp_path) == unbroken
+
+
+# One model on two ranks
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def start_of(outputs: Path) -> Path:
+    (folder,) = outputs.glob("store/pretrain/*")
+    return folder
+
+
+def test_two_ranks_make_the_start_of_one_process_and_one_of_them_writes(tmp_path):
+    """Sums over two halves round otherwise than over the whole: loss to 1e-4, Muon's matrices to 3 % of their norm, the rest to 1 %."""
+    for name, launcher in (("one", (sys.executable,)), ("two", TORCHRUN)):
+        words = ("--to", tmp_path / name / "zoo", "--allow-plateau")
+        said = end(process := start(tmp_path / name, *words, launcher=launcher, verb="zoo"))
+        assert process.returncode == 0, said
+        assert said.count("held-out loss") == 1
+    one, two = start_of(tmp_path / "one"), start_of(tmp_path / "two")
+    assert one.name == two.name == plan.make(Study(**TINY)).of_stage("pretrain")[0].digest
+    assert not list((tmp_path / "two").glob("store/pretrain/.*")) and Store(tmp_path / "two" / "store").find(two.name)
+    curves = [[json.loads(line) for line in (f / "curve.jsonl").read_text().splitlines()] for f in (one, two)]
+    for a, b in zip(*curves, strict=True):
+        assert a["tokens"] == b["tokens"] and a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+    a, b = (load_file(f / "model.safetensors") for f in (one, two))
+    for name in a:
+        x, y = a[name].float(), b[name].float()
+        print(f"{name}: differs by {(x - y).norm() / x.norm().clamp(min=1e-3):.2%} of its norm")
+        by_muon = ".encoder.layer." in name and x.ndim == 2
+        assert (x - y).norm() <= (0.03 if by_muon else 0.01) * x.norm() + 1e-3, name
+
+
+def test_a_dead_rank_ends_the_job_and_the_same_command_goes_on(tmp_path):
+    settings = TINY | {"pretrain": LONG}
+    words = ("--to", tmp_path / "zoo", "--allow-plateau")
+    process = start(tmp_path, *words, launcher=TORCHRUN, settings=settings, verb="zoo")
+    log = until(lambda: [p for p in tmp_path.glob("tiny/logs/pretrain*.jsonl") if p.stat().st_size], process, "pre-training")
+    ranks = [pid for pid in family(process.pid) if " zoo " in title(pid) and title(pid).count("-m") == 1]
+    os.kill(max(ranks), signal.SIGKILL)
+    killed = time.monotonic()
+    end(process, within=60)
+    assert process.returncode != 0
+    print(f"ended {time.monotonic() - killed:.1f} s after its rank")
+    assert not [pid for pid in ranks if " zoo " in title(pid)], "a rank outlives the job"
+    assert not list(tmp_path.glob("store/pretrain/*/manifest.json"))
+    again = start(tmp_path, *words, launcher=TORCHRUN, settings=settings, verb="zoo")
+    until(lambda: log[0].read_text().count("\n") > 2, again, "further step")
+    again.send_signal(signal.SIGTERM)
+    end(again, within=60)
+    assert list(tmp_path.glob("store/work/*/[0-9]*/state.safetensors")), "a stop saves the state of all ranks"

@@ -1,0 +1,113 @@
+"""Sharing work among machines: who takes what, and one sentence where it cannot be."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from test_cli import SMOKE, pdstudy, written
+
+from pdstudy import Study, cluster, models, objectives, paths, plan
+from pdstudy.plan import Step
+from pdstudy.run import RunError, own
+from pdstudy.sizes import Size
+from pdstudy.tokens import Vocabulary, mask_rows, own_rows, stream
+
+
+def masked(rows: int = 5):
+    vocabulary = Vocabulary(64)
+    ids = np.random.default_rng(0).integers(5, 64, size=(rows, 16))
+    return mask_rows(ids, 0.3, vocabulary, stream(0, 0, 0))
+
+
+def test_the_ranks_mean_gradient_is_the_whole_batchs():
+    whole = masked()
+    reader = models.new_reader(models.bert_config(Size(2, 64), 64, 0.05, dropout=0.0), seed=0)
+
+    def gradient(part, weight: float) -> torch.Tensor:
+        reader.zero_grad()
+        ids, positions, pieces = map(torch.from_numpy, part)
+        (objectives.mlm_loss(reader(ids, positions), pieces) * weight).backward()
+        return torch.cat([p.grad.flatten() for p in reader.parameters()])
+
+    parts = [own_rows(*whole, rank, 3) for rank in range(3)]
+    assert np.array_equal(np.concatenate([ids for ids, _, _ in parts]), whole[0])
+    assert len({len(pieces) for _, _, pieces in parts}) > 1, "equal parts would hide a wrong weight"
+    mean = sum(gradient(part, 3 * len(part[2]) / len(whole[2])) for part in parts) / 3
+    torch.testing.assert_close(mean, gradient(whole, 1.0), rtol=1e-4, atol=1e-7)
+
+
+def test_one_rank_reads_the_batch_itself():
+    for a, b in zip(own_rows(*masked(), 0, 1), masked(), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_more_ranks_than_rows_is_an_error():
+    with pytest.raises(ValueError, match="2 rows cannot be shared by 3 ranks"):
+        own_rows(*masked(2), 0, 3)
+
+
+def test_shards_part_every_stage_evenly():
+    made = plan.make(Study.read("quick"))
+    parts = [own(made, (i, 4)) for i in range(4)]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == len(made.steps)
+    for stage in made.counts():
+        found = [len(part & {s.digest for s in made.of_stage(stage)}) for part in parts]
+        assert max(found) - min(found) <= 1
+    assert own(made, None) == set(made.steps)
+
+
+def test_small_students_share_a_gpu_and_bert_base_has_its_own():
+    def share(stage: str, size: str) -> float:
+        return cluster.gpu_share(Step(stage, {"size": size}, {}, ""))
+
+    assert [share("distill", s) for s in ("2/128", "4/256", "4/512", "8/512", "12/768")] == [1 / 8, 1 / 8, 1 / 4, 1 / 2, 1]
+    assert share("search", "12/768") == share("tokenizer", "2/128") == 0
+    assert cluster.gpu_share(Step("label", {"texts": 9}, {}, "")) == 1 / 8
+
+
+def test_a_node_with_other_code_or_without_the_store_computes_nothing(tmp_path, monkeypatch):
+    step = Step("texts", {"task": "movies"}, {}, "texts")
+    assert step.digest and cluster.other_code(step) is None
+    assert "does not see" in cluster.work(step, None, tmp_path / "store" / "work" / "progress", None, None).reason
+    monkeypatch.setitem(plan.VERSION, "texts", 99)
+    assert "another version of pdstudy" in cluster.other_code(step)
+
+
+def test_a_file_system_without_locks_is_named(tmp_path):
+    held = tmp_path / "store" / "work" / "held"
+    held.mkdir(parents=True)
+    assert "does not hold locks between nodes" in cluster.unfit(held), "nobody holds it, as a node would see without locks"
+
+
+def test_without_ray_one_sentence_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    with pytest.raises(RunError, match=r"Ray is not installed; get it with: pip install -e '\.\[cluster\]'") as caught:
+        cluster.connect(None, 1)
+    assert caught.value.bad_input
+
+
+BAD = {
+    "no Ray there": (["--engine", "ray", "--address", "127.0.0.1:1"], "no Ray answers at 127.0.0.1:1; start one there"),
+    "no port": (["--engine", "ray", "--address", "nowhere"], "no Ray answers at nowhere"),
+    "address without ray": (["--address", "auto"], "add --engine ray"),
+    "shard and ray": (["--engine", "ray", "--shard", "0/2"], "one run feeds every node"),
+    "shard too large": (["--shard", "4/4"], "--shard 4/4: expected i/N with i from 0 to N-1"),
+    "shard of words": (["--shard", "first"], "--shard first: expected i/N"),
+}
+
+
+@pytest.mark.parametrize(("words", "sentence"), BAD.values(), ids=BAD)
+def test_what_cannot_be_is_one_sentence_and_exit_2(tmp_path, words, sentence):
+    done = pdstudy("run", written(tmp_path, SMOKE), *words, outputs=tmp_path / "outputs")
+    assert done.returncode == 2, done.stderr
+    assert sentence in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("outputs/store/*/*"))
+
+
+def test_the_sbatch_example_names_options_that_exist(tmp_path):
+    text = (paths.ROOT / "docs" / "slurm.sbatch").read_text()
+    said = pdstudy("run", "--help", outputs=tmp_path).stdout
+    assert all(word in text and word in said for word in ("--shard", "--workers"))
