@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from pdstudy import paths, tasks
 from pdstudy.__main__ import app
-from pdstudy.params import load
+from pdstudy.paramsfile import load
 
 SMOKE = load(paths.PARAMS / "smoke.yaml")
 

@@ -7,7 +7,21 @@ import pytest
 from pdstudy import paths
 
 PACKAGE = paths.ROOT / "pdstudy"
-GROUND = ["paths", "sizes", "recipes", "tasks", "params", "store", "plan", "estimate", "record", "results"]
+GROUND = [
+    "paths",
+    "disk",
+    "sizes",
+    "recipes",
+    "tasks",
+    "paramsfile",
+    "params",
+    "store",
+    "plan",
+    "estimate",
+    "upkeep",
+    "record",
+    "results",
+]
 # The training wing: torch, never pandas.
 TRAINING = ["corpora", "tokens", "models", "objectives", "train", "evaluate", "stages", "latency", "work", "crew", "run"]
 # The reading wing: pandas, scipy, seaborn, never torch.
