@@ -109,8 +109,8 @@ class Rows:
 def mask_rows(rows: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.random.Generator):
     """Mask a batch as BERT does: return (inputs, positions, pieces).
 
-    Exactly `round(rate x maskable)` positions are chosen, none of them [CLS] or [SEP]; 80 % become [MASK],
-    10 % a random piece, 10 % stay. `inputs` is (batch, length); `positions` (n_masked,) index the flattened
+    Exactly `round(rate x maskable)` positions, and at least one, are chosen, none of them [CLS] or [SEP]; 80 %
+    become [MASK], 10 % a random piece, 10 % stay. `inputs` is (batch, length); `positions` (n_masked,) index the flattened
     batch; `pieces` (n_masked,) is what stood there.
     """
     flat = rows.reshape(-1)
@@ -118,7 +118,9 @@ def mask_rows(rows: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.ran
     special = np.zeros(v.size, dtype=bool)
     special[[v.pad, v.unk, v.cls, v.sep, v.mask]] = True
     maskable = np.flatnonzero(~special[flat])
-    n_masked = round(rate * len(maskable))
+    if not len(maskable):
+        raise ValueError(f"none of a batch's {len(flat):,} pieces can be masked: all are special; look at D_LM and its tokenizer")
+    n_masked = max(1, round(rate * len(maskable)))  # the mean loss over none is no number
     positions = np.sort(rng.choice(maskable, size=n_masked, replace=False, shuffle=False))
     pieces = flat[positions]
     inputs = flat.copy()
@@ -268,6 +270,6 @@ def encode_texts(tokenizer, vocabulary: Vocabulary, texts: Sequence[str], max_le
                 pieces = [vocabulary.cls, *pieces[: max_length - 2]]
             flat.append(np.array([*pieces, vocabulary.sep], dtype=dtype))
             lengths.append(len(flat[-1]))
-    ids = Ids(np.concatenate(flat), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    ids = Ids(np.concatenate(flat) if flat else np.empty(0, dtype), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
     unknown = int((ids.flat == vocabulary.unk).sum())
     return ids, {"texts": len(texts), "pieces": len(ids.flat), "unknown": unknown, "truncated": truncated}

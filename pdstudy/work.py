@@ -16,7 +16,7 @@ import torch
 
 from pdstudy import corpora, evaluate, models, stages, tokens
 from pdstudy.models import Classifier
-from pdstudy.plan import Step
+from pdstudy.plan import VERSION, Step
 from pdstudy.sizes import Size
 from pdstudy.stages import Labelled
 from pdstudy.store import Store
@@ -72,6 +72,7 @@ def execute(step: Step, store: Store, watch: Watch) -> Path:
             (folder / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
         return {
             "label": step.label,
+            "version": VERSION[step.stage],  # with it, the manifest gives the digest again
             "settings": step.settings,
             "parents": step.parents,
             "versions": versions(),
