@@ -96,8 +96,8 @@ def test_at_least_one_position_is_masked_however_small_the_batch():
 
 
 def test_no_texts_are_no_ids(tmp_path):
-    tokenizer = tokens.train_word_pieces(TEXTS, 60)
-    ids, counts = tokens.encode_texts(tokenizer, Vocabulary(60), [], 16)
+    tokenizer = tokens.train_word_pieces(TEXTS, 50)
+    ids, counts = tokens.encode_texts(tokenizer, Vocabulary(50), [], 16)
     ids.save(tmp_path, "none")
     assert len(Ids.load(tmp_path, "none")) == 0 and counts["texts"] == 0
 
