@@ -235,7 +235,7 @@ def _failure(step: Step, error: Exception, store: Store, log: Path | None) -> Fa
 
     trace = traceback.format_exc()
     if disk.is_full(error):
-        reason = paths.scrub(disk.full(store.root, step.room))
+        reason = paths.scrub(disk.full(store.root, step.room, error))
         return Failure(step, reason, trace, bad_input=False, again=False, disk_full=True)
     if log is not None:
         try:

@@ -16,6 +16,14 @@ FULL_WORDS = re.compile(
 )
 
 
+class NoRoom(OSError):
+    """Raised where a disk is full, with the bytes that were free before what was half written is removed."""
+
+    def __init__(self, place: Path):
+        super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+        self.free = shutil.disk_usage(place).free
+
+
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Give a name beside `path` to write to, and move it to `path` once it is written; on any error, remove it.
@@ -51,9 +59,9 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
-def full(place: Path, needed: int | None = None) -> str:
+def full(place: Path, needed: int | None = None, error: BaseException | None = None) -> str:
     """Return the sentence for a full disk: where, how much is free, how much is needed, and the cure."""
-    free = shutil.disk_usage(place).free
+    free = error.free if isinstance(error, NoRoom) else shutil.disk_usage(place).free
     more = f"; about {needed:,} bytes are needed" if needed else ""
     return (
         f"no room to write in {place}: {free:,} bytes are free{more}. "

@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pdstudy import paths
-from pdstudy.disk import flush, is_inside
+from pdstudy.disk import NoRoom, flush, is_full, is_inside
 
 MANIFEST = "manifest.json"
 log = logging.getLogger("pdstudy")
@@ -107,6 +107,10 @@ class Store:
                 self.set_aside(place)
             folder.replace(place)
             flush(place.parent)
+        except Exception as error:
+            if is_full(error):
+                raise NoRoom(self.root) from error
+            raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return place
