@@ -17,6 +17,7 @@ from pdstudy.recipes import RECIPES
 from pdstudy.sizes import Size
 from pdstudy.tasks import TASKS
 
+MOST = 10**12  # of anything that is counted: estimates stay finite numbers
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -44,7 +45,7 @@ def _whole(value: Any) -> Any:
 SizeText = Annotated[str, BeforeValidator(_size)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Rates = Annotated[list[Rate], Field(min_length=1, max_length=12), BeforeValidator(_rates)]
-Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Count = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(_whole)]
 Seed = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_whole)]
 Precision = Literal["fp32", "bf16", "auto"]
 
@@ -52,7 +53,7 @@ Precision = Literal["fp32", "bf16", "auto"]
 class Splits(_Settings):
     """How many labelled texts go into each split of D_L; `train: 0` takes all that dev and test leave."""
 
-    train: Annotated[int, Field(ge=0), BeforeValidator(_whole)] = 0
+    train: Annotated[int, Field(ge=0, le=MOST), BeforeValidator(_whole)] = 0
     dev: Count = 1000
     test: Count = 2530
 
@@ -74,7 +75,7 @@ class Tokenizer(_Settings):
 class Pretrain(_Settings):
     """Masked language modelling on D_LM (the paper's section 3; BERT's 15 %, 80/10/10)."""
 
-    tokens: Annotated[float, Field(ge=1)] = 16e6  # pieces read, repeats included; YAML 16e6
+    tokens: Annotated[float, Field(ge=1, le=1e15)] = 16e6  # pieces read, repeats included; YAML 16e6
     row: Annotated[int, Field(ge=16, le=512)] = 64  # pieces in a row
     batch: Count = 32  # rows in a step
     short: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of the steps, the first ones, in rows of half the length

@@ -143,7 +143,7 @@ def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
         exclude_anchor_links=True,
     )
     body, _ = exporter.from_notebook_node(notebook)
-    body = re.sub(r"<style scoped>.*?</style>", "", body, flags=re.DOTALL)  # pandas' own, under each table
+    body = re.sub(r'<style scoped(="")?>.*?</style>', "", body, flags=re.DOTALL)  # pandas' own, under each table
     links = [("index", "index.html")] + [(q, None if s == stem else f"{s}.html") for s, q in QUESTIONS.items()]
     return _page(QUESTIONS.get(stem, stem), body, links, HtmlFormatter(style="default").get_style_defs(".highlight"))
 

@@ -15,8 +15,8 @@ def test_three_runs_at_once_share_the_work_and_compute_each_step_once(world, par
     assert small.tables(outputs) == unbroken
     logs = list((outputs / "small" / "logs").glob("*.jsonl"))
     trained = {p.name: [json.loads(line)["step"] for line in p.read_text().splitlines()] for p in logs}
-    trained = {name: steps for name, steps in trained.items() if steps}
-    assert len(trained) >= 6, "two starts or teachers, Basic and PD of two seeds"
+    trained = {name: steps for name, steps in trained.items() if steps and "search" not in name}  # that may train below its rates
+    assert len(trained) == 6, "the start, the teacher, Basic's and PD's two seeds"
     assert all(steps.count(max(steps)) == 1 for steps in trained.values()), f"trained twice: {trained}"
     computed = [line for text in said for line in text.splitlines() if "steps done" in line]
     assert len(computed) == 3 and not list(outputs.glob("store/*/.*"))

@@ -120,6 +120,18 @@ def test_a_step_that_fails_is_tried_again_and_reported_with_its_log_and_the_othe
     assert [p.parent.parent.name for p in small.artifacts(outputs)].count("evaluate") == 3
 
 
+def test_a_loss_that_is_no_number_stops_its_step_at_once_says_where_and_the_others_finish(world, params, tmp_path):
+    outputs = tmp_path / "outputs"
+    done = world.run("run", params, "--workers", "1", outputs=outputs, PDSTUDY_FAULT="lose the number in pretrain")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "pretrain 1/64 #0: loss is nan by step 31 of 31 at rate 0.001; see " in done.stderr
+    labels = [json.loads(p.read_text())["label"] for p in small.artifacts(outputs)]
+    assert [label for label in labels if label.startswith("evaluate")] == ["evaluate Basic 1/64 s0", "evaluate Basic 1/64 s1"]
+    assert not [label for label in labels if label.startswith("pretrain")], "nothing of it is saved as done"
+    (log,) = outputs.glob("small/logs/pretrain*.jsonl")
+    assert log.read_text() == "", "and it was not tried again: the same numbers would come"
+
+
 @pytest.mark.faults
 def test_a_step_that_fails_once_is_done_at_the_second_try(world, params, unbroken, without_one, tmp_path):
     outputs, _ = without_one
@@ -175,15 +187,15 @@ def test_a_worker_that_somebody_else_asks_to_stop_costs_nothing(world, params, u
 
 @pytest.mark.faults
 def test_twenty_kills_at_random_moments_give_twenty_times_the_same_tables(world, params, unbroken, tmp_path, capsys):
-    begun = time.monotonic()
-    assert world.run("run", params, "--workers", "1", outputs=tmp_path / "timed").returncode == 0
-    lasts, rng = time.monotonic() - begun, random.Random(20)
+    rng = random.Random(20)
     for i in range(20):
         outputs, workers = tmp_path / f"run-{i}", rng.choice((0, 1, 2))
-        moment = rng.uniform(0, lasts)
+        steps, more = rng.randrange(19), rng.uniform(0, 0.7)  # a moment in the work, not in the start of Python
+        begun = time.monotonic()
         process = world.start("run", params, "--workers", str(workers), outputs=outputs)
-        time.sleep(moment)
-        finished = process.poll() is not None
+        small.wait_for(outputs, steps, process)
+        time.sleep(more)
+        moment, finished = time.monotonic() - begun, process.poll() is not None
         killed(process)
         had = len(small.artifacts(outputs))
         done = world.run("run", params, "--workers", str(workers), outputs=outputs)

@@ -16,6 +16,7 @@ from pdstudy import __main__ as cli
 from pdstudy import paths
 from pdstudy.params import Study
 from pdstudy.paramsfile import load
+from pdstudy.recipes import RECIPES
 
 SMOKE = load(paths.PARAMS / "smoke.yaml")
 KEYS = [(key,) for key in SMOKE] + [(key, inner) for key, value in SMOKE.items() if isinstance(value, dict) for inner in value]
@@ -30,6 +31,29 @@ SCALARS = st.one_of(st.none(), st.booleans(), NUMBERS, st.text(max_size=20), ODD
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=12) | ODD_TEXTS, inner, max_size=4), max_leaves=8
 )  # fmt: skip
+COUNTS = st.one_of(st.integers(1, 300), st.sampled_from([1, 2**31, 2**63, 10**30, 10**307, 10**400]))
+SHARES = st.one_of(st.floats(0, 1), st.sampled_from([5e-324, 1e-300, 0.999999]))
+SIZES = st.builds("{}/{}".format, st.integers(1, 999), st.integers(1, 1500).map(lambda n: 64 * n)) | st.sampled_from(
+    ["tiny", "base"]
+)
+PLAUSIBLE = {  # of the right kind: what reaches the plan
+    "sizes": st.lists(SIZES, min_size=1, max_size=4), "recipes": st.lists(st.sampled_from(list(RECIPES)), min_size=1, max_size=7),
+    "seeds": st.lists(st.integers(0, 2**32), min_size=1, max_size=40), "init_std": st.dictionaries(st.integers(1, 20).map(lambda n: str(64 * n)), SHARES),
+    "dropout": SHARES, "max_length": st.integers(8, 512), "teacher": st.fixed_dictionaries({"size": SIZES, "folder": st.none()}),
+    "splits": st.fixed_dictionaries({"train": COUNTS, "dev": COUNTS, "test": COUNTS}), "transfer": st.fixed_dictionaries({"texts": COUNTS}),
+    "corpus": st.fixed_dictionaries({"documents": st.none() | COUNTS, "heldout": SHARES}),
+    "tokenizer": st.fixed_dictionaries({"vocabulary": st.integers(64, 65_535), "folder": st.none() | ODD_TEXTS}),
+    "pretrain_by_size": st.dictionaries(SIZES, st.fixed_dictionaries({}, optional={"rate": SHARES, "starts": COUNTS, "tokens": COUNTS}), max_size=3),
+}  # fmt: skip
+TRAINS = {"epochs": SHARES | COUNTS, "batch": COUNTS, "rates": st.lists(SHARES, min_size=1, max_size=3), "warmup": SHARES}
+READS = {
+    "tokens": COUNTS | st.floats(1, 1e308),
+    "row": st.integers(16, 512),
+    "batch": COUNTS,
+    "starts": COUNTS,
+    "mask": SHARES,
+    "rate": SHARES,
+}
 CHANGES = st.lists(st.tuples(st.sampled_from(KEYS), VALUES), min_size=1, max_size=3)
 EXTRA = st.dictionaries(st.text(max_size=12) | ODD_TEXTS, VALUES, max_size=2)
 LINES = (paths.PARAMS / "smoke.yaml").read_text().splitlines()
@@ -94,13 +118,28 @@ def changed(changes: list, extra: dict) -> dict:
     return data | extra
 
 
-FAST = settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
-MANY = settings(FAST, max_examples=2000)
+def deeper() -> dict:
+    """Return plausible parts of the groups that have defaults."""
+    train = st.fixed_dictionaries({}, optional=TRAINS)
+    return {"finetune": train, "distill": train, "pretrain": st.fixed_dictionaries({}, optional=READS)}
+
+
+def plausible(data: dict) -> bytes:
+    """Return the smoke study with these settings, its widths' scales filled in where none are given."""
+    merged = {key: SMOKE[key] | value if isinstance(value, dict) and key in deeper() else value for key, value in data.items()}
+    if "init_std" not in data:
+        merged["init_std"] = {str(64 * n): 0.05 for n in range(1, 1600)}
+    return dumped(SMOKE | merged)
+
+
+FEW = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+MANY = settings(FEW, max_examples=1100)
 
 
 def strategies():
     """Return, by name, the bytes that are tried: changed settings, cut and mixed lines, plain noise."""
     return {
+        "plausible": st.fixed_dictionaries({}, optional=PLAUSIBLE | deeper()).map(plausible),
         "settings": st.builds(lambda c, e: dumped(changed(c, e)), CHANGES, st.just({}) | EXTRA),
         "lines": st.lists(st.sampled_from(LINES) | PIECES | st.text(max_size=15), max_size=25).map(
             lambda lines: "\n".join(lines).encode("utf-8", "surrogatepass")
@@ -112,23 +151,29 @@ def strategies():
     }
 
 
+def tried(examples: settings, kind: str, place: Path, monkeypatch) -> dict[int, int]:
+    """Hold the answers to so many files of a kind against the promise, and return how often each exit code came."""
+    codes = {0: 0, 2: 0}
+
+    def one(text: bytes) -> None:
+        codes[check(text, place, monkeypatch)] += 1
+
+    examples(given(strategies()[kind])(one))()
+    return codes
+
+
 @pytest.mark.parametrize("kind", strategies())
-def test_a_hundred_params_files_of_each_kind(place, monkeypatch, kind):
-    FAST(given(strategies()[kind])(lambda text: check(text, place, monkeypatch)))()
+def test_params_files_of_each_kind_are_a_study_or_refused_with_a_sentence(place, monkeypatch, kind):
+    assert sum(tried(FEW, kind, place, monkeypatch).values()) >= 40
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", strategies())
-def test_two_thousand_params_files_of_each_kind(place, monkeypatch, kind, capsys):
-    tried = {0: 0, 2: 0}
-
-    def one(text: bytes) -> None:
-        tried[check(text, place, monkeypatch)] += 1
-
-    MANY(given(strategies()[kind])(one))()
+def test_thousands_of_params_files_of_each_kind_are_a_study_or_refused_with_a_sentence(place, monkeypatch, kind, capsys):
+    codes = tried(MANY, kind, place, monkeypatch)
     with capsys.disabled():
         print(
-            f"\nfuzz of params, {kind}: {tried[0] + tried[2]:,} files, {tried[0]:,} studies, {tried[2]:,} refused with exit 2",
+            f"\nfuzz of params, {kind}: {sum(codes.values()):,} files, {codes[0]:,} studies, {codes[2]:,} refused with exit 2",
             end="",
         )
-    assert sum(tried.values()) >= 1250, "four kinds make 5,000"
+    assert sum(codes.values()) >= 1000, "five kinds make 5,000 and more"
