@@ -22,6 +22,10 @@ test: .venv/ready  ## the whole suite, the notebooks with it
 	$(BIN)/python -m pytest --durations=8 && \
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120 notebooks
 
+faults: .venv/ready  ## the slow faults: kills, full disks, hostile texts, a fuzz of params files
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && export PDSTUDY_OUTPUTS="$$folder" JUPYTER_PLATFORM_DIRS=1 && \
+	$(BIN)/python -m pytest -m faults --durations=8 tests/faults
+
 lab: .venv/ready  ## JupyterLab on this machine only, with its token
 	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks
 
@@ -29,4 +33,4 @@ lint: .venv/ready  ## ruff, notebooks too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-.PHONY: help setup study test lab lint
+.PHONY: help setup study test faults lab lint

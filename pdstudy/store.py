@@ -106,7 +106,6 @@ class Store:
             if place.exists():  # a damaged or unfinished folder of that name
                 self.set_aside(place)
             folder.replace(place)
-            flush(place.parent)
         except Exception as error:
             if is_full(error):
                 raise NoRoom(self.root) from error
@@ -177,15 +176,12 @@ class Checkpoints:
 
 
 def seal(folder: Path, record: dict[str, Any]) -> None:
-    """Flush every file of a folder to disk and write its manifest last."""
-    files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        flush(path)
-        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    path = folder / MANIFEST
-    path.write_text(json.dumps(record | {"files": files}, indent=1, sort_keys=True) + "\n")
-    flush(path)
-    flush(folder)
+    """Write a folder's manifest, last, and flush every file of it to disk."""
+    found = sorted(p for p in folder.rglob("*") if p.is_file())
+    files = {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in found}
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps(record | {"files": files}, indent=1, sort_keys=True) + "\n")
+    flush(*found, manifest)
 
 
 def damage(folder: Path, digest: str | None = None) -> str | None:

@@ -8,6 +8,7 @@ import json
 import platform
 import shutil
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def execute(step: Step, store: Store, watch: Watch) -> Path:
     return folder
 
 
+@cache  # reading a package's metadata takes milliseconds
 def versions() -> dict[str, str]:
     """Return the versions of the libraries that can change a number."""
     return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}

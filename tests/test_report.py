@@ -143,6 +143,15 @@ def test_readme_shows_the_committed_evidence():
     assert report.readme_table(str(paths.ROOT / "outputs" / "quick")) in before, "run: python -m pdstudy readme"
 
 
+def test_a_missing_student_is_named_in_the_table_and_never_averaged_over(rendered):
+    metrics = results.load_results("smoke")
+    gone = (metrics.recipe == "PD") & (metrics["size"] == "2/64")
+    one_seed = (metrics.recipe == "Basic") & (metrics["size"] == "2/128") & (metrics.seed == 1)
+    table = report.accuracy_table(metrics[~gone & ~one_seed])
+    assert table.loc["PD", "2/64"] == "missing" and table.loc["Basic", "2/128"] == "missing 1 of 2 seeds"
+    assert table.loc["teacher", "2/64"] == "-", "none was asked for"
+
+
 def test_claims_json_is_written_beside_the_metrics(rendered):
     rows = json.loads((paths.study_folder("smoke") / "claims.json").read_text())
     assert len(rows) == len(claims.CLAIMS)

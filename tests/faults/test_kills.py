@@ -9,10 +9,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import small
 
+from pdstudy import models, stages
+from pdstudy.sizes import Size
 from pdstudy.store import damage
+from pdstudy.tokens import Ids, Vocabulary
 
 
 def killed(process) -> str:
@@ -130,6 +134,16 @@ def test_a_loss_that_is_no_number_stops_its_step_at_once_says_where_and_the_othe
     assert not [label for label in labels if label.startswith("pretrain")], "nothing of it is saved as done"
     (log,) = outputs.glob("small/logs/pretrain*.jsonl")
     assert log.read_text() == "", "and it was not tried again: the same numbers would come"
+
+
+@pytest.mark.parametrize(
+    "soft", [np.full((4, 2), np.nan), np.zeros((3, 2)), np.zeros((4, 3))], ids=["nan", "a text short", "3 classes"]
+)
+def test_soft_labels_that_do_not_fit_are_refused_before_training(soft):
+    ids = Ids(np.arange(5, 13, dtype=np.uint16), np.arange(0, 9, 2))
+    student = models.new_classifier(models.bert_config(Size(1, 64), 20, 0.05, 0.0), 0)
+    with pytest.raises(ValueError, match=r"soft labels are .*, expected finite \(4, 2\)"):
+        stages.distill(student, ids, soft, stages.Labelled(ids, np.array([0, 1, 0, 1])), {"temperature": 1.0}, Vocabulary(20))
 
 
 @pytest.mark.faults
