@@ -22,8 +22,8 @@ test: .venv/ready  ## the whole suite, the notebooks with it
 	$(BIN)/python -m pytest --durations=8 && \
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120 notebooks
 
-faults: .venv/ready  ## real kills and a real cluster of Ray: minutes
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && export PDSTUDY_OUTPUTS="$$folder" && \
+faults: .venv/ready  ## the slow faults: kills, full disks, hostile texts, a fuzz of params files, a cluster of Ray
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && export PDSTUDY_OUTPUTS="$$folder" JUPYTER_PLATFORM_DIRS=1 && \
 	$(BIN)/python -m pytest -m faults --durations=8 tests/faults
 
 lab: .venv/ready  ## JupyterLab on this machine only, with its token

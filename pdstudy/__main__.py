@@ -17,6 +17,7 @@ from rich.table import Table
 
 from pdstudy import paths
 from pdstudy.params import ParamsError, Study
+from pdstudy.visible import visible
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -105,6 +106,8 @@ def report(params: Params, workers: Workers = None, log_with: LogWith = None, fr
         page = render(study, lambda text: err.print(text, markup=False))
     except ReportError as error:
         _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("stopped; the study is computed, and the same command renders its reports", 130)
     out.print(str(page), markup=False, soft_wrap=True)
 
 
@@ -162,6 +165,7 @@ def readme(study: Annotated[str, typer.Argument(help="The study whose answers RE
 @app.command(epilog="Example: python -m pdstudy clean --keep params/quick.yaml --dry-run")
 def clean(
     keep: Annotated[list[str] | None, typer.Option(help="A study whose artifacts stay; may be given several times.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Keep nothing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
     notebooks: Annotated[bool, typer.Option("--notebooks", help="Strip outputs from the notebooks instead.")] = False,
 ) -> None:
@@ -172,24 +176,22 @@ def clean(
         for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
             out.print(f"{'cleaned' if clean_source(path) else 'clean'}  {path.name}", markup=False)
         return
-    from pdstudy import plan as planning
+    from pdstudy import upkeep
     from pdstudy.store import Store
 
-    wanted = {digest for name in keep or () for digest in planning.make(Study.read(name)).steps}
-    freed = 0
-    for folder, n_bytes in Store().surplus(wanted):
-        freed += n_bytes
-        out.print(f"{'would remove' if dry_run else 'removed'} {folder.parent.name}/{folder.name}", markup=False)
-        if not dry_run:
-            shutil.rmtree(folder)
-    out.print(f"{freed / 1e6:,.1f} MB {'would be' if dry_run else ''} freed")
+    if bool(keep) == everything:
+        _fail("name the studies to keep with --keep, or give --all to keep none; --dry-run says what would go", 2)
+    _drop(upkeep.surplus(Store(), upkeep.needed(Study.read(name) for name in keep or ())), dry_run)
 
 
-@app.command(epilog="Example: python -m pdstudy doctor")
-def doctor() -> None:
-    """Check this machine: versions, processor, threads, disk, the default task's text, and the store."""
+@app.command(epilog="Example: python -m pdstudy doctor --repair")
+def doctor(
+    repair: Annotated[bool, typer.Option("--repair", help="Drop from the store what does not verify; it is made again.")] = False,
+) -> None:
+    """Check this machine: versions, processor, threads, disk, the default task's text, and every file of the store."""
     import importlib.metadata
 
+    from pdstudy import upkeep
     from pdstudy.corpora import TextError, locate
     from pdstudy.params import best_precision
     from pdstudy.store import Store
@@ -210,16 +212,28 @@ def doctor() -> None:
         except TextError as error:
             well = False
             table.add_row(f"text of {task.name}", str(error))
-    for stage, count, n_bytes, damaged in Store().census():
-        well = well and not damaged
-        note = f"; {damaged} damaged, will be made again" if damaged else ""
-        table.add_row(f"store: {stage}", f"{count} artifacts, {n_bytes / 1e6:,.1f} MB{note}")
+    store = Store()
+    for stage, count, n_bytes in upkeep.census(store):
+        table.add_row(f"store: {stage}", f"{count} artifacts, {n_bytes / 1e6:,.1f} MB")
     out.print(table)
-    raise typer.Exit(0 if well else 1)
+    for sentence in upkeep.ill_released(store):
+        well = False
+        _say(f"{paths.scrub(sentence)}; restore it with git")
+    ill = upkeep.examine(store)
+    for finding in ill:
+        _say(f"{finding.name}: {finding.reason}")
+    if ill and repair:
+        _drop(ill, dry_run=False)
+    elif ill:
+        _say("run again with --repair to drop these; a run makes anew what it needs")
+    raise typer.Exit(0 if well and (repair or not ill) else 1)
 
 
 def main() -> None:
     """Run the command line; bad input ends with one sentence and exit 2, a failed step with exit 1."""
+    from pdstudy import disk
+    from pdstudy.store import StoreError
+
     try:
         app()
     except ParamsError as error:
@@ -227,6 +241,27 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)
+    except StoreError as error:
+        _say(paths.scrub(str(error)))
+        sys.exit(1)
+    except OSError as error:
+        if not disk.is_full(error):
+            raise
+        _say(paths.scrub(disk.full(paths.OUTPUTS)))
+        sys.exit(1)
+
+
+def _drop(findings: list, dry_run: bool) -> None:
+    """Remove folders from the store, or only say so, and tell how much room that makes."""
+    from pdstudy import upkeep
+    from pdstudy.store import Store
+
+    freed = 0
+    for finding in findings:
+        if dry_run or upkeep.drop(finding, Store()):
+            freed += finding.n_bytes
+            out.print(f"{'would remove' if dry_run else 'removed'} {finding.name}", markup=False)
+    out.print(f"{freed / 1e6:,.1f} MB {'would be freed' if dry_run else 'freed'}")
 
 
 def _run(study: Study, workers: int | None, tracker: str | None, from_scratch: bool, engine=None, shard=None) -> None:
@@ -330,7 +365,7 @@ def _other_versions(made, store, here) -> list[str]:
                 if version != installed[name]:
                     other[name, version] += 1
     return [
-        f"{n} cached steps were made with {name} {version}; {installed[name]} is installed. They are kept; `clean` makes them anew."
+        f"{n} cached steps were made with {name} {version}; {installed[name]} is installed. They are kept; `clean` lets them be made anew."
         for (name, version), n in sorted(other.items())
     ]
 
@@ -346,7 +381,7 @@ def _fail(message: str, code: int) -> None:
 
 
 def _say(message: str) -> None:
-    err.print(message, style="red", markup=False, soft_wrap=True)
+    err.print(visible(message), style="red", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pdstudy import paper, results, stats
+from pdstudy.disk import whole
 from pdstudy.stats import LEVEL, Effect
 
 SUPPORTED, REFUTED, UNDECIDED, NOT_MEASURED = "supported", "refuted", "undecided", "not measured"
@@ -125,9 +126,8 @@ def save(table: pd.DataFrame, study: str) -> Path:
     """Return the path of claims.json after writing the table there."""
     path = results.folder_of(study) / "claims.json"
     rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()} for r in table.to_dict("records")]
-    temporary = path.with_name(".claims.json.new")
-    temporary.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-    temporary.replace(path)
+    with whole(path) as new:
+        new.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 

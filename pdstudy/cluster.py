@@ -22,7 +22,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pdstudy.crew import Failure, compute, open_shares, read_share, stop_when
+from pdstudy.crew import GRACE, Failure, compute, log_of, open_shares, read_share, stop_when
 from pdstudy.plan import Step
 from pdstudy.run import RunError
 from pdstudy.sizes import Size
@@ -43,6 +43,7 @@ class RayCrew:
     def __init__(self, store: Store, workers: int | None, logs: Path | None, tracker: str | None, address: str | None = None):
         self.store, self.limit, self.logs, self.tracker, self.address = store, workers, logs, tracker, address
         self.stopping = False
+        self.deadline = math.inf  # when tasks that were asked to stop, and have not, are killed
         self.jobs: dict[Future, tuple[Step, object]] = {}  # the step and Ray's reference to its task
         self.seen = (-math.inf, {})  # when the cluster was last looked at, and what it has
 
@@ -89,28 +90,35 @@ class RayCrew:
         return future
 
     def outcome(self, future: Future):
-        """Return what became of a step: "done", "busy", "killed" or a Failure."""
+        """Return what became of a step: "done", "busy", "stopped", "killed" or a Failure."""
         from ray import exceptions as ray
 
         step, _ = self.jobs.pop(future)
         error = future.exception()
         if error is None:
-            return future.result()
+            return "killed" if future.result() == "stopped" and not self.stopping else future.result()
         if isinstance(error, ray.NodeDiedError):  # says nothing of the step: it runs again elsewhere, however often
             return "busy"
         if isinstance(error, (ray.WorkerCrashedError, ray.OutOfMemoryError, ray.LocalRayletDiedError)):
             return "killed"
         if isinstance(error, ray.TaskCancelledError):
-            return Failure(step, "stopped before it began", "", bad_input=False)
+            return "stopped"
         return Failure(step, f"Ray could not run it: {str(error).strip().splitlines()[-1]}", str(error), bad_input=False)
+
+    def log(self, step: Step) -> Path | None:
+        """Return the path of a step's log, if there is one."""
+        return log_of(step, self.logs)
 
     def share(self, digest: str) -> float:
         """Return how much of a running step is done, 0 to 1."""
         return read_share(self.shares, digest)
 
     def stop(self) -> None:
-        """Ask every worker to stop at its next safe point, and take back what has not begun."""
-        self.stopping = True
+        """Ask every worker to stop at its next safe point, and take back what has not begun; asked twice, do not wait."""
+        if self.stopping:
+            self.deadline = 0.0
+            return
+        self.stopping, self.deadline = True, time.monotonic() + GRACE
 
         def recall() -> None:  # not in a signal's handler: Ray takes locks
             (self.shares / STOP).touch()
@@ -120,6 +128,12 @@ class RayCrew:
                         self.ray.cancel(ref)
 
         threading.Thread(target=recall, daemon=True).start()
+
+    def kill(self) -> None:
+        """End every worker now. What it had finished is in the store."""
+        for _, ref in list(self.jobs.values()):
+            with contextlib.suppress(Exception):  # it has ended meanwhile
+                self.ray.cancel(ref, force=True)
 
 
 def gpu_share(step: Step) -> float:

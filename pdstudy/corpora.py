@@ -73,18 +73,33 @@ def sentences(document: str) -> list[str]:
 
 
 def read_movies(path: Path) -> tuple[list[tuple[str, int]], list[str]]:
-    """Return (labelled snippets, IMDb reviews) of the wheel's CSV, normalised, in the file's order."""
+    """Return (labelled snippets, IMDb reviews) of the wheel's CSV, normalised, in the file's order.
+
+    Raises TextError naming the line that cannot be read.
+    """
     snippets, reviews = [], []
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader, None)
-        if header != ["text", "label", "source"]:
-            raise TextError(f"{path.name}: the header is {header}, expected text,label,source")
-        for text, label, source in reader:
-            if source == "rotten_tomatoes":
-                snippets.append((normalise(text), int(label)))
-            else:
-                reviews.append(normalise(text))
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = next(reader, None)
+            if header != ["text", "label", "source"]:
+                raise TextError(f"{path.name}: the header is {header}, expected text,label,source")
+            for row in reader:
+                if len(row) != 3:
+                    raise TextError(f"{path.name}, line {reader.line_num}: {len(row)} fields, expected text,label,source")
+                text, label, source = row
+                if "\0" in text:
+                    raise TextError(f"{path.name}, line {reader.line_num}: a NUL character; remove it")
+                if source != "rotten_tomatoes":
+                    reviews.append(normalise(text))
+                elif label.isdecimal():
+                    snippets.append((normalise(text), int(label)))
+                else:
+                    raise TextError(f"{path.name}, line {reader.line_num}: the label is {label[:40]!r}, expected a class number")
+        except csv.Error as error:
+            raise TextError(f"{path.name}, line {reader.line_num}: {error}; is a quote missing?") from None
+        except UnicodeDecodeError:
+            raise TextError(f"{path.name}, after line {reader.line_num}: not UTF-8 text; save it as UTF-8") from None
     return snippets, reviews
 
 
@@ -96,6 +111,10 @@ def build(task: Task, splits: dict[str, int], n_documents: int | None, heldout: 
     Raises TextError when there are fewer labelled texts than asked for.
     """
     snippets, reviews = read_movies(locate(task.source))
+    if unknown := {label for _, label in snippets} - set(range(len(task.labels))):
+        raise TextError(
+            f"{task.name}: label {min(unknown)} is none of the task's 0 to {len(task.labels) - 1} ({', '.join(task.labels)})"
+        )
     rng = np.random.default_rng(seed)
     counts = {}
     snippets = [snippets[i] for i in rng.permutation(len(snippets))]
@@ -117,6 +136,11 @@ def build(task: Task, splits: dict[str, int], n_documents: int | None, heldout: 
         if not leak:
             documents.append(review)
     counts["D_LM"] |= {"leaks": leaks, "kept": len(documents)}  # of the first n_documents
+    if len(documents) < 2:
+        raise TextError(
+            f"D_LM has {len(documents)} documents after cleaning, and one is held out to measure reading: "
+            "at least 2 are needed; raise corpus.documents"
+        )
     n_heldout = max(1, round(heldout * len(documents)))
     documents, held = documents[n_heldout:], documents[:n_heldout]
     counts["D_LM"] |= {"heldout": len(held), "used": len(documents)}

@@ -1,13 +1,15 @@
 """The workers: how one step is computed in a process of its own, and how all of them stop.
 
-Small models leave a second thread idle, so each worker has one thread and there are as many as cores. A
-worker ends when its parent does, stops at a safe point when asked, and owns no queue that its death could
-block: progress goes through small files.
+Small models leave a second thread idle, so each worker has one thread and there are as many as cores. Each is
+a pool of its own, so that its death costs no step but the one it was at, and that one is known. A worker ends
+when its parent does, stops at a safe point when asked, and owns no queue that its death could block: progress
+goes through small files.
 """
 
 import contextlib
 import ctypes
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -22,9 +24,11 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from pdstudy import paths
+from pdstudy import disk, paths
 from pdstudy.plan import Step
 from pdstudy.store import Store
+
+GRACE = 20.0  # seconds that a step may take to its next safe point before it is killed
 
 
 class Interrupted(RuntimeError):
@@ -33,33 +37,37 @@ class Interrupted(RuntimeError):
 
 @dataclass
 class Failure:
-    """One step that failed: what it was and why."""
+    """One step that failed: what it was, why, where its log is, and whether a second try could end otherwise."""
 
     step: Step
     reason: str
     trace: str
     bad_input: bool
+    log: Path | None = None
+    again: bool = True
+    disk_full: bool = False
 
 
 class Crew:
-    """The workers: a pool of processes that is made again when one of them is killed, or this process itself."""
+    """The workers: processes that are replaced when they are killed, or this process itself."""
 
     def __init__(self, store: Store, workers: int, logs: Path | None, tracker: str | None):
         self.store, self.workers, self.logs, self.tracker = store, workers, logs, tracker
         self.stopping = False
+        self.deadline = math.inf  # when those that were asked to stop, and have not, are killed
         self.shares: Path | None = None
-        self.pool: ProcessPoolExecutor | None = None
+        self.idle: list[ProcessPoolExecutor] = []
+        self.busy: dict[Future, ProcessPoolExecutor] = {}
 
     def __enter__(self):
         self.shares = open_shares(self.store)
         return self
 
     def __exit__(self, *error):
-        if self.pool is not None:
-            if self.stopping:  # every step has answered; a worker's own farewell may take longer than a stop should
-                for process in list(self.pool._processes.values()):
-                    process.kill()
-            self.pool.shutdown(wait=True, cancel_futures=True)
+        if self.stopping:  # every step has answered; a worker's own farewell may take longer than a stop should
+            self.kill()
+        for pool in (*self.idle, *self.busy.values()):
+            pool.shutdown(wait=True, cancel_futures=True)
         shutil.rmtree(self.shares, ignore_errors=True)
 
     @property
@@ -74,38 +82,55 @@ class Crew:
             future: Future = Future()
             future.set_result(compute(*job))
             return future
-        if self.pool is None:
-            context = multiprocessing.get_context("spawn")  # fork and torch's threads do not mix
-            self.pool = ProcessPoolExecutor(self.workers, context, initializer=_begin, initargs=(os.getpid(),))
+        pool = self.idle.pop() if self.idle else _hired()
         try:
-            return self.pool.submit(compute, *job)
-        except BrokenProcessPool as error:
-            future = Future()
-            future.set_exception(error)
-            return future
+            future = pool.submit(compute, *job)
+        except BrokenProcessPool:  # it was killed while it had nothing to do
+            pool.shutdown(wait=False)
+            pool = _hired()
+            future = pool.submit(compute, *job)
+        self.busy[future] = pool
+        return future
 
     def outcome(self, future: Future):
-        """Return what became of a step: "done", "busy", "killed" or a Failure."""
-        error = future.exception()
-        if error is None:
-            return future.result()
-        if isinstance(error, BrokenProcessPool):
-            if self.pool is not None:
-                self.pool.shutdown(wait=False, cancel_futures=True)
-                self.pool = None
+        """Return what became of a step: "done", "busy", "stopped" or a Failure."""
+        pool, error = self.busy.pop(future, None), future.exception()
+        if isinstance(error, BrokenProcessPool) or (error is None and future.result() == "stopped" and not self.stopping):
+            if pool is not None:  # dead, or told to stop by somebody else and good for no other step
+                pool.shutdown(wait=False)
             return "killed"
-        raise error
+        if pool is not None:
+            self.idle.append(pool)
+        if error is not None:
+            raise error
+        return future.result()
+
+    def log(self, step: Step) -> Path | None:
+        """Return the path of a step's log, if there is one."""
+        return log_of(step, self.logs)
 
     def share(self, digest: str) -> float:
         """Return how much of a running step is done, 0 to 1."""
         return read_share(self.shares, digest)
 
     def stop(self) -> None:
-        """Ask every worker to stop at its next safe point."""
-        self.stopping = True
-        for process in list((self.pool._processes or {}).values()) if self.pool else ():
-            with contextlib.suppress(ProcessLookupError, TypeError):
-                os.kill(process.pid, signal.SIGTERM)
+        """Ask every worker to stop at its next safe point; asked twice, do not wait for it."""
+        if self.stopping:
+            self.kill()
+        else:
+            self.stopping, self.deadline = True, time.monotonic() + GRACE
+            for process in self._processes():
+                with contextlib.suppress(ProcessLookupError, TypeError):
+                    os.kill(process.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End every worker now. What it had finished is in the store."""
+        for process in self._processes():
+            with contextlib.suppress(ValueError):  # it is gone already
+                process.kill()
+
+    def _processes(self) -> list:
+        return [p for pool in (*self.idle, *self.busy.values()) for p in list((pool._processes or {}).values())]
 
 
 @contextlib.contextmanager
@@ -137,6 +162,11 @@ def signals(crew: Crew):
 _STOP = {"asked": lambda: False}  # how a step in this process learns that it should stop
 
 
+def _hired() -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")  # fork and torch's threads do not mix
+    return ProcessPoolExecutor(1, context, initializer=_begin, initargs=(os.getpid(),))
+
+
 def stop_when(asked: Callable[[], bool]) -> None:
     """Say how a step that is computed in this process learns that it should stop."""
     _STOP["asked"] = asked
@@ -163,6 +193,17 @@ def read_share(shares: Path, digest: str) -> float:
         return 0.0
 
 
+def log_name(step: Step) -> str:
+    """Return the name of a step's log, without its ending."""
+    return f"{step.label.replace('/', '-').replace(' ', '_')}-{step.digest[:6]}"
+
+
+def log_of(step: Step, logs: Path | None) -> Path | None:
+    """Return the path of a step's log, if there is one."""
+    path = None if logs is None else logs / f"{log_name(step)}.jsonl"
+    return path if path and path.is_file() else None
+
+
 def _begin(parent: int) -> None:
     """Prepare a worker: no Ctrl-C of its own, and an end when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -183,7 +224,7 @@ def _begin(parent: int) -> None:
 def compute(
     step: Step, store: Store, shares: Path, logs: Path | None, tracker: str | None, before: Callable[[], None] = lambda: None
 ) -> "str | Failure":
-    """Compute one step in a worker: return "done", "busy" when another run holds it, or a Failure."""
+    """Compute one step in a worker: return "done", "stopped", "busy" when another run holds it, or a Failure."""
     import torch
 
     from pdstudy.train import Stopped, Watch
@@ -192,7 +233,7 @@ def compute(
     # One thread everywhere: the order of sums, and so every bit of a result, is the same in any pool.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    name = f"{step.label.replace('/', '-').replace(' ', '_')}-{step.digest[:6]}"
+    name = log_name(step)
     try:
         with store.lock(step.digest, wait=False) as mine:
             if not mine:
@@ -214,14 +255,28 @@ def compute(
                 )
                 execute(step, store, watch)
         return "done"
-    except Stopped as error:
-        return Failure(step, str(error), "", bad_input=False)
+    except Stopped:
+        return "stopped"
     except Exception as error:  # whatever it was, it is reported and the others go on
-        trace = traceback.format_exc()
-        if logs is not None:
-            with contextlib.suppress(OSError):
-                (logs / f"{name}.error.txt").write_text(paths.scrub(trace))
-        reason = paths.scrub(f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
-        return Failure(step, reason, trace, bad_input=isinstance(error, ValueError))
+        return _failure(step, error, store, None if logs is None else logs / f"{name}.error.txt")
     finally:
         torch.set_num_threads(threads)
+
+
+def _failure(step: Step, error: Exception, store: Store, log: Path | None) -> Failure:
+    """Return what went wrong, its trace written to `log`. Bad input and divergence end the same way every time."""
+    from pdstudy.train import Diverged
+
+    trace = traceback.format_exc()
+    if disk.is_full(error):
+        reason = paths.scrub(disk.full(store.root, step.room, error))
+        return Failure(step, reason, trace, bad_input=False, again=False, disk_full=True)
+    if log is not None:
+        try:
+            with disk.whole(log) as new:
+                new.write_text(paths.scrub(trace))
+        except OSError:
+            log = None
+    plain = isinstance(error, ValueError | Diverged)
+    reason = paths.scrub(f"{error}" if plain else f"{type(error).__name__}: {error}")
+    return Failure(step, reason, trace, isinstance(error, ValueError), log, again=not plain)

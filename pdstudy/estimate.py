@@ -1,6 +1,7 @@
 """What a plan still needs, and how long it will take, from what the store has seen."""
 
 import json
+from pathlib import Path
 
 from pdstudy.plan import Plan, Step
 from pdstudy.store import Store
@@ -51,12 +52,19 @@ def measured_speed(store: Store) -> dict[str, float]:
     speed = {}
     for stage in ("pretrain", "finetune", "distill", "label"):
         newest = sorted((store.root / stage).glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)[-20:]
-        records = [json.loads(p.read_text()) for p in newest]
-        records = [r for r in records if r["seconds"] > SHORTEST]
+        records = [r for r in map(_record, newest) if r.get("seconds", 0) > SHORTEST]
         seconds = sum(r["seconds"] for r in records)
         if seconds > 0:
             speed[stage] = max(1e6, sum(r["flops"] for r in records) / seconds)
     return speed
+
+
+def _record(manifest: Path) -> dict:
+    """Return a manifest, or nothing where it is damaged: an estimate is no reason to fail."""
+    try:
+        return json.loads(manifest.read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def cost(step: Step, speed: dict[str, float]) -> float:

@@ -1,31 +1,24 @@
-"""A study's settings: read from one YAML file or given in a notebook, checked once, frozen.
+"""A study's settings: from one params file or a notebook, checked once, frozen.
 
 Every key that changes what is computed is here and has no second default elsewhere. What only changes how
 it is computed (workers, progress, trackers) belongs to the command line.
 """
 
-import contextlib
 import difflib
 import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from pdstudy import paths
+from pdstudy.paramsfile import ParamsError, find, load
 from pdstudy.recipes import RECIPES
 from pdstudy.sizes import Size
 from pdstudy.tasks import TASKS
 
-MAX_BYTES = 200_000  # a second of parsing
-MAX_NODES = 20_000
+MOST = 10**12  # of anything that is counted: estimates stay finite numbers
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-
-
-class ParamsError(ValueError):
-    """Raised when a params file cannot be used; the message names the file, the key and the cure."""
 
 
 class _Settings(BaseModel):
@@ -52,7 +45,7 @@ def _whole(value: Any) -> Any:
 SizeText = Annotated[str, BeforeValidator(_size)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Rates = Annotated[list[Rate], Field(min_length=1, max_length=12), BeforeValidator(_rates)]
-Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Count = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(_whole)]
 Seed = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_whole)]
 Precision = Literal["fp32", "bf16", "auto"]
 
@@ -60,7 +53,7 @@ Precision = Literal["fp32", "bf16", "auto"]
 class Splits(_Settings):
     """How many labelled texts go into each split of D_L; `train: 0` takes all that dev and test leave."""
 
-    train: Annotated[int, Field(ge=0), BeforeValidator(_whole)] = 0
+    train: Annotated[int, Field(ge=0, le=MOST), BeforeValidator(_whole)] = 0
     dev: Count = 1000
     test: Count = 2530
     seed: Seed = 0  # of the cut: one for all seeds of training, so that every student answers the same test
@@ -83,7 +76,7 @@ class Tokenizer(_Settings):
 class Pretrain(_Settings):
     """Masked language modelling on D_LM (the paper's section 3; BERT's 15 %, 80/10/10)."""
 
-    tokens: Annotated[float, Field(ge=1)] = 16e6  # pieces read, repeats included; YAML 16e6
+    tokens: Annotated[float, Field(ge=1, le=1e15)] = 16e6  # pieces read, repeats included; YAML 16e6
     row: Annotated[int, Field(ge=16, le=512)] = 64  # pieces in a row
     batch: Count = 32  # rows in a step
     mask: Annotated[float, Field(gt=0, lt=1)] = 0.15  # share of pieces masked
@@ -222,47 +215,6 @@ class Study(_Settings):
             raise ParamsError(f"{path}: {explain(error)}") from None
 
 
-def find(path: str | Path) -> Path:
-    """Return the params file meant by a path or by a name in params/. Raises ParamsError with the names there."""
-    given = Path(path)
-    for candidate in (given, paths.PARAMS / given, paths.PARAMS / f"{given}.yaml"):
-        with contextlib.suppress(OSError):  # a name too long for the file system
-            if candidate.is_file():
-                return candidate
-    names = [p.stem for p in sorted(paths.PARAMS.glob("*.yaml"))]
-    raise ParamsError(f"{path}: no such params file; choose one of params/{{{','.join(names)}}}.yaml or give a path")
-
-
-def load(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file, read safely. Raises ParamsError naming the file and the cure."""
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise ParamsError(f"{path}: {size:,} bytes is too large for a params file (at most {MAX_BYTES:,})")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        if _nodes(node) > MAX_NODES:  # before aliases and merges are carried out
-            raise ParamsError(f"{path}: more than {MAX_NODES:,} values; aliases must not multiply a params file")
-        data = loader.construct_document(node) if node else None
-    except UnicodeDecodeError:
-        raise ParamsError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-    except ParamsError:
-        raise
-    except (yaml.YAMLError, RecursionError, ValueError, IndexError) as error:  # IndexError: PyYAML's for !!int ""
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where else ""
-        what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ParamsError(f"{path}: not YAML{line}: {what}") from None
-    if data is None:
-        raise ParamsError(f"{path}: the file is empty; copy params/smoke.yaml and change it")
-    if not isinstance(data, dict):
-        raise ParamsError(f"{path}: expected keys and values at the top, got a {type(data).__name__}; copy params/smoke.yaml")
-    if bad := [k for k in data if not (isinstance(k, str) and k.isidentifier())]:
-        raise ParamsError(f"{path}: {bad[0]!r} is not a parameter name")
-    return data
-
-
 def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
     """Return pydantic's errors as one sentence each: the key, what is wrong, the nearest known key."""
     sentences = []
@@ -319,16 +271,3 @@ def _keys(loc: tuple, model: Any) -> list[str]:
 def _short(value: Any) -> str:
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _nodes(node: yaml.Node | None, budget: int = MAX_NODES) -> int:
-    """Count keys and values, aliases as often as they are used, and stop at the budget: a bomb is not unfolded."""
-    stack, count = [node], 0
-    while stack and count <= budget:
-        item = stack.pop()
-        count += 1
-        if isinstance(item, yaml.MappingNode):
-            stack.extend(part for pair in item.value for part in pair)
-        elif isinstance(item, yaml.SequenceNode):
-            stack.extend(item.value)
-    return count

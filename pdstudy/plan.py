@@ -11,7 +11,6 @@ The cost of that choice: a change of code that changes results must raise VERSIO
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from typing import Any
 from pdstudy.params import ParamsError, Pretrain, Study, Train
 from pdstudy.recipes import PRETRAINED, RANDOM, RECIPES, TEACHER, TRUNCATED
 from pdstudy.sizes import Size
+from pdstudy.store import identity
 from pdstudy.tasks import TASKS
 
 # Raise a stage's number when its code changes what it computes.
@@ -30,7 +30,11 @@ VERSION = {
     "given": 1, "finetune": 3, "distill": 3, "search": 1, "label": 1, "evaluate": 1,
 }  # fmt: skip
 SEARCH_SEED = 0  # the rate is searched once per size and recipe, on this seed
-MEAN_PIECES = 30  # of a sentence; for estimates of cost only
+# For estimates only:
+MEAN_PIECES = 30  # of a sentence
+SMALL = 500_000  # bytes of a step's records, curves, logits
+MOST_DOCUMENTS, DOCUMENT_BYTES = 50_000, 900  # of a corpus, compressed
+CHECKPOINTS = 3  # of an unfinished step: two are kept while a third is written
 
 
 @dataclass(frozen=True)
@@ -43,18 +47,12 @@ class Step:
     label: str  # for people: logs and progress
     flops: float = 0.0  # estimate, for the time left
     folder: str | None = None  # where given files lie; their digest is in the settings, the place is not
+    room: int = 0  # estimate of the bytes that it writes
 
     @cached_property
     def digest(self) -> str:
         """Return the identity of the step: 16 hexadecimal digits."""
-        identity = {
-            "stage": self.stage,
-            "version": VERSION[self.stage],
-            "settings": self.settings,
-            "parents": self.parents,
-        }
-        text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return identity(self.stage, VERSION[self.stage], self.settings, self.parents)
 
 
 @dataclass(frozen=True)
@@ -141,15 +139,27 @@ class _Builder:
         task = TASKS[study.task]
         texts = {"task": task.name, "sha256": task.source.sha256, "split_seed": study.splits.seed}
         texts |= {"splits": {"dev": study.splits.dev, "test": study.splits.test}, "corpus": study.corpus.model_dump()}
-        self.texts = self.add("texts", texts, {}, f"texts of {task.name}")
+        self.documents = study.corpus.documents or MOST_DOCUMENTS
+        self.texts = self.add("texts", texts, {}, f"texts of {task.name}", room=SMALL + self.documents * DOCUMENT_BYTES)
         self.tokenizer = self.word_pieces(study.tokenizer.folder)
         self.ids = self.task_ids(self.tokenizer)
         self.soft_labels = ""  # set once the teacher is planned
 
     def add(
-        self, stage: str, settings: dict, parents: dict[str, str], label: str, flops: float = 0.0, folder: str | None = None
+        self,
+        stage: str,
+        settings: dict,
+        parents: dict[str, str],
+        label: str,
+        flops: float = 0.0,
+        folder: str | None = None,
+        room: int = SMALL,
     ) -> str:
-        return self.plan.add(Step(stage, settings, parents, label, flops, folder))
+        return self.plan.add(Step(stage, settings, parents, label, flops, folder, room))
+
+    def _weights(self, size: Size) -> int:
+        """Return the number of weights of a model of this size, about."""
+        return size.n_params(self.study.tokenizer.vocabulary)
 
     def word_pieces(self, folder: str | None) -> str:
         """Train a tokenizer on D_LM, or take it from a folder."""
@@ -162,11 +172,13 @@ class _Builder:
     def task_ids(self, tokenizer: str) -> str:
         """Cut D_L and D_T into word pieces."""
         parents = {"texts": self.texts, "tokenizer": tokenizer}
-        return self.add("ids", {"of": "task", "max_length": self.study.max_length}, parents, "word pieces of D_L and D_T")
+        return self.add("ids", {"of": "task", "max_length": self.study.max_length}, parents, "word pieces of D_L and D_T",
+                        room=SMALL + self.documents * DOCUMENT_BYTES // 2)  # fmt: skip
 
     def corpus_ids(self) -> str:
         """Cut D_LM into word pieces, apart from the task's texts: what has read it serves every study of the task."""
-        return self.add("ids", {"of": "corpus"}, {"texts": self.texts, "tokenizer": self.tokenizer}, "word pieces of D_LM")
+        return self.add("ids", {"of": "corpus"}, {"texts": self.texts, "tokenizer": self.tokenizer}, "word pieces of D_LM",
+                        room=SMALL + self.documents * DOCUMENT_BYTES // 2)  # fmt: skip
 
     def encoder(self, size: Size, number: int) -> str:
         """Pre-train one encoder, shared by every recipe, task and notebook."""
@@ -182,12 +194,14 @@ class _Builder:
         del settings["window"]  # the parent's, if there is one
         settings |= {"size": str(size), "init_std": p.init_std or self._std(size), "seed": number, "precision": self.precision}
         flops = 3 * p.tokens * (size.flops_per_token(p.row) + p.mask * 2 * self.study.tokenizer.vocabulary * size.hidden)
-        return self.add("pretrain", settings, parents, f"pretrain {size} #{number}", flops)
+        return self.add("pretrain", settings, parents, f"pretrain {size} #{number}", flops,
+                        room=SMALL + (CHECKPOINTS * 12 + 2) * self._weights(size))  # fmt: skip
 
     def word_vectors(self, width: int, window: int) -> str:
         """Count pairs of pieces in D_LM, once for all encoders of a width."""
         settings, parents = {"width": width, "window": window}, {"ids": self.corpus_ids()}
-        return self.add("words", settings, parents, f"word vectors of width {width}")
+        room = SMALL + 4 * width * self.study.tokenizer.vocabulary
+        return self.add("words", settings, parents, f"word vectors of width {width}", room=room)
 
     def start(self, kind: str, size: Size, seed: int) -> dict:
         """Return the settings and the parent of a student's start."""
@@ -208,7 +222,10 @@ class _Builder:
         return max(deeper)
 
     def _std(self, size: Size) -> float:
-        return self.study.init_std[str(size.hidden)]
+        try:
+            return self.study.init_std[str(size.hidden)]
+        except KeyError:
+            raise ParamsError(f'init_std has no scale for width {size.hidden}; add it, such as {{"{size.hidden}": 0.04}}') from None
 
     def train(self, recipe: str, size: Size, stage: str, settings: Train, start: dict, seed: int, rate: dict) -> str:
         """Train one student in one stage at one rate (a number, or the winner of a search)."""
@@ -230,7 +247,8 @@ class _Builder:
             note = f"rate {rate['rate']:g}"
         n_texts = study.transfer.texts if stage == "distill" else study.splits.train or 5000
         flops = 3 * n_texts * settings.epochs * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
-        return self.add(stage, kept, parents, f"{recipe} {size} s{seed} {stage} {note}", flops)
+        room = SMALL + 4 * self._weights(size)
+        return self.add(stage, kept, parents, f"{recipe} {size} s{seed} {stage} {note}", flops, room=room)
 
     def searched(self, recipe: str, size: Size, stage: str, settings: Train, start: dict) -> str:
         """Train one candidate per rate on the search seed and keep the best on dev."""
@@ -238,7 +256,8 @@ class _Builder:
             f"rate {rate:g}": self.train(recipe, size, stage, settings, start, SEARCH_SEED, {"rate": rate})
             for rate in settings.rates
         }
-        return self.add("search", {}, parents, f"{recipe} {size} {stage}: search the rate")
+        room = SMALL + 4 * self._weights(size)
+        return self.add("search", {}, parents, f"{recipe} {size} {stage}: search the rate", room=room)
 
     def recipe(self, name: str, size: Size) -> None:
         """Add every seed of one recipe at one size, stage after stage."""

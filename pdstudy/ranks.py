@@ -108,6 +108,19 @@ class RankCrew:
         """Ask every worker, and with the next training step every rank, to stop."""
         self.pool.stop()
 
+    @property
+    def deadline(self) -> float:
+        """Return when workers that were asked to stop, and have not, are killed."""
+        return self.pool.deadline
+
+    def kill(self) -> None:
+        """End the pool's workers now."""
+        self.pool.kill()
+
+    def log(self, step: Step) -> Path | None:
+        """Return the path of a step's log, if there is one."""
+        return self.pool.log(step)
+
     def outcome(self, future: Future):
         """Return what became of a step; see Crew.outcome."""
         return self.pool.outcome(future)

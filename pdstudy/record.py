@@ -17,7 +17,7 @@ def environment(plan: Plan, computed: int, reused: int, seconds: float) -> dict:
     """Return the record of a run: command, commit, versions, machine, and what was computed."""
     names = ("pdstudy", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy", "pandas", "scipy")
     return {
-        "command": paths.scrub(" ".join(["python -m pdstudy", *sys.argv[1:]]) if "pdstudy" in sys.argv[0] else "run_study(study)"),
+        "command": " ".join(["python -m pdstudy", *map(_shown, sys.argv[1:])]) if "pdstudy" in sys.argv[0] else "run_study(study)",
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "python": platform.python_version(),
@@ -27,6 +27,14 @@ def environment(plan: Plan, computed: int, reused: int, seconds: float) -> dict:
         "steps": {"asked": plan.asked, "distinct": len(plan.steps), "computed": computed, "reused": reused},
         "seconds": round(seconds, 1),
     }
+
+
+def _shown(word: str) -> str:
+    """Return a word of the command line without this machine's folders: a path in the checkout from there, others by name."""
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    return str(path.relative_to(paths.ROOT)) if path.is_relative_to(paths.ROOT) else path.name
 
 
 def commit() -> str:

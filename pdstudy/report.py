@@ -15,9 +15,10 @@ from pathlib import Path
 import jinja2
 import nbformat
 
-from pdstudy import claims, paths, plots, results
+from pdstudy import claims, disk, paths, plots, results
 from pdstudy.params import ParamsError, Study, check_names
 from pdstudy.tasks import TASKS
+from pdstudy.visible import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 QUESTIONS = {"01_pretraining_value": "Does pre-training help a small student?"}
@@ -57,41 +58,55 @@ def render(study: Study, tell: Callable[[str], None] = lambda text: None) -> Pat
 
 
 def execute(notebook: Path, values: dict, folder: Path) -> Path:
-    """Return the page of one notebook, executed with these parameters. Raises ReportError naming the failing cell."""
+    """Return the page of one notebook, executed with these parameters. Raises ReportError naming the failing cell.
+
+    A full disk leaves the page that stood there; a notebook that fails takes it away, for it must not look like
+    the answer to this run.
+    """
+    stem = notebook.stem
+    page, failed, temporary = folder / f"{stem}.html", folder / f"{stem}.failed.ipynb", folder / f".{stem}.{os.getpid()}.ipynb"
+    try:
+        problem = _run(notebook, temporary, values)
+        executed = nbformat.read(temporary, as_version=4)
+        clean_executed(executed)
+        nbformat.write(executed, temporary)
+        if problem is None:
+            _write(page, convert(executed, stem))
+            temporary.replace(folder / f"{stem}.ipynb")
+            failed.unlink(missing_ok=True)
+            return page
+        page.unlink(missing_ok=True)
+        temporary.replace(failed)
+    except OSError as error:
+        if not disk.is_full(error):
+            raise
+        raise ReportError(paths.scrub(disk.full(folder))) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    raise ReportError(f"{notebook.name}: {paths.scrub(problem)}; see {paths.scrub(str(failed))}")
+
+
+def _run(notebook: Path, temporary: Path, values: dict) -> str | None:
+    """Execute a notebook to `temporary` and return what went wrong, or None."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    stem = notebook.stem
-    temporary, failed = folder / f".{stem}.{os.getpid()}.ipynb", folder / f"{stem}.failed.ipynb"
-    page = folder / f"{stem}.html"
-    page.unlink(missing_ok=True)  # an old page must not look like the answer to this run
-    problem = None
     try:
         papermill.execute_notebook(
             str(notebook), str(temporary), parameters=values, kernel_name="python3", language="python",
-            progress_bar=False, execution_timeout=CELL_TIMEOUT, cwd=str(folder),
+            progress_bar=False, execution_timeout=CELL_TIMEOUT, cwd=str(temporary.parent),
         )  # fmt: skip
     except PapermillExecutionError as error:
-        problem = f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
+        return f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
     except DeadKernelError:
-        problem = "the kernel died; perhaps memory ran out"
+        return "the kernel died; perhaps memory ran out"
     except CellTimeoutError:
-        problem = f"a cell ran longer than {CELL_TIMEOUT} seconds"
-    executed = nbformat.read(temporary, as_version=4)
-    cells = [c for c in executed.cells if c.cell_type == "code"]
+        return f"a cell ran longer than {CELL_TIMEOUT} seconds"
+    cells = [c for c in nbformat.read(temporary, as_version=4).cells if c.cell_type == "code"]
     unfinished = [i for i, c in enumerate(cells) if c.metadata.get("papermill", {}).get("status") != "completed"]
-    if problem is None and unfinished:  # `sys.exit(0)` in a cell ends papermill with success
-        problem = f"code cell {unfinished[0] + 1} did not run to its end"
-    clean_executed(executed)
-    nbformat.write(executed, temporary)
-    if problem:
-        temporary.replace(failed)
-        raise ReportError(f"{notebook.name}: {paths.scrub(problem)}; see {paths.scrub(str(failed))}")
-    failed.unlink(missing_ok=True)
-    html_page = convert(executed, stem)
-    temporary.replace(folder / f"{stem}.ipynb")
-    return _write(page, html_page)
+    # `sys.exit(0)` in a cell ends papermill with success
+    return f"code cell {unfinished[0] + 1} did not run to its end" if unfinished else None
 
 
 def clean_executed(notebook: nbformat.NotebookNode) -> None:
@@ -128,7 +143,7 @@ def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
         exclude_anchor_links=True,
     )
     body, _ = exporter.from_notebook_node(notebook)
-    body = re.sub(r"<style scoped>.*?</style>", "", body, flags=re.DOTALL)  # pandas' own, under each table
+    body = re.sub(r'<style scoped(="")?>.*?</style>', "", body, flags=re.DOTALL)  # pandas' own, under each table
     links = [("index", "index.html")] + [(q, None if s == stem else f"{s}.html") for s, q in QUESTIONS.items()]
     return _page(QUESTIONS.get(stem, stem), body, links, HtmlFormatter(style="default").get_style_defs(".highlight"))
 
@@ -180,15 +195,24 @@ def _figures(study: Study, table, metrics) -> list[tuple[str, str]]:
 
 
 def accuracy_table(metrics):
-    """Return test accuracy in points by recipe and size: mean (lowest to highest seed); a missing cell says so."""
+    """Return test accuracy in points by recipe and size: mean (lowest to highest seed).
+
+    A student that is not there is named as missing, never averaged over; "-" stands where none was asked for.
+    """
     test = metrics[(metrics.split == "test") & (metrics.metric == "accuracy") & (metrics.recipe != "majority")]
     sizes = test.sort_values("n_params")["size"].unique()
+    students = test[test.recipe != "teacher"]
+    asked, seeds = set(students["size"]), students.seed.nunique()
     grouped = (test.assign(value=test.value * 100)).groupby(["recipe", "size"]).value.agg(["mean", "min", "max", "count"])
     text = [f"{r.mean:.1f} ({r.min:.1f} to {r.max:.1f})" if r.count > 1 else f"{r.mean:.1f}" for r in grouped.itertuples()]
+    lacking = [0 if r.Index[0] == "teacher" else seeds - r.count for r in grouped.itertuples()]
+    text = [f"missing {n} of {seeds} seeds" if n else t for t, n in zip(text, lacking, strict=True)]
     wide = grouped.assign(text=text).text.unstack("size").reindex(columns=sizes)
     order = [r for r in ("teacher", *claims_recipes(metrics)) if r in wide.index]
     majority = metrics[(metrics.recipe == "majority") & (metrics.split == "test")].value
-    wide = wide.reindex(order).fillna("-")
+    wide = wide.reindex(order)
+    wide.loc[wide.index != "teacher", [s for s in sizes if s in asked]] = wide.loc[wide.index != "teacher"].fillna("missing")
+    wide = wide.fillna("-")
     if len(majority):
         wide.loc["majority class"] = [f"{majority.iloc[0] * 100:.1f}"] * len(wide.columns)
     return wide.rename_axis(index=None, columns=None)
@@ -273,7 +297,6 @@ def _page(title: str, body: str, links: list, more_style: str = "", footer: str 
 
 
 def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with disk.whole(path) as new:
+        new.write_text(visible(text), encoding="utf-8")
     return path

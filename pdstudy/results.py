@@ -7,7 +7,6 @@ answer to every text of dev and test (no text), for tests over items.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pdstudy import paths
+from pdstudy.disk import whole
 from pdstudy.plan import Plan
 from pdstudy.store import Store
 
@@ -97,15 +97,13 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
     folder = paths.study_folder(plan.study.name)
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in collect(plan, store).items():
-        temporary = folder / f".{name}.{os.getpid()}.new"
-        pq.write_table(table, temporary, compression="zstd")
-        temporary.replace(folder / name)
+        with whole(folder / name) as new:
+            pq.write_table(table, new, compression="zstd")
     if environment["steps"]["computed"] == 0 and (folder / ENVIRONMENT).is_file():
         environment = json.loads((folder / ENVIRONMENT).read_text())  # the record of the run that made the numbers
     for name, value in ((ENVIRONMENT, environment), (PARAMS, plan.study.model_dump(mode="json")), (TEXTS, counts(plan, store))):
-        temporary = folder / f".{name}.{os.getpid()}.new"
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
-        temporary.replace(folder / name)
+        with whole(folder / name) as new:
+            new.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
     return folder
 
 

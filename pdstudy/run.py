@@ -1,7 +1,8 @@
 """Runs a plan: computes what the store lacks, parents first, the longest chains first.
 
-A worker that is killed costs its step one retry; a step that fails stops only those that need it. Whoever
-holds a step's lock computes it: two runs of one study share the work.
+A step that fails, or whose worker is killed, is tried once more; then it stops only those that need it. A full
+disk stops all, for all would end on it. Whoever holds a step's lock computes it: two runs of one study share
+the work.
 """
 
 import os
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pdstudy import paths, record, results
+from pdstudy import disk, paths, record, results
 from pdstudy.crew import Crew, Failure, Interrupted, signals
 from pdstudy.estimate import cost, measured_speed, needed
 from pdstudy.params import Study
@@ -23,7 +24,7 @@ from pdstudy.sizes import Size
 from pdstudy.store import Store
 
 POLL = 0.5  # seconds between looks at the workers' progress
-ATTEMPTS = 2  # a killed worker's step is tried once more
+ATTEMPTS = 2  # a step whose worker was killed, or that failed for no certain reason, is tried once more
 SHOWN = 8  # running steps that a progress line names
 Engine = Callable[..., Any]  # (store, workers, logs, tracker) -> workers with the methods of crew.Crew
 
@@ -76,7 +77,13 @@ def run_study(
     plan, store = make(study), store or Store()
     folder = writable(study)
     summary = run(plan, store, workers, listen or notebook_line(), folder / "logs", tracker, engine, shard)
-    results.write(plan, store, record.environment(plan, summary.computed, summary.reused, summary.seconds))
+    try:
+        results.write(plan, store, record.environment(plan, summary.computed, summary.reused, summary.seconds))
+    except OSError as error:
+        if not disk.is_full(error):
+            raise
+        if not summary.failures:
+            raise RunError(paths.scrub(disk.full(folder)), bad_input=False) from None
     if summary.failures:
         raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
     return results.load_results(study.name)
@@ -126,7 +133,7 @@ def run(
 
 def describe(summary: Summary) -> str:
     """Return one line a failed step, and how many wait for them."""
-    lines = [f"{f.step.label}: {f.reason}" for f in summary.failures]
+    lines = [f"{f.step.label}: {f.reason}" + (f"; see {paths.scrub(str(f.log))}" if f.log else "") for f in summary.failures]
     if summary.blocked:
         lines.append(f"{summary.blocked} steps wait for these; the others are done. The same command tries again.")
     return "\n".join(lines)
@@ -135,12 +142,18 @@ def describe(summary: Summary) -> str:
 def writable(study: Study) -> Path:
     """Return the study's folder, made if need be. Raises RunError before anything is trained where it cannot be written."""
     folder = paths.study_folder(study.name)
+    own = (folder, *folder.rglob("*"), paths.STORE, *paths.STORE.glob("*"))
+    if link := disk.link_out(own, paths.OUTPUTS):
+        where = paths.scrub(str(link))
+        raise RunError(f"{where} leads out of the outputs; remove the link, or move all of it with PDSTUDY_OUTPUTS", True)
     for place in (folder, paths.STORE):
         try:
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place):
                 pass
         except OSError as error:
+            if disk.is_full(error):
+                raise RunError(paths.scrub(disk.full(paths.OUTPUTS)), bad_input=False) from None
             where = paths.scrub(str(place))
             raise RunError(
                 f"{where} cannot be written ({error.strerror}); free it or set PDSTUDY_OUTPUTS to another folder", True
@@ -214,6 +227,8 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
             running[crew.submit(todo[digest])] = digest
         if not running and not ready and not later:
             break
+        if time.monotonic() > crew.deadline:
+            crew.kill()
         if not running:  # all that is left is being computed by another run
             time.sleep(POLL)
         finished, _ = wait(running, timeout=POLL, return_when=FIRST_COMPLETED)
@@ -224,17 +239,19 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
                 waiting[digest], later[digest] = set(), time.monotonic() + 2.0
                 continue
             later.pop(digest, None)
+            if outcome == "stopped":
+                continue
             if outcome == "killed":
+                reason = "its process was killed twice; perhaps memory ran out: try fewer --workers"
+                outcome = Failure(todo[digest], reason, "", bad_input=False, log=crew.log(todo[digest]))
+            if isinstance(outcome, Failure):
                 attempts[digest] += 1
-                if attempts[digest] < ATTEMPTS:
+                if outcome.again and attempts[digest] < ATTEMPTS:
                     waiting[digest] = set()
                     continue
-                reason = "its process was killed twice; perhaps memory ran out: try fewer --workers"
-                outcome = Failure(todo[digest], reason, "", bad_input=False)
-            if isinstance(outcome, Failure):
                 summary.failures.append(outcome)
                 failed.add(digest)
-                lost = _descendants(failed, todo)
+                lost = _descendants(failed, todo) | (set(waiting) if outcome.disk_full else set())
                 summary.blocked = len(lost)
                 for d in lost:
                     waiting.pop(d, None)

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pdstudy import paths
+from pdstudy.disk import NoRoom, flush, is_full, is_inside
 
 MANIFEST = "manifest.json"
 log = logging.getLogger("pdstudy")
@@ -46,11 +46,15 @@ class Store:
         """Return the digests that a released family holds."""
         return set(_family(self.families))
 
+    def released_folders(self) -> list[Path]:
+        """Return the folders of the released families' artifacts."""
+        return list(_family(self.families).values())
+
     def find(self, digest: str) -> Path | None:
         """Return the artifact's verified folder, or None. A damaged one is moved aside, so that it is made again."""
         folder = self._own(digest)
         if folder is not None:
-            problem = damage(folder)
+            problem = damage(folder, digest) if is_inside(folder, self.root) else "it leads out of the store"
             if problem is None:
                 return folder
             log.warning("%s of %s: %s; it will be made again", digest, folder.parent.name, problem)
@@ -74,23 +78,10 @@ class Store:
         folder = self._own(digest) or _family(self.families).get(digest)
         if folder is None:
             raise StoreError(f"artifact {digest} is not in the store; run the study first")
-        return json.loads((folder / MANIFEST).read_text())
-
-    def surplus(self, wanted: set[str]) -> list[tuple[Path, int]]:
-        """Return (folder, bytes) of everything that `wanted` does not name: artifacts, damaged and unfinished ones."""
-        found = []
-        for folder in sorted(p for p in self.root.glob("*/*") if p.is_dir()):
-            if folder.name not in wanted and folder.parent.name != "locks":
-                found.append((folder, _bytes(folder)))
-        return found
-
-    def census(self) -> list[tuple[str, int, int, int]]:
-        """Return (stage, artifacts, bytes, damaged) of every stage in the store, reading every file."""
-        rows = []
-        for stage in sorted(p for p in self.root.glob("*") if p.is_dir() and p.name not in ("locks", "work")):
-            folders = [p for p in stage.iterdir() if p.is_dir() and not p.name.startswith(".")]
-            rows.append((stage.name, len(folders), sum(map(_bytes, folders)), sum(damage(f) is not None for f in folders)))
-        return rows
+        try:
+            return json.loads((folder / MANIFEST).read_text())
+        except (OSError, ValueError):
+            raise StoreError(f"{folder}: its manifest is unreadable; run: python -m pdstudy doctor --repair") from None
 
     def _own(self, digest: str) -> Path | None:
         return next((p.parent for p in self.root.glob(f"*/{digest}/{MANIFEST}")), None)
@@ -104,6 +95,9 @@ class Store:
         """Return the artifact's folder after `fill` has written its files; what `fill` returns joins the manifest."""
         place = self.root / stage / digest
         place.parent.mkdir(parents=True, exist_ok=True)
+        if not is_inside(place, self.root):
+            raise StoreError(f"{place.parent} leads out of the store; remove the link, or move all with PDSTUDY_OUTPUTS")
+        _sweep(place.parent, f".new-{digest}-*")
         folder = place.with_name(f".new-{digest}-{uuid.uuid4().hex[:8]}")
         folder.mkdir()
         try:
@@ -112,7 +106,10 @@ class Store:
             if place.exists():  # a damaged or unfinished folder of that name
                 self.set_aside(place)
             folder.replace(place)
-            flush(place.parent)
+        except Exception as error:
+            if is_full(error):
+                raise NoRoom(self.root) from error
+            raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return place
@@ -147,6 +144,7 @@ class Checkpoints:
     def save(self, step: int, fill: Callable[[Path], None]) -> None:
         """Write the state after `step` steps, then drop those that are too old."""
         self.root.mkdir(parents=True, exist_ok=True)
+        _sweep(self.root, ".new-*")
         folder = self.root / f".new-{uuid.uuid4().hex[:8]}"
         folder.mkdir()
         try:
@@ -178,51 +176,58 @@ class Checkpoints:
 
 
 def seal(folder: Path, record: dict[str, Any]) -> None:
-    """Flush every file of a folder to disk and write its manifest last."""
-    files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        flush(path)
-        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    path = folder / MANIFEST
-    path.write_text(json.dumps(record | {"files": files}, indent=1, sort_keys=True) + "\n")
-    flush(path)
-    flush(folder)
+    """Write a folder's manifest, last, and flush every file of it to disk."""
+    found = sorted(p for p in folder.rglob("*") if p.is_file())
+    files = {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in found}
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps(record | {"files": files}, indent=1, sort_keys=True) + "\n")
+    flush(*found, manifest)
 
 
-def damage(folder: Path) -> str | None:
-    """Return what is wrong with a sealed folder, or None when every file is as its manifest says."""
+def damage(folder: Path, digest: str | None = None) -> str | None:
+    """Return what is wrong with a sealed folder, or None when every file and its identity are as its manifest says.
+
+    `digest` is the artifact that is expected there, where that is known.
+    """
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
-        wanted = {name: (file["bytes"], file["sha256"]) for name, file in files.items()}
+        manifest = json.loads((folder / MANIFEST).read_text())
+        wanted = {name: (file["bytes"], file["sha256"]) for name, file in manifest["files"].items()}
+        made = manifest.get("digest")
+        if digest is not None and made != digest:
+            return f"its manifest is that of artifact {made}"
+        if "version" in manifest and made != identity(*(manifest[k] for k in ("stage", "version", "settings", "parents"))):
+            return "its manifest's stage, settings and parents do not give its digest"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest is missing or unreadable"
-    for name, (size, digest) in wanted.items():
+    for name, (size, sha) in wanted.items():
         path = folder / name
         if "\0" in name or not path.is_file() or path.stat().st_size != size:
             return f"{name} is missing or has another size than its manifest says"
+        if not is_inside(path, folder):
+            return f"{name} leads out of the artifact"
         stat = path.stat()
-        if _verified(str(path), stat.st_mtime_ns, stat.st_size) != digest:
+        if _verified(str(path), stat.st_mtime_ns, stat.st_size) != sha:
             return f"{name} differs from its manifest's sha256"
     return None
 
 
-def _bytes(folder: Path) -> int:
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+def identity(stage: str, version: int, settings: dict[str, Any], parents: dict[str, str]) -> str:
+    """Return the digest of what a step is: 16 hexadecimal digits."""
+    record = {"stage": stage, "version": version, "settings": settings, "parents": parents}
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _sweep(folder: Path, pattern: str) -> None:
+    """Remove what a killed maker left behind. Whoever writes holds the step's lock, so no living one is at it."""
+    for left in folder.glob(pattern):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:
     """Return a file's sha256 in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def flush(path: Path) -> None:
-    """Force a file or a folder's entries to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @lru_cache(maxsize=4096)
@@ -237,5 +242,8 @@ def _family(families: tuple[Path, ...]) -> dict[str, Path]:
     found = {}
     for family in families:
         for manifest in sorted(Path(family).glob("*/manifest.json")):
-            found[json.loads(manifest.read_text())["digest"]] = manifest.parent
+            try:
+                found[json.loads(manifest.read_text())["digest"]] = manifest.parent
+            except (OSError, ValueError, KeyError, TypeError):
+                raise StoreError(f"{manifest}: unreadable; restore it with git, or run with --from-scratch") from None
     return found

@@ -119,7 +119,9 @@ def mask_rows(rows: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.ran
     special = np.zeros(v.size, dtype=bool)
     special[[v.pad, v.unk, v.cls, v.sep, v.mask]] = True
     maskable = np.flatnonzero(~special[flat])
-    n_masked = min(len(maskable), max(1, round(rate * len(maskable))))
+    if not len(maskable):
+        raise ValueError(f"none of a batch's {len(flat):,} pieces can be masked: all are special; look at D_LM and its tokenizer")
+    n_masked = max(1, round(rate * len(maskable)))  # the mean loss over none is no number
     if continues is None:
         positions = np.sort(rng.choice(maskable, size=n_masked, replace=False, shuffle=False))
     else:
@@ -305,6 +307,6 @@ def encode_texts(tokenizer, vocabulary: Vocabulary, texts: Sequence[str], max_le
                 pieces = [vocabulary.cls, *pieces[: max_length - 2]]
             flat.append(np.array([*pieces, vocabulary.sep], dtype=dtype))
             lengths.append(len(flat[-1]))
-    ids = Ids(np.concatenate(flat), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    ids = Ids(np.concatenate(flat) if flat else np.empty(0, dtype), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
     unknown = int((ids.flat == vocabulary.unk).sum())
     return ids, {"texts": len(texts), "pieces": len(ids.flat), "unknown": unknown, "truncated": truncated}

@@ -8,6 +8,7 @@ import json
 import platform
 import shutil
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from pdstudy import corpora, counts, evaluate, models, stages, tokens
 from pdstudy.models import Classifier
-from pdstudy.plan import Step
+from pdstudy.plan import VERSION, Step
 from pdstudy.sizes import Size
 from pdstudy.stages import Labelled
 from pdstudy.store import Store
@@ -72,6 +73,7 @@ def execute(step: Step, store: Store, watch: Watch) -> Path:
             (folder / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
         return {
             "label": step.label,
+            "version": VERSION[step.stage],  # with it, the manifest gives the digest again
             "settings": step.settings,
             "parents": step.parents,
             "versions": versions(),
@@ -93,6 +95,7 @@ def assist(step: Step, store: Store, watch: Watch) -> None:
     _read(step, Inputs(step, store), watch)
 
 
+@cache  # reading a package's metadata takes milliseconds
 def versions() -> dict[str, str]:
     """Return the versions of the libraries that can change a number."""
     return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from pdstudy import paths, tasks
 from pdstudy.__main__ import app
-from pdstudy.params import load
+from pdstudy.paramsfile import load
+from pdstudy.store import Store
 
 SMOKE = load(paths.PARAMS / "smoke.yaml")
 
@@ -105,8 +106,26 @@ def test_clean_keeps_what_a_kept_study_needs(smoke):
     assert said.exit_code == 0
     kept = CliRunner().invoke(app, ["plan", "smoke"])
     assert " 0 to do" in kept.output
-    everything = CliRunner().invoke(app, ["clean", "--dry-run"])
+    everything = CliRunner().invoke(app, ["clean", "--all", "--dry-run"])
     assert everything.output.count("would remove pretrain/") >= 2
+    assert " 0 to do" in CliRunner().invoke(app, ["plan", "smoke"]).output, "a dry run removes nothing"
+
+
+@pytest.mark.parametrize("words", [["clean"], ["clean", "--all", "--keep", "smoke"]])
+def test_clean_does_not_guess_what_to_keep(words):
+    said = CliRunner().invoke(app, words)
+    assert said.exit_code == 2 and "--keep" in said.output
+
+
+def test_doctor_names_what_is_damaged_and_repair_drops_it(tmp_path):
+    store = Store(tmp_path / "store", families=())
+    store.write("label", "0" * 16, lambda folder: (folder / "logits.npy").write_text("x") and {})
+    (store.root / "label" / ("0" * 16) / "logits.npy").write_text("y")
+    done = pdstudy("doctor", outputs=tmp_path)
+    assert done.returncode == 1 and f"label/{'0' * 16}: logits.npy differs" in done.stderr and "--repair" in done.stderr
+    done = pdstudy("doctor", "--repair", outputs=tmp_path)
+    assert done.returncode == 0 and f"removed label/{'0' * 16}" in done.stdout
+    assert pdstudy("doctor", outputs=tmp_path).returncode == 0
 
 
 def test_claims_print_as_json_and_name_a_missing_study(smoke):

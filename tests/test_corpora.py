@@ -127,7 +127,42 @@ def test_a_file_with_another_header_is_refused_with_the_expected_one(movies, tex
         read_movies(movies(text))
 
 
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ("a film,1,rotten_tomatoes\na film,1\n", "line 3: 2 fields, expected text,label,source"),
+        ("a, film,1,imdb\n", "line 2: 4 fields"),
+        ("a film,good,rotten_tomatoes\n", "line 2: the label is 'good', expected a class number"),
+        ("a film,-1,rotten_tomatoes\n", "line 2: the label is '-1'"),
+        ('"a film,1,imdb\nanother,0,imdb\n', "line 3: unexpected end of data; is a quote missing?"),
+        ('"a "lone" quote",1,imdb\n', "line 2: "),
+        ("a\0film,1,imdb\n", "line 2: a NUL character"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named(movies, rows, sentence):
+    with pytest.raises(TextError, match=re.escape(f"movies.csv, {sentence}")):
+        read_movies(movies(HEADER + rows))
+
+
+def test_text_that_is_not_utf_8_is_named_and_a_byte_order_mark_does_no_harm(movies):
+    with pytest.raises(TextError, match="not UTF-8 text"):
+        read_movies(movies(HEADER + "un été,1,imdb\n", encoding="latin-1"))
+    assert read_movies(movies(HEADER + "un été,1,imdb\n", encoding="utf-8-sig")) == ([], ["un été"])
+
+
 # -- a task
+
+
+def test_a_label_that_the_task_does_not_know_is_refused(movies):
+    movies(HEADER + snippets(8) + "a third kind,2,rotten_tomatoes\n")
+    with pytest.raises(TextError, match=r"movies: label 2 is none of the task's 0 to 1 \(negative, positive\)"):
+        build(MOVIES, {"dev": 2, "test": 3}, None, 0.2, 0)
+
+
+def test_one_document_cannot_be_both_read_and_held_out(movies):
+    movies(HEADER + snippets(8) + "A review of four words.,1,imdb\nAnother review of five words.,1,imdb\n")
+    with pytest.raises(TextError, match=r"D_LM has 1 documents .* at least 2 are needed; raise corpus.documents"):
+        build(MOVIES, {"dev": 2, "test": 3}, 1, 0.2, 0)
 
 
 def test_a_leaked_sentence_its_review_and_all_repeats_are_gone(movies):

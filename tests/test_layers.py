@@ -7,7 +7,8 @@ import pytest
 from pdstudy import paths
 
 PACKAGE = paths.ROOT / "pdstudy"
-GROUND = ["paths", "sizes", "recipes", "tasks", "params", "store", "plan", "estimate", "record", "results"]
+GROUND = ["paths", "visible", "disk", "sizes", "recipes", "tasks", "paramsfile", "params", "store", "plan", "estimate", "upkeep"]
+GROUND += ["record", "results"]
 # The training wing: torch, never pandas; scipy comes with scikit-learn and is at home in both.
 TRAINING = [
     "corpora", "tokens", "counts", "models", "objectives", "train", "evaluate", "stages", "latency", "work", "crew", "run",

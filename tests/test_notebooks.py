@@ -7,7 +7,8 @@ import nbformat
 import pytest
 
 from pdstudy import paths
-from pdstudy.params import Study, load
+from pdstudy.params import Study
+from pdstudy.paramsfile import load
 from pdstudy.report import QUESTIONS, clean_source, declared
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))

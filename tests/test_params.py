@@ -1,14 +1,12 @@
 import json
-import re
-import time
-import tracemalloc
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from pdstudy import params, paths
-from pdstudy.params import ParamsError, Study, check_names, explain, find, load
+from pdstudy import paths
+from pdstudy.params import ParamsError, Study, check_names, explain
+from pdstudy.paramsfile import load
 from pdstudy.sizes import Size
 
 
@@ -216,101 +214,11 @@ def test_a_plain_name_is_taken(settings, name):
     assert Study(**(settings | {"name": name})).name == name
 
 
-# -- files
-
-
-@pytest.mark.parametrize(
-    ("text", "cure"),
-    [
-        ("", "the file is empty; copy params/smoke.yaml"),
-        ("# nothing\n", "the file is empty"),
-        ("- a\n- b\n", "expected keys and values at the top, got a list"),
-        ("just words", "expected keys and values at the top, got a str"),
-        ("a: [1, 2", "not YAML at line 1"),
-        ("name: x\nname2: a\n  b: c", "not YAML at line 3"),
-        ("a: \x00", "not YAML"),
-        ("a: !!int ''", "not YAML"),
-        ("a: 2001-13-45", "not YAML"),
-        ("? [a]\n: b", "not YAML at line 1"),
-        ("a: " + "[" * 5000, "not YAML"),
-        ("3: x", "3 is not a parameter name"),
-        ("import os; os.system('x'): 1", "is not a parameter name"),
-        ("a: !!python/object/apply:os.system ['touch canary']", "not YAML at line 1: could not determine a constructor"),
-        ("a: !!python/name:os.system", "not YAML at line 1"),
-        (b"a: \xff\xfe", "not UTF-8 text"),
-        (b"\xff\xfea\x00:\x00", "not UTF-8 text"),
-    ],
-)  # fmt: skip
-def test_a_file_that_is_no_params_file_is_refused_with_its_name_and_the_cure(written, tmp_path, monkeypatch, text, cure):
-    monkeypatch.chdir(tmp_path)
-    path = written(text)
-    with pytest.raises(ParamsError, match=re.escape(cure)) as caught:
-        load(path)
-    assert str(caught.value).startswith(str(path))
-    assert [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]
-
-
-def test_a_file_too_large_is_not_even_opened(tmp_path):
-    path = tmp_path / "huge.yaml"
-    with path.open("wb") as file:
-        file.truncate(100_000_000)
-    begun = time.perf_counter()
-    with pytest.raises(ParamsError, match="100,000,000 bytes is too large"):
-        load(path)
-    assert time.perf_counter() - begun < 1
-
-
-BOMBS = {
-    "lists": "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)),
-    "keys": "a0: &a0 {k: x}\n"
-    + "".join(f"a{i}: &a{i} {{" + ", ".join(f"k{j}: *a{i - 1}" for j in range(9)) + "}\n" for i in range(1, 12)),
-    "merges": "a0: &a0 {k: x}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 12)),
-    "a loop": "a: &a [*a, *a]\n",
-}
-
-
-@pytest.mark.parametrize("bomb", BOMBS)
-def test_an_alias_bomb_is_refused_at_once_and_in_little_memory(written, bomb):
-    path = written(BOMBS[bomb])
-    tracemalloc.start()
-    begun = time.perf_counter()
-    try:
-        with pytest.raises(ParamsError, match="aliases must not multiply"):
-            load(path)
-        assert time.perf_counter() - begun < 1
-        assert tracemalloc.get_traced_memory()[1] < 50e6
-    finally:
-        tracemalloc.stop()
-
-
-def test_an_alias_used_with_measure_is_fine(written):
-    assert load(written("a: &a {rates: [1]}\nb: *a\nc: {<<: *a, d: 2}")) == {
-        "a": {"rates": [1]},
-        "b": {"rates": [1]},
-        "c": {"rates": [1], "d": 2},
-    }
-
-
 def test_a_refused_study_names_its_file(settings, written):
     path = written(yaml.safe_dump(settings | {"seeds": [1, 1]}))
     with pytest.raises(ParamsError) as caught:
         Study.read(path)
     assert str(caught.value) == f"{path}: seeds: 1 is listed twice; list each once"
-
-
-@pytest.mark.parametrize("name", ["nosuch", "x" * 300, "a\0b", ""])
-def test_a_params_file_that_is_not_there_is_refused_with_those_that_are(tmp_path, monkeypatch, name):
-    (tmp_path / "one.yaml").write_text("")
-    (tmp_path / "two.yaml").write_text("")
-    monkeypatch.setattr(paths, "PARAMS", tmp_path)
-    with pytest.raises(ParamsError, match=r"no such params file; choose one of params/\{one,two\}\.yaml"):
-        find(name)
-
-
-def test_a_params_file_is_found_by_name_or_by_path(tmp_path, monkeypatch):
-    (tmp_path / "one.yaml").write_text("")
-    monkeypatch.setattr(paths, "PARAMS", tmp_path)
-    assert find("one") == find("one.yaml") == find(tmp_path / "one.yaml") == tmp_path / "one.yaml"
 
 
 def test_names_are_checked_with_the_nearest_one_as_the_cure():
@@ -329,9 +237,3 @@ def test_reading_a_study_loads_neither_torch_nor_pandas(fresh_python, settings, 
     loaded = set(json.loads(fresh_python(code)))
     assert "pdstudy.params" in loaded
     assert not loaded & {"torch", "pandas", "transformers", "scipy", "seaborn", "matplotlib", "accelerate", "datasets", "sklearn"}
-
-
-def test_a_file_of_too_many_values_is_refused(written):
-    path = written("a:\n" + "- 1\n" * params.MAX_NODES)
-    with pytest.raises(ParamsError, match="more than 20,000 values"):
-        load(path)

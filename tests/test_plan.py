@@ -389,3 +389,8 @@ def test_the_time_left_follows_the_speed_measured_and_the_number_of_workers(tmp_
     store.write("pretrain", steps[0].digest, lambda folder: {"flops": 1000e9, "seconds": 10.0})
     assert estimate(steps[1:], store, 1) == pytest.approx(3 * (1 + 1))
     assert estimate(steps[1:], store, 2) == pytest.approx(3 * (1 + 1) / 2)
+
+
+def test_a_family_of_a_width_without_an_initial_scale_is_refused_with_the_cure(settings):
+    with pytest.raises(ParamsError, match=r'init_std has no scale for width 192; add it, such as \{"192": 0.04\}'):
+        plan.pretraining(Study(**settings), [Size(1, 192)])

@@ -1,22 +1,16 @@
-"""A run computes what is missing, once; whatever kills it, the tables are those of an unbroken run."""
+"""A run computes what is missing, once. What happens to one that is killed: tests/faults."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import save_file
 
 from pdstudy import Study, models, paths, plan, results, run_study, work
-from pdstudy.params import load
+from pdstudy.paramsfile import load
 from pdstudy.run import RunError, run
 from pdstudy.store import Store
 from pdstudy.train import Watch
@@ -40,29 +34,6 @@ def unbroken(small) -> dict[str, bytes]:
     """The small study's tables, from one run in this process."""
     run_study(small, workers=0)
     return tables(paths.study_folder("small"))
-
-
-def start(study: Study, outputs: Path, workers: int = 2) -> subprocess.Popen:
-    """Start a study in its own process group and store."""
-    outputs.mkdir(exist_ok=True)
-    file = outputs / "study.yaml"
-    file.write_text(yaml.safe_dump(study.model_dump(mode="json")))
-    environment = os.environ | {"PDSTUDY_OUTPUTS": str(outputs)}
-    command = [sys.executable, "-m", "pdstudy", "run", str(file), "--workers", str(workers)]
-    return subprocess.Popen(command, env=environment, cwd=outputs, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def wait_for(outputs: Path, artifacts: int, process: subprocess.Popen) -> None:
-    """Wait until the store holds so many artifacts."""
-    until = time.monotonic() + 200
-    while len(list(outputs.glob("store/*/*/manifest.json"))) < artifacts:
-        assert process.poll() is None and time.monotonic() < until, process.stderr.read()
-        time.sleep(0.02)
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started."""
-    return [int(c) for t in Path(f"/proc/{pid}/task").iterdir() for c in (t / "children").read_text().split()]
 
 
 def test_the_smoke_study_is_whole(smoke):
@@ -115,36 +86,6 @@ def test_steps_are_shared_between_studies(small, unbroken):
     steps = results.load_environment("small")["steps"]
     assert steps["distinct"] < steps["asked"]
     assert steps["computed"] < steps["distinct"]  # the smoke study had made the texts, the starts and Basic
-
-
-def test_killed_at_three_moments_and_once_in_a_worker_the_tables_are_those_of_an_unbroken_run(small, unbroken, tmp_path):
-    total = len(plan.make(small).steps)
-    for artifacts in (2, total // 3, 2 * total // 3):
-        process = start(small, tmp_path)
-        wait_for(tmp_path, artifacts, process)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    process = start(small, tmp_path)
-    wait_for(tmp_path, total - 6, process)
-    workers = [c for c in children(process.pid) if "spawn_main" in Path(f"/proc/{c}/cmdline").read_text()]
-    os.kill(workers[0], signal.SIGKILL)
-    _, said = process.communicate(timeout=200)
-    assert process.returncode == 0, said
-    assert tables(tmp_path / "small") == unbroken
-    assert not list(tmp_path.glob("store/work/*")), "nothing is left of finished steps, nor of killed runs"
-
-
-def test_sigterm_ends_cleanly_and_leaves_no_process(small, tmp_path):
-    process = start(small, tmp_path)
-    wait_for(tmp_path, 3, process)
-    workers = children(process.pid)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 143
-    assert "the same command goes on" in said and "Traceback" not in said
-    assert not any(
-        Path(f"/proc/{pid}/cmdline").is_file() and "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text() for pid in workers
-    )
 
 
 def test_a_failing_step_stops_only_those_that_need_it(smoke):
@@ -282,27 +223,3 @@ def test_the_counts_of_the_texts_are_reported(smoke):
     row = found.loc["D_L"]
     assert row["read"] == 8530 and row["read"] == row[["empty", "exact", "normalised", "leaks", "kept"]].sum()
     assert found.loc["test", "kept"] == 300 and found.loc["D_T", "pieces"] > 0
-
-
-def test_a_step_that_another_run_computes_holds_up_no_other_step(small, unbroken, tmp_path):
-    store = Store(tmp_path / "store", families=())
-    made = plan.make(small)
-    (labelling,) = made.of_stage("label")
-    others = [s for s in made.steps.values() if not any(w in s.label for w in ("PD", "Distillation", "label"))]
-    with store.lock(labelling.digest):  # as another run would
-        process = start(small, tmp_path)
-        wait_for(tmp_path, len(others), process)
-        assert process.poll() is None
-    _, said = process.communicate(timeout=200)
-    assert process.returncode == 0, said
-    assert tables(tmp_path / "small") == unbroken
-
-
-def test_two_runs_at_once_share_the_work(small, unbroken, tmp_path):
-    processes = [start(small, tmp_path, workers=1) for _ in range(2)]
-    said = [p.communicate(timeout=280)[1] for p in processes]
-    assert [p.returncode for p in processes] == [0, 0], said
-    assert tables(tmp_path / "small") == unbroken
-    made = list((tmp_path / "small" / "logs").glob("pretrain*.jsonl"))
-    ends = [sum(json.loads(line).get("step") == 59 for line in p.read_text().splitlines()) for p in made]
-    assert ends and set(ends) <= {1}, "a start was trained twice"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pdstudy.store import MANIFEST, Checkpoints, Store, StoreError, damage, seal
+from pdstudy.store import MANIFEST, Checkpoints, Store, StoreError, damage, identity, seal
 
 DIGEST, OTHER = "0123456789abcdef", "fedcba9876543210"
 
@@ -179,35 +179,6 @@ def test_a_damaged_released_artifact_is_an_error_and_stays_where_it_is(released,
     assert names(tmp_path / "zoo") == ["2-128"]
 
 
-# Surplus and census
-
-
-def test_surplus_is_what_nobody_wants_with_its_size(store):
-    wanted, unwanted = store.write("pretrain", DIGEST, fill), store.write("finetune", OTHER, fill)
-    with store.lock(OTHER):
-        pass
-    store.checkpoints(OTHER).save(3, lambda folder: (folder / "state").write_text("x") and None)
-    found = dict(store.surplus({DIGEST}))
-    assert set(found) == {unwanted, store.root / "work" / OTHER}
-    assert found[unwanted] == 2560 + 4 + (unwanted / "manifest.json").stat().st_size
-    assert wanted not in found
-    flip(wanted / "weights.bin")
-    store.find(DIGEST)
-    assert sum(p.name.startswith(".damaged-") for p, _ in store.surplus({DIGEST, OTHER})) == 1
-
-
-def test_the_census_counts_artifacts_bytes_and_damage_by_stage(store):
-    for stage, digest in (("pretrain", DIGEST), ("pretrain", OTHER), ("finetune", "a" * 16)):
-        store.write(stage, digest, fill)
-    with store.lock(DIGEST):
-        pass
-    store.checkpoints("b" * 16).save(1, lambda folder: (folder / "state").write_text("x") and None)
-    flip(store.root / "pretrain" / OTHER / "weights.bin")
-    rows = store.census()
-    assert [(stage, n, damaged) for stage, n, _, damaged in rows] == [("finetune", 1, 0), ("pretrain", 2, 1)]
-    assert rows[0][2] == sum(p.stat().st_size for p in (store.root / "finetune").rglob("*") if p.is_file())
-
-
 # Locks
 
 HOLDER = """
@@ -327,3 +298,31 @@ def test_a_manifest_with_any_byte_changed_is_damage_or_harmless_and_never_a_cras
         found = damage(tmp_path)
         if begin <= i < end and chr(whole[i]).isalnum():
             assert found is not None, whole[i - 5 : i + 5]
+
+
+def test_an_artifact_in_the_place_of_another_or_with_other_settings_is_damage(store):
+    def made(folder):
+        return fill(folder) | {"version": 2, "settings": {"seed": 1}, "parents": {}}
+
+    digest = identity("pretrain", 2, {"seed": 1}, {})
+    folder = store.write("pretrain", digest, made)
+    assert store.find(digest) == folder
+    shutil.copytree(folder, folder.with_name(DIGEST))
+    assert damage(folder.with_name(DIGEST), DIGEST) == f"its manifest is that of artifact {digest}"
+    (folder / MANIFEST).write_text((folder / MANIFEST).read_text().replace('"seed": 1', '"seed": 2'))
+    assert damage(folder, digest) == "its manifest's stage, settings and parents do not give its digest"
+    assert store.find(digest) is None
+
+
+def test_what_a_killed_maker_left_is_swept_by_the_next_maker_of_that_step_alone(store):
+    for digest in (DIGEST, OTHER):
+        (store.root / "pretrain" / f".new-{digest}-12345678").mkdir(parents=True)
+    store.write("pretrain", DIGEST, fill)
+    assert names(store.root / "pretrain") == [f".new-{OTHER}-12345678", DIGEST]
+
+
+def test_an_unreadable_manifest_is_an_error_with_its_cure(store):
+    folder = store.write("pretrain", DIGEST, fill)
+    (folder / MANIFEST).write_text("{")
+    with pytest.raises(StoreError, match="unreadable; run: python -m pdstudy doctor --repair"):
+        store.manifest(DIGEST)

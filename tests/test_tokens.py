@@ -84,11 +84,22 @@ def test_masking_touches_nothing_but_the_chosen_positions_and_the_pieces_restore
     assert (inputs != rows).sum() <= len(positions)
 
 
-def test_rows_of_special_pieces_alone_are_returned_unmasked():
-    rows = np.array([[WORDS.cls, WORDS.sep, WORDS.unk, WORDS.pad]])
-    inputs, positions, pieces = mask_rows(rows, 0.5, WORDS, stream(0, MASKING, 0))
-    assert (inputs == rows).all()
-    assert len(positions) == len(pieces) == 0
+def test_rows_of_special_pieces_alone_are_refused_for_their_loss_would_be_no_number():
+    with pytest.raises(ValueError, match="none of a batch's 12 pieces can be masked"):
+        mask_rows(np.full((3, 4), WORDS.cls), 0.15, WORDS, stream(0, MASKING, 0))
+
+
+def test_at_least_one_position_is_masked_however_small_the_batch():
+    rows = np.array([[WORDS.cls, 7, 8]])
+    _, positions, pieces = mask_rows(rows, 0.15, WORDS, stream(0, MASKING, 0))
+    assert len(positions) == 1 and pieces == rows.reshape(-1)[positions]
+
+
+def test_no_texts_are_no_ids(tmp_path):
+    tokenizer = tokens.train_word_pieces(TEXTS, 50)
+    ids, counts = tokens.encode_texts(tokenizer, Vocabulary(50), [], 16)
+    ids.save(tmp_path, "none")
+    assert len(Ids.load(tmp_path, "none")) == 0 and counts["texts"] == 0
 
 
 CONTINUES = np.arange(WORDS.size) >= 60  # pieces 60 to 104 continue a word

@@ -1,0 +1,11 @@
+"""Characters that act instead of being read, made visible: terminal escapes, marks that turn the direction of writing."""
+
+import re
+
+# Control characters apart from tab and line ends (ESC begins a terminal's command), direction marks and isolates.
+ACTING = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """Return `text` with every acting character as its number, such as \\u202e."""
+    return ACTING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

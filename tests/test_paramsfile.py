@@ -1,0 +1,139 @@
+"""A params file is a mapping or one sentence: found, read with limits, nothing in it run."""
+
+import re
+import time
+import tracemalloc
+
+import pytest
+
+from pdstudy import paramsfile, paths
+from pdstudy.paramsfile import ParamsError, find, load
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write text as a params file and return its path."""
+
+    def write(text: str | bytes):
+        path = tmp_path / "mine.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("", "the file is empty; copy params/smoke.yaml"),
+        ("# nothing\n", "the file is empty"),
+        ("- a\n- b\n", "expected keys and values at the top, got a list"),
+        ("just words", "expected keys and values at the top, got a str"),
+        ("a: [1, 2", "not YAML at line 1"),
+        ("name: x\nname2: a\n  b: c", "not YAML at line 3"),
+        ("a: \x00", "not YAML"),
+        ("a: !!int ''", "not YAML"),
+        ("a: 2001-13-45", "not YAML"),
+        ("? [a]\n: b", "not YAML at line 1"),
+        ("a: " + "[" * 5000, "more than 16 levels deep"),
+        ("3: x", "3 is not a parameter name"),
+        ("import os; os.system('x'): 1", "is not a parameter name"),
+        ("a: !!python/object/apply:os.system ['touch canary']", "not YAML at line 1: could not determine a constructor"),
+        ("a: !!python/name:os.system", "not YAML at line 1"),
+        (b"a: \xff\xfe", "not UTF-8 text"),
+        (b"\xff\xfea\x00:\x00", "not UTF-8 text"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_params_file_is_refused_with_its_name_and_the_cure(written, tmp_path, monkeypatch, text, cure):
+    monkeypatch.chdir(tmp_path)
+    path = written(text)
+    with pytest.raises(ParamsError, match=re.escape(cure)) as caught:
+        load(path)
+    assert str(caught.value).startswith(str(path))
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_a_file_too_large_is_not_even_opened(tmp_path):
+    path = tmp_path / "huge.yaml"
+    with path.open("wb") as file:
+        file.truncate(100_000_000)
+    begun = time.perf_counter()
+    with pytest.raises(ParamsError, match="100,000,000 bytes is too large"):
+        load(path)
+    assert time.perf_counter() - begun < 1
+
+
+BOMBS = {
+    "lists": "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)),
+    "keys": "a0: &a0 {k: x}\n"
+    + "".join(f"a{i}: &a{i} {{" + ", ".join(f"k{j}: *a{i - 1}" for j in range(9)) + "}\n" for i in range(1, 12)),
+    "merges": "a0: &a0 {k: x}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 12)),
+    "a loop": "a: &a [*a, *a]\n",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_an_alias_bomb_is_refused_at_once_and_in_little_memory(written, bomb):
+    path = written(BOMBS[bomb])
+    tracemalloc.start()
+    begun = time.perf_counter()
+    try:
+        with pytest.raises(ParamsError, match="aliases must not multiply"):
+            load(path)
+        assert time.perf_counter() - begun < 1
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_alias_used_with_measure_is_fine(written):
+    assert load(written("a: &a {rates: [1]}\nb: *a\nc: {<<: *a, d: 2}")) == {
+        "a": {"rates": [1]},
+        "b": {"rates": [1]},
+        "c": {"rates": [1], "d": 2},
+    }
+
+
+@pytest.mark.parametrize("name", ["nosuch", "x" * 300, "a\0b", ""])
+def test_a_params_file_that_is_not_there_is_refused_with_those_that_are(tmp_path, monkeypatch, name):
+    (tmp_path / "one.yaml").write_text("")
+    (tmp_path / "two.yaml").write_text("")
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    with pytest.raises(ParamsError, match=r"no such params file; choose one of params/\{one,two\}\.yaml"):
+        find(name)
+
+
+def test_a_params_file_is_found_by_name_or_by_path(tmp_path, monkeypatch):
+    (tmp_path / "one.yaml").write_text("")
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    assert find("one") == find("one.yaml") == find(tmp_path / "one.yaml") == tmp_path / "one.yaml"
+
+
+def test_a_file_of_too_many_values_is_refused(written):
+    path = written("a:\n" + "- 1\n" * paramsfile.MAX_VALUES)
+    with pytest.raises(ParamsError, match="more than 20,000 values"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name: a\nseeds: [1]\nname: b\n", "the key 'name' stands twice, again at line 3; keep one"),
+        ("finetune: {rates: [1], epochs: 2, epochs: 3}\n", "the key 'epochs' stands twice, again at line 1"),
+        ("a: [{b: {c: 1, c: 1}}]\n", "the key 'c' stands twice"),
+    ],
+)
+def test_a_key_given_twice_is_refused_by_its_name_and_line(written, text, sentence):
+    with pytest.raises(ParamsError, match=re.escape(sentence)):
+        load(written(text))
+
+
+@pytest.mark.parametrize("text", ["a: " + "[" * 17 + "]" * 17, "a: " + "{b: " * 17 + "1" + "}" * 17])
+def test_values_too_deep_are_refused(written, text):
+    with pytest.raises(ParamsError, match="more than 16 levels deep"):
+        load(written(text))
+
+
+def test_a_file_of_many_aliases_is_refused(written):
+    with pytest.raises(ParamsError, match="more than 200 aliases"):
+        load(written("a: &a 1\nb: [" + "*a, " * 300 + "]\n"))
