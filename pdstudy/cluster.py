@@ -149,7 +149,9 @@ def connect(address: str | None, workers: int | None):
         except Exception as error:  # Ray raises no narrower one, and gives its start 30 seconds
             ray.shutdown()
             reason = str(error).strip().splitlines()[0]
-            raise RunError(f"Ray could not be started here; on a busy machine try again, or use the pool ({reason})", False) from None
+            raise RunError(
+                f"Ray could not be started here; on a busy machine try again, or use the pool ({reason})", False
+            ) from None
         return ray
     nobody = f"no Ray answers at {address}; start one there with `ray start --head`, or leave --address out to start one here"
     try:
