@@ -93,7 +93,7 @@ class Crew:
         return future
 
     def outcome(self, future: Future):
-        """Return what became of a step: "done", "busy", "stopped" or a Failure."""
+        """Return what became of a step: "done", "busy", "stopped", "killed" or a Failure."""
         pool, error = self.busy.pop(future, None), future.exception()
         if isinstance(error, BrokenProcessPool) or (error is None and future.result() == "stopped" and not self.stopping):
             if pool is not None:  # dead, or told to stop by somebody else and good for no other step
