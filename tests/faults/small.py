@@ -52,7 +52,7 @@ def texts(snippets: int = 300, reviews: int = 120, add: list[str] | None = None)
             for _ in range(1 if i < snippets else 6)
         ]
         if add:
-            sentences[-1] += f" {add[i % len(add)]}"
+            sentences[-1] = f"{add[i % len(add)]} {sentences[-1]}"  # first, for a table shows the beginning of a text
         rows.append((" ".join(sentences), label, "rotten_tomatoes" if i < snippets else "imdb"))
     return rows
 
