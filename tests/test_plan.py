@@ -196,12 +196,13 @@ def test_a_study_that_reports_other_seeds_uses_the_same_search(settings):
 # Identity
 
 MATTERS = {
-    "splits__train": 500, "splits__dev": 999, "splits__test": 999,
+    "splits__train": 500, "splits__dev": 999, "splits__test": 999, "splits__seed": 1,
     "corpus__documents": 500, "corpus__heldout": 0.03, "tokenizer__vocabulary": 4096,
     "max_length": 32, "init_std": {"64": 0.05, "128": 0.05}, "dropout": 0.2, "precision": "bf16",
-    "pretrain__tokens": 1e6, "pretrain__row": 32, "pretrain__batch": 16, "pretrain__short": 0.5, "pretrain__mask": 0.3,
+    "pretrain__tokens": 1e6, "pretrain__row": 32, "pretrain__batch": 16, "pretrain__mask": 0.3,
     "pretrain__rate": 2e-3, "pretrain__optimiser": "muon", "pretrain__warmup": 0.1, "pretrain__weight_decay": 0.02,
-    "pretrain__init_std": 0.07, "pretrain__positions": "sinusoid", "pretrain_by_size": {"2/64": {"tokens": 5e6}},
+    "pretrain__init_std": 0.07, "pretrain__positions": "sinusoid", "pretrain__words": "counts", "pretrain__cls_words": 0.5,
+    "pretrain__whole_words": True, "pretrain_by_size": {"2/64": {"tokens": 5e6}},
     "teacher__size": "3/128", "transfer__texts": 500,
     "finetune__epochs": 2, "finetune__batch": 16, "finetune__rates": [2e-4, 1e-3], "finetune__warmup": 0.2, "finetune__weight_decay": 0.1,
     "distill__epochs": 2, "distill__batch": 16, "distill__rates": [2e-4, 1e-3], "distill__warmup": 0.2, "distill__weight_decay": 0.1,
@@ -222,7 +223,7 @@ def test_no_setting_of_a_study_is_forgotten_in_the_list_above(settings):
     study = Study(**settings)
     for group in ("splits", "corpus", "pretrain", "transfer", "finetune", "distill"):
         keys = {name.rpartition("__")[2] for name in MATTERS if name.startswith(f"{group}__")}
-        assert set(type(getattr(study, group)).model_fields) - keys <= {"muon_rate", "starts"}  # each has its own test
+        assert set(type(getattr(study, group)).model_fields) - keys <= {"muon_rate", "starts", "window", "words_std"}  # own tests
 
 
 def test_the_rate_of_muon_matters_only_where_muon_is_used(settings):
@@ -394,3 +395,20 @@ def test_the_time_left_follows_the_speed_measured_and_the_number_of_workers(tmp_
 def test_a_family_of_a_width_without_an_initial_scale_is_refused_with_the_cure(settings):
     with pytest.raises(ParamsError, match=r'init_std has no scale for width 192; add it, such as \{"192": 0.04\}'):
         plan.pretraining(Study(**settings), [Size(1, 192)])
+
+
+# Word vectors by counting
+
+
+def test_word_vectors_are_counted_once_for_all_encoders_of_a_width_and_matter(settings):
+    made = planned(settings, pretrain__words="counts", sizes=["1/64", "2/64"])
+    assert len(made.of_stage("words")) == len({s.settings["size"].split("/")[1] for s in made.of_stage("pretrain")})
+    wider = planned(settings, pretrain__words="counts", pretrain__window=8, sizes=["1/64", "2/64"])
+    louder = planned(settings, pretrain__words="counts", pretrain__words_std=0.2, sizes=["1/64", "2/64"])
+    starts = [{s.digest for s in plan.of_stage("pretrain")} for plan in (made, wider, louder)]
+    assert not starts[0] & starts[1] and not starts[0] & starts[2] and not starts[1] & starts[2]
+
+
+def test_what_only_counted_words_need_is_no_part_of_a_random_start(settings):
+    same = planned(settings, pretrain__window=8, pretrain__words_std=0.2)
+    assert not same.of_stage("words") and list(same.steps) == list(planned(settings).steps)
