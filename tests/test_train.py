@@ -10,7 +10,7 @@ from pdstudy import models
 from pdstudy.objectives import hard_label_loss
 from pdstudy.sizes import Size
 from pdstudy.store import Checkpoints
-from pdstudy.train import Diverged, Schedule, Stopped, Watch, fit
+from pdstudy.train import Diverged, Loss, Schedule, Stopped, Watch, fit
 
 STEPS = 11
 ADAMW = Schedule(STEPS, warmup=0.2, rate=2e-3, weight_decay=0.01)
@@ -29,7 +29,7 @@ def batch(step: int):
 
 def loss(model: nn.Module, data):
     ids, labels = data
-    return hard_label_loss(model(ids), labels), ids.numel()
+    return Loss(hard_label_loss(model(ids), labels), ids.numel())
 
 
 def trained(schedule: Schedule, watch: Watch | None = None, seed: int = 3):
@@ -177,8 +177,8 @@ def test_a_stop_that_comes_after_the_last_step_finds_the_run_finished(tmp_path):
 
 def test_a_loss_that_is_no_number_is_named_with_its_step_and_rate():
     def broken(model, data):
-        value, n = loss(model, data)
-        return value * float("nan"), n
+        value, n, _ = loss(model, data)
+        return Loss(value * float("nan"), n)
 
     with pytest.raises(Diverged, match=r"loss is nan by step 5 of 11 at rate 0.002"):
         fit(student(), batch, broken, ADAMW, 0, "fp32", Watch(log_every=5))
@@ -186,8 +186,8 @@ def test_a_loss_that_is_no_number_is_named_with_its_step_and_rate():
 
 def test_a_gradient_that_is_no_number_is_divergence_though_the_loss_is_finite():
     def broken(model, data):
-        value, n = loss(model, data)
-        return value + (value * 0).sqrt(), n  # zero, of infinite slope
+        value, n, _ = loss(model, data)
+        return Loss(value + (value * 0).sqrt(), n)  # zero, of infinite slope
 
     with pytest.raises(Diverged, match=r"by step 1 of 11 at rate 0.002"):
         fit(student(), batch, broken, ADAMW, 0, "fp32", Watch(log_every=1))
