@@ -90,7 +90,7 @@ class RayCrew:
         return future
 
     def outcome(self, future: Future):
-        """Return what became of a step: "done", "busy", "stopped", "killed" or a Failure."""
+        """Return what became of a step; see Crew.outcome."""
         from ray import exceptions as ray
 
         step, _ = self.jobs.pop(future)
@@ -182,7 +182,7 @@ def connect(address: str | None, workers: int | None):
 
 
 def work(step: Step, store: Store, shares: Path, logs: Path | None, tracker: str | None) -> "str | Failure":
-    """Compute one step on a node: return "done", "busy" when another run holds it, or a Failure."""
+    """Compute one step on a node and return what became of it; see crew.compute."""
     wrong = unfit(shares) or other_code(step)
     if wrong:
         return Failure(step, f"node {socket.gethostname()}: {wrong}", "", bad_input=True)

@@ -224,7 +224,7 @@ def _begin(parent: int) -> None:
 def compute(
     step: Step, store: Store, shares: Path, logs: Path | None, tracker: str | None, before: Callable[[], None] = lambda: None
 ) -> "str | Failure":
-    """Compute one step in a worker: return "done", "stopped", "busy" when another run holds it, or a Failure."""
+    """Compute one step in a worker: return "done", "found" when another run has made it, "busy" when one is at it, "stopped", or a Failure."""
     import torch
 
     from pdstudy.train import Stopped, Watch
@@ -239,7 +239,7 @@ def compute(
             if not mine:
                 return "busy"
             if store.find(step.digest) is not None:  # another run was faster
-                return "done"
+                return "found"
             before()
             if logs is None:
                 execute(step, store, Watch(stop=_STOP["asked"]))

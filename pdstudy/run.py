@@ -127,7 +127,7 @@ def run(
         with crew, signals(crew):
             _drive(todo, crew, summary, listen, own(plan, shard))
     summary.seconds = time.monotonic() - begun
-    listen(Progress(len(todo), summary.computed, share=1.0))
+    listen(Progress(len(todo), len(todo) - len(summary.failures) - summary.blocked, share=1.0))
     return summary
 
 
@@ -207,7 +207,7 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
     running: dict[Future, str] = {}
     speed, spent, begun = measured_speed(crew.store), 0.0, time.monotonic()
     costs = {d: cost(s, speed) for d, s in todo.items()}
-    total, failed = sum(costs.values()), set()
+    total, failed, ended = sum(costs.values()), set(), 0
     later: dict[str, float] = {}  # steps that another run computes just now: when to look again
 
     def tell() -> None:
@@ -215,7 +215,7 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
         share = min(1.0, (spent + part) / total)
         elapsed = time.monotonic() - begun
         left = (total - spent - part) / max(1, crew.workers) if share < 0.05 else elapsed * (1 - share) / share
-        done = summary.computed + len(summary.failures)
+        done = ended + len(summary.failures)
         listen(Progress(len(todo), done, tuple(todo[d].label for d in running.values()), left, share))
 
     while waiting or running:
@@ -257,7 +257,11 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
                     waiting.pop(d, None)
                 continue
             spent += costs[digest]
-            summary.computed += 1
+            if outcome == "found":
+                summary.reused += 1
+            else:
+                summary.computed += 1
+            ended += 1
             for parents in waiting.values():
                 parents.discard(digest)
         if crew.stopping and not running:

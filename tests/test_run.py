@@ -82,6 +82,16 @@ def test_a_second_run_computes_nothing_and_writes_the_same_bytes(smoke):
     assert results.load_environment("smoke") == made_by, "the record stays that of the run that made the numbers"
 
 
+def test_steps_that_another_run_has_made_meanwhile_are_not_counted_as_computed(smoke):
+    from pdstudy.crew import Crew
+    from pdstudy.run import Summary, _drive
+
+    todo, summary, told = dict(plan.make(smoke).steps), Summary(), []
+    with Crew(Store(), 0, None, None) as crew:  # as if they had come after this run had looked
+        _drive(todo, crew, summary, lambda progress: told.append(progress.done), set(todo))
+    assert (summary.computed, summary.reused, told[-1]) == (0, len(todo), len(todo))
+
+
 def test_steps_are_shared_between_studies(small, unbroken):
     steps = results.load_environment("small")["steps"]
     assert steps["distinct"] < steps["asked"]
