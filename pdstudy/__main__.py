@@ -117,6 +117,9 @@ def zoo(
     workers: Workers = None,
     to: Annotated[Path, typer.Option(help="Where the family's folders are written.")] = paths.ZOO,
     allow_plateau: Annotated[bool, typer.Option("--allow-plateau", help="Exit 0 though a model has hardly read.")] = False,
+    worth: Annotated[
+        list[str] | None, typer.Option(help="A finished study whose gains by size stand in the family's table.")
+    ] = None,
 ) -> None:
     """Pre-train a family of miniatures and write each as a folder that opens without this package."""
     from pdstudy.run import pretrain_family
@@ -125,7 +128,7 @@ def zoo(
     study = Study.read(params)
     with _ranks(_store(from_scratch=True)) as engine:
         _computed(study, lambda listen: pretrain_family(study, workers, listen, engine))
-    stuck = release(study, _store(from_scratch=True), to, lambda text: out.print(text, markup=False))
+    stuck = release(study, _store(from_scratch=True), to, lambda text: out.print(text, markup=False), worth or ())
     if stuck and not allow_plateau:
         _fail(f"{', '.join(stuck)}: still on the plateau near the unigram loss; read more tokens, or --allow-plateau", 1)
 

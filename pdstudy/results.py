@@ -158,6 +158,11 @@ def load_costs(study: str | Path):
     return pq.read_table(folder_of(study) / COSTS).to_pandas()
 
 
+def load_settings(study: str | Path) -> dict[str, Any]:
+    """Return the settings that a study's results were made with."""
+    return json.loads((folder_of(study) / PARAMS).read_text())
+
+
 def load_environment(study: str | Path) -> dict[str, Any]:
     """Return the record of versions, commit and machine of a study's last run."""
     return json.loads((folder_of(study) / ENVIRONMENT).read_text())

@@ -59,6 +59,16 @@ def test_a_card_shows_what_the_model_puts_in_for_each_mask(family):
     assert "the acting was absolutely \\[MASK\\] ." in card.replace("\\\\", "\\") and piece in card
 
 
+def test_the_table_tells_what_the_reading_is_worth_from_a_study_s_results(smoke, family):
+    from pdstudy import claims
+
+    text = zoo.gains(["smoke"])
+    (row,) = (r for r in claims.gains_by_size("smoke", [("PD", "Distillation")]).itertuples() if r.size == "2/128")
+    assert "| size | PF over Basic | PD over Distillation, 800 transfer texts |" in text
+    assert f"{row.estimate:+.1f} ({row.low:+.1f} to {row.high:+.1f}), 2 x 300" in text and "missing" not in text
+    assert zoo.gains([]) == "" and "worth" not in (family[0] / "README.md").read_text()
+
+
 def test_a_sentence_without_its_mask_is_refused(family):
     with pytest.raises(ValueError, match=r"has 0 \[MASK\], expected one"):
         zoo.fill_mask(family[0] / "2-128-s0", ["no question here"])
