@@ -36,9 +36,9 @@ SEEDS = {"2/128": (0, 1), "4/256": (0,)}  # of fine-tuning
 BERT = {"words": "random", "positions": "random", "optimiser": "adamw", "mask": 0.15, "cls_words": 0.0}
 VARIANTS = {  # name -> what differs from the budget recipe
     "budget recipe": {},
-    "paper's recipe, initialiser 0.02": BERT | {"init_std": 0.02, "rate": 1e-3},
-    "paper's recipe, initialiser 0.06": BERT | {"init_std": 0.06, "rate": 1e-3},
-    "paper's recipe, initialiser 0.06, rate x 2": BERT | {"init_std": 0.06, "rate": 2e-3},
+    "BERT's recipe, initialiser 0.02": BERT | {"init_std": 0.02, "rate": 1e-3},
+    "BERT's recipe, initialiser 0.06": BERT | {"init_std": 0.06, "rate": 1e-3},
+    "BERT's recipe, initialiser 0.06, rate x 2": BERT | {"init_std": 0.06, "rate": 2e-3},
     "words start at random": {"words": "random"},
     "positions start at random": {"positions": "random"},
     "AdamW for all": {"optimiser": "adamw"},
@@ -66,7 +66,7 @@ VARIANTS = {  # name -> what differs from the budget recipe
     "grown from half the layers": {"grown": True},
 }
 DEEP = (  # the variants worth their time at 4/256
-    "budget recipe", "paper's recipe, initialiser 0.02", "paper's recipe, initialiser 0.06", "words start at random",
+    "budget recipe", "BERT's recipe, initialiser 0.02", "BERT's recipe, initialiser 0.06", "words start at random",
     "no task for [CLS]", "AdamW for all", "Muon's rate / 2", "grown from half the layers",
 )  # fmt: skip
 

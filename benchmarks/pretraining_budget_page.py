@@ -10,14 +10,14 @@ from pdstudy import plots
 LEFT = 0.5  # nats below the unigram loss: the plateau is left
 DRAWN = {  # variant -> colour; the others are in the table
     "budget recipe": "#0072B2",
-    "paper's recipe, initialiser 0.02": "#6E6E6E",
-    "paper's recipe, initialiser 0.06": "#999999",
+    "BERT's recipe, initialiser 0.02": "#6E6E6E",
+    "BERT's recipe, initialiser 0.06": "#999999",
     "words start at random": "#D55E00",
     "AdamW for all": "#E69F00",
     "positions start at random": "#009E73",
     "no task for [CLS]": "#CC79A7",
 }
-NOISE = 0.03  # nats: one run each; smaller differences say nothing (two seeds of one setting differ by about this)
+NOISE = 0.03  # nats: a bar, not a measurement; one run each, so smaller differences are not read as effects
 
 INTRODUCTION = """# Pre-training on a small budget
 
@@ -33,8 +33,7 @@ Seconds are processor seconds of one core, without the time of the measurements.
    pairs at most three pieces apart, cut to the model's width by a singular value decomposition (Levy, Goldberg and Dagan, 2015).
    That takes seconds and gives what gradient descent spends most of a small budget on.
 2. **Ask [CLS] something.** Masking alone never reads [CLS], and a classifier reads nothing else. So [CLS] has a second task: to name
-   the words of its row, in whatever order. Its head is thrown away afterwards. BERT's own second task, the next sentence, did that
-   job in the paper's checkpoints.
+   the words of its row, in whatever order. Its head is thrown away afterwards. (BERT asked [CLS] about the next sentence.)
 3. **Positions start as sinusoids**, a little louder than usual, so that a neighbour can be found at once.
 4. **Muon** for the layers' matrices, AdamW for the rest; 30 % masked; an initialiser of 0.03.
 
@@ -80,8 +79,8 @@ def section(size: str, runs: list[dict]) -> str:
         worse = sum(loss(r) > loss(base) + NOISE for r in others)
         lines.append(
             f"\nOf {len(others)} changes {worse} read worse than the recipe by more than {NOISE} nats, {len(others) - worse - len(better)} "
-            f"about as well, {len(better)} better{': ' + ', '.join(better) if better else ''}. One run each, so smaller differences say "
-            "nothing. A loss over another vocabulary is not comparable; its probe and dev are."
+            f"about as well, {len(better)} better{': ' + ', '.join(better) if better else ''}. One run each; smaller differences are not "
+            "read as effects. A loss over another vocabulary is not comparable; its probe and dev are."
         )
     return "\n".join(lines) + "\n"
 
