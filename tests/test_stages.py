@@ -17,6 +17,15 @@ READING = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in a worker: two threads on a busy machine wait for each other at every small product."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def corpus() -> stages.Running:
     """Texts of fifteen pieces, each about one of two subjects that share no piece."""
