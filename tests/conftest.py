@@ -56,3 +56,15 @@ def smoke():
     study = Study.read("smoke")
     run_study(study)
     return study
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write text as a params file and return its path."""
+
+    def write(text: str | bytes):
+        path = tmp_path / "mine.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write

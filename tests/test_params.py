@@ -22,18 +22,6 @@ def refusal(settings):
     return refuse
 
 
-@pytest.fixture
-def written(tmp_path):
-    """Write text as a params file and return its path."""
-
-    def write(text: str | bytes):
-        path = tmp_path / "mine.yaml"
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
-
-    return write
-
-
 def trained(**changes):
     return {"rates": [1e-3]} | changes
 

@@ -10,18 +10,6 @@ from pdstudy import paramsfile, paths
 from pdstudy.paramsfile import ParamsError, find, load
 
 
-@pytest.fixture
-def written(tmp_path):
-    """Write text as a params file and return its path."""
-
-    def write(text: str | bytes):
-        path = tmp_path / "mine.yaml"
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
-
-    return write
-
-
 @pytest.mark.parametrize(
     ("text", "cure"),
     [
