@@ -4,7 +4,7 @@ A cheap step works a fixed time, writes a small artifact and does nothing else, 
 steps' own seconds is the engine's: processes, messages, locks, manifests, files flushed to disk. Every tenth step
 needs the ten before it, so the graph is not flat. Memory of this process and of the workers is read ten times.
 
-Run:  python benchmarks/engine.py                 (about 5 minutes on 2 quiet cores)
+Run:  python benchmarks/engine.py                 (about 9 minutes on 2 quiet cores)
 Writes benchmarks/results/engine.json.
 """
 
@@ -20,7 +20,7 @@ from pdstudy import plan, record, run, work
 from pdstudy.params import Study
 from pdstudy.store import Store
 
-STEPS, SECONDS = 2000, 0.25
+STEPS, SECONDS = 2000, 0.5
 OUT = Path(__file__).parent / "results" / "engine.json"
 plan.VERSION["cheap"] = 1  # here, and in every worker, which imports this file too
 

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from pdstudy import disk, paths
@@ -82,13 +83,14 @@ class Crew:
             future: Future = Future()
             future.set_result(compute(*job))
             return future
-        pool = self.idle.pop() if self.idle else _hired()
-        try:
-            future = pool.submit(compute, *job)
-        except BrokenProcessPool:  # it was killed while it had nothing to do
-            pool.shutdown(wait=False)
-            pool = _hired()
-            future = pool.submit(compute, *job)
+        with _deaf():
+            pool = self.idle.pop() if self.idle else _hired()
+            try:
+                future = pool.submit(compute, *job)
+            except BrokenProcessPool:  # it was killed while it had nothing to do
+                pool.shutdown(wait=False)
+                pool = _hired()
+                future = pool.submit(compute, *job)
         self.busy[future] = pool
         return future
 
@@ -167,6 +169,17 @@ def _hired() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, context, initializer=_begin, initargs=(os.getpid(),))
 
 
+@contextlib.contextmanager
+def _deaf():
+    """Hold Ctrl-C back while a worker starts: a terminal sends it to all, and one that is not yet ready would die of it."""
+    resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts, so not in between
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def stop_when(asked: Callable[[], bool]) -> None:
     """Say how a step that is computed in this process learns that it should stop."""
     _STOP["asked"] = asked
@@ -205,7 +218,7 @@ def log_of(step: Step, logs: Path | None) -> Path | None:
 
 
 def _begin(parent: int) -> None:
-    """Prepare a worker: no Ctrl-C of its own, and an end when its parent ends."""
+    """Prepare a worker: no Ctrl-C of its own, and an end when it is asked to and when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: asked.set())

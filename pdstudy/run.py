@@ -9,9 +9,11 @@ import os
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -201,13 +203,23 @@ def own(plan: Plan, shard: tuple[int, int] | None) -> set[str]:
 
 def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable[[Progress], None], mine: set[str]) -> None:
     """Keep the crew busy until every step of `todo` is done, failed or waits for a failed one; `mine` go first."""
-    waiting = {d: {p for p in s.parents.values() if p in todo} for d, s in todo.items()}
+    waiting = {d: {p for p in s.parents.values() if p in todo} for d, s in todo.items()}  # not begun: parents not made
+    children = defaultdict(list)
+    for digest, parents in waiting.items():
+        for parent in parents:
+            children[parent].append(digest)
     urgent = _urgency(todo)
+
+    def turn(digest: str) -> tuple:
+        return digest not in mine, -urgent[digest], digest
+
+    ready = [turn(d) for d, parents in waiting.items() if not parents]
+    heapify(ready)
     attempts = dict.fromkeys(todo, 0)
     running: dict[Future, str] = {}
     speed, spent, begun = measured_speed(crew.store), 0.0, time.monotonic()
     costs = {d: cost(s, speed) for d, s in todo.items()}
-    total, failed, ended = sum(costs.values()), set(), 0
+    total, failed, lost, ended = sum(costs.values()), set(), set(), 0
     later: dict[str, float] = {}  # steps that another run computes just now: when to look again
 
     def tell() -> None:
@@ -218,15 +230,14 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
         done = ended + len(summary.failures)
         listen(Progress(len(todo), done, tuple(todo[d].label for d in running.values()), left, share))
 
-    while waiting or running:
-        now = time.monotonic()
-        ready = (d for d, parents in waiting.items() if not parents and later.get(d, 0) <= now)
-        ready = sorted(ready, key=lambda d: (d not in mine, -urgent[d]))
-        for digest in ready[: max(0, crew.window - len(running))]:
+    while ready or later or running:
+        for digest in [d for d, when in later.items() if when <= time.monotonic()]:
+            del later[digest]
+            heappush(ready, turn(digest))
+        while ready and len(running) < crew.window:
+            digest = heappop(ready)[-1]
             del waiting[digest]
             running[crew.submit(todo[digest])] = digest
-        if not running and not ready and not later:
-            break
         if time.monotonic() > crew.deadline:
             crew.kill()
         if not running:  # all that is left is being computed by another run
@@ -238,7 +249,6 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
             if outcome == "busy":
                 waiting[digest], later[digest] = set(), time.monotonic() + 2.0
                 continue
-            later.pop(digest, None)
             if outcome == "stopped":
                 continue
             if outcome == "killed":
@@ -248,13 +258,16 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
                 attempts[digest] += 1
                 if outcome.again and attempts[digest] < ATTEMPTS:
                     waiting[digest] = set()
+                    heappush(ready, turn(digest))
                     continue
                 summary.failures.append(outcome)
                 failed.add(digest)
-                lost = _descendants(failed, todo) | (set(waiting) if outcome.disk_full else set())
+                lost |= _descendants(failed, todo)
+                if outcome.disk_full:  # nothing else would fit either
+                    lost |= set(waiting)
+                    for queue in (waiting, ready, later):
+                        queue.clear()
                 summary.blocked = len(lost)
-                for d in lost:
-                    waiting.pop(d, None)
                 continue
             spent += costs[digest]
             if outcome == "found":
@@ -262,12 +275,15 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
             else:
                 summary.computed += 1
             ended += 1
-            for parents in waiting.values():
-                parents.discard(digest)
+            for child in waiting.keys() & children[digest]:
+                waiting[child].discard(digest)
+                if not waiting[child]:
+                    heappush(ready, turn(child))
         if crew.stopping and not running:
             raise Interrupted("stopped; what was finished is kept, and the same command goes on from there")
         if crew.stopping:
-            waiting.clear()
+            ready.clear()
+            later.clear()
         tell()
 
 

@@ -155,11 +155,20 @@ def test_a_step_that_fails_once_is_done_at_the_second_try(world, params, unbroke
     assert (tmp_path / "struck").exists() and small.tables(outputs) == unbroken
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.faults)])
-def test_a_request_to_stop_ends_cleanly_in_one_line_and_the_same_command_goes_on(world, params, unbroken, tmp_path, number, code):
+@pytest.mark.parametrize(
+    ("number", "code", "steps"),
+    [
+        (signal.SIGTERM, 143, 4),
+        pytest.param(signal.SIGINT, 130, 4, marks=pytest.mark.faults),
+        pytest.param(signal.SIGINT, 130, 2, marks=pytest.mark.faults),  # the second worker is starting
+    ],
+)
+def test_a_request_to_stop_ends_cleanly_in_one_line_and_the_same_command_goes_on(
+    world, params, unbroken, tmp_path, number, code, steps
+):
     outputs = tmp_path / "outputs"
     process = world.start("run", params, "--workers", "2", outputs=outputs)
-    small.wait_for(outputs, 4, process)
+    small.wait_for(outputs, steps, process)
     workers = small.children(process.pid)
     if number == signal.SIGINT:  # a terminal sends it to all of them
         os.killpg(process.pid, number)
