@@ -186,5 +186,17 @@ def _split(items: list[tuple[str, int]], splits: dict[str, int]) -> dict[str, tu
             f"splits ask for {n_dev:,} dev + {n_test:,} test texts and leave none to train on: "
             f"the task has {len(items):,} distinct labelled texts; ask for fewer"
         )
-    cuts = {"test": (0, n_test), "dev": (n_test, n_test + n_dev), "train": (n_test + n_dev, len(items))}
-    return {name: ([t for t, _ in items[a:b]], [y for _, y in items[a:b]]) for name, (a, b) in cuts.items()}
+    labels, left, cuts = np.array([y for _, y in items]), np.arange(len(items)), {}
+    for name, n in (("test", n_test), ("dev", n_dev)):
+        chosen = _share(labels[left], n)
+        cuts[name], left = left[chosen], left[~chosen]
+    cuts["train"] = left
+    return {name: ([items[i][0] for i in index], [items[i][1] for i in index]) for name, index in cuts.items()}
+
+
+def _share(labels: np.ndarray, n: int) -> np.ndarray:
+    """Return which `n` of the items to take, (n_items,) bool, so that every class is taken in its share, up to one item."""
+    by_class = np.argsort(labels, kind="stable")
+    chosen = np.zeros(len(labels), dtype=bool)
+    chosen[by_class[((np.arange(n) + 0.5) * len(labels) / max(1, n)).astype(int)]] = True
+    return chosen

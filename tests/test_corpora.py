@@ -96,13 +96,12 @@ def test_every_text_is_counted_once():
     assert counts["read"] == 7 == sum(v for k, v in counts.items() if k != "read")
 
 
-def test_splits_are_cut_test_first_then_dev_then_train():
-    items = [(f"t{i}", i) for i in range(6)]
-    assert _split(items, {"dev": 1, "test": 2}) == {
-        "test": (["t0", "t1"], [0, 1]),
-        "dev": (["t2"], [2]),
-        "train": (["t3", "t4", "t5"], [3, 4, 5]),
-    }
+def test_every_class_has_its_share_of_every_split_and_what_is_left_is_train():
+    items = [(f"t{i}", int(i % 5 == 0)) for i in range(40)]  # 8 of 40 are of class 1
+    found = _split(items, {"dev": 5, "test": 10})
+    assert {name: (len(labels), sum(labels)) for name, (_, labels) in found.items()} == {"test": (10, 2), "dev": (5, 1), "train": (25, 5)}
+    assert sorted(t for texts, _ in found.values() for t in texts) == sorted(t for t, _ in items)
+    assert all((int(t[1:]) % 5 == 0) == y for texts, labels in found.values() for t, y in zip(texts, labels, strict=True))
 
 
 @pytest.mark.parametrize(("dev", "test"), [(3, 3), (6, 1), (1, 1000)])
