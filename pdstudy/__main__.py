@@ -57,7 +57,14 @@ def plan(
     study = Study.read(params)
     made, store, cores = planning.make(study), Store(families=()) if from_scratch else Store(), os.cpu_count() or 1
     rows = by_stage(made, store, cores)
-    table = Table("stage", "steps", "cached", "to do", "about", title=f"{study.name}: {len(made.students)} models on {study.task}")
+    table = Table(
+        "stage",
+        "steps",
+        "cached",
+        "to do",
+        "about",
+        title=f"{study.name}: {len(made.students)} models on {study.resolved_task().name}",
+    )
     for row in rows:
         table.add_row(
             *(str(row[k]) for k in ("stage", "steps", "cached", "to do")), _duration(row["seconds"]) if row["to do"] else ""
@@ -194,8 +201,7 @@ def doctor(
     """Check this machine: versions, processor, threads, disk, the default task's text, and every file of the store."""
     import importlib.metadata
 
-    from pdstudy import upkeep
-    from pdstudy.corpora import TextError, locate
+    from pdstudy import sources, upkeep
     from pdstudy.params import best_precision
     from pdstudy.store import Store
     from pdstudy.tasks import TASKS
@@ -211,8 +217,8 @@ def doctor(
     table.add_row("disk", f"{free / 1e9:,.1f} GB free for {paths.scrub(str(paths.OUTPUTS))}")
     for task in TASKS.values():
         try:
-            table.add_row(f"text of {task.name}", f"{locate(task.source).name}, sha256 as pinned")
-        except TextError as error:
+            table.add_row(f"text of {task.name}", f"{sources.locate(task.source).name}, sha256 as pinned")
+        except sources.TextError as error:
             well = False
             table.add_row(f"text of {task.name}", str(error))
     store = Store()
@@ -317,14 +323,13 @@ def _computed(study: Study, compute) -> None:
     """Compute something of a study under a progress bar; bad input and failures end with a sentence and their exit."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from pdstudy.corpora import TextError, locate
+    from pdstudy import sources
     from pdstudy.crew import Interrupted
     from pdstudy.run import RunError, line
-    from pdstudy.tasks import TASKS
 
     try:
-        locate(TASKS[study.task].source)
-    except TextError as error:
+        sources.check(study.resolved_task())
+    except sources.TextError as error:
         _fail(str(error), 2)
     columns = (BarColumn(24), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=False, disable=not err.is_terminal) as bar:

@@ -26,9 +26,9 @@ def logits(model: Classifier, ids: Ids, pad: int, precision: str) -> np.ndarray:
     while i < len(order):
         n = max(1, int(PIECES_PER_BATCH // lengths[min(len(order) - 1, i + PIECES_PER_BATCH // lengths[i])]))
         index = order[i : i + n]
-        pieces, mask = padded(ids, index, pad)
+        batch = padded(ids, index, pad)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            answer = model(*(None if a is None else torch.from_numpy(a).to(device) for a in (pieces, mask)))
+            answer = model(*(None if a is None else torch.from_numpy(a).to(device) for a in batch))
         out[index] = answer.float().cpu().numpy()
         i += n
     return out

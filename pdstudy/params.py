@@ -10,12 +10,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from pdstudy import paths
 from pdstudy.paramsfile import ParamsError, find, load
 from pdstudy.recipes import RECIPES
 from pdstudy.sizes import Size
-from pdstudy.tasks import TASKS
+from pdstudy.tasks import TASKS, Files, Task
 
 MOST = 10**12  # of anything that is counted: estimates stay finite numbers
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -50,8 +51,70 @@ Seed = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_whole)]
 Precision = Literal["fp32", "bf16", "auto"]
 
 
+def _listed(value: Any) -> Any:
+    return [] if value is None else [value] if isinstance(value, str) else value
+
+
+Words = Annotated[str, Field(min_length=1, max_length=4096)]
+Listed = Annotated[list[Words], BeforeValidator(_listed)]
+
+
+class Own(_Settings):
+    """A task in files of one's own: tables of labelled texts, and unlabelled ones as tables or plain text.
+
+    Paths are relative to the params file. What is left out is made: dev and test are split off train, D_T is the
+    texts of train without their labels, D_LM is D_T.
+    """
+
+    name: str = "mine"
+    train: Words
+    dev: Words | None = None
+    test: Words | None = None
+    transfer: Listed = []
+    corpus: Listed = []
+    text: Annotated[Listed, Field(min_length=1, max_length=2)] = ["text"]  # its column, or the two of a pair
+    label: Words = "label"  # its column
+    labels: Annotated[Listed, Field(max_length=1000)] = []  # names in the order of the class numbers; none: those in train
+
+    @model_validator(mode="after")
+    def _coherent(self):
+        if not NAME.fullmatch(self.name) or ".." in self.name or self.name in TASKS:
+            raise ValueError(f"name {self.name!r}: use small letters, digits, '.', '_' or '-', and none of {', '.join(TASKS)}")
+        if len({*self.text, self.label}) < len(self.text) + 1:
+            raise ValueError("text and label must be different columns")
+        if self.labels and (len(self.labels) < 2 or len(set(self.labels)) < len(self.labels)):
+            raise ValueError("labels: name at least two classes, each once")
+        return self
+
+    def task(self) -> Task:
+        """Return the task, its paths whole."""
+        place = {k: str(paths.whole(getattr(self, k))) for k in ("train", "dev", "test") if getattr(self, k)}
+        lists = {k: tuple(str(paths.whole(p)) for p in getattr(self, k)) for k in ("transfer", "corpus")}
+        files = Files(**place, **lists, text=tuple(self.text), label=self.label, labels=tuple(self.labels))
+        shown = {k: ", ".join(Path(p).name for p in getattr(self, k)) for k in ("transfer", "corpus")}
+        return Task(
+            name=self.name,
+            title=f"the classes of {Path(self.train).name}",
+            source=files,
+            labels=tuple(self.labels),
+            labelled=Path(self.train).name,
+            transfer=shown["transfer"] or "the texts of train, labels dropped",
+            corpus=shown["corpus"] or shown["transfer"] or "the texts of train",
+        )
+
+
+TASK_NAME, TASK_FILES = "<name>", "<files>"  # the two ways to give a task, as pydantic's errors call them
+TaskGiven = Annotated[
+    Annotated[str, Tag(TASK_NAME)] | Annotated[Own, Tag(TASK_FILES)],
+    Discriminator(lambda given: TASK_FILES if isinstance(given, (dict, Own)) else TASK_NAME),
+]
+
+
 class Splits(_Settings):
-    """How many labelled texts go into each split of D_L; `train: 0` takes all that dev and test leave."""
+    """How many labelled texts go into each split of D_L; `train: 0` takes all that dev and test leave.
+
+    Where a task has its own dev or test, that one's number is not used.
+    """
 
     train: Annotated[int, Field(ge=0, le=MOST), BeforeValidator(_whole)] = 0
     dev: Count = 1000
@@ -134,7 +197,7 @@ class Study(_Settings):
     """One study: what is compared, on what, and how each stage is run."""
 
     name: str
-    task: str
+    task: TaskGiven
     sizes: Annotated[list[SizeText], Field(min_length=1)]
     recipes: Annotated[list[str], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
@@ -160,7 +223,8 @@ class Study(_Settings):
             )
         if self.name in ("store", "cache"):
             raise ValueError(f"name {self.name!r} is kept for the store; choose another")
-        _known("task", self.task, TASKS)
+        if isinstance(self.task, str):
+            _known("task", self.task, TASKS)
         for recipe in self.recipes:
             _known("recipe", recipe, RECIPES)
         for key in ("sizes", "recipes", "seeds"):
@@ -193,6 +257,10 @@ class Study(_Settings):
         """Return the pre-training settings of one size."""
         return Pretrain(**(self.pretrain.model_dump() | self.pretrain_by_size.get(str(size), {})))
 
+    def resolved_task(self) -> Task:
+        """Return the task that is named, or described by its files."""
+        return TASKS[self.task] if isinstance(self.task, str) else self.task.task()
+
     def resolved_precision(self) -> str:
         """Return "fp32" or "bf16": `auto` is what this processor multiplies fastest."""
         return self.precision if self.precision != "auto" else best_precision()
@@ -210,7 +278,7 @@ class Study(_Settings):
         """Return the study of a params file, or of a name in params/ such as "quick". Raises ParamsError."""
         path = find(path)
         try:
-            return cls(**load(path))
+            return cls(**_placed(load(path), path.parent))
         except ValidationError as error:
             raise ParamsError(f"{path}: {explain(error)}") from None
 
@@ -219,11 +287,12 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str
     """Return pydantic's errors as one sentence each: the key, what is wrong, the nearest known key."""
     sentences = []
     for e in error.errors():
-        where = ".".join(str(part) for part in e["loc"])
+        loc = tuple(part for part in e["loc"] if part not in (TASK_NAME, TASK_FILES))
+        where = ".".join(str(part) for part in loc)
         message = e["msg"].removeprefix("Value error, ")
         if e["type"] == "extra_forbidden":
-            known = _keys(e["loc"][:-1], model or Study)
-            near = difflib.get_close_matches(str(e["loc"][-1]), known, n=1, cutoff=0.5)
+            known = _keys(loc[:-1], model or Study)
+            near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
             message = "unknown key; " + (f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}")
         elif e["type"] == "missing":
             message = "this key is required"
@@ -263,9 +332,31 @@ def _slug(name: str) -> str:
 
 def _keys(loc: tuple, model: Any) -> list[str]:
     for part in loc:
+        if part == "task":
+            model = Own
+            continue
         annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
         model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else Study
     return list(model.model_fields)
+
+
+def _placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the settings with the paths of a task's files, relative to its params file, as they are from the checkout."""
+    task = values.get("task")
+    if not isinstance(task, dict):
+        return values
+
+    def placed(value):
+        return (
+            [placed(v) for v in value]
+            if isinstance(value, list)
+            else paths.portable(value, folder)
+            if isinstance(value, str)
+            else value
+        )
+
+    keys = ("train", "dev", "test", "transfer", "corpus")
+    return values | {"task": task | {key: placed(task[key]) for key in keys if key in task}}
 
 
 def _short(value: Any) -> str:

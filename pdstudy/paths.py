@@ -19,6 +19,19 @@ def study_folder(name: str) -> Path:
     return OUTPUTS / name
 
 
+def portable(path: str, folder: Path) -> str:
+    """Return a path that is relative to `folder` as `whole` reads it: from the checkout, or from home, where it lies there."""
+    found = (folder / Path(path).expanduser()).resolve()
+    if found.is_relative_to(ROOT):
+        return str(found.relative_to(ROOT))
+    return f"~/{found.relative_to(Path.home())}" if found.is_relative_to(Path.home()) else str(found)
+
+
+def whole(path: str) -> Path:
+    """Return the absolute path of one that is absolute, from home (~), or from the checkout."""
+    return ROOT / Path(path).expanduser()
+
+
 def scrub(text: str) -> str:
     """Return `text` without this machine's paths, for anything that will be published."""
     import sys

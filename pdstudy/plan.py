@@ -21,13 +21,14 @@ from typing import Any
 from pdstudy.params import ParamsError, Pretrain, Study, Train
 from pdstudy.recipes import PRETRAINED, RANDOM, RECIPES, TEACHER, TRUNCATED
 from pdstudy.sizes import Size
+from pdstudy.sources import TextError, digests
 from pdstudy.store import identity
-from pdstudy.tasks import TASKS
+from pdstudy.tasks import Files, Task
 
 # Raise a stage's number when its code changes what it computes.
 VERSION = {
     "texts": 2, "tokenizer": 1, "ids": 2, "words": 1, "pretrain": 3,
-    "given": 1, "finetune": 3, "distill": 3, "search": 1, "label": 1, "evaluate": 1,
+    "given": 2, "finetune": 3, "distill": 3, "search": 1, "label": 1, "evaluate": 1,
 }  # fmt: skip
 SEARCH_SEED = 0  # the rate is searched once per size and recipe, on this seed
 # For estimates only:
@@ -48,6 +49,7 @@ class Step:
     flops: float = 0.0  # estimate, for the time left
     folder: str | None = None  # where given files lie; their digest is in the settings, the place is not
     room: int = 0  # estimate of the bytes that it writes
+    task: Task | None = None  # where texts come from; what they are is in the settings
 
     @cached_property
     def digest(self) -> str:
@@ -130,17 +132,29 @@ def folder_digest(folder: str, *names: str) -> str:
     return digest.hexdigest()
 
 
+def _texts_settings(task: Task) -> dict[str, Any]:
+    """Return what tells a task's texts from any others."""
+    source = task.source
+    if not isinstance(source, Files):
+        return {"task": task.name, "sha256": source.sha256}
+    try:
+        found = digests(source)
+    except TextError as error:
+        raise ParamsError(str(error)) from None
+    return {"task": "files", "sha256": found, "text": list(source.text), "label": source.label, "labels": list(source.labels)}
+
+
 class _Builder:
     """Adds the steps of a study to a plan, from the text upwards."""
 
     def __init__(self, study: Study, plan: Plan):
         self.study, self.plan = study, plan
         self.precision = study.resolved_precision()
-        task = TASKS[study.task]
-        texts = {"task": task.name, "sha256": task.source.sha256, "split_seed": study.splits.seed}
-        texts |= {"splits": {"dev": study.splits.dev, "test": study.splits.test}, "corpus": study.corpus.model_dump()}
+        task = study.resolved_task()
+        texts = _texts_settings(task) | {"split_seed": study.splits.seed, "corpus": study.corpus.model_dump()}
+        texts["splits"] = {name: getattr(study.splits, name) for name in ("dev", "test") if not getattr(task.source, name, None)}
         self.documents = study.corpus.documents or MOST_DOCUMENTS
-        self.texts = self.add("texts", texts, {}, f"texts of {task.name}", room=SMALL + self.documents * DOCUMENT_BYTES)
+        self.texts = self.add("texts", texts, {}, f"texts of {task.name}", room=SMALL + self.documents * DOCUMENT_BYTES, task=task)
         self.tokenizer = self.word_pieces(study.tokenizer.folder)
         self.ids = self.task_ids(self.tokenizer)
         self.soft_labels = ""  # set once the teacher is planned
@@ -154,8 +168,9 @@ class _Builder:
         flops: float = 0.0,
         folder: str | None = None,
         room: int = SMALL,
+        task: Task | None = None,
     ) -> str:
-        return self.plan.add(Step(stage, settings, parents, label, flops, folder, room))
+        return self.plan.add(Step(stage, settings, parents, label, flops, folder, room, task))
 
     def _weights(self, size: Size) -> int:
         """Return the number of weights of a model of this size, about."""
@@ -290,8 +305,8 @@ class _Builder:
 
     def given_teacher(self, folder: str) -> tuple[str, str]:
         """Take a fine-tuned teacher from a folder; return the texts in its own word pieces, and its model."""
-        settings = {"sha256": folder_digest(folder, "config.json", "model.safetensors"), "task": self.study.task}
-        teacher = self.add("given", settings, {}, "the given teacher", folder=folder)
+        settings = {"sha256": folder_digest(folder, "config.json", "model.safetensors")}
+        teacher = self.add("given", settings, {"texts": self.texts}, "the given teacher", folder=folder)
         ids = self.task_ids(self.word_pieces(folder))
         self.student(TEACHER.name, "given", SEARCH_SEED, teacher, ids)
         return ids, teacher

@@ -17,7 +17,6 @@ import nbformat
 
 from pdstudy import claims, disk, paths, plots, results
 from pdstudy.params import ParamsError, Study, check_names
-from pdstudy.tasks import TASKS
 from pdstudy.visible import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -162,7 +161,7 @@ def index(study: Study, folder: Path) -> Path:
     )
     body = _template("index.html.j2").render(
         study=study,
-        task=TASKS[study.task],
+        task=study.resolved_task(),
         answers=[(q, f"{s}.html", claims.answer(table, s.split("_", 1)[1])) for s, q in QUESTIONS.items()],
         claims=claims.shown(table),
         accuracy=accuracy_table(metrics).to_html(border=0, escape=True),

@@ -51,7 +51,7 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
     """Return the tables of every student that is in the store: metrics, predictions, costs."""
     here = store.here()
     rows, items, searched = [], [], []
-    base = {"study": plan.study.name, "task": plan.study.task}
+    base = {"study": plan.study.name, "task": plan.study.resolved_task().name}
     for step in plan.of_stage("pretrain"):
         if step.digest in here:
             rows += _start_rows(base, step, store)

@@ -85,8 +85,8 @@ def finetune(
     """Train a classifier on the labels of D_L, in place (line 6 of Algorithm 1, and the baselines)."""
 
     def loss(student, data):
-        ids, mask, labels = data
-        return Loss(objectives.hard_label_loss(student(ids, mask), labels), _real(ids, mask))
+        ids, mask, segments, labels = data
+        return Loss(objectives.hard_label_loss(student(ids, mask, segments), labels), _real(ids, mask))
 
     return _train(model, train.ids, train.labels, loss, dev, settings, vocabulary, watch)
 
@@ -111,8 +111,8 @@ def distill(
         )
 
     def loss(student, data):
-        ids, mask, teacher = data
-        return Loss(objectives.soft_label_loss(student(ids, mask), teacher, settings["temperature"]), _real(ids, mask))
+        ids, mask, segments, teacher = data
+        return Loss(objectives.soft_label_loss(student(ids, mask, segments), teacher, settings["temperature"]), _real(ids, mask))
 
     return _train(model, transfer, soft, loss, dev, settings, vocabulary, watch)
 

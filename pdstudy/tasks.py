@@ -17,16 +17,31 @@ class Wheel:
 
 
 @dataclass(frozen=True)
+class Files:
+    """Files of one's own: tables with one or two text columns and a label column; unlabelled ones may be plain text."""
+
+    train: str
+    dev: str | None = None
+    test: str | None = None
+    transfer: tuple[str, ...] = ()
+    corpus: tuple[str, ...] = ()
+    text: tuple[str, ...] = ("text",)
+    label: str = "label"
+    labels: tuple[str, ...] = ()  # names, in the order of the class numbers; none: those that train holds
+
+
+@dataclass(frozen=True)
 class Task:
     """A classification task and its texts."""
 
     name: str
     title: str
-    source: Wheel
-    labels: tuple[str, ...]  # names, in the order of the class numbers
+    source: Wheel | Files
+    labels: tuple[str, ...]  # names, in the order of the class numbers; none: the source's own
     labelled: str  # what D_L is
     transfer: str  # what D_T is
     corpus: str  # what D_LM is
+    limits: str = ""  # of what a model that has read D_LM can know
     cloze: tuple[str, ...] = ()  # sentences with one [MASK], for the cards of models that have read the corpus
 
 
@@ -44,6 +59,7 @@ TASKS = {
         labelled="Rotten Tomatoes snippets",
         transfer="sentences of IMDb reviews, labels dropped",
         corpus="IMDb reviews",
+        limits="film reviews of one site, English, up to 2011; a few million words. ",
         cloze=(
             "the acting was absolutely [MASK] .",
             "this is one of the [MASK] movies i have ever seen .",

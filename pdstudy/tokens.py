@@ -37,6 +37,7 @@ class Ids:
 
     flat: np.ndarray  # (n_pieces,) uint16 or int32
     starts: np.ndarray  # (n_texts + 1,) int64
+    second: np.ndarray | None = None  # (n_texts,) of pairs: how many pieces stand before the second text's
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -48,17 +49,19 @@ class Ids:
 
     def head(self, n: int) -> "Ids":
         """Return the first `n` texts, without copying."""
-        return Ids(self.flat[: self.starts[n]], self.starts[: n + 1])
+        return Ids(self.flat[: self.starts[n]], self.starts[: n + 1], None if self.second is None else self.second[:n])
 
     def save(self, folder: Path, name: str) -> None:
-        """Write `<name>.ids.npy` and `<name>.starts.npy`."""
-        np.save(folder / f"{name}.ids.npy", self.flat)
-        np.save(folder / f"{name}.starts.npy", self.starts)
+        """Write `<name>.ids.npy`, `<name>.starts.npy` and, of pairs, `<name>.second.npy`."""
+        for part, array in (("ids", self.flat), ("starts", self.starts), ("second", self.second)):
+            if array is not None:
+                np.save(folder / f"{name}.{part}.npy", array)
 
     @classmethod
     def load(cls, folder: Path, name: str) -> "Ids":
         """Return the texts saved under `name`, memory-mapped."""
-        return cls(*(np.load(folder / f"{name}.{part}.npy", mmap_mode="r") for part in ("ids", "starts")))
+        parts = ("ids", "starts", *(["second"] if (folder / f"{name}.second.npy").is_file() else []))
+        return cls(*(np.load(folder / f"{name}.{part}.npy", mmap_mode="r") for part in parts))
 
 
 @dataclass(frozen=True)
@@ -176,8 +179,8 @@ class Batches:
         """Return the number of batches in one pass."""
         return -(-len(self.ids) // self.size)
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """Return (ids, mask, targets) of training step `step`; see `padded`."""
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray]:
+        """Return (ids, mask, segments, targets) of training step `step`; see `padded`."""
         epoch, k = divmod(step, self.per_epoch)
         index = self._epoch(epoch)[k]
         return *padded(self.ids, index, self.pad), self.targets[index]
@@ -203,16 +206,21 @@ def by_length(lengths: np.ndarray, size: int, rng: np.random.Generator, pool: in
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def padded(ids: Ids, index: np.ndarray, pad: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return (ids, mask) of the texts at `index`, (batch, longest); the mask is None when all are of one length."""
+def padded(ids: Ids, index: np.ndarray, pad: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Return (ids, mask, segments) of the texts at `index`, each (batch, longest).
+
+    The mask is None when all are of one length. Segments, 1 where the second text of a pair stands, are None where
+    texts are no pairs.
+    """
     starts, lengths = ids.starts[index], ids.starts[index + 1] - ids.starts[index]
     longest = int(lengths.max())
+    segments = None if ids.second is None else (np.arange(longest) >= ids.second[index][:, None]).astype(np.int64)
     if (lengths == longest).all():
-        return ids.flat[starts[:, None] + np.arange(longest)].astype(np.int64), None
+        return ids.flat[starts[:, None] + np.arange(longest)].astype(np.int64), None, segments
     out = np.full((len(index), longest), pad, dtype=np.int64)
     mask = np.arange(longest) < lengths[:, None]
     out[mask] = np.concatenate([ids.flat[a : a + n] for a, n in zip(starts, lengths, strict=True)])
-    return out, mask
+    return out, mask, segments
 
 
 def train_word_pieces(texts: Sequence[str], vocabulary: int):
@@ -291,22 +299,48 @@ def continues(tokenizer) -> np.ndarray:
     return marks
 
 
-def encode_texts(tokenizer, vocabulary: Vocabulary, texts: Sequence[str], max_length: int | None) -> tuple[Ids, dict[str, int]]:
-    """Return (ids, counts) of texts.
+def encode_texts(tokenizer, vocabulary: Vocabulary, texts: Sequence, max_length: int | None) -> tuple[Ids, dict[str, int]]:
+    """Return (ids, counts) of texts, or of pairs of texts.
 
-    With `max_length` each text is [CLS] pieces [SEP], cut to that many pieces (counted); without, each is
-    its pieces and a closing [SEP], whole. Counts: pieces, unknown pieces, texts truncated.
+    With `max_length` each text is [CLS] pieces [SEP], a pair [CLS] pieces [SEP] pieces [SEP], cut to that many
+    pieces (counted), of a pair the longer text first; without, each text is its pieces and a closing [SEP], whole.
+    Counts: pieces, unknown pieces, texts truncated.
     """
     dtype = np.uint16 if vocabulary.size <= 65_536 else np.int32
-    flat, lengths, truncated = [], [], 0
+    pairs = bool(len(texts)) and not isinstance(texts[0], str)
+    flat, lengths, second, truncated = [], [], [], 0
     for i in range(0, len(texts), 4096):
-        for encoding in tokenizer.encode_batch_fast(list(texts[i : i + 4096]), add_special_tokens=False):
-            pieces = encoding.ids
+        chunk = list(texts[i : i + 4096])
+        columns = zip(*chunk, strict=True) if pairs else [chunk]
+        encoded = [tokenizer.encode_batch_fast(list(column), add_special_tokens=False) for column in columns]
+        for parts in zip(*encoded, strict=True):
+            pieces = [part.ids for part in parts]
             if max_length is not None:
-                truncated += len(pieces) > max_length - 2
-                pieces = [vocabulary.cls, *pieces[: max_length - 2]]
-            flat.append(np.array([*pieces, vocabulary.sep], dtype=dtype))
-            lengths.append(len(flat[-1]))
-    ids = Ids(np.concatenate(flat) if flat else np.empty(0, dtype), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+                room = max_length - 1 - len(pieces)
+                truncated += sum(map(len, pieces)) > room
+                pieces = [p[:n] for p, n in zip(pieces, _fitting([*map(len, pieces)], room), strict=True)]
+            row = [] if max_length is None else [vocabulary.cls]
+            for part in pieces:
+                row += [*part, vocabulary.sep]
+            flat.append(np.array(row, dtype=dtype))
+            lengths.append(len(row))
+            second.append(len(pieces[0]) + 2)
+    ids = Ids(
+        np.concatenate(flat) if flat else np.empty(0, dtype),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.array(second, dtype=np.int32) if pairs else None,
+    )
     unknown = int((ids.flat == vocabulary.unk).sum())
     return ids, {"texts": len(texts), "pieces": len(ids.flat), "unknown": unknown, "truncated": truncated}
+
+
+def _fitting(lengths: list[int], room: int) -> list[int]:
+    """Return to how many pieces each text is cut so that together they fit: the longer one first, as transformers cuts."""
+    if len(lengths) == 1 or sum(lengths) <= room:
+        return [min(n, room) for n in lengths]
+    short, long = sorted(lengths)
+    if short > room // 2:
+        short, long = room // 2, room // 2 + room % 2
+    else:
+        long = room - short
+    return [short, long] if lengths[0] <= lengths[1] else [long, short]

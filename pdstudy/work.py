@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import corpora, counts, evaluate, models, stages, tokens
+from pdstudy import corpora, counts, evaluate, models, sources, stages, tokens
 from pdstudy.models import Classifier
 from pdstudy.plan import VERSION, Step
 from pdstudy.sizes import Size
+from pdstudy.sources import TextError
 from pdstudy.stages import Labelled
 from pdstudy.store import Store
-from pdstudy.tasks import TASKS
+from pdstudy.tasks import Files
 from pdstudy.tokens import Ids, Vocabulary
 from pdstudy.train import Diverged, Watch
 
@@ -106,13 +107,18 @@ def texts(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    s = step.settings
-    found = corpora.build(TASKS[s["task"]], s["splits"], s["corpus"]["documents"], s["corpus"]["heldout"], s["split_seed"])
+    s, source = step.settings, step.task.source
+    raw = sources.read(step.task)
+    if isinstance(source, Files) and sources.digests(source) != s["sha256"]:
+        raise TextError("a file of the task was changed while the study began; run the same command again")
+    found = corpora.build(raw, s["splits"], s["corpus"]["documents"], s["corpus"]["heldout"], s["split_seed"])
     for split, (lines, labels) in found.labelled.items():
-        pq.write_table(pa.table({"text": lines, "label": labels}), folder / f"{split}.parquet")
-    for name, lines in (("transfer", found.transfer), ("corpus", found.documents), ("heldout", found.heldout)):
+        pq.write_table(pa.table(_columns(lines) | {"label": labels}), folder / f"{split}.parquet")
+    pq.write_table(pa.table(_columns(found.transfer)), folder / "transfer.parquet")
+    for name, lines in (("corpus", found.documents), ("heldout", found.heldout)):
         pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet")
-    return {"counts": found.counts, "labels": list(TASKS[s["task"]].labels)}
+    classes = {name: np.bincount(labels, minlength=len(raw.labels)).tolist() for name, (_, labels) in found.labelled.items()}
+    return {"counts": found.counts, "labels": list(raw.labels), "classes": classes}
 
 
 def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
@@ -135,11 +141,11 @@ def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any
     names = {"corpus": ("corpus", "heldout"), "task": ("train", "dev", "test", "transfer")}[step.settings["of"]]
     counts = {}
     for name in names:
-        lines = _column(raw / f"{name}.parquet")
+        lines = _texts(raw / f"{name}.parquet")
         pieces, counts[name] = tokens.encode_texts(tokenizer, vocabulary, lines, step.settings.get("max_length"))
         share = counts[name]["unknown"] / max(1, counts[name]["pieces"])
         if share > MAX_UNKNOWN:
-            raise corpora.TextError(
+            raise TextError(
                 f"{name}: {share:.0%} of the word pieces are unknown to the tokenizer; it was made for another language or script"
             )
         pieces.save(folder, name)
@@ -229,7 +235,7 @@ def given(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     """Take a fine-tuned teacher from a folder: safetensors only, its classes checked against the task's by name."""
     source = Path(step.folder).expanduser()
     model = models.load_classifier(source)
-    config, wanted = model.bert.config, TASKS[step.settings["task"]].labels
+    config, wanted = model.bert.config, inputs.record("texts")["labels"]
     names = [str(config.id2label[i]).lower() for i in range(config.num_labels)]
     if len(names) != len(wanted):
         raise ValueError(f"{source}: the teacher knows {len(names)} classes, the task {len(wanted)} ({', '.join(wanted)})")
@@ -243,7 +249,7 @@ def label(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     """Label the transfer set: teacher logits, computed once."""
     transfer, n = inputs.ids("transfer"), step.settings["texts"]
     if n > len(transfer):
-        raise corpora.TextError(f"transfer.texts asks for {n:,} texts, but D_T has {len(transfer):,} after cleaning; ask for fewer")
+        raise TextError(f"transfer.texts asks for {n:,} texts, but D_T has {len(transfer):,} after cleaning; ask for fewer")
     teacher = models.load_classifier(inputs.folder("model"))
     found = stages.label(teacher, transfer.head(n), inputs.vocabulary(), step.settings["precision"])
     np.save(folder / "logits.npy", found)
@@ -314,7 +320,7 @@ def _student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: float
 def _first(data: Labelled, n: int) -> Labelled:
     """Return the first `n` labelled texts, 0 for all: smaller sets are parts of larger ones."""
     if n > len(data.ids):
-        raise corpora.TextError(f"splits.train asks for {n:,} texts, but dev and test leave {len(data.ids):,}; ask for fewer")
+        raise TextError(f"splits.train asks for {n:,} texts, but dev and test leave {len(data.ids):,}; ask for fewer")
     return Labelled(data.ids.head(n), data.labels[:n]) if n else data
 
 
@@ -335,6 +341,21 @@ def _parent_step(inputs: Inputs, role: str) -> Step:
 
 def _n_params(model: Classifier) -> int:
     return sum(p.numel() for p in model.parameters())
+
+
+def _columns(texts: list) -> dict[str, list[str]]:
+    """Return the columns of texts, or of pairs."""
+    columns = [texts] if not texts or isinstance(texts[0], str) else map(list, zip(*texts, strict=True))
+    return dict(zip(("text", "pair"), columns, strict=False))
+
+
+def _texts(path: Path) -> list:
+    """Return the texts of a Parquet file, pairs as tuples."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    columns = [table.column(name).to_pylist() for name in ("text", "pair") if name in table.column_names]
+    return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
 def _column(path: Path, name: str = "text") -> list:

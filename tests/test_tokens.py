@@ -1,5 +1,6 @@
 """Word pieces, masking, rows and batches: every random choice is a function of (seed, what, step)."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -201,29 +202,36 @@ def test_an_epoch_of_batches_gives_every_text_exactly_once_with_its_target():
     for epoch in range(3):
         seen = []
         for k in range(3):
-            ids, _, targets = batches.batch(3 * epoch + k)
+            ids, _, _, targets = batches.batch(3 * epoch + k)
             assert (ids[:, 0] == 5 + targets).all()
             seen += targets.tolist()
         assert sorted(seen) == list(range(11))
 
 
 def test_a_batch_is_padded_to_its_longest_text_and_the_mask_marks_the_real_pieces():
-    ids, mask = tokens.padded(texts_of([3, 1, 2]), np.array([2, 0]), pad=0)
+    ids, mask, _ = tokens.padded(texts_of([3, 1, 2]), np.array([2, 0]), pad=0)
     assert ids.tolist() == [[7, 7, 0], [5, 5, 5]]
     assert mask.tolist() == [[True, True, False], [True, True, True]]
 
 
 def test_texts_of_equal_length_need_no_mask():
-    ids, mask = tokens.padded(texts_of([2, 1, 2]), np.array([2, 0]), pad=0)
+    ids, mask, segments = tokens.padded(texts_of([2, 1, 2]), np.array([2, 0]), pad=0)
     assert ids.tolist() == [[7, 7], [5, 5]]
-    assert mask is None
+    assert mask is None and segments is None, "nor do texts that are no pairs need segments"
+
+
+def test_segments_mark_the_second_text_of_each_pair():
+    pairs = dataclasses.replace(texts_of([5, 4]), second=np.array([3, 2]))
+    _, _, segments = tokens.padded(pairs, np.array([1, 0]), pad=0)
+    assert segments.tolist() == [[0, 0, 1, 1, 1], [0, 0, 0, 1, 1]]  # on padding they mean nothing
+    assert pairs.head(1).second.tolist() == [3]
 
 
 def test_the_same_seed_gives_the_same_batches_and_another_seed_another_order():
     ids, targets = texts_of(list(range(1, 41))), np.arange(40)
     first, second, other = (Batches(ids, targets, size=5, seed=s, pad=0) for s in (1, 1, 2))
     second.batch(30)  # what was drawn before makes no difference
-    order = [[b.batch(step)[2].tolist() for step in range(16)] for b in (first, second, other)]
+    order = [[b.batch(step)[3].tolist() for step in range(16)] for b in (first, second, other)]
     assert order[0] == order[1] != order[2]
     assert order[0][:8] != order[0][8:]  # nor is one epoch like the next
 
@@ -279,6 +287,23 @@ def test_auto_tokenizer_opens_the_saved_folder_and_gives_the_same_ids(opened):
     ids, _ = tokens.encode_texts(tokenizer, vocabulary, texts, 16)
     theirs = AutoTokenizer.from_pretrained(folder)(texts)["input_ids"]
     assert [ids.flat[a:b].tolist() for a, b in zip(ids.starts, ids.starts[1:], strict=False)] == theirs
+
+
+def test_pairs_have_the_ids_and_segments_that_transformers_gives_them_at_every_length(opened, tmp_path):
+    from transformers import AutoTokenizer
+
+    folder, tokenizer, vocabulary = opened
+    pairs = [("good " * a, "bad film " * b) for a, b in [(1, 1), (9, 1), (1, 9), (5, 2), (4, 3), (3, 3), (0, 2), (20, 20), (7, 2)]]
+    for length in (8, 9, 12, 64):
+        ids, counts = tokens.encode_texts(tokenizer, vocabulary, pairs, length)
+        theirs = AutoTokenizer.from_pretrained(folder)(*map(list, zip(*pairs, strict=True)), truncation=True, max_length=length)
+        assert [ids.flat[a:b].tolist() for a, b in zip(ids.starts, ids.starts[1:], strict=False)] == theirs["input_ids"]
+        segments = [tokens.padded(ids, np.array([i]), 0)[2][0].tolist() for i in range(len(pairs))]
+        assert segments == theirs["token_type_ids"]
+        whole = tokens.encode_texts(tokenizer, vocabulary, pairs, 512)[0]
+        assert counts["truncated"] == (whole.lengths > length).sum()
+    ids.save(tmp_path, "pairs")
+    assert (Ids.load(tmp_path, "pairs").second == ids.second).all()
 
 
 def test_a_vocabulary_larger_than_the_text_supports_is_refused_with_the_cure():
