@@ -185,6 +185,7 @@ class Teacher(_Settings):
 
     size: SizeText | None = "4/256"
     folder: str | None = None
+    margin: Annotated[float, Field(ge=-1, le=1)] = 0.02  # above the majority class on dev, or it teaches nobody
 
     @model_validator(mode="after")
     def _one(self):

@@ -28,7 +28,7 @@ from pdstudy.tasks import Files, Task
 # Raise a stage's number when its code changes what it computes.
 VERSION = {
     "texts": 2, "tokenizer": 1, "ids": 2, "words": 1, "pretrain": 3,
-    "given": 2, "finetune": 3, "distill": 3, "search": 1, "label": 1, "evaluate": 1,
+    "given": 2, "finetune": 3, "distill": 3, "search": 1, "label": 2, "evaluate": 1,
 }  # fmt: skip
 SEARCH_SEED = 0  # the rate is searched once per size and recipe, on this seed
 # For estimates only:
@@ -300,7 +300,7 @@ class _Builder:
         n = self.study.transfer.texts
         size = Size.parse(self.study.teacher.size or "12/768")
         flops = n * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
-        settings = {"texts": n, "precision": self.precision}
+        settings = {"texts": n, "precision": self.precision, "margin": self.study.teacher.margin}
         return self.add("label", settings, {"ids": ids, "model": teacher}, f"label {n:,} transfer texts", flops)
 
     def given_teacher(self, folder: str) -> tuple[str, str]:

@@ -251,12 +251,29 @@ def label(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     if n > len(transfer):
         raise TextError(f"transfer.texts asks for {n:,} texts, but D_T has {len(transfer):,} after cleaning; ask for fewer")
     teacher = models.load_classifier(inputs.folder("model"))
+    _qualified(teacher, step, inputs)
     found = stages.label(teacher, transfer.head(n), inputs.vocabulary(), step.settings["precision"])
     np.save(folder / "logits.npy", found)
     return {
         "tokens": int(transfer.head(n).lengths.sum()),
         "class_shares": np.bincount(found.argmax(1), minlength=found.shape[1]).tolist(),
     }
+
+
+def _qualified(teacher: Classifier, step: Step, inputs: Inputs) -> None:
+    """Raise ValueError where a teacher is hardly better on dev than the majority class, or its classes seem swapped."""
+    dev, margin = inputs.labelled("dev"), step.settings["margin"]
+    answers = evaluate.logits(teacher, dev.ids, inputs.vocabulary().pad, step.settings["precision"]).argmax(1)
+    right, majority = float((answers == dev.labels).mean()), dev.majority()
+    if right >= majority + margin:
+        return
+    names = inputs.record("ids")["labels"]
+    order = np.array([np.bincount(dev.labels[answers == i], minlength=len(names)).argmax() for i in range(len(names))])
+    cure = "train it longer, on more text, or choose another; teacher.margin sets how much better it must be"
+    if (mended := float((order[answers] == dev.labels).mean())) >= majority + max(margin, 0.1):
+        swapped = ", ".join(f"{names[i]!r} for {names[order[i]]!r}" for i in np.flatnonzero(order != np.arange(len(names))))
+        cure = f"it seems to say {swapped} (read so it is right on {mended:.1%}): set id2label in its config.json"
+    raise ValueError(f"the teacher is right on {right:.1%} of dev, the majority class on {majority:.1%}: {cure}")
 
 
 def evaluation(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:

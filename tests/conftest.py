@@ -21,7 +21,7 @@ SETTINGS = {
     "recipes": ["Basic", "PD"],
     "seeds": [0, 1],
     "init_std": {"64": 0.06, "128": 0.05},
-    "teacher": {"size": "2/128"},
+    "teacher": {"size": "2/128", "margin": -1},
     "finetune": {"rates": [1e-4, 1e-3]},
     "distill": {"rates": [1e-4, 1e-3]},
     "precision": "fp32",

@@ -29,7 +29,7 @@ STUDY = {
     "max_length": 24,
     "init_std": {"64": 0.06},
     "pretrain": {"tokens": 8000, "row": 16, "batch": 16, "mask": 0.3},
-    "teacher": {"size": "1/64", "folder": None},
+    "teacher": {"size": "1/64", "folder": None, "margin": -1},
     "transfer": {"texts": 80},
     "finetune": {"epochs": 1, "batch": 16, "rates": [0.001]},
     "distill": {"epochs": 1, "batch": 16, "rates": [0.001]},

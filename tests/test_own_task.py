@@ -1,0 +1,178 @@
+"""A task in files of one's own, from the params file to the numbers; and what is caught before a student is trained."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+from pdstudy import Study, load_results, plan, run_study
+from pdstudy.params import ParamsError
+from pdstudy.run import RunError
+from pdstudy.store import Store
+from pdstudy.tokens import Ids
+
+STUDY = {
+    "name": "own",
+    "sizes": ["1/64"],
+    "recipes": ["Basic", "PD"],
+    "seeds": [0],
+    "splits": {"dev": 40, "test": 60},
+    "corpus": {"heldout": 0.1},
+    "tokenizer": {"vocabulary": 100},
+    "max_length": 16,
+    "init_std": {"64": 0.06},
+    "pretrain": {"tokens": 20_000, "row": 16, "batch": 16},
+    "teacher": {"size": "1/64"},
+    "transfer": {"texts": 200},
+    "finetune": {"epochs": 6, "batch": 16, "rates": [0.002]},
+    "distill": {"epochs": 6, "batch": 16, "rates": [0.002]},
+    "precision": "fp32",
+}
+WORDS = {"praise": ["fine", "good", "great", "lovely", "superb"], "scorn": ["awful", "bad", "dull", "poor", "weak"]}
+
+
+def review(rng, kind: str) -> str:
+    return " ".join(rng.choice([*WORDS[kind], "film", "story", "cast", "scene"], 6)) + f" {rng.integers(100_000)}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A params file beside a table of 360 reviews, one class in three, and lines of transfer texts."""
+    folder, rng = tmp_path_factory.mktemp("own task"), np.random.default_rng(0)
+    kinds = ["scorn", "praise", "praise"] * 120
+    (folder / "reviews.csv").write_text("review,verdict\n" + "".join(f"{review(rng, k)},{k}\n" for k in kinds))
+    (folder / "more.txt").write_text("".join(review(rng, k) + "\n" for k in kinds))
+    task = {"train": "reviews.csv", "text": "review", "label": "verdict", "transfer": "more.txt"}
+    (folder / "own.yaml").write_text(yaml.safe_dump(STUDY | {"task": task}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(folder):
+    study = Study.read(folder / "own.yaml")
+    run_study(study, workers=0)
+    return study
+
+
+@pytest.fixture
+def teacher(study, tmp_path):
+    """The study's own teacher in a folder, as somebody else would give it: its classes without names."""
+    made, store = plan.make(study), Store()
+    (model,) = {s.model for s in made.students if s.recipe == "teacher"}
+    (tokenizer,) = made.of_stage("tokenizer")
+    folder = tmp_path / "teacher"
+    shutil.copytree(store.open(model), folder)
+    for file in store.open(tokenizer.digest).glob("*.json"):
+        shutil.copy(file, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {"0": "LABEL_0", "1": "LABEL_1"}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def taught_by(study: Study, folder) -> Study:
+    return study.model_copy(
+        update={"name": "own-given", "teacher": study.teacher.model_copy(update={"size": None, "folder": str(folder)})}
+    )
+
+
+def head(folder, change) -> None:
+    weights = load_file(folder / "model.safetensors")
+    for name in ("classifier.weight", "classifier.bias"):
+        weights[name] = change(weights[name]).contiguous()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_a_study_of_ones_own_files_learns_and_names_its_classes(study):
+    metrics = load_results(study.name)
+    accuracy = metrics[(metrics.split == "test") & (metrics.metric == "accuracy")].set_index("recipe").value
+    assert accuracy.drop("majority").min() > 0.9 and set(metrics.task) == {"mine"}
+    (model,) = {s.model for s in plan.make(study).students if s.recipe == "PD"}
+    assert json.loads((Store().open(model) / "config.json").read_text())["id2label"] == {"0": "praise", "1": "scorn"}
+
+
+def test_the_place_of_a_file_is_no_part_of_a_study_and_its_words_are(study, folder, tmp_path):
+    there = shutil.copytree(folder, tmp_path / "moved")
+    assert set(plan.make(Study.read(there / "own.yaml")).steps) == set(plan.make(study).steps)
+    with (there / "reviews.csv").open("a") as file:
+        file.write("one more film,praise\n")
+    assert not set(plan.make(Study.read(there / "own.yaml")).steps) & set(plan.make(study).steps)
+
+
+def test_a_file_that_is_not_there_is_named_before_anything_is_planned(folder):
+    values = yaml.safe_load((folder / "own.yaml").read_text())
+    values["task"]["train"] = "gone.csv"
+    (folder / "gone.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ParamsError, match=r"task.train: .*gone.csv does not exist; paths are relative to the params file"):
+        plan.make(Study.read(folder / "gone.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        ({"trian": "a.csv"}, "task.trian: unknown key; did you mean 'train'?"),
+        ({"train": "a.csv", "text": ["a", "b", "c"]}, "task.text: value should have at most 2 items"),
+        ({"train": "a.csv", "text": "x", "label": "x"}, "task: text and label must be different columns"),
+        ({"train": "a.csv", "labels": ["a"]}, "task: labels: name at least two classes"),
+        ({"train": "a.csv", "name": "movies"}, "task: name 'movies': use small letters"),
+        ({}, "task.train: this key is required"),
+    ],
+)
+def test_a_task_that_is_not_described_is_refused_by_its_key(task, sentence, tmp_path):
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(STUDY | {"task": task}))
+    with pytest.raises(ParamsError, match=sentence.replace("?", r"\?")):
+        Study.read(tmp_path / "bad.yaml")
+
+
+def test_a_given_teacher_whose_classes_have_no_names_is_believed_where_it_is_right(study, teacher):
+    run_study(taught_by(study, teacher), workers=0)
+
+
+def test_a_teacher_with_swapped_classes_is_found_out(study, teacher):
+    head(teacher, lambda w: w.flip(0))
+    with pytest.raises(RunError, match=r"it seems to say 'praise' for 'scorn', 'scorn' for 'praise' \(read so it is right on"):
+        run_study(taught_by(study, teacher), workers=0)
+
+
+def test_a_teacher_whose_names_are_in_another_order_is_refused(study, teacher):
+    config = json.loads((teacher / "config.json").read_text())
+    config["id2label"] = {"0": "scorn", "1": "praise"}
+    (teacher / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"the teacher's classes are \['scorn', 'praise'\], the task's \['praise', 'scorn'\]"):
+        run_study(taught_by(study, teacher), workers=0)
+
+
+def test_a_teacher_that_knows_only_the_majority_class_teaches_nobody(study, teacher):
+    head(teacher, lambda w: w * 0)
+    with pytest.raises(RunError, match=r"the teacher is right on 6\d\.\d% of dev, the majority class on 6\d\.\d%"):
+        run_study(taught_by(study, teacher), workers=0)
+
+
+def test_a_vocabulary_of_another_language_is_refused(study, tmp_path):
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"αβγδεζηθικλμνξοπρστυφχψω0123456789"])
+    )
+    tokenizer = study.tokenizer.model_copy(update={"folder": str(tmp_path)})
+    with pytest.raises(RunError, match=r"\d+% of the word pieces are unknown to the tokenizer"):
+        run_study(study.model_copy(update={"name": "own-greek", "tokenizer": tokenizer}), workers=0)
+
+
+def test_pairs_are_learned_from_both_texts(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [(rng.choice(list("abcd")), rng.choice(list("abcd"))) for _ in range(900)]
+    lines = [f"{a} {i},{b} {i},{'alike' if (a in 'ab') == (b in 'ab') else 'unlike'}" for i, (a, b) in enumerate(rows)]
+    (tmp_path / "pairs.csv").write_text("one,other,label\n" + "\n".join(lines) + "\n")
+    task = {"name": "alike", "train": "pairs.csv", "text": ["one", "other"]}
+    long = {"epochs": 10, "batch": 16, "rates": [0.002]}
+    (tmp_path / "pairs.yaml").write_text(
+        yaml.safe_dump(STUDY | {"task": task, "name": "own-pairs", "recipes": ["Basic"], "finetune": long})
+    )
+    study = Study.read(tmp_path / "pairs.yaml")
+    found = run_study(study, workers=0)
+    accuracy = found[(found.split == "test") & (found.metric == "accuracy") & (found.recipe == "Basic")].value
+    assert accuracy.min() > 0.65, "one text alone says nothing: half would be right"
+    (ids,) = [s for s in plan.make(study).of_stage("ids") if s.settings["of"] == "task"]
+    assert Ids.load(Store().open(ids.digest), "test").second is not None
