@@ -208,6 +208,7 @@ class Study(_Settings):
     max_length: Annotated[int, Field(ge=8, le=512)] = 64  # pieces of a text that are read
     init_std: dict[str, Annotated[float, Field(gt=0, le=1)]]  # initialiser's scale by hidden width
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    family: Words | None = None  # folders of encoders that have read already, such as "zoo/{layers}-{hidden}-s0"
     pretrain: Pretrain = Pretrain()
     pretrain_by_size: dict[SizeText, dict[str, Any]] = {}  # what differs from `pretrain` for a size
     teacher: Teacher = Teacher()
@@ -241,6 +242,10 @@ class Study(_Settings):
                 f"finetune.rates lists {len(self.finetune.rates)} and distill.rates {len(self.distill.rates)}: an arm that is "
                 "searched less than another proves nothing; list equally many"
             )
+        if self.family is not None:
+            if self.tokenizer.folder is not None:
+                raise ValueError("family: its own tokenizer is used; set tokenizer.folder to null")
+            self.family_folder(Size.parse(self.sizes[0]))
         for size in self.pretrain_by_size:
             try:
                 self.pretraining(Size.parse(size))
@@ -257,6 +262,13 @@ class Study(_Settings):
     def pretraining(self, size: Size) -> Pretrain:
         """Return the pre-training settings of one size."""
         return Pretrain(**(self.pretrain.model_dump() | self.pretrain_by_size.get(str(size), {})))
+
+    def family_folder(self, size: Size) -> Path:
+        """Return where the family keeps its encoder of a size."""
+        try:
+            return paths.whole(self.family.format(layers=size.layers, hidden=size.hidden, heads=size.heads))
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise ValueError("family: write {layers}, {hidden} and {heads} where a size stands in the folder's name") from None
 
     def resolved_task(self) -> Task:
         """Return the task that is named, or described by its files."""

@@ -27,7 +27,7 @@ from pdstudy.tasks import Files, Task
 
 # Raise a stage's number when its code changes what it computes.
 VERSION = {
-    "texts": 2, "tokenizer": 1, "ids": 2, "words": 1, "pretrain": 3,
+    "texts": 2, "tokenizer": 1, "ids": 2, "words": 1, "pretrain": 3, "adopt": 1,
     "given": 2, "finetune": 3, "distill": 3, "search": 1, "label": 2, "evaluate": 1,
 }  # fmt: skip
 SEARCH_SEED = 0  # the rate is searched once per size and recipe, on this seed
@@ -155,7 +155,7 @@ class _Builder:
         texts["splits"] = {name: getattr(study.splits, name) for name in ("dev", "test") if not getattr(task.source, name, None)}
         self.documents = study.corpus.documents or MOST_DOCUMENTS
         self.texts = self.add("texts", texts, {}, f"texts of {task.name}", room=SMALL + self.documents * DOCUMENT_BYTES, task=task)
-        self.tokenizer = self.word_pieces(study.tokenizer.folder)
+        self.tokenizer = self.word_pieces(study.tokenizer.folder if study.family is None else self._family_tokenizer())
         self.ids = self.task_ids(self.tokenizer)
         self.soft_labels = ""  # set once the teacher is planned
 
@@ -196,7 +196,9 @@ class _Builder:
                         room=SMALL + self.documents * DOCUMENT_BYTES // 2)  # fmt: skip
 
     def encoder(self, size: Size, number: int) -> str:
-        """Pre-train one encoder, shared by every recipe, task and notebook."""
+        """Pre-train one encoder, shared by every recipe, task and notebook; or take it from the family."""
+        if self.study.family is not None:
+            return self.adopted(size)
         p: Pretrain = self.study.pretraining(size)
         settings = {k: v for k, v in p.model_dump().items() if k != "starts"}
         parents = {"ids": self.corpus_ids()}
@@ -211,6 +213,26 @@ class _Builder:
         flops = 3 * p.tokens * (size.flops_per_token(p.row) + p.mask * 2 * self.study.tokenizer.vocabulary * size.hidden)
         return self.add("pretrain", settings, parents, f"pretrain {size} #{number}", flops,
                         room=SMALL + (CHECKPOINTS * 12 + 2) * self._weights(size))  # fmt: skip
+
+    def adopted(self, size: Size) -> str:
+        """Take an encoder that has read already from the family's folder."""
+        folder = str(self.study.family_folder(size))
+        settings = {
+            "sha256": folder_digest(folder, "config.json", "model.safetensors"),
+            "size": str(size),
+            "precision": self.precision,
+        }
+        return self.add("adopt", settings, {"ids": self.corpus_ids()}, f"take {size} from the family", folder=folder,
+                        room=SMALL + 4 * self._weights(size))  # fmt: skip
+
+    def _family_tokenizer(self) -> str:
+        """Return the folder of the family's tokenizer, which must be the same in all the study's sizes."""
+        folders = {size: str(self.study.family_folder(Size.parse(size))) for size in self.study.all_sizes}
+        found = {size: folder_digest(folder, "tokenizer.json", "vocab.txt") for size, folder in folders.items()}
+        (first, digest), *others = found.items()
+        if other := next((size for size, its in others if its != digest), None):
+            raise ParamsError(f"family: {first} and {other} have different tokenizers; one family has one")
+        return folders[first]
 
     def word_vectors(self, width: int, window: int) -> str:
         """Count pairs of pieces in D_LM, once for all encoders of a width."""

@@ -52,7 +52,7 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
     here = store.here()
     rows, items, searched = [], [], []
     base = {"study": plan.study.name, "task": plan.study.resolved_task().name}
-    for step in plan.of_stage("pretrain"):
+    for step in (*plan.of_stage("pretrain"), *plan.of_stage("adopt")):
         if step.digest in here:
             rows += _start_rows(base, step, store)
     majority_done, told = False, set()  # the teacher may be a student too: one model, one set of answers
@@ -191,9 +191,11 @@ def folder_of(study: str | Path) -> Path:
 def _start_rows(base: dict, step, store: Store) -> list[dict]:
     record = json.loads((store.open(step.digest) / "record.json").read_text())
     level, settings = record["reading"], step.settings
-    who = base | {"recipe": "start", "size": settings["size"], "seed": settings["seed"], "split": "heldout", "digest": step.digest}
-    who |= {"n": level["masked_pieces"], "n_params": record["n_params"], "rate": settings["rate"], "tokens": record["tokens"]}
-    who["collapsed"] = record["plateau"]
+    if level is None:  # too little text was held out to measure it
+        return []
+    who = base | {"recipe": "start", "size": settings["size"], "seed": settings.get("seed", 0), "split": "heldout"}
+    who |= {"n": level["masked_pieces"], "n_params": record["n_params"], "rate": settings.get("rate"), "tokens": record["tokens"]}
+    who |= {"collapsed": record["plateau"], "digest": step.digest}
     return [who | {"metric": m, "value": v} for m, v in level.items() if m != "masked_pieces"]
 
 

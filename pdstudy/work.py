@@ -178,6 +178,25 @@ def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str
     return _trained(fitted, folder) | {"reading": level, "plateau": plateau, "n_params": n_params}
 
 
+def adopt(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Take an encoder that has read already, and measure how well it reads this study's D_LM."""
+    source, s, vocabulary = Path(step.folder), step.settings, inputs.vocabulary()
+    model = models.load_reader(source)
+    config = model.bert.config
+    if str(models.size_of(config)) != s["size"]:
+        raise ValueError(f"{source}: a BERT of {models.size_of(config)}, not of {s['size']}")
+    if config.vocab_size != vocabulary.size:
+        raise ValueError(f"{source}: the encoder knows {config.vocab_size:,} word pieces, its tokenizer {vocabulary.size:,}")
+    models.save(folder, config, model.state(), "BertForMaskedLM", torch.float16)
+    heldout, counted = inputs.ids("heldout").flat, np.load(inputs.folder("ids") / "corpus.counts.npy")
+    # A small task may hold out too little to measure reading on; that is no reason to stop.
+    enough = len(heldout) >= 2 * evaluate.HELDOUT_ROW
+    level = evaluate.reading_level(model, heldout, vocabulary, counted, s["precision"]) if enough else None
+    plateau = enough and level["mlm_loss"] > level["unigram_loss"] - PLATEAU
+    n_params = sum(p.numel() for p in model.bert.parameters())
+    return {"reading": level, "plateau": plateau, "n_params": n_params, "tokens": 0, "steps": 0, "seconds": 0.0}
+
+
 def _read(step: Step, inputs: Inputs, watch: Watch):
     """Return (model, what happened) of a pre-training."""
     s, vocabulary = step.settings, inputs.vocabulary()
@@ -297,6 +316,7 @@ STAGES = {
     "ids": ids,
     "words": words,
     "pretrain": pretrain,
+    "adopt": adopt,
     "given": given,
     "finetune": finetune,
     "distill": distill,

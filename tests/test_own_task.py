@@ -176,3 +176,26 @@ def test_pairs_are_learned_from_both_texts(tmp_path):
     assert accuracy.min() > 0.65, "one text alone says nothing: half would be right"
     (ids,) = [s for s in plan.make(study).of_stage("ids") if s.settings["of"] == "task"]
     assert Ids.load(Store().open(ids.digest), "test").second is not None
+
+
+def test_students_may_begin_from_a_family_that_has_read_another_text(study, folder, tmp_path):
+    made, store = plan.make(study), Store()
+    ((start,), (tokenizer,)) = made.of_stage("pretrain"), made.of_stage("tokenizer")
+    place = tmp_path / "family" / "1-64"
+    shutil.copytree(store.open(start.digest), place)
+    for file in store.open(tokenizer.digest).glob("*.json"):
+        if file.name != "manifest.json":
+            shutil.copy(file, place)
+    values = yaml.safe_load((folder / "own.yaml").read_text())
+    values |= {"name": "own-family", "family": str(tmp_path / "family" / "{layers}-{hidden}")}
+    (folder / "family.yaml").write_text(yaml.safe_dump(values))
+    found = run_study(Study.read(folder / "family.yaml"), workers=0)
+    assert not plan.make(Study.read(folder / "family.yaml")).of_stage("pretrain")
+    ours = load_results(study.name)
+    pick = lambda table, recipe: table[(table.recipe == recipe) & (table.split == "test")].value.tolist()  # noqa: E731
+    assert pick(found, "PD") == pick(ours, "PD"), "the same start, wherever it lies, gives the same student"
+    assert found[(found.recipe == "start") & (found.metric == "mlm_loss")].value.notna().all()
+    values["sizes"] = ["1/64", "2/64"]
+    (folder / "family.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ParamsError, match=r"2-64: holds none of tokenizer.json, vocab.txt"):
+        plan.make(Study.read(folder / "family.yaml"))
