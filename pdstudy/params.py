@@ -43,10 +43,17 @@ def _whole(value: Any) -> Any:
     return value
 
 
+def _rising(values: Any) -> Any:
+    if isinstance(values, list) and all(isinstance(v, int) for v in values) and values != sorted(set(values)):
+        raise ValueError(f"list each number once, the smallest first: {values}")
+    return values
+
+
 SizeText = Annotated[str, BeforeValidator(_size)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Rates = Annotated[list[Rate], Field(min_length=1, max_length=12), BeforeValidator(_rates)]
 Count = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(_whole)]
+Counts = Annotated[list[Count], Field(max_length=20), BeforeValidator(_rising)]
 Seed = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_whole)]
 Precision = Literal["fp32", "bf16", "auto"]
 
@@ -180,6 +187,14 @@ class Transfer(_Settings):
     texts: Count = 20_000
 
 
+class Curves(_Settings):
+    """Learning curves: students trained on fewer texts than the study's, at the rates found for the study's own."""
+
+    transfer: Counts = []  # numbers of D_T's texts, for recipes that distil
+    labels: Counts = []  # numbers of D_L's training texts, for recipes that only fine-tune
+    sizes: list[SizeText] = []  # none: all the study's
+
+
 class Teacher(_Settings):
     """The teacher: a size pre-trained and fine-tuned here, or a folder with a fine-tuned classifier."""
 
@@ -213,6 +228,7 @@ class Study(_Settings):
     pretrain_by_size: dict[SizeText, dict[str, Any]] = {}  # what differs from `pretrain` for a size
     teacher: Teacher = Teacher()
     transfer: Transfer = Transfer()
+    curves: Curves = Curves()
     finetune: Train
     distill: Distill
     precision: Precision = "auto"
@@ -229,6 +245,10 @@ class Study(_Settings):
             _known("task", self.task, TASKS)
         for recipe in self.recipes:
             _known("recipe", recipe, RECIPES)
+        if more := [n for n in self.curves.transfer if n >= self.transfer.texts]:
+            raise ValueError(f"curves.transfer: {more[0]:,} texts are not fewer than transfer.texts, {self.transfer.texts:,}")
+        if other := [s for s in self.curves.sizes if s not in self.sizes]:
+            raise ValueError(f"curves.sizes: {other[0]} is none of the study's sizes, {', '.join(self.sizes)}")
         for key in ("sizes", "recipes", "seeds"):
             values = getattr(self, key)
             twice = sorted({v for v in values if values.count(v) > 1}, key=str)

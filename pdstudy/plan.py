@@ -28,7 +28,7 @@ from pdstudy.tasks import Files, Task
 # Raise a stage's number when its code changes what it computes.
 VERSION = {
     "texts": 2, "tokenizer": 1, "ids": 2, "words": 1, "pretrain": 3, "adopt": 1,
-    "given": 2, "finetune": 3, "distill": 3, "search": 1, "label": 2, "evaluate": 1,
+    "given": 2, "finetune": 3, "distill": 4, "search": 1, "label": 2, "evaluate": 1,
 }  # fmt: skip
 SEARCH_SEED = 0  # the rate is searched once per size and recipe, on this seed
 # For estimates only:
@@ -66,6 +66,8 @@ class Student:
     seed: int
     model: str
     evaluation: str
+    curve: str | None = None  # "transfer" or "labels" where it is a point of a learning curve,
+    texts: int | None = None  # of so many texts
 
 
 @dataclass
@@ -92,8 +94,8 @@ class Plan:
         return dict(Counter(s.stage for s in self.steps.values()))
 
 
-def make(study: Study) -> Plan:
-    """Return the plan of a study. Opens no data and no torch: a second is plenty."""
+def make(study: Study, only: dict[tuple[str, str], list[int]] | None = None) -> Plan:
+    """Return the plan of a study; with `only`, of those (recipe, size) and their seeds. Opens no data and no torch."""
     build = _Builder(study, Plan(study))
     if study.teacher.folder is None:
         ids = build.ids
@@ -106,7 +108,8 @@ def make(study: Study) -> Plan:
         build.soft_labels = build.label(teacher, ids)
     for name in study.recipes:
         for size in map(Size.parse, study.sizes):
-            build.recipe(name, size)
+            if seeds := study.seeds if only is None else only.get((name, str(size)), ()):
+                build.recipe(name, size, seeds)
     return build.plan
 
 
@@ -264,8 +267,10 @@ class _Builder:
         except KeyError:
             raise ParamsError(f'init_std has no scale for width {size.hidden}; add it, such as {{"{size.hidden}": 0.04}}') from None
 
-    def train(self, recipe: str, size: Size, stage: str, settings: Train, start: dict, seed: int, rate: dict) -> str:
-        """Train one student in one stage at one rate (a number, or the winner of a search)."""
+    def train(
+        self, recipe: str, size: Size, stage: str, settings: Train, start: dict, seed: int, rate: dict, texts: int | None = None
+    ) -> str:
+        """Train one student in one stage at one rate (a number, or the winner of a search), on the first `texts` texts."""
         study = self.study
         kept = settings.model_dump(exclude={"rates"}) | {"size": str(size), "seed": seed, "precision": self.precision}
         kept |= {"init_std": self._std(size), "dropout": study.dropout, "start": start["kind"]}
@@ -274,16 +279,16 @@ class _Builder:
             parents["start"] = start["parent"]
         if stage == "distill":
             parents["label"] = start["label"]
-        else:
-            kept["texts"] = study.splits.train
+        kept["texts"] = texts or (study.transfer.texts if stage == "distill" else study.splits.train)
         if "search" in rate:
             parents["search"] = rate["search"]
             note = "best rate"
         else:
             kept["rate"] = rate["rate"]
             note = f"rate {rate['rate']:g}"
-        n_texts = study.transfer.texts if stage == "distill" else study.splits.train or 5000
-        flops = 3 * n_texts * settings.epochs * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
+        if texts:
+            note = f"{texts:,} texts"
+        flops = 3 * (kept["texts"] or 5000) * settings.epochs * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
         room = SMALL + 4 * self._weights(size)
         return self.add(stage, kept, parents, f"{recipe} {size} s{seed} {stage} {note}", flops, room=room)
 
@@ -296,11 +301,11 @@ class _Builder:
         room = SMALL + 4 * self._weights(size)
         return self.add("search", {}, parents, f"{recipe} {size} {stage}: search the rate", room=room)
 
-    def recipe(self, name: str, size: Size) -> None:
-        """Add every seed of one recipe at one size, stage after stage."""
+    def recipe(self, name: str, size: Size, seeds: list[int]) -> None:
+        """Add every seed of one recipe at one size, stage after stage, and its points of the learning curves."""
         recipe, study = RECIPES[name], self.study
         searches: dict[int, str] = {}
-        for seed in study.seeds:
+        for seed in seeds:
             start = self.start(recipe.start, size, seed)
             for i, stage in enumerate(recipe.stages):
                 settings = getattr(study, stage)
@@ -316,6 +321,18 @@ class _Builder:
                     model = self.train(name, size, stage, settings, start, seed, {"search": searches[i]})
                 start = {"kind": PRETRAINED, "parent": model}
             self.student(name, str(size), seed, model)
+            self.curve(name, size, seed, searches)
+
+    def curve(self, name: str, size: Size, seed: int, searches: dict[int, str]) -> None:
+        """Add a student's points of a learning curve: the same recipe, seed and rate on fewer texts."""
+        recipe, curves = RECIPES[name], self.study.curves
+        (stage, *more), kind = recipe.stages, {"distill": "transfer", "finetune": "labels"}[recipe.stages[0]]
+        if more or str(size) not in (curves.sizes or self.study.sizes):
+            return
+        for n in getattr(curves, kind):
+            start = self.start(recipe.start, size, seed) | ({"label": self.soft_labels} if stage == "distill" else {})
+            model = self.train(name, size, stage, getattr(self.study, stage), start, seed, {"search": searches[0]}, n)
+            self.student(name, str(size), seed, model, curve=kind, texts=n)
 
     def label(self, teacher: str, ids: str) -> str:
         """Label the transfer set, once for every student."""
@@ -333,8 +350,8 @@ class _Builder:
         self.student(TEACHER.name, "given", SEARCH_SEED, teacher, ids)
         return ids, teacher
 
-    def student(self, recipe: str, size: str, seed: int, model: str, ids: str | None = None) -> None:
-        """Evaluate a model on dev and test and list it as a student."""
+    def student(self, recipe: str, size: str, seed: int, model: str, ids: str | None = None, **point) -> None:
+        """Evaluate a model on dev and test and list it as a student, or as a `point` of a learning curve."""
         parents = {"ids": ids or self.ids, "model": model}
         evaluation = self.add("evaluate", {"precision": self.precision}, parents, f"evaluate {recipe} {size} s{seed}")
-        self.plan.students.append(Student(recipe, size, seed, model, evaluation))
+        self.plan.students.append(Student(recipe, size, seed, model, evaluation, **point))

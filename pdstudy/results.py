@@ -34,6 +34,8 @@ COLUMNS = pa.schema(
         ("recipe", pa.string()),  # a recipe, "teacher", "majority" or "start" (a pre-trained encoder)
         ("size", pa.string()),
         ("seed", pa.int64()),
+        ("curve", pa.string()),  # null, or the learning curve that this is a point of: transfer or labels,
+        ("texts", pa.int64()),  # and how many texts it was trained on
         ("split", pa.string()),  # dev, test or heldout
         ("metric", pa.string()),
         ("value", pa.float64()),
@@ -62,6 +64,7 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
         folder = store.open(student.evaluation)
         record = json.loads((folder / "record.json").read_text())
         who = base | {"recipe": student.recipe, "size": student.size, "seed": student.seed, "digest": student.model}
+        who |= {"curve": student.curve, "texts": student.texts}
         made = record["model"]
         who |= {k: made[k] for k in ("n_params", "rate", "collapsed", "tokens")}
         searched += [
@@ -71,7 +74,7 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
                 "collapsed": tried["collapsed"],
                 "diverged": tried["diverged"],
             }
-            for tried in made["searched"] or ()
+            for tried in (made["searched"] or () if student.curve is None else ())
         ]
         for split, scores in record["scores"].items():
             n, majority = scores["n"], scores["majority"]
@@ -133,8 +136,31 @@ def load_counts(study: str | Path):
 def load_results(study: str | Path):
     """Return a study's metrics as a pandas table, one row per model, split and metric, with its seconds.
 
-    `study` is a name under outputs/ or a folder. Raises FileNotFoundError with the command that makes it.
+    `study` is a name under outputs/ or a folder. Points of learning curves are apart, in `load_curves`. Raises
+    FileNotFoundError with the command that makes it.
     """
+    table = _metrics(study)
+    return table[table.curve.isna()].drop(columns=["curve", "texts"]).reset_index(drop=True)
+
+
+def load_curves(study: str | Path):
+    """Return the learning curves as a pandas table, in the form of `load_results`, with `curve` and `texts`.
+
+    The study's own students are the last points of the curves of their recipes and sizes.
+    """
+    table, settings = _metrics(study), load_settings(study)
+    points = table[table.curve.notna()]
+    n_train = load_counts(study).loc["train", "kept"]
+    whole = {"transfer": settings["transfer"]["texts"], "labels": settings["splits"]["train"] or int(n_train)}
+    own, kinds = table[table.curve.isna()], points[["recipe", "size", "curve"]].drop_duplicates()
+    ends = own.drop(columns=["curve", "texts"]).merge(kinds, on=["recipe", "size"])
+    ends["texts"] = ends.curve.map(whole)
+    ends = ends.merge(points[["recipe", "size", "seed", "curve"]].drop_duplicates())
+    both = [pa.Table.from_pandas(t[[*table.columns]], preserve_index=False) for t in (points, ends)]
+    return pa.concat_tables(both, promote_options="permissive").to_pandas()
+
+
+def _metrics(study: str | Path):
     folder = folder_of(study)
     table = pq.read_table(folder / METRICS).to_pandas()
     costs = pq.read_table(folder / COSTS).to_pandas() if (folder / COSTS).is_file() else None

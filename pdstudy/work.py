@@ -342,7 +342,7 @@ def _student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: float
             train = _first(inputs.labelled("train"), s["texts"])
             outcome = stages.finetune(model, train, dev, settings, vocabulary, watch)
         else:
-            soft = np.load(inputs.folder("label") / "logits.npy")
+            soft = np.load(inputs.folder("label") / "logits.npy")[: s["texts"]]
             outcome = stages.distill(model, inputs.ids("transfer").head(len(soft)), soft, dev, settings, vocabulary, watch)
     except Diverged as error:
         if "search" in step.parents:

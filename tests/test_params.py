@@ -102,7 +102,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(refusal, changes,
 
 
 def test_a_key_like_none_is_refused_with_the_known_ones(refusal):
-    assert "teacher.xyzzy: unknown key; known keys: size, folder" in refusal(teacher={"xyzzy": 1})
+    assert "teacher.xyzzy: unknown key; known keys: size, folder, margin" in refusal(teacher={"xyzzy": 1})
 
 
 def test_a_missing_key_is_named(settings):

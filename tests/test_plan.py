@@ -27,7 +27,7 @@ def planned(settings: dict, **changes) -> Plan:
 
 def model_of(p: Plan, recipe: str, size: str = "2/64", seed: int = 0) -> Step:
     """Return the step that made one student."""
-    (student,) = [s for s in p.students if (s.recipe, s.size, s.seed) == (recipe, size, seed)]
+    (student,) = [s for s in p.students if (s.recipe, s.size, s.seed) == (recipe, size, seed) and not s.curve]
     return p.steps[student.model]
 
 
@@ -193,6 +193,38 @@ def test_a_study_that_reports_other_seeds_uses_the_same_search(settings):
     assert model_of(planned(settings, seeds=[7, 8]), "PD", seed=7).parents["search"] == model_of(planned(settings), "PD").digest
 
 
+# Learning curves
+
+
+def test_a_point_of_a_curve_is_the_same_student_on_fewer_texts_at_the_same_rate(settings):
+    curves = {"transfer": [200, 400], "labels": [100], "sizes": ["2/64"]}
+    p = planned(settings, recipes=["Basic", "PD", "PD-F"], curves=curves)
+    points = [(s.recipe, s.size, s.seed, s.curve, s.texts) for s in p.students if s.curve]
+    wanted = [("Basic", "2/64", seed, "labels", 100) for seed in (0, 1)]
+    wanted += [("PD", "2/64", seed, "transfer", n) for seed in (0, 1) for n in (200, 400)]
+    assert points == wanted, "PD-F is trained on both kinds of text, so its curve would say nothing of either"
+    (label,) = p.of_stage("label")
+    for s in p.students:
+        if s.curve == "transfer":
+            model, whole = p.steps[s.model], model_of(p, "PD", "2/64", seed=1)
+            assert model.parents["label"] == label.digest, "the soft labels are computed once"
+            assert model.parents["search"] == whole.parents["search"] and model.settings["texts"] == s.texts
+    without = planned(settings, recipes=["Basic", "PD", "PD-F"])
+    assert set(without.steps) < set(p.steps), "and the study's own students are what they were"
+
+
+@pytest.mark.parametrize("curves", [{"transfer": [20_000]}, {"transfer": [400, 200]}, {"sizes": ["3/64"]}])
+def test_a_curve_that_cannot_be_drawn_is_refused(settings, curves):
+    with pytest.raises(ValueError, match=r"curves\.|smallest first"):
+        planned(settings, curves=curves)
+
+
+def test_a_plan_may_hold_only_some_students(settings):
+    p = plan.make(Study(**settings), {("PD", "2/64"): [1]})
+    assert [(s.recipe, s.size, s.seed) for s in p.students] == [("teacher", "2/128", 0), ("PD", "2/64", 1)]
+    assert set(p.steps) < set(planned(settings).steps)
+
+
 # Identity
 
 MATTERS = {
@@ -219,7 +251,15 @@ def test_a_distilled_student_is_another_when_this_setting_changes(settings, sett
 
 def test_no_setting_of_a_study_is_forgotten_in_the_list_above(settings):
     named = {name.rpartition("__")[0] or name for name in MATTERS}
-    assert set(Study.model_fields) - named == {"name", "task", "sizes", "recipes", "seeds", "family"}  # the last has its own test
+    assert set(Study.model_fields) - named == {
+        "name",
+        "task",
+        "sizes",
+        "recipes",
+        "seeds",
+        "family",
+        "curves",
+    }  # the last two have their own tests
     study = Study(**settings)
     for group in ("splits", "corpus", "pretrain", "transfer", "finetune", "distill"):
         keys = {name.rpartition("__")[2] for name in MATTERS if name.startswith(f"{group}__")}

@@ -28,7 +28,7 @@ TINY = load(paths.PARAMS / "smoke.yaml") | {
     "splits": {"train": 200, "dev": 100, "test": 100},
     "corpus": {"documents": 200, "heldout": 0.05},
     "tokenizer": {"vocabulary": 1024, "folder": None},
-    "teacher": {"size": "2/64", "folder": None},
+    "teacher": {"size": "2/64", "folder": None, "margin": -1},
     "transfer": {"texts": 200},
 }
 LONG = TINY["pretrain"] | {"tokens": 2_000_000}  # a minute: there is time to kill
