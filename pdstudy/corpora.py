@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pdstudy.sources import Raw, Text, TextError
+from pdstudy.sources import Raw, Text, TextError, key
 
-NOT_WORD = re.compile(r"\W+")
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
 SENTENCE_WORDS = (4, 60)  # shorter ones say little, longer ones are lists and lost full stops
 
@@ -27,11 +26,6 @@ class Texts:
     documents: list[str]
     heldout: list[str]  # documents kept from D_LM to measure the reading level
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
-
-
-def key(*text: str) -> str:
-    """Return what two texts (or pairs) share when they differ only in case, punctuation and spaces."""
-    return "\t".join(NOT_WORD.sub(" ", part.lower()).strip() for part in text).strip()
 
 
 def sentences(document: str) -> list[str]:

@@ -22,6 +22,7 @@ LONGEST = 1 << 15  # characters of a labelled or transfer text that are kept: fa
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 TAG = re.compile(r"<[^<>]{1,40}>")
 SPACE = re.compile(r"\s+")
+NOT_WORD = re.compile(r"\W+")
 DECIMAL = re.compile(r"[-+]?\d*\.\d+|nan|inf", re.IGNORECASE)
 MOST_CLASSES = 1000
 
@@ -119,6 +120,11 @@ def without_tags(text: str) -> str:
 def spaced(text: str) -> str:
     """Return the text with single spaces."""
     return SPACE.sub(" ", text).strip()
+
+
+def key(*text: str) -> str:
+    """Return what two texts (or pairs) share when they differ only in case, punctuation and spaces."""
+    return "\t".join(NOT_WORD.sub(" ", part.lower()).strip() for part in text).strip()
 
 
 # -- files of one's own

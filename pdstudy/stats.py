@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 LEVEL = 0.95
 
@@ -84,3 +84,47 @@ def holm(p_values: list[float]) -> list[float]:
         highest = max(highest, min(1.0, p * (len(known) - rank)))
         adjusted[i] = highest
     return adjusted
+
+
+@dataclass(frozen=True)
+class Law:
+    """A saturating learning curve: accuracy = ceiling - gap x texts ** -decay."""
+
+    ceiling: float
+    gap: float
+    decay: float
+
+    def at(self, texts: np.ndarray | float) -> np.ndarray | float:
+        """Return the accuracy that the law gives for so many texts."""
+        return self.ceiling - self.gap * np.asarray(texts, dtype=float) ** -self.decay
+
+
+def saturating(texts: np.ndarray, accuracy: np.ndarray) -> Law:
+    """Return the law that fits points of a learning curve best, several seeds a point or one.
+
+    Accuracy, 0 to 1, may rise towards a ceiling of at most 1 and never falls; where the points fall, the law is flat.
+    Raises ValueError for fewer than three different numbers of texts: two points lie on any curve.
+    """
+    n, a = np.asarray(texts, dtype=float), np.asarray(accuracy, dtype=float)
+    if len(np.unique(n)) < 3:
+        raise ValueError(f"a learning curve needs at least three numbers of texts, got {len(np.unique(n))}")
+    scale = n.max()  # texts are measured in the largest number, so that the gap is one of accuracies
+
+    def misses(law):
+        ceiling, gap, decay = law
+        return ceiling - gap * (n / scale) ** -decay - a
+
+    start = [min(0.999, a.max() + 0.01), 0.02, 0.5]
+    bounds = ([max(0.0, a.min() - 0.05), 0.0, 0.05], [1.0, 1.0, 2.0])
+    ceiling, gap, decay = optimize.least_squares(misses, start, bounds=bounds, xtol=1e-12, ftol=1e-12, gtol=1e-12).x
+    return Law(float(ceiling), float(gap * scale**decay), float(decay))
+
+
+def held_back(texts: np.ndarray, accuracy: np.ndarray) -> float:
+    """Return how far the law of all but the largest number of texts misses that one: truth minus forecast.
+
+    Raises ValueError for fewer than four different numbers of texts.
+    """
+    n, a = np.asarray(texts, dtype=float), np.asarray(accuracy, dtype=float)
+    last = n == n.max()
+    return float(a[last].mean() - saturating(n[~last], a[~last]).at(n.max()))

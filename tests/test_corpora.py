@@ -5,8 +5,8 @@ import re
 import pytest
 
 from pdstudy import sources
-from pdstudy.corpora import _split, build, distinct, key, sentences
-from pdstudy.sources import TextError, locate, read, read_movies, without_tags
+from pdstudy.corpora import _split, build, distinct, sentences
+from pdstudy.sources import TextError, key, locate, read, read_movies, without_tags
 from pdstudy.tasks import TASKS
 
 MOVIES = TASKS["movies"]

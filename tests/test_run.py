@@ -26,7 +26,9 @@ def tables(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def small(smoke) -> Study:
     """The smoke study with one size: all of its steps are in the smoke study's store."""
-    return Study(**load(paths.PARAMS / "smoke.yaml") | {"name": "small", "sizes": ["2/64"], "teacher": {"size": "2/64", "margin": -1}})
+    return Study(
+        **load(paths.PARAMS / "smoke.yaml") | {"name": "small", "sizes": ["2/64"], "teacher": {"size": "2/64", "margin": -1}}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +164,9 @@ def saved_teacher(small, unbroken, tmp_path) -> Path:
 
 
 def given(small: Study, folder: Path) -> Study:
-    return Study(**small.model_dump() | {"name": "given", "recipes": ["PD"], "teacher": {"size": None, "folder": str(folder), "margin": -1}})
+    return Study(
+        **small.model_dump() | {"name": "given", "recipes": ["PD"], "teacher": {"size": None, "folder": str(folder), "margin": -1}}
+    )
 
 
 def test_a_teacher_from_a_folder_labels_as_it_did_where_it_was_trained(small, saved_teacher):

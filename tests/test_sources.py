@@ -209,9 +209,9 @@ def test_a_leak_of_test_into_train_and_transfer_is_removed_and_counted(tmp_path)
     )
     files = {"train": csv_of(train + planted, tmp_path / "train.csv"), "test": csv_of(test, tmp_path / "test.csv")}
     found = corpora.build(sources.read(task(**files, transfer=[tmp_path / "more.txt"])), {"dev": 9, "test": 5}, None, 0.1, 0)
-    measured = {corpora.key(t) for t in found.labelled["test"][0]}
+    measured = {sources.key(t) for t in found.labelled["test"][0]}
     assert len(measured) == 30, "test is as it was given"
-    assert not measured & {corpora.key(t) for t in found.labelled["train"][0] + found.transfer + found.documents + found.heldout}
+    assert not measured & {sources.key(t) for t in found.labelled["train"][0] + found.transfer + found.documents + found.heldout}
     assert found.counts["D_L"]["leaks"] == 7
     count = found.counts["D_T"]
     assert count["leaks"] >= 5 and count["leaks"] + count["known"] == 9 and count["kept"] == 20  # some of train's became dev's
