@@ -1,0 +1,155 @@
+"""A first params file for files of one's own: looks at the table, guesses its columns and sensible sizes, says why.
+
+Every guess is a line that can be changed. Nothing is trained and no text leaves the file.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import jinja2
+
+from pdstudy import paths, sources
+from pdstudy.sources import TextError
+
+LOOKED_AT = 5000  # rows
+LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "verdict", "gold", "intent", "topic", "y")
+TEXT_NAMES = ("text", "sentence", "review", "body", "content", "message", "comment", "document", "utterance", "question", "title")
+PAIR_NAMES = (
+    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question", "answer"), ("question1", "question2"),
+    ("text_a", "text_b"), ("text1", "text2"), ("query", "passage"), ("question", "sentence"),
+)  # fmt: skip
+MOST_LABELS = 200
+UNKNOWN, PIECES_A_WORD = 0.01, 1.7  # above these the released family's word pieces do not fit a text
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a table seems to be."""
+
+    text: tuple[str, ...]
+    label: str
+    classes: tuple[tuple[str, int], ...]  # name and count among the rows looked at, the largest first
+    rows: int
+    words: int  # of a text, 95 % have fewer
+    sample: tuple[str, ...]
+
+
+def look(path: Path, text: tuple[str, ...] = (), label: str | None = None) -> Guess:
+    """Return what a table of labelled texts seems to be. Raises TextError where that cannot be told, naming the options."""
+    names = sources.columns_of(path)
+    if path.suffix.lower() in (".csv", ".tsv") and (twice := [n for n, k in Counter(names).items() if k > 1]):
+        raise TextError(f"{path.name}: 2 columns {twice[0]!r}; its columns are {', '.join(names)[:200]}")
+    for wanted in (*text, *([label] if label else [])):
+        if wanted not in names:
+            raise TextError(f"{path.name}: no column {wanted!r}; its columns are {', '.join(names)[:200]}")
+    rows, n = [], 0
+    for _, values in sources.rows(path, names):
+        n += 1
+        if n <= LOOKED_AT:
+            rows.append(values)
+    if not rows:
+        raise TextError(f"{path.name} holds no rows; give at least a few hundred labelled texts")
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(names)}
+    label = label or _label(path, columns, text)
+    text = text or _text(path, {name: values for name, values in columns.items() if name != label})
+    joined = [" ".join(str(columns[name][i] or "") for name in text) for i in range(len(rows))]
+    lengths = sorted(t.count(" ") + 1 for t in joined)
+    classes = Counter(str(v).strip() for v in columns[label] if v is not None).most_common()
+    return Guess(text, label, tuple(classes), n, lengths[int(0.95 * (len(lengths) - 1))], tuple(joined[:1000]))
+
+
+def _label(path: Path, columns: dict[str, list], text: tuple[str, ...]) -> str:
+    fit = {}
+    for name, values in columns.items():
+        distinct = {v if isinstance(v, int) else str(v).strip() for v in values if v is not None}
+        short = all(isinstance(v, int) or len(str(v)) <= 60 for v in distinct)
+        decimals = any(sources.DECIMAL.fullmatch(str(v)) for v in distinct)
+        if name not in text and 2 <= len(distinct) <= min(MOST_LABELS, max(2, len(values) // 3)) and short and not decimals:
+            fit[name] = len(distinct)
+    named = [name for wanted in LABEL_NAMES for name in fit if name.lower() == wanted]
+    if named or fit:
+        return named[0] if named else min(fit, key=fit.get)
+    raise TextError(f"{path.name}: none of its columns, {', '.join(columns)[:200]}, looks like labels; name it with --label")
+
+
+def _text(path: Path, columns: dict[str, list]) -> tuple[str, ...]:
+    lower = {name.lower(): name for name in columns}
+    for pair in PAIR_NAMES:
+        if set(pair) <= set(lower):
+            return tuple(lower[name] for name in pair)
+    lengths = {
+        name: sum(len(v.split()) for v in values if isinstance(v, str)) / len(values)
+        for name, values in columns.items()
+        if any(isinstance(v, str) and re.search(r"[^\W\d]", v) for v in values)
+    }
+    if not lengths:
+        raise TextError(f"{path.name}: none of its columns, {', '.join(columns)[:200]}, looks like text; name it with --text")
+    named = [lower[name] for name in TEXT_NAMES if lower.get(name) in lengths]
+    return (named[0],) if named else (max(lengths, key=lengths.get),)
+
+
+def family_fits(sample: tuple[str, ...]) -> tuple[bool, float, float]:
+    """Return whether the released family's word pieces fit a text, its share of unknown pieces, and pieces a word."""
+    from pdstudy import tokens
+
+    tokenizer, vocabulary = tokens.open_tokenizer(paths.ZOO / "tokenizer")
+    ids, counts = tokens.encode_texts(tokenizer, vocabulary, list(sample), None)
+    n_words = max(1, sum(t.count(" ") + 1 for t in sample))
+    unknown, rate = counts["unknown"] / max(1, counts["pieces"]), (len(ids.flat) - len(sample)) / n_words
+    return unknown <= UNKNOWN and rate <= PIECES_A_WORD, unknown, rate
+
+
+def params_file(
+    train: Path, to: Path, text: tuple[str, ...] = (), label: str | None = None, name: str | None = None, **files
+) -> str:
+    """Return a commented params file for a table of labelled texts, and `files`: dev, test, transfer, corpus.
+
+    Paths are written relative to `to`, where the file will stand. Raises TextError.
+    """
+    found = look(train, text, label)
+    fits, unknown, rate = family_fits(found.sample)
+    transfer = files.get("transfer") or []
+    n_transfer = sum(_count(path, found.text) for path in transfer) if transfer else None
+    n_held = sum(1 for split in ("dev", "test") if not files.get(split))
+    n_train = found.rows - n_held * min(1000, found.rows // 5)
+    files = dict.fromkeys(("dev", "test", "transfer", "corpus")) | files
+    beside = {k: [_beside(p, to) for p in v] if isinstance(v, list) else _beside(v, to) if v else None for k, v in files.items()}
+    pieces = int(found.words * max(rate, 1.0)) + 3
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=False, keep_trailing_newline=True
+    )
+    return environment.get_template("own.yaml.j2").render(
+        found=found,
+        name=name or _name(train),
+        train=_beside(train, to),
+        files=beside,
+        held=min(1000, found.rows // 5),
+        max_length=next((n for n in (32, 48, 64, 96, 128, 192, 256, 384, 512) if n >= pieces), 512),
+        transfer=n_transfer,
+        n_transfer=min(n_transfer or n_train, 60_000),
+        n_train=n_train,
+        finetune_epochs=max(3, min(20, round(24_000 / max(1, n_train)))),
+        distill_epochs=max(2, min(20, round(60_000 / max(1, min(n_transfer or n_train, 60_000))))),
+        family=fits,
+        unknown=unknown,
+        rate=rate,
+    )
+
+
+def _count(path: Path, columns: tuple[str, ...]) -> int:
+    """Return how many texts a file of transfer texts holds."""
+    found = sources.rows(path, list(columns)) if sources.is_table(path) else sources.lines(path)
+    return sum(1 for _ in islice(found, 10_000_000))
+
+
+def _name(path: Path) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:40] or "mine"
+
+
+def _beside(path: Path, to: Path) -> str:
+    """Return a path as it is written in a params file that stands at `to`."""
+    path, folder = path.resolve(), to.resolve().parent
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else paths.portable(str(path), folder)

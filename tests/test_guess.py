@@ -1,0 +1,86 @@
+"""The first params file for a table of one's own: the guess, its reasons, and that it is a valid study."""
+
+import csv
+import json
+import re
+
+import pytest
+
+from pdstudy import Study, guess, plan
+from pdstudy.sources import TextError
+
+REVIEW = "it was a fine film with a good story and a cast that one likes to see"
+
+
+def table(path, columns: dict[str, list]):
+    rows = zip(*columns.values(), strict=True)
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows))
+    else:
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([columns, *rows])
+    return path
+
+
+def some(n: int = 300, **more) -> dict[str, list]:
+    return {"id": list(range(n)), "stars": [f"{i % 50 / 10:.1f}" for i in range(n)], **more}
+
+
+def reviews(n: int = 300) -> list[str]:
+    return [f"{REVIEW} {i}" for i in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "text", "label"),
+    [
+        ({"text": reviews(), "label": ["a", "b"] * 150}, ("text",), "label"),
+        ({"words": reviews(), "kind": ["a", "b", "c"] * 100}, ("words",), "kind"),
+        ({"Premise": reviews(), "Hypothesis": reviews(), "gold": [0, 1, 2] * 100}, ("Premise", "Hypothesis"), "gold"),
+        ({"title": ["short one"] * 300, "body": reviews(), "Category": ["x", "y"] * 150, "lang": ["en"] * 299 + ["de"]}, ("body",), "Category"),
+    ],
+    ids=["plain", "unnamed", "pair", "several"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_columns_are_guessed_by_name_and_by_what_they_hold(columns, text, label, kind, tmp_path):
+    found = guess.look(table(tmp_path / f"t.{kind}", some(**columns)))
+    assert (found.text, found.label, found.rows) == (text, label, 300)
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"text": reviews()}, "none of its columns, id, stars, text, looks like labels; name it with --label"),
+        (
+            {"size": [1, 2] * 150, "label": [0, 1] * 150},
+            "none of its columns, id, stars, size, looks like text; name it with --text",
+        ),
+    ],
+)
+def test_what_cannot_be_guessed_is_asked_for(columns, sentence, tmp_path):
+    with pytest.raises(TextError, match=re.escape(sentence)):
+        guess.look(table(tmp_path / "t.csv", some(**columns)))
+
+
+def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    path = table(tmp_path / "t.csv", some(text=reviews(), label=["a", "b"] * 150))
+    with pytest.raises(TextError, match=r"no column 'texts'; its columns are id, stars, text, label"):
+        guess.look(path, text=("texts",))
+
+
+def test_the_written_file_is_a_study_that_can_be_planned_and_names_its_files_from_where_it_stands(tmp_path):
+    path = table(tmp_path / "My data.csv", some(text=reviews(), label=['"quoted" # one', "two: {}"] * 150))
+    (tmp_path / "more.txt").write_text("\n".join(reviews(500)))
+    to = tmp_path / "mine.yaml"
+    to.write_text(guess.params_file(path, to, transfer=[tmp_path / "more.txt"]))
+    study = Study.read(to)
+    assert study.name == "my-data" and study.task.text == ["text"] and study.transfer.texts == 500
+    assert study.splits.dev == study.splits.test == 60 and study.max_length == 32
+    assert 'train: "My data.csv"' in to.read_text() and study.family == "zoo/{layers}-{hidden}-s0"
+    assert study.task.task().source.train == str(path)
+    assert {s.recipe for s in plan.make(study.model_copy(update={"sizes": ["2/128"]})).students} == {"teacher", "Basic", "PF", "PD"}
+
+
+def test_a_text_that_the_familys_word_pieces_do_not_fit_is_read_from_scratch(tmp_path):
+    path = table(tmp_path / "t.csv", {"text": ["это был хороший фильм с хорошей историей"] * 300, "label": ["a", "b"] * 150})
+    text = guess.params_file(path, tmp_path / "t.yaml")
+    assert "family: null" in text and "do not fit this text" in text
