@@ -69,14 +69,16 @@ def run_study(
     tracker: str | None = None,
     engine: Engine | None = None,
     shard: tuple[int, int] | None = None,
+    plan: Plan | None = None,
 ):
     """Return the study's metrics as a pandas table, after computing what the store lacks.
 
+    `plan` is the study's, or a part of it.
     `workers` is the number of processes (None: one a core; 0: in this process); `engine` other workers than this
     machine's; `shard` (i, n) makes this one of n runs that share the work. Raises RunError when a step failed,
     after everything that does not need it is done and the results so far are written.
     """
-    plan, store = make(study), store or Store()
+    plan, store = plan or make(study), store or Store()
     folder = writable(study)
     summary = run(plan, store, workers, listen or notebook_line(), folder / "logs", tracker, engine, shard)
     try:

@@ -31,7 +31,7 @@ TRAINING = [
 # The reading wing: pandas, scipy, seaborn, never torch.
 READING = ["stats", "paper", "claims", "advise", "domain", "plots"]
 # The top may import anything.
-TOP = ["zoo", "guess", "export", "report", "__main__"]
+TOP = ["zoo", "guess", "budget", "export", "report", "__main__"]
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]
 TRAINERS = {"torch", "transformers", "accelerate", "safetensors"}
 READERS = {"pandas", "seaborn", "scipy", "matplotlib"}

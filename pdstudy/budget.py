@@ -1,0 +1,146 @@
+"""Spends the time there is on a study: every student once, then only those worth a second look.
+
+Successive halving over sizes and recipes: one seed for all, further seeds for the better half, learning curves for
+the one that would be recommended. Every round is a plan over the same store, so a round costs only what is new in
+it, and a killed run goes on where it was. What there was no time for is said.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pdstudy import advise, latency, paths
+from pdstudy.disk import whole
+from pdstudy.estimate import estimate, needed
+from pdstudy.params import Study
+from pdstudy.plan import Plan, make
+from pdstudy.run import Progress, run_study
+from pdstudy.store import Store
+
+FIRST = 0.7  # share of the time that the first round, every student once, may take
+SPENT = "spent.json"
+Grid = dict[tuple[str, str], list[int]]  # (recipe, size) -> seeds
+
+
+@dataclass
+class Spent:
+    """What the time went to, and what there was none for."""
+
+    minutes: float
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def spend(
+    study: Study,
+    minutes: float = 60.0,
+    limits: advise.Limits = advise.Limits(),
+    workers: int | None = None,
+    listen: Callable[[Progress], None] | None = None,
+    store: Store | None = None,
+) -> Spent:
+    """Return what was trained in about so many minutes; the tables are the study's. Raises RunError and Interrupted."""
+    work = _Work(study, minutes, workers, listen, store or Store())
+    grid = work.affordable({(recipe, size): study.seeds[:1] for recipe in study.recipes for size in study.sizes})
+    work.round("every student once", grid)
+    measure(study, work.plan(grid), work.store)
+    for n in range(2, len(study.seeds) + 1):
+        better = promising(study.name, grid)
+        more = grid | dict.fromkeys(better, study.seeds[:n])
+        if not work.fits(more):
+            work.spent.left_out.append(f"seeds beyond {n - 1}")
+            break
+        grid = more
+        work.round(f"seed {n} for {len(better)} of {len(grid)} students", grid)
+    work.curves(grid, limits)
+    folder = paths.study_folder(study.name)
+    with whole(folder / SPENT) as new:
+        new.write_text(json.dumps(vars(work.spent), indent=1) + "\n")
+    return work.spent
+
+
+def promising(study: str, grid: Grid) -> list[tuple[str, str]]:
+    """Return the students that deserve another seed: near the best of their size, and not beaten by a smaller size.
+
+    Near is within one standard error of a difference on dev.
+    """
+    table = advise.Candidates(study).table
+    table = table[table.recipe != "teacher"]
+    n_dev = advise.results.load_counts(study).loc["dev", "kept"]
+    best, kept = -math.inf, []
+    for _, rows in table.groupby("n_params"):  # the smallest first
+        top = rows.dev.max()
+        near = advise.POINTS * math.sqrt(2 * top / advise.POINTS * max(0.01, 1 - top / advise.POINTS) / n_dev)
+        if top >= best - near:
+            kept += [(r.recipe, r.size) for r in rows.assign(size=rows["size"]).itertuples() if r.dev >= top - near]
+        best = max(best, top)
+    return [student for student in grid if student in kept]
+
+
+def measure(study: Study, plan: Plan, store: Store) -> None:
+    """Measure each size's latency on this machine, one model a size: how fast it answers is not a matter of training."""
+    first: dict[str, str] = {}
+    for student in plan.students:
+        first.setdefault(student.size, student.model)
+    ids = next(s for s in plan.of_stage("ids") if s.settings["of"] == "task")
+    found = latency.of_models({size: store.open(model) for size, model in first.items()}, store.open(ids.digest), study.max_length)
+    with whole(paths.study_folder(study.name) / advise.LATENCY) as new:
+        new.write_text(json.dumps(found, indent=1) + "\n")
+
+
+class _Work:
+    """A study's rounds: what each would cost, and running it."""
+
+    def __init__(self, study: Study, minutes: float, workers: int | None, listen, store: Store):
+        self.study, self.workers, self.listen, self.store = study, workers, listen, store
+        self.deadline = time.monotonic() + 60 * minutes
+        self.spent = Spent(minutes)
+
+    def plan(self, grid: Grid, study: Study | None = None) -> Plan:
+        return make(study or self.study, grid)
+
+    def seconds(self, plan: Plan) -> float:
+        """Return how long what is missing of a plan will take, about."""
+        here = self.store.here()
+        missing = {d: s for d, s in plan.steps.items() if d not in here}
+        workers = (os.cpu_count() or 1) if self.workers is None else max(1, self.workers)
+        return estimate(list(needed(plan, missing).values()), self.store, workers)
+
+    def fits(self, grid: Grid, study: Study | None = None, share: float = 1.0) -> bool:
+        return self.seconds(self.plan(grid, study)) <= share * (self.deadline - time.monotonic())
+
+    def affordable(self, grid: Grid) -> Grid:
+        """Return the students of the first round: the largest sizes go first where there is no time for them."""
+        sizes = list(dict.fromkeys(size for _, size in grid))
+        by_cost = sorted(sizes, key=lambda size: self.seconds(self.plan({k: v for k, v in grid.items() if k[1] == size})))
+        while len(by_cost) > 1 and not self.fits(grid, share=FIRST):
+            dropped = by_cost.pop()
+            grid = {student: seeds for student, seeds in grid.items() if student[1] != dropped}
+            self.spent.left_out.append(f"students of {dropped}")
+        return grid
+
+    def round(self, name: str, grid: Grid, study: Study | None = None) -> None:
+        begun = time.monotonic()
+        run_study(study or self.study, self.workers, self.listen, self.store, plan=self.plan(grid, study))
+        seconds = round(time.monotonic() - begun, 1)
+        self.spent.rounds.append({"round": name, "students": sum(map(len, grid.values())), "seconds": seconds})
+
+    def curves(self, grid: Grid, limits: advise.Limits) -> None:
+        """Train the student that would be recommended on halves of its texts, and halves of those."""
+        try:
+            chosen = advise.recommend(advise.Candidates(self.study.name, limits)).chosen
+        except advise.AdviceError:
+            return  # nothing to draw a curve of; who asks for advice is told
+        n_train = int(advise.results.load_counts(self.study.name).loc["train", "kept"])
+        transfer, labels = self.study.transfer.texts, self.study.splits.train or n_train
+        points = {"transfer": [transfer // 8, transfer // 4, transfer // 2], "labels": [labels // 8, labels // 4, labels // 2]}
+        points = {kind: sorted({n for n in found if n >= 16}) for kind, found in points.items()}
+        study = self.study.model_copy(update={"curves": self.study.curves.model_copy(update=points | {"sizes": [chosen["size"]]})})
+        if self.fits(grid, study):
+            self.round(f"learning curves of {chosen['size']}", grid, study)
+        else:
+            self.spent.left_out.append(f"learning curves of {chosen['size']}")
