@@ -38,10 +38,13 @@ class Limits:
         return bool(fast and (self.size_mb is None or row.mb <= self.size_mb))
 
 
+NONE = Limits()
+
+
 class Candidates:
     """A study's students beside each other: who was right on which text of dev and test, how fast, how large."""
 
-    def __init__(self, study: str | Path, limits: Limits = Limits()):
+    def __init__(self, study: str | Path, limits: Limits = NONE):
         self.study, self.limits = study, limits
         metrics = results.load_results(study)
         told = metrics[(metrics.metric == "accuracy") & ~metrics.recipe.isin(["start", "majority"])]
@@ -266,3 +269,40 @@ def _kept(found: Candidates, row) -> str:
     score, n = test.mean() * POINTS, test.shape[1]
     held = "within" if row.low <= score <= row.high else "outside"
     return f"On the {n:,} texts of test, which chose nothing, it is right on {score:.1f} %: {held} the promise."
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the candidates as people read them, the smallest first."""
+    number = lambda form: lambda v: form.format(v) if math.isfinite(v) else "not measured"  # noqa: E731
+    return pd.DataFrame(
+        {
+            "student": [f"{r.size} {r.recipe}" for r in table.assign(size=table["size"]).itertuples()],
+            "dev, %": table.dev.map("{:.1f}".format),
+            "promised on new texts, %": [f"{r.low:.1f} to {r.high:.1f}" for r in table.itertuples()],
+            "test, %": table.test.map("{:.1f}".format),
+            "seeds": table.seeds,
+            "ms a text (p95)": [
+                f"{r.p50_ms:.2f} ({r.p95_ms:.2f})" if math.isfinite(r.p50_ms) else "not measured" for r in table.itertuples()
+            ],
+            "texts a second": table.texts_a_second.map(number("{:,.0f}")),
+            "MB": table.mb.map("{:.1f}".format),
+            "within the limits": table.fits.map({True: "yes", False: ""}),
+        }
+    ).set_index("student").rename_axis(None)  # fmt: skip
+
+
+def forecasts(study: str | Path) -> pd.DataFrame:
+    """Return what twice the text is forecast to add to each student that has a learning curve, in points."""
+    rows = [
+        {
+            "student": f"{c.size} {c.recipe}",
+            "text": {"transfer": "transfer texts", "labels": "labelled texts"}[c.kind],
+            "most tried": f"{c.points.texts.max():,.0f}",
+            "twice would add": f"{c.twice:+.1f}",
+            "the law missed its last point by": f"{c.missed * POINTS:+.1f}" if math.isfinite(c.missed) else "n/a",
+            "seeds": c.points.seed.nunique(),
+        }
+        for c in curves(study)
+    ]
+    columns = ["student", "text", "most tried", "twice would add", "the law missed its last point by", "seeds"]
+    return pd.DataFrame(rows, columns=columns).set_index("student").rename_axis(None)

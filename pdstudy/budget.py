@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pdstudy import advise, latency, paths
+from pdstudy import advise, domain, latency, paths, results, soundness
 from pdstudy.disk import whole
 from pdstudy.estimate import estimate, needed
 from pdstudy.params import Study
@@ -38,7 +38,7 @@ class Spent:
 def spend(
     study: Study,
     minutes: float = 60.0,
-    limits: advise.Limits = advise.Limits(),
+    limits: advise.Limits = advise.NONE,
     workers: int | None = None,
     listen: Callable[[Progress], None] | None = None,
     store: Store | None = None,
@@ -57,6 +57,7 @@ def spend(
         grid = more
         work.round(f"seed {n} for {len(better)} of {len(grid)} students", grid)
     work.curves(grid, limits)
+    near(study, work.plan(grid), work.store)
     folder = paths.study_folder(study.name)
     with whole(folder / SPENT) as new:
         new.write_text(json.dumps(vars(work.spent), indent=1) + "\n")
@@ -70,7 +71,7 @@ def promising(study: str, grid: Grid) -> list[tuple[str, str]]:
     """
     table = advise.Candidates(study).table
     table = table[table.recipe != "teacher"]
-    n_dev = advise.results.load_counts(study).loc["dev", "kept"]
+    n_dev = results.load_counts(study).loc["dev", "kept"]
     best, kept = -math.inf, []
     for _, rows in table.groupby("n_params"):  # the smallest first
         top = rows.dev.max()
@@ -90,6 +91,33 @@ def measure(study: Study, plan: Plan, store: Store) -> None:
     found = latency.of_models({size: store.open(model) for size, model in first.items()}, store.open(ids.digest), study.max_length)
     with whole(paths.study_folder(study.name) / advise.LATENCY) as new:
         new.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def near(study: Study, plan: Plan, store: Store) -> None:
+    """Measure how near D_T and D_LM are to the training texts."""
+    import pyarrow.parquet as pq
+
+    (texts,) = plan.of_stage("texts")
+    folder = store.open(texts.digest)
+
+    def read(name: str) -> list[str]:
+        table = pq.read_table(folder / f"{name}.parquet")
+        columns = [table.column(c).to_pylist() for c in ("text", "pair") if c in table.column_names]
+        return [" ".join(parts) for parts in zip(*columns, strict=True)]
+
+    try:
+        table = domain.compare(read("train"), {"D_T": read("transfer"), "D_LM": read("corpus")})
+    except ValueError:  # too few words for ranks
+        return
+    with whole(paths.study_folder(study.name) / soundness.NEARNESS) as new:
+        new.write_text(table.to_json(orient="records", indent=1) + "\n")
+
+
+def left_out(spent: Spent) -> str:
+    """Return what there was no time for, in words."""
+    if not spent.left_out:
+        return f"Nothing was left out of the {spent.minutes:g} minutes."
+    return f"In {spent.minutes:g} minutes there was no time for {', '.join(spent.left_out)}; allow more with --max-minutes."
 
 
 class _Work:
@@ -135,7 +163,7 @@ class _Work:
             chosen = advise.recommend(advise.Candidates(self.study.name, limits)).chosen
         except advise.AdviceError:
             return  # nothing to draw a curve of; who asks for advice is told
-        n_train = int(advise.results.load_counts(self.study.name).loc["train", "kept"])
+        n_train = int(results.load_counts(self.study.name).loc["train", "kept"])
         transfer, labels = self.study.transfer.texts, self.study.splits.train or n_train
         points = {"transfer": [transfer // 8, transfer // 4, transfer // 2], "labels": [labels // 8, labels // 4, labels // 2]}
         points = {kind: sorted({n for n in found if n >= 16}) for kind, found in points.items()}

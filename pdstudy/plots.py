@@ -209,6 +209,70 @@ def family(curves: dict[str, list[dict]], records: dict[str, dict]) -> Axes:
     return left
 
 
+def front(table: pd.DataFrame, cost: str, label: str, chosen: str, limit: float | None = None, ax: Axes | None = None) -> Axes:
+    """Draw dev accuracy over a cost, each student with the interval promised for new texts; those that none beats are joined.
+
+    `table` is advise.Candidates' table, `chosen` "size recipe" of the student that is recommended, `limit` the most
+    that the cost may be.
+    """
+    ax = ax or new(7.2, 4.0)
+    students = table[(table.recipe != "teacher") & np.isfinite(table[cost])]
+    for row in students.itertuples():
+        colour, x = RECIPE_COLOURS[row.recipe], getattr(row, cost)
+        ax.plot([x, x], [row.low, row.high], color=colour, lw=1.2, alpha=0.5)
+        ax.plot(x, row.dev, RECIPE_MARKERS[row.recipe], color=colour, ms=8)
+        if f"{row.size} {row.recipe}" == chosen:
+            ax.plot(x, row.dev, "o", mfc="none", mec="black", ms=17, mew=1.6)
+            ax.annotate("recommended", (x, row.dev), xytext=(12, -12), textcoords="offset points", fontsize=9, weight="bold")
+    line = students[students[f"front_{cost}"]].sort_values(cost)
+    ax.plot(line[cost], line.dev, color=GREY, lw=1, zorder=0)
+    teacher = table[table.recipe == "teacher"]
+    if len(teacher):
+        ax.axhline(teacher.dev.iloc[0], color=GREY, lw=1, ls="--", zorder=0)
+        note = f"teacher {teacher.dev.iloc[0]:.1f}"
+        ax.annotate(note, (0.01, teacher.dev.iloc[0]), xycoords=("axes fraction", "data"), va="bottom", color=GREY, fontsize=8)
+    if limit is not None:
+        ax.axvline(limit, color="black", lw=1, ls=":")
+        ax.annotate("limit", (limit, 0.02), xycoords=("data", "axes fraction"), ha="right", fontsize=8.5)
+    handles = [
+        plt.Line2D([], [], color=RECIPE_COLOURS[r], marker=RECIPE_MARKERS[r], ls="", label=r)
+        for r in dict.fromkeys(students.recipe)
+    ]
+    ax.legend(handles=handles, frameon=False, fontsize=9)
+    ax.set_xscale("log")
+    ticks = sorted(students.drop_duplicates("size")[cost])
+    names = students.drop_duplicates("size").set_index(cost)["size"]
+    ax.set_xticks(ticks, [f"{x:.3g}\n{names[x]}" for x in ticks], fontsize=8.5)
+    ax.set_xticks([], minor=True)
+    ax.margins(x=0.12)
+    ax.set(xlabel=label, ylabel="dev accuracy, % (bars: promised for\nnew texts, 95 %)")
+    return ax
+
+
+def curve(found, ax: Axes | None = None) -> Axes:
+    """Draw a learning curve (advise.Curve): seeds as faint dots, their means, the law through them, its forecast for twice the text."""
+    ax = ax or new(6.4, 3.6)
+    points, most = found.points, found.points.texts.max()
+    colour = RECIPE_COLOURS[found.recipe]
+    ax.scatter(points.texts, points.value * 100, color=colour, alpha=0.3, s=18, linewidth=0)
+    mean = points.groupby("texts").value.mean() * 100
+    ax.plot(mean.index, mean, RECIPE_MARKERS[found.recipe], color=colour, ms=8)
+    x = np.geomspace(points.texts.min(), most, 60)
+    ax.plot(x, found.law.at(x) * 100, color=colour, lw=1.5)
+    x = np.geomspace(most, 2 * most, 20)
+    ax.plot(x, found.law.at(x) * 100, color=colour, lw=1.5, ls=":")
+    ax.annotate(
+        f"{found.twice:+.1f} forecast", (2 * most, found.law.at(2 * most) * 100), ha="right", va="bottom", color=colour, fontsize=9
+    )
+    ax.set_xscale("log")
+    ticks = [*mean.index, 2 * most]
+    ax.set_xticks(ticks, [f"{n:,.0f}" for n in ticks], fontsize=8.5)
+    ax.set_xticks([], minor=True)
+    kind = {"transfer": "transfer texts, labelled by the teacher", "labels": "labelled texts"}[found.kind]
+    ax.set(xlabel=kind, ylabel=f"{found.size} by {found.recipe}:\ntest accuracy, %")
+    return ax
+
+
 def searches(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw dev accuracy over the learning rate, one line a recipe and size; the chosen rate is filled."""
     ax = ax or new(7.2, 3.8)

@@ -26,6 +26,7 @@ SEARCHES = "searches.parquet"
 ENVIRONMENT = "environment.json"
 PARAMS = "study.json"
 TEXTS = "texts.json"
+CLASSES = "classes.json"
 
 COLUMNS = pa.schema(
     [
@@ -104,7 +105,8 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
             pq.write_table(table, new, compression="zstd")
     if environment["steps"]["computed"] == 0 and (folder / ENVIRONMENT).is_file():
         environment = json.loads((folder / ENVIRONMENT).read_text())  # the record of the run that made the numbers
-    for name, value in ((ENVIRONMENT, environment), (PARAMS, plan.study.model_dump(mode="json")), (TEXTS, counts(plan, store))):
+    written = {ENVIRONMENT: environment, PARAMS: plan.study.model_dump(mode="json"), TEXTS: counts(plan, store)}
+    for name, value in (written | {CLASSES: classes(plan, store)}).items():
         with whole(folder / name) as new:
             new.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
     return folder
@@ -123,6 +125,20 @@ def counts(plan: Plan, store: Store) -> dict[str, dict[str, int]]:
                 kept = {k: count[k] for k in ("pieces", "unknown", "truncated")}
                 found[names.get(name, name)] = found.get(names.get(name, name), {}) | kept
     return found
+
+
+def classes(plan: Plan, store: Store) -> dict[str, Any]:
+    """Return the classes' names, and how many texts of each stand in each split: {"labels": [...], "classes": {split: [...]}}."""
+    (texts,) = plan.of_stage("texts")
+    if not (folder := store.find(texts.digest)):
+        return {}
+    record = json.loads((folder / "record.json").read_text())
+    return {key: record[key] for key in ("labels", "classes")}
+
+
+def load_classes(study: str | Path) -> dict[str, Any]:
+    """Return the classes' names and counts by split; see `classes`."""
+    return json.loads((folder_of(study) / CLASSES).read_text())
 
 
 def load_counts(study: str | Path):

@@ -29,7 +29,7 @@ TRAINING = [
     "cluster", "ranks",
 ]  # fmt: skip
 # The reading wing: pandas, scipy, seaborn, never torch.
-READING = ["stats", "paper", "claims", "advise", "domain", "plots"]
+READING = ["stats", "paper", "claims", "advise", "domain", "soundness", "plots"]
 # The top may import anything.
 TOP = ["zoo", "guess", "budget", "export", "report", "__main__"]
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]
