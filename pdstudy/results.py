@@ -166,6 +166,8 @@ def load_curves(study: str | Path):
     """
     table, settings = _metrics(study), load_settings(study)
     points = table[table.curve.notna()]
+    if points.empty:
+        return points
     n_train = load_counts(study).loc["train", "kept"]
     whole = {"transfer": settings["transfer"]["texts"], "labels": settings["splits"]["train"] or int(n_train)}
     own, kinds = table[table.curve.isna()], points[["recipe", "size", "curve"]].drop_duplicates()
