@@ -48,7 +48,7 @@ class Candidates:
         self.study, self.limits = study, limits
         metrics = results.load_results(study)
         told = metrics[(metrics.metric == "accuracy") & ~metrics.recipe.isin(["start", "majority"])]
-        self.models = told[told.split == "dev"].set_index(["recipe", "size", "seed"])
+        self.models = told[told.split == "dev"].set_index(["recipe", "size", "seed"]).sort_index()
         predictions = results.load_predictions(study)
         right = (predictions.label == predictions.predicted).to_numpy(float)
         groups = predictions.groupby(["digest", "split"], observed=True).indices

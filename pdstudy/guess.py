@@ -145,6 +145,19 @@ def _count(path: Path, columns: tuple[str, ...]) -> int:
     return sum(1 for _ in islice(found, 10_000_000))
 
 
+def texts_of(path: Path, columns: list[str]) -> list[str]:
+    """Return the texts of a corpus: a table's column (that of the task, or guessed), or the lines of a text file."""
+    if not sources.is_table(path):
+        return [sources.spaced(text) for _, text in sources.lines(path)]
+    names = sources.columns_of(path)
+    columns = columns if set(columns) <= set(names) else [*_text(path, {n: [v for (v,) in _first(path, n)] for n in names})]
+    return [" ".join(str(v or "") for v in values) for _, values in sources.rows(path, columns)]
+
+
+def _first(path: Path, column: str) -> list[list]:
+    return [values for _, values in islice(sources.rows(path, [column]), 200)]
+
+
 def _name(path: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:40] or "mine"
 

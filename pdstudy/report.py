@@ -21,6 +21,7 @@ from pdstudy.visible import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 QUESTIONS = {"01_pretraining_value": "Does pre-training help a small student?"}
+ADVICE = "05_your_task"
 CELL_TIMEOUT = 3600  # seconds; the work is done before the notebooks run, they read the store
 
 
@@ -54,6 +55,15 @@ def render(study: Study, tell: Callable[[str], None] = lambda text: None) -> Pat
         execute(notebook, values, folder)
     tell("index")
     return index(study, folder)
+
+
+def advice(study: Study, limits: dict[str, float | None]) -> Path:
+    """Return the page of the advice on a task of one's own, after rendering its notebook over what is in the store."""
+    folder = paths.study_folder(study.name) / "reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    notebook, values = paths.NOTEBOOKS / f"{ADVICE}.ipynb", study.model_dump(mode="json") | limits
+    check_names(set(values), set(declared(notebook)), notebook.name)
+    return execute(notebook, values, folder)
 
 
 def execute(notebook: Path, values: dict, folder: Path) -> Path:
@@ -144,6 +154,7 @@ def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
     body, _ = exporter.from_notebook_node(notebook)
     body = re.sub(r'<style scoped(="")?>.*?</style>', "", body, flags=re.DOTALL)  # pandas' own, under each table
     links = [("index", "index.html")] + [(q, None if s == stem else f"{s}.html") for s, q in QUESTIONS.items()]
+    links = links if stem in QUESTIONS else []  # advice stands alone
     return _page(QUESTIONS.get(stem, stem), body, links, HtmlFormatter(style="default").get_style_defs(".highlight"))
 
 

@@ -31,7 +31,7 @@ TRAINING = [
 # The reading wing: pandas, scipy, seaborn, never torch.
 READING = ["stats", "paper", "claims", "advise", "domain", "soundness", "plots"]
 # The top may import anything.
-TOP = ["zoo", "guess", "budget", "export", "report", "__main__"]
+TOP = ["zoo", "guess", "budget", "export", "report", "console", "commands_study", "commands_store", "commands_task", "__main__"]
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]
 TRAINERS = {"torch", "transformers", "accelerate", "safetensors"}
 READERS = {"pandas", "seaborn", "scipy", "matplotlib"}

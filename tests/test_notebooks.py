@@ -9,7 +9,7 @@ import pytest
 from pdstudy import paths
 from pdstudy.params import Study
 from pdstudy.paramsfile import load
-from pdstudy.report import QUESTIONS, clean_source, declared
+from pdstudy.report import ADVICE, QUESTIONS, clean_source, declared
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 MAX_LINES = 8  # of a code cell that holds no parameters
@@ -20,7 +20,7 @@ def code(path):
 
 
 def test_the_notebooks_are_the_tutorial_and_one_for_each_question():
-    assert [p.stem for p in NOTEBOOKS] == ["00_one_student", *QUESTIONS]
+    assert [p.stem for p in NOTEBOOKS] == ["00_one_student", *QUESTIONS, ADVICE]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

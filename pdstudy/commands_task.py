@@ -1,0 +1,109 @@
+"""The commands of a task of one's own: init, advise, domain."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pdstudy import paths
+from pdstudy.console import Params, Workers, app, computed, err, fail, out
+from pdstudy.params import NAME, Study
+
+Texts = Annotated[list[str] | None, typer.Option("--text", help="The text column; twice for pairs. Default: guessed.")]
+Label = Annotated[str | None, typer.Option(help="The label column. Default: guessed.")]
+
+
+@app.command(epilog="Example: python -m pdstudy init reviews.csv --transfer more.txt")
+def init(
+    train: Annotated[Path, typer.Argument(help="A table of labelled texts: CSV, TSV, JSON lines, Parquet, a `datasets` folder.")],
+    dev: Annotated[Path | None, typer.Option(help="Labelled texts to choose on. Default: split off.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Labelled texts to measure on. Default: split off.")] = None,
+    transfer: Annotated[list[Path] | None, typer.Option(help="Unlabelled texts; may be given several times.")] = None,
+    corpus: Annotated[list[Path] | None, typer.Option(help="Text to read before; may be given several times.")] = None,
+    text: Texts = None,
+    label: Label = None,
+    name: Annotated[str | None, typer.Option(help="Of the study. Default: the file's.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The params file to write. Default: beside the table.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a params file that is there.")] = False,
+) -> None:
+    """Look at a table of labelled texts and write a commented params file for it. Trains nothing."""
+    from pdstudy import guess
+    from pdstudy.sources import TextError
+
+    to = to or train.with_suffix(".yaml")
+    if to.exists() and not force:
+        fail(f"{to} is there already; give another with --to, or --force to write over it", 2)
+    if name is not None and not NAME.fullmatch(name):
+        fail(f"--name {name!r}: use small letters, digits, '.', '_' or '-'", 2)
+    for path in (train, dev, test, *(transfer or ()), *(corpus or ())):
+        if path is not None and not path.exists():
+            fail(f"{path} does not exist", 2)
+    try:
+        written = guess.params_file(train, to, tuple(text or ()), label, name, dev=dev, test=test, transfer=transfer, corpus=corpus)
+    except TextError as error:
+        fail(str(error), 2)
+    to.write_text(written, encoding="utf-8")
+    out.print("".join(line[2:] + "\n" for line in written.splitlines()[:4]), markup=False, end="")
+    out.print(str(to), markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: python -m pdstudy advise reviews.yaml --latency-ms 5 --size-mb 20 --max-minutes 60")
+def advise(
+    params: Params,
+    latency_ms: Annotated[
+        float | None, typer.Option(min=0, help="The most that one text may take, median, on this machine.")
+    ] = None,
+    size_mb: Annotated[float | None, typer.Option(min=0, help="The most that the weights may take, in fp32.")] = None,
+    max_minutes: Annotated[float, typer.Option(min=0, help="Of training; what it does not allow is said.")] = 60.0,
+    workers: Workers = None,
+) -> None:
+    """Train what the time allows, measure, and say which student to take, with its reasons. Writes a report."""
+    from pdstudy import advise as advising
+    from pdstudy import budget
+    from pdstudy.report import ReportError, advice
+
+    study, limits = Study.read(params), advising.Limits(latency_ms, size_mb)
+    computed(study, lambda listen: budget.spend(study, max_minutes, limits, workers, listen))
+    try:
+        found = advising.recommend(advising.Candidates(study.name, limits))
+    except advising.AdviceError as error:
+        fail(str(error), 1)
+    for reason in found.reasons:
+        out.print(reason, markup=False, soft_wrap=True)
+    err.print("report 05_your_task")
+    try:
+        page = advice(study, {"latency_ms": latency_ms, "size_mb": size_mb, "max_minutes": max_minutes})
+    except ReportError as error:
+        fail(str(error), 1)
+    out.print(str(page), markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: python -m pdstudy domain reviews.csv news.txt more_reviews.txt")
+def domain(
+    labelled: Annotated[Path, typer.Argument(help="A table of the task's labelled texts.")],
+    candidates: Annotated[list[Path], typer.Argument(help="Corpora that could be transfer text: tables, or text one a line.")],
+    text: Texts = None,
+) -> None:
+    """Rank transfer corpora by how near they are to a task, before anything is trained."""
+    from pdstudy import domain as nearness
+    from pdstudy import guess, sources
+
+    for path in (labelled, *candidates):
+        if not path.exists():
+            fail(f"{path} does not exist", 2)
+    try:
+        columns = list(text or guess.look(labelled).text)
+        own = [" ".join(map(str, values)) for _, values in sources.rows(labelled, columns)]
+        found = {paths.scrub(str(path)): guess.texts_of(path, columns) for path in candidates}
+        table = nearness.compare(own, found)
+    except ValueError as error:
+        fail(str(error), 2)
+    printed = Table(
+        "corpus", "S", "unseen words", "repeats", "texts", "words", "words a text", title=f"transfer text for {labelled.name}"
+    )
+    for row in table.itertuples():
+        s = "too few words" if row.S != row.S else f"{row.S:.3f}"
+        words = f"{row[7]:.0f}"
+        printed.add_row(row.corpus, s, f"{row.unseen:.1%}", f"{row.repeats:,}", f"{row.texts:,}", f"{row.words:,}", words)
+    out.print(printed)

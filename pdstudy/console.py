@@ -1,0 +1,85 @@
+"""What all commands share: the app, the options, how they speak, fail and show progress."""
+
+import signal
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pdstudy.params import Study
+from pdstudy.visible import visible
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Should you pre-train your compact model, distil it, or both? One params file is one study.",
+)
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+
+Params = Annotated[str, typer.Argument(help="A params file, or the name of one in params/ such as quick.", metavar="PARAMS")]
+Workers = Annotated[int | None, typer.Option(help="Processes, one thread each. Default: one a core; 0: none but this one.", min=0)]
+FromScratch = Annotated[bool, typer.Option("--from-scratch", help="Do not take encoders from the released family in zoo/.")]
+LogWith = Annotated[
+    str | None, typer.Option(help="Mirror the training logs to a tracker that accelerate knows, such as tensorboard.")
+]
+
+
+def computed(study: Study, compute) -> None:
+    """Compute something of a study under a progress bar; bad input and failures end with a sentence and their exit."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from pdstudy import sources
+    from pdstudy.crew import Interrupted
+    from pdstudy.run import RunError, line
+
+    try:
+        sources.check(study.resolved_task())
+    except sources.TextError as error:
+        fail(str(error), 2)
+    columns = (BarColumn(24), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=False, disable=not err.is_terminal) as bar:
+        job = bar.add_task("planning", total=1.0)
+        last = [""]
+
+        def listen(progress) -> None:
+            text = line(progress)
+            bar.update(job, completed=progress.share, description=text)
+            done = text.split(",")[0]
+            if not err.is_terminal and done != last[0]:  # a log: one line a finished step
+                last[0] = done
+                err.print(text, markup=False, soft_wrap=True)
+
+        try:
+            compute(listen)
+        except RunError as error:
+            bar.stop()
+            fail(str(error), 2 if error.bad_input else 1)
+        except Interrupted as error:
+            bar.stop()
+            fail(str(error), 130 if getattr(error, "signal", None) == signal.SIGINT else 143)
+
+
+def store_for(from_scratch: bool):
+    """Return the store, with or without the released family."""
+    from pdstudy.store import Store
+
+    return Store(families=()) if from_scratch else Store()
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them."""
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def fail(message: str, code: int) -> None:
+    """Say what is wrong and leave with this exit status."""
+    say(message)
+    raise typer.Exit(code)
+
+
+def say(message: str) -> None:
+    """Print one line of trouble to stderr, nothing in it acting on the terminal."""
+    err.print(visible(message), style="red", markup=False, soft_wrap=True)
