@@ -95,7 +95,11 @@ def domain(
     try:
         columns = list(text or guess.look(labelled).text)
         own = [" ".join(map(str, values)) for _, values in sources.rows(labelled, columns)]
-        found = {paths.scrub(str(path)): guess.texts_of(path, columns) for path in candidates}
+        names = [path.name for path in candidates]
+        found = {
+            path.name if names.count(path.name) == 1 else paths.scrub(str(path)): guess.texts_of(path, columns)
+            for path in candidates
+        }
         table = nearness.compare(own, found)
     except ValueError as error:
         fail(str(error), 2)

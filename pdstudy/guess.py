@@ -11,8 +11,9 @@ from pathlib import Path
 
 import jinja2
 
-from pdstudy import paths, sources
+from pdstudy import corpora, paths, sources
 from pdstudy.sources import TextError
+from pdstudy.tasks import Files, Task
 
 LOOKED_AT = 5000  # rows
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "verdict", "gold", "intent", "topic", "y")
@@ -22,6 +23,9 @@ PAIR_NAMES = (
     ("text_a", "text_b"), ("text1", "text2"), ("query", "passage"), ("question", "sentence"),
 )  # fmt: skip
 MOST_LABELS = 200
+LENGTHS = (32, 48, 64, 96, 128)  # pieces of a text that are read: twice as long costs twice the time
+FINETUNED, DISTILLED = 16_000, 40_000  # texts that a student sees in all, repeats included
+MOST_TRANSFER, HELDOUT = 60_000, 0.02
 UNKNOWN, PIECES_A_WORD = 0.01, 1.7  # above these the released family's word pieces do not fit a text
 
 
@@ -31,25 +35,19 @@ class Guess:
 
     text: tuple[str, ...]
     label: str
-    classes: tuple[tuple[str, int], ...]  # name and count among the rows looked at, the largest first
-    rows: int
-    words: int  # of a text, 95 % have fewer
+    words: int  # of a text; 95 % have fewer
     sample: tuple[str, ...]
 
 
 def look(path: Path, text: tuple[str, ...] = (), label: str | None = None) -> Guess:
-    """Return what a table of labelled texts seems to be. Raises TextError where that cannot be told, naming the options."""
+    """Return what a table of labelled texts seems to be, from its first rows. Raises TextError, naming the options."""
     names = sources.columns_of(path)
     if path.suffix.lower() in (".csv", ".tsv") and (twice := [n for n, k in Counter(names).items() if k > 1]):
         raise TextError(f"{path.name}: 2 columns {twice[0]!r}; its columns are {', '.join(names)[:200]}")
     for wanted in (*text, *([label] if label else [])):
         if wanted not in names:
             raise TextError(f"{path.name}: no column {wanted!r}; its columns are {', '.join(names)[:200]}")
-    rows, n = [], 0
-    for _, values in sources.rows(path, names):
-        n += 1
-        if n <= LOOKED_AT:
-            rows.append(values)
+    rows = [values for _, values in islice(sources.rows(path, names), LOOKED_AT)]
     if not rows:
         raise TextError(f"{path.name} holds no rows; give at least a few hundred labelled texts")
     columns = {name: [row[i] for row in rows] for i, name in enumerate(names)}
@@ -57,8 +55,7 @@ def look(path: Path, text: tuple[str, ...] = (), label: str | None = None) -> Gu
     text = text or _text(path, {name: values for name, values in columns.items() if name != label})
     joined = [" ".join(str(columns[name][i] or "") for name in text) for i in range(len(rows))]
     lengths = sorted(t.count(" ") + 1 for t in joined)
-    classes = Counter(str(v).strip() for v in columns[label] if v is not None).most_common()
-    return Guess(text, label, tuple(classes), n, lengths[int(0.95 * (len(lengths) - 1))], tuple(joined[:1000]))
+    return Guess(text, label, lengths[int(0.95 * (len(lengths) - 1))], tuple(joined[:1000]))
 
 
 def _label(path: Path, columns: dict[str, list], text: tuple[str, ...]) -> str:
@@ -107,42 +104,42 @@ def params_file(
 ) -> str:
     """Return a commented params file for a table of labelled texts, and `files`: dev, test, transfer, corpus.
 
-    Paths are written relative to `to`, where the file will stand. Raises TextError.
+    Paths are written relative to `to`, where the file will stand. All files are read and cleaned once, so that the
+    numbers are those that a study will find. Raises TextError.
     """
     found = look(train, text, label)
-    fits, unknown, rate = family_fits(found.sample)
-    transfer = files.get("transfer") or []
-    n_transfer = sum(_count(path, found.text) for path in transfer) if transfer else None
-    n_held = sum(1 for split in ("dev", "test") if not files.get(split))
-    n_train = found.rows - n_held * min(1000, found.rows // 5)
     files = dict.fromkeys(("dev", "test", "transfer", "corpus")) | files
-    beside = {k: [_beside(p, to) for p in v] if isinstance(v, list) else _beside(v, to) if v else None for k, v in files.items()}
-    pieces = int(found.words * max(rate, 1.0)) + 3
+    lists = {k: tuple(map(str, files[k] or ())) for k in ("transfer", "corpus")}
+    splits = {k: str(files[k]) if files[k] else None for k in ("dev", "test")}
+    raw = sources.read(Task("mine", "", Files(str(train), **splits, **lists, text=found.text, label=found.label), (), "", "", ""))
+    held = max(1, min(1000, len(raw.labelled["train"]) // 5))
+    cut = corpora.build(raw, {k: held for k in ("dev", "test") if not files[k]}, None, HELDOUT, 0)
+    counts = Counter(raw.labels[y] for _, y in raw.labelled["train"]).most_common()
+    n_train, n_transfer = len(cut.labelled["train"][0]), min(len(cut.transfer), MOST_TRANSFER)
+    fits, unknown, rate = family_fits(found.sample)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=False, keep_trailing_newline=True
-    )
+    )  # YAML, not HTML; what comes from the files is quoted as JSON
     return environment.get_template("own.yaml.j2").render(
         found=found,
+        rows=len(raw.labelled["train"]),
+        classes=counts,
         name=name or _name(train),
         train=_beside(train, to),
-        files=beside,
-        held=min(1000, found.rows // 5),
-        max_length=next((n for n in (32, 48, 64, 96, 128, 192, 256, 384, 512) if n >= pieces), 512),
-        transfer=n_transfer,
-        n_transfer=min(n_transfer or n_train, 60_000),
-        n_train=n_train,
-        finetune_epochs=max(3, min(20, round(24_000 / max(1, n_train)))),
-        distill_epochs=max(2, min(20, round(60_000 / max(1, min(n_transfer or n_train, 60_000))))),
+        files={k: [_beside(p, to) for p in v] if isinstance(v, list) else _beside(v, to) if v else None for k, v in files.items()},
+        held=held,
+        max_length=next((n for n in LENGTHS if n >= int(found.words * max(rate, 1.0)) + 3), LENGTHS[-1]),
+        n_transfer=n_transfer,
+        finetune_epochs=_epochs(FINETUNED, n_train, 3),
+        distill_epochs=_epochs(DISTILLED, n_transfer, 1),
         family=fits,
         unknown=unknown,
         rate=rate,
     )
 
 
-def _count(path: Path, columns: tuple[str, ...]) -> int:
-    """Return how many texts a file of transfer texts holds."""
-    found = sources.rows(path, list(columns)) if sources.is_table(path) else sources.lines(path)
-    return sum(1 for _ in islice(found, 10_000_000))
+def _epochs(passes: int, texts: int, least: int) -> int:
+    return max(least, min(20, round(passes / max(1, texts))))
 
 
 def texts_of(path: Path, columns: list[str]) -> list[str]:

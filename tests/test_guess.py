@@ -43,7 +43,7 @@ def reviews(n: int = 300) -> list[str]:
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_columns_are_guessed_by_name_and_by_what_they_hold(columns, text, label, kind, tmp_path):
     found = guess.look(table(tmp_path / f"t.{kind}", some(**columns)))
-    assert (found.text, found.label, found.rows) == (text, label, 300)
+    assert (found.text, found.label) == (text, label)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,8 @@ def test_the_written_file_is_a_study_that_can_be_planned_and_names_its_files_fro
     to = tmp_path / "mine.yaml"
     to.write_text(guess.params_file(path, to, transfer=[tmp_path / "more.txt"]))
     study = Study.read(to)
-    assert study.name == "my-data" and study.task.text == ["text"] and study.transfer.texts == 500
+    assert study.name == "my-data" and study.task.text == ["text"]
+    assert study.transfer.texts == 200, "the other 300 stand in train"
     assert study.splits.dev == study.splits.test == 60 and study.max_length == 32
     assert 'train: "My data.csv"' in to.read_text() and study.family == "zoo/{layers}-{hidden}-s0"
     assert study.task.task().source.train == str(path)
@@ -81,6 +82,9 @@ def test_the_written_file_is_a_study_that_can_be_planned_and_names_its_files_fro
 
 
 def test_a_text_that_the_familys_word_pieces_do_not_fit_is_read_from_scratch(tmp_path):
-    path = table(tmp_path / "t.csv", {"text": ["это был хороший фильм с хорошей историей"] * 300, "label": ["a", "b"] * 150})
+    path = table(
+        tmp_path / "t.csv",
+        {"text": [f"это был хороший фильм с хорошей историей {i}" for i in range(300)], "label": ["a", "b"] * 150},
+    )
     text = guess.params_file(path, tmp_path / "t.yaml")
     assert "family: null" in text and "do not fit this text" in text
