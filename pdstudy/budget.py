@@ -18,7 +18,8 @@ from pdstudy.disk import whole
 from pdstudy.estimate import estimate, needed
 from pdstudy.params import Study
 from pdstudy.plan import Plan, make
-from pdstudy.run import Progress, run_study
+from pdstudy.recipes import RECIPES
+from pdstudy.run import Progress, RunError, run_study
 from pdstudy.store import Store
 
 FIRST = 0.7  # share of the time that the first round, every student once, may take
@@ -46,13 +47,13 @@ def spend(
     """Return what was trained in about so many minutes; the tables are the study's. Raises RunError and Interrupted."""
     work = _Work(study, minutes, workers, listen, store or Store())
     grid = work.affordable({(recipe, size): study.seeds[:1] for recipe in study.recipes for size in study.sizes})
-    work.round("every student once", grid)
+    grid = work.round("every student once", grid)
     measure(study, work.plan(grid), work.store)
     for n in range(2, len(study.seeds) + 1):
         better = promising(study.name, grid)
         more = grid | dict.fromkeys(better, study.seeds[:n])
         if not work.fits(more):
-            work.spent.left_out.append(f"seeds beyond {n - 1}")
+            work.spent.left_out.append(f"seeds beyond {n - 1}, for want of time")
             break
         grid = more
         work.round(f"seed {n} for {len(better)} of {len(grid)} students", grid)
@@ -116,8 +117,8 @@ def near(study: Study, plan: Plan, store: Store) -> None:
 def left_out(spent: Spent) -> str:
     """Return what there was no time for, in words."""
     if not spent.left_out:
-        return f"Nothing was left out of the {spent.minutes:g} minutes."
-    return f"In {spent.minutes:g} minutes there was no time for {', '.join(spent.left_out)}; allow more with --max-minutes."
+        return "Nothing was left out."
+    return f"Left out: {'; '.join(spent.left_out)}. More time is given with --max-minutes."
 
 
 class _Work:
@@ -148,14 +149,28 @@ class _Work:
         while len(by_cost) > 1 and not self.fits(grid, share=FIRST):
             dropped = by_cost.pop()
             grid = {student: seeds for student, seeds in grid.items() if student[1] != dropped}
-            self.spent.left_out.append(f"students of {dropped}")
+            self.spent.left_out.append(f"students of {dropped}, for want of time")
         return grid
 
-    def round(self, name: str, grid: Grid, study: Study | None = None) -> None:
-        begun = time.monotonic()
-        run_study(study or self.study, self.workers, self.listen, self.store, plan=self.plan(grid, study))
+    def round(self, name: str, grid: Grid, study: Study | None = None) -> Grid:
+        """Train and return what was asked for, without the recipes that distil where the teacher teaches nobody."""
+        begun, study = time.monotonic(), study or self.study
+        try:
+            run_study(study, self.workers, self.listen, self.store, plan=self.plan(grid, study))
+        except RunError as error:
+            others = {student: seeds for student, seeds in grid.items() if "distill" not in RECIPES[student[0]].stages}
+            if not self._unfit_teacher(grid, study) or not others:
+                raise
+            self.spent.left_out.append(f"recipes that distil, for {str(error).splitlines()[0].partition(': ')[2]}")
+            return self.round(name, others, study)
         seconds = round(time.monotonic() - begun, 1)
         self.spent.rounds.append({"round": name, "students": sum(map(len, grid.values())), "seconds": seconds})
+        return grid
+
+    def _unfit_teacher(self, grid: Grid, study: Study) -> bool:
+        """Return whether there is a teacher, and it was refused."""
+        here = self.store.here()
+        return any(s.digest not in here and s.parents["model"] in here for s in self.plan(grid, study).of_stage("label"))
 
     def curves(self, grid: Grid, limits: advise.Limits) -> None:
         """Train the student that would be recommended on halves of its texts, and halves of those."""
@@ -171,4 +186,4 @@ class _Work:
         if self.fits(grid, study):
             self.round(f"learning curves of {chosen['size']}", grid, study)
         else:
-            self.spent.left_out.append(f"learning curves of {chosen['size']}")
+            self.spent.left_out.append(f"learning curves of {chosen['size']}, for want of time")
