@@ -33,6 +33,7 @@ def plan(
     from pdstudy import plan as planning
     from pdstudy.estimate import by_stage, needed
     from pdstudy.store import Store
+    from pdstudy.upkeep import passed_over
 
     study = Study.read(params)
     made, store, cores = planning.make(study), Store(families=()) if from_scratch else Store(), os.cpu_count() or 1
@@ -60,7 +61,7 @@ def plan(
         for step in made.steps.values():
             state = "to do" if step.digest in todo else "cached" if step.digest in here else "not needed"
             out.print(f"{step.digest}  {state:10}  {step.stage:9}  {step.label}", markup=False)
-    for text in _other_versions(made, store, here):
+    for text in (*_other_versions(made, store, here), *passed_over(made, store)):
         out.print(text, markup=False)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pdstudy.disk import n_bytes
 from pdstudy.params import Study
-from pdstudy.plan import make, pretraining
+from pdstudy.plan import Plan, make, pretraining
 from pdstudy.sizes import Size
 from pdstudy.store import Store, StoreError, damage
 
@@ -80,6 +80,29 @@ def surplus(store: Store, wanted: set[str]) -> list[Finding]:
         if folder.name not in wanted and not _held(folder, store):
             found.append(Finding(folder, "no kept study needs it", n_bytes(folder)))
     return found
+
+
+def passed_over(plan: Plan, store: Store) -> list[str]:
+    """Return a sentence for each encoder of the released family that a study could have begun from, were it made the same way."""
+    here, said = store.here(), []
+    released = {d: store.manifest(d) for d in sorted(store.released())}
+    for step in plan.of_stage("pretrain"):
+        if step.digest in here:
+            continue
+        for digest, theirs in released.items():
+            key = {k: theirs["settings"].get(k) for k in ("size", "seed")}
+            if theirs["stage"] != "pretrain" or key != {k: step.settings[k] for k in key}:
+                continue
+            other = [k for k, v in step.settings.items() if theirs["settings"].get(k) != v]
+            if other:
+                why = ", ".join(f"{k} {theirs['settings'].get(k)} where this study says {step.settings[k]}" for k in other[:3])
+            else:
+                why = "another corpus, split or tokenizer"
+            said.append(
+                f"the released {key['size']} ({digest}) was pre-trained with {why}: it is pre-trained anew here. "
+                "Give the study the family's settings, or take its folders as they are with the key family"
+            )
+    return said
 
 
 def drop(finding: Finding, store: Store) -> bool:

@@ -90,3 +90,15 @@ def test_a_kept_study_keeps_its_family_too():
     zoo = Study(**load(paths.PARAMS / "zoo.yaml") | {"recipes": ["Basic"]})
     starts = [s.digest for s in plan.pretraining(zoo, map(plan.Size.parse, zoo.sizes)).of_stage("pretrain")]
     assert len(starts) == len(zoo.sizes) and set(starts) <= upkeep.needed([zoo])
+
+
+def test_a_released_encoder_that_is_passed_over_is_named_with_the_reason(tmp_path):
+    store = Store(tmp_path, families=(paths.ZOO,))
+    zoo = Study.read("zoo")
+    longer = zoo.model_copy(update={"pretrain": zoo.pretrain.model_copy(update={"tokens": 3e6}), "sizes": ["2/128"]})
+    (said,) = upkeep.passed_over(plan.pretraining(longer, [plan.Size.parse("2/128")]), store)
+    assert "the released 2/128" in said and "tokens 20000000.0 where this study says 3000000.0" in said
+    other = zoo.model_copy(update={"splits": zoo.splits.model_copy(update={"seed": 5})})
+    (said,) = upkeep.passed_over(plan.pretraining(other, [plan.Size.parse("2/128")]), store)
+    assert "another corpus, split or tokenizer" in said
+    assert upkeep.passed_over(plan.pretraining(zoo, [plan.Size.parse("2/128")]), store) == []
