@@ -32,7 +32,7 @@ TRAINING = [
 READING = ["stats", "paper", "claims", "advise", "domain", "soundness", "plots"]
 # The top may import anything.
 TOP = [
-    "zoo", "predict", "student", "card", "onnxfiles", "guess", "budget", "export", "report", "console", "commands_study",
+    "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "report", "console", "commands_study",
     "commands_store", "commands_task", "commands_model", "__main__",
 ]  # fmt: skip
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]
