@@ -13,8 +13,9 @@ from pdstudy.visible import in_markdown, visible
 
 STAGES = {"pretrain": "pre-trained on D_LM", "distill": "distilled on D_T, from the teacher's soft labels"}
 STAGES |= {"finetune": "fine-tuned on D_L, from the labels", "given": "taken from a folder, as it was"}
+STAGES |= {"adopt": "begun from a released encoder that had read already"}
 COUNTS = {"read": "read", "empty": "empty", "exact": "repeated", "normalised": "repeated but for case and marks"}
-COUNTS |= {"leaks": "leaks of dev or test", "kept": "kept"}
+COUNTS |= {"contradictory": "under two labels", "leaks": "leaks of dev or test", "known": "stand in train", "kept": "kept"}
 TO_FILL_IN = "# language: fill in, such as en\n# license: fill in, such as apache-2.0; the texts' own licences bear on it\n"
 
 
@@ -24,7 +25,7 @@ def card(facts: dict[str, Any]) -> str:
         _front_matter(facts),
         f"# {in_markdown(facts['student'])}: a compact BERT for {in_markdown(facts['task'])}",
         _what(facts),
-        _loading(),
+        _loading(facts),
         f"## How good it is\n\n{_quality(facts)}",
         f"## How fast it is\n\n{_speed(facts)}",
         f"## What became of the texts\n\n{_texts(facts['texts'])}",
@@ -56,24 +57,26 @@ def _what(facts: dict[str, Any]) -> str:
         f"A BERT classifier of size {in_markdown(facts['size'])} (layers/width), {facts['n_params']:,} parameters, {weights / 1e6:.1f} MB "
         f"of safetensors. Its recipe is {in_markdown(facts['recipe'])}: {in_markdown(facts['meaning'])}. "
         f"It gives a text one of {len(facts['labels'])} labels ({labels}) and reads at most {facts['max_length']} word pieces of it."
+        + (" A text here is a pair: give both to the tokenizer." if facts["pairs"] else "")
     )
     collapsed = "\n\n**It collapsed in training: on dev it is no better than the majority class. Do not use it.**"
     return said + (collapsed if facts["collapsed"] else "")
 
 
-def _loading() -> str:
+def _loading(facts: dict[str, Any]) -> str:
     """Return the five lines that open it, to be run in its folder."""
-    return """In its folder:
+    asked = '"one text", "the other"' if facts["pairs"] else '"a text to be labelled"'
+    return f"""In its folder:
 
 ```python
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(".")
 model = AutoModelForSequenceClassification.from_pretrained(".")
-logits = model(**tokenizer("a text to be labelled", truncation=True, return_tensors="pt")).logits
+logits = model(**tokenizer({asked}, truncation=True, return_tensors="pt")).logits
 print(model.config.id2label[logits.argmax().item()])
 ```
 
-With `pdstudy`, a whole file at once: `python -m pdstudy predict FOLDER texts.csv --text COLUMN`."""
+With `pdstudy`, a whole file at once: `python -m pdstudy predict FOLDER texts.csv --text COLUMN{" --text COLUMN" if facts["pairs"] else ""}`."""
 
 
 def _quality(facts: dict[str, Any]) -> str:
@@ -150,6 +153,7 @@ def _texts(counts: dict[str, dict[str, int]]) -> str:
             *(
                 f"| {in_markdown(name)} | {' | '.join(f'{count[key]:,}' if key in count else '' for key in shown)} |"
                 for name, count in counts.items()
+                if any(key in count for key in shown)
             ),
         ]
     )
@@ -180,11 +184,11 @@ def _limits(facts: dict[str, Any]) -> str:
         f"It was measured on texts like those it learned from, {test['n']:,} of them. On other texts it may be worse, and it gives every "
         "text one of its labels, also one that deserves none.",
         f"Of a text it reads {facts['max_length']} word pieces and no more: {facts['cut_short']:,} of the {test['n']:,} test texts were cut.",
-        "Before training, HTML tags were removed from the texts and spaces made single; clean texts so before asking it, as "
-        "`python -m pdstudy predict` does.",
         "Its probabilities are a softmax over logits that nobody calibrated.",
         "It carries whatever its texts carry, and what it learned from a teacher carries the teacher's errors.",
     ]
+    if facts["without_tags"]:
+        lines.append("HTML tags were removed from the texts that it learned from; remove them before asking it.")
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -45,26 +45,25 @@ def export(
 @app.command(epilog="Example: python -m pdstudy predict model reviews.csv --text review --to labelled.csv")
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that `export` wrote.")],
-    file: Annotated[
-        Path, typer.Argument(help="CSV, TSV, JSON lines, Parquet, a `datasets` folder, or .txt with one text a line.")
-    ],
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines, Parquet, a `datasets` folder, or .txt with one text a line.")],
     text: Annotated[list[str] | None, typer.Option(help="The text column; twice for pairs. Default: text.")] = None,
     to: Annotated[Path | None, typer.Option(help="The CSV that is written. Default: beside the file, NAME.labelled.csv.")] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Answer with ONNX Runtime.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Answer with ONNX Runtime and 8-bit weights.")] = False,
 ) -> None:
     """Label every text of a file: its columns, or its texts, with `label` and `probability` behind them, as CSV."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from pdstudy.predict import PredictError, label_file, open_labeller
 
     to = to or file.with_name(f"{file.stem}.labelled.csv")
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (BarColumn(24), TextColumn("{task.description}"), TimeElapsedColumn())
     try:
         with _writing(to), Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-            job = bar.add_task("opening the model")
+            job = bar.add_task("reading", total=1.0)
             labeller = open_labeller(model, "int8" if int8 else "fp32" if onnx else None)
-            n, blank = label_file(labeller, file, to, text or ("text",), lambda n: bar.update(job, description=f"{n:,} rows"))
+            listen = lambda share, n: bar.update(job, completed=share, description=f"{n:,} rows")  # noqa: E731
+            n, blank = label_file(labeller, file, to, text or ("text",), listen)
     except PredictError as error:
         fail(str(error), 2)
     without = f"; {blank:,} of them have no text and so no label" if blank else ""

@@ -20,10 +20,11 @@ import torch
 
 from pdstudy import answers, card, disk, latency, models, onnxfiles, record, results, student, tokens, work
 from pdstudy.latency import Opening
+from pdstudy.predict import FACTS
 from pdstudy.store import Store, sha256
 from pdstudy.student import Finished
 
-FACTS, CARD = "export.json", "README.md"
+CARD = "README.md"
 ONNX_TOLERANCE = 1e-4  # of a logit, between ONNX Runtime and torch, both in fp32
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.02}  # between the folder and the study; bf16 keeps 8 bits: of the largest logit
 ENGINES = {  # with their places in the folder
@@ -63,7 +64,7 @@ def export(
     try:
         tell("weights and word pieces")
         write(found, new)
-        tell(f"asking it the {len(found.texts()):,} test texts")
+        tell(f"asking it the {len(found.test()[0]):,} test texts")
         logits = check(found, new)
         if onnx:
             tell("ONNX")
@@ -116,8 +117,12 @@ def check(found: Finished, folder: Path) -> np.ndarray:
 
     test, before, _ = found.test()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    for i, pieces in enumerate(tokenizer(found.texts(), truncation=True)["input_ids"]):
-        if pieces != test.flat[test.starts[i] : test.starts[i + 1]].tolist():
+    cut = tokenizer(*found.texts(), truncation=True)
+    for i, (pieces, segments) in enumerate(zip(cut["input_ids"], cut["token_type_ids"], strict=True)):
+        second = len(pieces) if test.second is None else int(test.second[i])
+        if pieces != test.flat[test.starts[i] : test.starts[i + 1]].tolist() or segments != [
+            int(k >= second) for k in range(len(pieces))
+        ]:
             raise Unfaithful(f"test text {i}: the exported tokenizer gives other word pieces than the student was measured on")
     logits = _ask(found, ENGINES["transformers"], folder)
     reach = TOLERANCE[found.precision] * (max(1.0, float(np.abs(before).max())) if found.precision == "bf16" else 1.0)

@@ -1,28 +1,26 @@
 """Labels a file with an exported classifier, in a stream: a file of any length takes the same memory.
 
-Texts go the way of training: cleaned as a task's texts are, cut into the folder's word pieces, at most as many of
-them as the student read. A row without text is written without label, and counted: nothing is made up for it.
+Texts go the way of training: read strictly, cut into the folder's word pieces, at most as many of them as the
+student read. A row without text is written without label, and counted: nothing is made up for it.
 """
 
 import csv
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from pdstudy import answers, disk
+from pdstudy import answers, disk, sources
 from pdstudy.answers import Answer
-from pdstudy.corpora import normalise
 from pdstudy.tokens import Vocabulary, encode_texts, open_tokenizer
 
 ADDED = ("label", "probability")  # the columns that are written behind the input's
+FACTS = "export.json"  # what `export` tells of a folder
 CHUNK = 1024  # rows that are in memory at a time
 PIECES = 1024  # in a batch: on a processor larger ones are slower and take more memory
-UNFIT = re.compile(r"[\0\ud800-\udfff]")  # NUL, and what stands for bytes that are not UTF-8
 
 
 class PredictError(ValueError):
@@ -38,6 +36,7 @@ class Labeller:
     tokenizer: object
     vocabulary: Vocabulary
     max_length: int  # pieces of a text that are read
+    pairs: bool | None  # whether it was trained on pairs of texts; None where the folder does not tell
 
     def __call__(self, items: Sequence[str | tuple[str, str]]) -> tuple[list[str], np.ndarray]:
         """Return the label of each text, or pair of texts, and its probability, (n_items,)."""
@@ -64,6 +63,7 @@ def open_labeller(folder: Path, onnx: str | None = None) -> Labeller:
         answer = answers.open_onnx(folder / answers.ONNX[onnx], threads) if onnx else answers.open_torch(folder, threads)
         tokenizer, vocabulary = open_tokenizer(folder)
         max_length = json.loads((folder / "tokenizer_config.json").read_text()).get("model_max_length")
+        facts = json.loads((folder / FACTS).read_text()) if (folder / FACTS).is_file() else {}
     except (OSError, ValueError, AttributeError, SafetensorError) as error:
         why = f"{Path(error.filename).name} cannot be read" if isinstance(error, OSError) and error.filename else str(error)
         raise PredictError(f"{folder}: {why.removeprefix(f'{folder}: ')}") from None
@@ -74,7 +74,7 @@ def open_labeller(folder: Path, onnx: str | None = None) -> Labeller:
     if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
         raise PredictError(f"{folder}: not a classifier that gives each text one of several labels")
     labels = tuple(str(config.id2label[i]) for i in range(config.num_labels))
-    return Labeller(answer, labels, tokenizer, vocabulary, max_length)
+    return Labeller(answer, labels, tokenizer, vocabulary, max_length, facts.get("pairs"))
 
 
 def label_file(
@@ -87,7 +87,8 @@ def label_file(
     """Write `source`'s rows with label and probability to the CSV file `to`; return how many, and how many have no text.
 
     `text` names the column of the texts, or the two of pairs. Of CSV and TSV all columns are written, of other files
-    the texts. `to` appears when it is whole. Raises PredictError naming the file and the row.
+    the texts. The file is read to its end before a text is labelled, so that what cannot be read is told at once, and
+    `to` appears when it is whole. Raises PredictError naming the file and the row.
     """
     source, to = Path(source), Path(to)
     if to.suffix.lower() != ".csv":
@@ -96,160 +97,82 @@ def label_file(
         raise PredictError(f"{to}: the folder {to.parent} is not there; make it first")
     if to.exists():
         raise PredictError(f"{to}: it is there already; remove it, or name another with --to")
-    n_rows = n_blank = 0
-    rows = _rows(source)
+    if len(text) > 2 or len(set(text)) < len(text):
+        raise PredictError(f"--text {' --text '.join(text)}: give the one column of texts, or the two of pairs")
+    if labeller.pairs is not None and labeller.pairs != (len(text) == 2):
+        raise PredictError(
+            f"the student was trained on {'pairs: give --text twice' if labeller.pairs else 'single texts: give --text once'}"
+        )
+    columns = _columns(source, tuple(text))
+    total = sum(1 for _ in _rows(source, columns, text))
+    if not total:
+        raise PredictError(f"{source.name}: it holds no rows")
+    rows, n_rows, n_blank = _rows(source, columns, text), 0, 0
     with disk.whole(to) as new, new.open("w", encoding="utf-8", newline="") as file:
-        first = next(rows, None)
-        if first is None:
-            raise PredictError(f"{source}: it holds no rows")
-        columns = _columns(source, list(first.values), text)
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*columns, *ADDED])
-        rows = chain([first], rows)
         while chunk := list(islice(rows, CHUNK)):
-            items = [_item(source, row, text) for row in chunk]
-            answered = iter(_answered(labeller, [item for item in items if item]))
+            items = [item for _, item in chunk if item is not None]
+            labels, shares = map(iter, labeller(items) if items else ((), ()))
             writer.writerows(
-                [*(row.values[c] for c in columns), *(next(answered) if item else ("", ""))]
-                for row, item in zip(chunk, items, strict=True)
+                [*values, "", ""] if item is None else [*values, next(labels), f"{next(shares):.6f}"] for values, item in chunk
             )
-            n_rows, n_blank = n_rows + len(chunk), n_blank + items.count(None)
-            progress(chunk[-1].share, n_rows)
-        file.flush()
+            n_rows, n_blank = n_rows + len(chunk), n_blank + len(chunk) - len(items)
+            progress(n_rows / total, n_rows)
     return n_rows, n_blank
 
 
-def _answered(labeller: Labeller, items: list) -> Iterable[tuple[str, str]]:
-    if not items:
-        return []
-    labels, share = labeller(items)
-    return [(label, f"{p:.6f}") for label, p in zip(labels, share, strict=True)]
-
-
-def _columns(source: Path, columns: list[str], text: Sequence[str]) -> list[str]:
-    """Return the columns that are written, after checking that the texts are there and nothing is written twice."""
+def _columns(source: Path, text: tuple[str, ...]) -> list[str]:
+    """Return the columns that are written, after checking that the texts are among them and nothing is written twice."""
+    if not sources.is_table(source):
+        if source.suffix.lower() != ".txt":
+            raise PredictError(
+                f"{source.name}: give one of {', '.join((*sources.TABLES, '.txt'))}, or a folder saved by `datasets`"
+            )
+        columns = ["text"]
+    else:
+        columns = _read(source, lambda: sources.columns_of(source))
     for name in text:
         if name not in columns:
-            raise PredictError(f"{source}: no column {name!r}; it has {', '.join(map(repr, columns))}: name one with --text")
-    if len(text) > 2 or len(set(text)) < len(text):
-        raise PredictError(f"--text {' --text '.join(text)}: give the one column of texts, or the two of pairs")
+            raise PredictError(f"{source.name}: no column {name!r}; it has {', '.join(map(repr, columns))}: name one with --text")
     written = columns if source.suffix.lower() in (".csv", ".tsv") else list(text)
     if taken := [name for name in ADDED if name in written]:
-        raise PredictError(f"{source}: it has a column {taken[0]!r} already, and the answer is written under that name; rename it")
+        raise PredictError(
+            f"{source.name}: it has a column {taken[0]!r} already, and the answer is written under that name; rename it"
+        )
     return written
 
 
-def _item(source: Path, row: "Row", text: Sequence[str]) -> str | tuple[str, str] | None:
-    """Return a row's text, or its pair of texts, cleaned as in training; None where there is nothing to read."""
-    if lacking := [name for name in text if name not in row.values]:
-        raise PredictError(f"{source}, {row.where}: no {lacking[0]!r} there")
-    values = [row.values[name] for name in text]
-    for name, value in zip(text, values, strict=True):
-        if not isinstance(value, str | None):
-            raise PredictError(f"{source}, {row.where}: {name!r} is {json.dumps(value, default=str)[:40]}, expected text")
-    cleaned = [normalise(value or "") for value in values]
-    if not any(cleaned):
-        return None
-    return cleaned[0] if len(cleaned) == 1 else tuple(cleaned)
+def _rows(source: Path, columns: list[str], text: Sequence[str]) -> Iterator[tuple[list[str], str | tuple[str, str] | None]]:
+    """Yield, row by row, the values of `columns` and the text or pair to be labelled, None where there is none."""
+    at = [columns.index(name) for name in text]
+    found = (
+        sources.rows(source, columns) if sources.is_table(source) else ((p, [t.rstrip("\r\n")]) for p, t in sources.lines(source))
+    )
+    while (row := _read(source, lambda: next(found, None))) is not None:
+        place, values = row
+        for value in values:
+            if not isinstance(value, str | None):
+                raise PredictError(f"{place}: {json.dumps(value, default=str)[:40]} is no text")
+            if value and not _encodable(value):
+                raise PredictError(f"{place}: half of a character (a lone surrogate); remove it")
+        texts = [sources.spaced(values[i] or "")[: sources.LONGEST] for i in at]
+        yield values, None if not all(texts) else texts[0] if len(texts) == 1 else tuple(texts)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of a file: where it stands, its values by column, and the share of the file that has been read."""
-
-    where: str
-    values: dict[str, str | None]
-    share: float
-
-
-def _rows(path: Path) -> Iterator[Row]:
-    """Yield a file's rows one by one, read strictly. Raises PredictError naming the file and the row."""
-    kinds = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".txt": _txt, ".parquet": _parquet}
-    if path.suffix.lower() not in kinds:
-        raise PredictError(f"{path}: not a kind of file that is read; give one of {', '.join(kinds)}")
+def _encodable(value: str) -> bool:
     try:
-        for row in kinds[path.suffix.lower()](path):
-            found = next((f for v in row.values.values() if isinstance(v, str) and (f := UNFIT.search(v))), None)
-            if found:
-                what = "a NUL character; remove it" if found[0] == "\0" else "not UTF-8 text; save the file as UTF-8"
-                raise PredictError(f"{path}, {row.where}: {what}")
-            yield row
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _read(source: Path, what: Callable):
+    """Return `what()`; what cannot be read becomes a PredictError."""
+    try:
+        return what()
+    except sources.TextError as error:
+        raise PredictError(str(error)) from None
     except OSError as error:
-        raise PredictError(f"{path}: cannot be read ({error.strerror or str(error).splitlines()[0]})") from None
-
-
-def _lines(path: Path):
-    """Return a text file, opened so that a byte that is not UTF-8 is found in its row, and a function that tells the share read."""
-    file, size = path.open(encoding="utf-8-sig", errors="surrogateescape", newline=""), max(1, path.stat().st_size)
-    return file, lambda: file.buffer.tell() / size
-
-
-def _csv(path: Path, **how) -> Iterator[Row]:
-    file, share = _lines(path)
-    with file:
-        reader = csv.reader(file, strict=True, **how)
-        try:
-            header = next(reader, None)
-            if not header:
-                raise PredictError(
-                    f"{path}: it is empty" if header is None else f"{path}: its first line is blank, expected column names"
-                )
-            if bad := [name for name in header if UNFIT.search(name)]:
-                raise PredictError(f"{path}: the column name {bad[0]!a} is not UTF-8 text, or holds a NUL; save the file as UTF-8")
-            if twice := sorted({name for name in header if header.count(name) > 1}):
-                raise PredictError(f"{path}: the column {twice[0]!r} is there twice; rename one")
-            n = 0
-            for fields in reader:
-                if not fields:  # a blank line
-                    continue
-                n += 1
-                where = f"row {n} (line {reader.line_num})"
-                if len(fields) != len(header):
-                    raise PredictError(
-                        f"{path}, {where}: {len(fields)} fields, expected {len(header)}; quote a text that holds the separator"
-                    )
-                yield Row(where, dict(zip(header, fields, strict=True)), share())
-        except csv.Error as error:
-            raise PredictError(f"{path}, line {reader.line_num}: {error}; is a quote missing?") from None
-
-
-def _tsv(path: Path) -> Iterator[Row]:
-    return _csv(path, delimiter="\t", quoting=csv.QUOTE_NONE)  # in TSV a quote is a letter
-
-
-def _txt(path: Path) -> Iterator[Row]:
-    file, share = _lines(path)
-    with file:
-        for n, line in enumerate(file, 1):
-            yield Row(f"row {n}", {"text": line.rstrip("\r\n")}, share())
-
-
-def _jsonl(path: Path) -> Iterator[Row]:
-    file, share = _lines(path)
-    with file:
-        for n, line in enumerate(file, 1):
-            if line.isspace():
-                continue
-            try:
-                values = json.loads(line)
-            except (ValueError, RecursionError):
-                raise PredictError(f"{path}, row {n}: not JSON; expected one object a line") from None
-            if not isinstance(values, dict):
-                raise PredictError(f'{path}, row {n}: not an object, expected one such as {{"text": ...}}')
-            yield Row(f"row {n}", values, share())
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    n = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            total = file.metadata.num_rows
-            for batch in file.iter_batches(CHUNK):
-                for values in batch.to_pylist():
-                    n += 1
-                    yield Row(f"row {n}", values, n / total)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise PredictError(f"{path}, after row {n}: not readable as Parquet ({str(error).splitlines()[0][:80]})") from None
+        raise PredictError(f"{source}: cannot be read ({error.strerror or str(error).splitlines()[0]})") from None

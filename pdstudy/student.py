@@ -13,6 +13,7 @@ from pdstudy.params import Study
 from pdstudy.plan import Plan, Step, Student, make
 from pdstudy.recipes import RECIPES, TEACHER
 from pdstudy.store import Store
+from pdstudy.tasks import Wheel
 from pdstudy.tokens import Ids
 
 LEVEL = 0.95
@@ -55,11 +56,12 @@ class Finished:
         """Return what a step recorded of itself."""
         return _record(self.folder(role))
 
-    def texts(self) -> list[str]:
-        """Return the test texts."""
+    def texts(self) -> list[list[str]]:
+        """Return the test texts in one list, or in two where they are pairs."""
         import pyarrow.parquet as pq
 
-        return pq.read_table(self.folder("texts") / "test.parquet", columns=["text"]).column("text").to_pylist()
+        table = pq.read_table(self.folder("texts") / "test.parquet")
+        return [table.column(name).to_pylist() for name in ("text", "pair") if name in table.column_names]
 
     def test(self) -> tuple[Ids, np.ndarray, np.ndarray]:
         """Return the test texts as pieces, the student's logits (n_texts, n_classes), and their classes (n_texts,)."""
@@ -78,14 +80,15 @@ def find(study: str | Path, name: str, store: Store) -> Finished:
     """
     settings, ran = results.load_settings(study), results.load_environment(study)
     # In the precision that it was run in, whatever this machine would prefer.
-    plan = make(Study.given(settings | {"precision": ran["precision"]}))
-    known = {called(s).casefold(): s for s in plan.students}
-    known[TEACHER.name] = _teacher(plan)
+    plan, here = make(Study.given(settings | {"precision": ran["precision"]})), store.here()
+    trained = [s for s in plan.students if s.curve is None and s.evaluation in here]
+    known = {called(s).casefold(): s for s in trained} | {TEACHER.name: s for s in trained if s.recipe == TEACHER.name}  # noqa: B035
     student = known.get(name.strip().casefold())
     if student is None:
         near = difflib.get_close_matches(name.casefold(), known, n=3, cutoff=0.3) or list(known)[:3]
         nearest = ", ".join(repr(n if n == TEACHER.name else called(known[n])) for n in near)
-        raise UnknownStudent(f"{plan.study.name} has no student {name!r}; the nearest of its {len(plan.students)}: {nearest}")
+        hint = f"the nearest of its {len(trained)}: {nearest}" if trained else "the store holds none of them; run the study first"
+        raise UnknownStudent(f"{plan.study.name} has no student {name!r}; {hint}")
     return Finished(student, plan, store)
 
 
@@ -103,8 +106,6 @@ def lineage(found: Finished) -> list[dict[str, Any]]:
         if step.stage == "search":  # its candidates differ in their rate alone
             step = found.plan.steps[next(iter(step.parents.values()))]
         settings = step.settings | ({"rate": kept["rate"]} if kept.get("rate") is not None else {})
-        if "label" in step.parents:
-            settings["transfer_texts"] = found.plan.steps[step.parents["label"]].settings["texts"]
         tried = [r["rate"] for r in search.get("searched") or ()]
         made.append({"stage": step.stage, "settings": settings, "searched": tried} | {k: kept.get(k) for k in ("steps", "tokens")})
         digest = step.parents.get("start")
@@ -117,13 +118,15 @@ def facts(found: Finished, logits: np.ndarray) -> dict[str, Any]:
     Accuracy, F1, Matthews' r and the agreement with the teacher are those of `logits`, with Wilson's 95 % interval
     over the texts; the study's own measure stands beside them.
     """
-    recipe = RECIPES.get(found.student.recipe, TEACHER)
+    recipe, task = RECIPES.get(found.student.recipe, TEACHER), found.plan.study.resolved_task()
     evaluated, pieces = found.record("evaluation"), found.record("ids")
     _, before, labels = found.test()
     correct, told = logits.argmax(1) == labels, evaluated["scores"]["test"]
     return {
         "study": found.plan.study.name,
-        "task": found.plan.study.task,
+        "task": task.name,
+        "pairs": len(found.texts()) == 2,
+        "without_tags": isinstance(task.source, Wheel),
         "labels": pieces["labels"],
         "student": found.name,
         "size": found.student.size,

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from pdstudy import answers, card, export, onnxfiles, paths, results, student, tokens
+from pdstudy import Study, answers, card, export, onnxfiles, paths, plan, results, student, tokens
 from pdstudy.export import ExportError, Unfaithful
 from pdstudy.store import Store
 from pdstudy.visible import in_markdown
@@ -57,7 +57,7 @@ def test_a_python_without_pdstudy_gives_the_study_s_answers_and_opens_no_pickle(
     folder, gone_off = tmp_path / "model", tmp_path / "gone-off"
     shutil.copytree(exported, folder)
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(gone_off)))
-    (tmp_path / "texts.json").write_text(json.dumps(found.texts()))
+    (tmp_path / "texts.json").write_text(json.dumps(found.texts()[0]))
     five_lines = re.search(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.DOTALL)[1]
     assert five_lines.count("\n") == 5
     done = subprocess.run(
@@ -94,7 +94,8 @@ def test_a_number_on_the_card_is_a_result_s(exported, found, facts):
         assert facts["test"][metric] == facts["study_test"][metric] == row.value[metric]
         assert shown.format(row.value[metric]) in text
     assert f"{row.n_params.iloc[0]:,.0f} parameters" in text and "On the 300 test texts" in text
-    assert "| D\\_LM | 25,000 | 0 | 98 | 1 | 0 | 400 |" in text and "| train |" in text  # record.json of the texts
+    told = found.record("texts")["counts"]["D_LM"]
+    assert f"| D\\_LM | {told['read']:,} | {told['empty']} | {told['exact']} | " in text and f" | {told['kept']:,} |" in text
     teacher = student.find("smoke", "teacher", Store())
     same = (teacher.test()[1].argmax(1) == found.test()[1].argmax(1)).mean()
     assert facts["teacher"]["agreement"] == same and f"| same answer as the teacher | {same:.1%} |" in text
@@ -128,7 +129,7 @@ def test_the_hub_reads_the_card(exported, facts):
 
 def test_no_text_of_the_data_is_on_the_card_and_names_cannot_act(exported, found, facts):
     text = (exported / "README.md").read_text()
-    assert not [t for t in found.texts() if len(t) > 12 and t in text]
+    assert not [t for t in found.texts()[0] if len(t) > 12 and t in text]
     hostile = facts | {"labels": ["<img src=x onerror=alert(1)>", "a|b`c`\n# d\x1b[2J\u202e"], "task": "x: [y]\n- <b>"}
     shown = card.card(hostile)
     assert "<img" not in shown and "<b>" not in shown.split("---")[2] and "\x1b" not in shown and "\u202e" not in shown
@@ -148,8 +149,9 @@ def test_onnx_answers_as_torch_does_at_any_batch_and_length(exported, facts):
         onnx_answer = answers.open_onnx(exported / answers.ONNX[precision], 1)
         for batch, length in ((1, 2), (1, 33), (3, 40), (2, 512)):
             ids = rng.integers(5, 2048, (batch, length))
-            mask = np.arange(length) < rng.integers(2, length + 1, (batch, 1))
-            assert np.abs(onnx_answer(ids, mask) - torch_answer(ids, mask)).max() < reach
+            mask, segments = np.arange(length) < rng.integers(2, length + 1, (batch, 1)), rng.integers(0, 2, ids.shape)
+            for question in ((ids, None, None), (ids, mask, None), (ids, mask, segments)):
+                assert np.abs(onnx_answer(*question) - torch_answer(*question)).max() < reach
     plain, small = (row for row in facts["engines"] if row["engine"].startswith("ONNX"))
     assert plain["largest_difference"] <= 1e-4 and plain["same_answers"] == 1.0 and plain["opset"] == 18
     assert small["bytes"] < 0.4 * plain["bytes"] and 0 <= small["accuracy"] <= 1
@@ -201,6 +203,39 @@ def test_the_exported_tokenizer_cuts_hostile_texts_as_training_does(lowercase, t
     assert tokenizer("a it", "no")["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1][: len(tokenizer("a it", "no")["input_ids"])]
 
 
+def test_a_student_of_pairs_is_exported_and_labels_pairs(tmp_path):
+    from test_own_task import STUDY
+
+    from pdstudy import predict, run_study
+
+    rng = np.random.default_rng(0)
+    words = [" ".join(rng.choice(list("abcdefgh"), rng.integers(1, 14))) for _ in range(400)]
+    lines = [f"{a} {i},{b},{'yn'[i % 2]}" for i, (a, b) in enumerate(zip(words[::2], words[1::2], strict=True))]
+    (tmp_path / "pairs.csv").write_text("one,other,label\n" + "\n".join(lines) + "\n")
+    task = {"name": "alike", "train": str(tmp_path / "pairs.csv"), "text": ["one", "other"]}
+    short = {"epochs": 1, "batch": 16, "rates": [0.002]}
+    more = {"name": "pairs-out", "task": task, "recipes": ["Basic"], "finetune": short, "tokenizer": {"vocabulary": 64}}
+    run_study(Study(**STUDY | more), workers=0)
+    found = student.find("pairs-out", "1/64-basic-s0", Store())
+    export.write(found, tmp_path)
+    test, stored, _ = found.test()
+    assert test.lengths.max() == 16 and test.second is not None  # some pairs are cut
+    assert np.abs(export.check(found, tmp_path) - stored).max() < 1e-4
+    facts = student.facts(found, stored)
+    assert facts["pairs"] and facts["task"] == "alike" and not facts["without_tags"]
+    (tmp_path / "export.json").write_text(json.dumps(facts))
+    columns = found.texts()
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"a": a, "b": b}) + "\n" for a, b in zip(*columns, strict=True)))
+    labeller = predict.open_labeller(tmp_path)
+    predict.label_file(labeller, tmp_path / "in.jsonl", tmp_path / "out.csv", ("a", "b"))
+    told = [line.split(",")[-2:] for line in (tmp_path / "out.csv").read_text().splitlines()[1:]]
+    share = np.exp(stored) / np.exp(stored).sum(1, keepdims=True)
+    assert [float(p) for _, p in told] == pytest.approx(share.max(1).tolist(), abs=1e-4)
+    assert [label for label, _ in told] == ["ny"[i] for i in stored.argmax(1)]
+    with pytest.raises(predict.PredictError, match="trained on pairs: give --text twice"):
+        predict.label_file(labeller, tmp_path / "in.jsonl", tmp_path / "more.csv", ("a",))
+
+
 def test_a_student_is_found_by_its_name_however_it_is_written(exported, tmp_path):
     from pdstudy.paramsfile import load
 
@@ -211,11 +246,17 @@ def test_a_student_is_found_by_its_name_however_it_is_written(exported, tmp_path
     (tmp_path / "study.json").write_text(json.dumps(settings | {"precision": "auto"}))
     (tmp_path / "environment.json").write_text(json.dumps({"precision": "bf16"}))
     (tmp_path / "metrics.parquet").touch()
-    found = student.find(tmp_path, "2/64-pd (TRUNCATED)-s1", Store())
+    store = Store(tmp_path / "store", families=())
+    with pytest.raises(student.UnknownStudent, match="the store holds none of them; run the study first"):
+        student.find(tmp_path, "teacher", store)
+    for made in plan.make(Study(**settings | {"precision": "bf16"})).students:
+        (store.root / "evaluate" / made.evaluation).mkdir(parents=True)
+        (store.root / "evaluate" / made.evaluation / "manifest.json").touch()
+    found = student.find(tmp_path, "2/64-pd (TRUNCATED)-s1", store)
     assert found.name == "2/64-PD (truncated)-s1" and found.precision == "bf16"  # as it was run, not as this machine prefers
-    assert student.find(tmp_path, "teacher", Store()).name == "2/128-teacher-s0"
+    assert student.find(tmp_path, "teacher", store).name == "2/128-teacher-s0"
     with pytest.raises(student.UnknownStudent, match=r"no student '2/64-PDF-s1'; the nearest of its 9: '2/64-PD-F-s1', "):
-        student.find(tmp_path, "2/64-PDF-s1", Store())
+        student.find(tmp_path, "2/64-PDF-s1", store)
 
 
 def test_an_export_never_takes_the_place_of_anything_but_an_export(exported, tmp_path):
