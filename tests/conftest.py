@@ -58,6 +58,19 @@ def smoke():
     return study
 
 
+@pytest.fixture(scope="session")
+def exported(smoke, tmp_path_factory):
+    """A student of the smoke study, exported once for all tests by the command line; a test that changes it copies it."""
+    from typer.testing import CliRunner
+
+    from pdstudy.__main__ import app
+
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    said = CliRunner().invoke(app, ["export", "smoke", "--student", "2/64-pf-S0", "--to", str(folder)])
+    assert said.exit_code == 0, said.output
+    return folder
+
+
 @pytest.fixture
 def written(tmp_path):
     """Write text as a params file and return its path."""

@@ -25,13 +25,16 @@ GROUND = [
 GROUND += ["record", "results"]
 # The training wing: torch, never pandas; scipy comes with scikit-learn and is at home in both.
 TRAINING = [
-    "corpora", "tokens", "counts", "models", "objectives", "train", "evaluate", "stages", "latency", "work", "crew", "run",
-    "cluster", "ranks",
+    "corpora", "tokens", "counts", "models", "objectives", "train", "answers", "evaluate", "stages", "latency", "work", "crew",
+    "run", "cluster", "ranks",
 ]  # fmt: skip
 # The reading wing: pandas, scipy, seaborn, never torch.
 READING = ["stats", "paper", "claims", "advise", "domain", "soundness", "plots"]
 # The top may import anything.
-TOP = ["zoo", "guess", "budget", "export", "report", "console", "commands_study", "commands_store", "commands_task", "__main__"]
+TOP = [
+    "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "report", "console", "commands_study",
+    "commands_store", "commands_task", "commands_model", "__main__",
+]  # fmt: skip
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]
 TRAINERS = {"torch", "transformers", "accelerate", "safetensors"}
 READERS = {"pandas", "seaborn", "scipy", "matplotlib"}

@@ -1,0 +1,88 @@
+"""The commands of a trained student: export, predict."""
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pdstudy import paths
+from pdstudy.console import app, err, fail, out
+from pdstudy.params import Study
+
+
+@app.command(epilog="Example: python -m pdstudy export quick --student 2/256-PD-s0 --to model")
+def export(
+    study: Annotated[str, typer.Argument(help="A finished study's name, its folder in outputs/, or its params file.")],
+    student: Annotated[str, typer.Option(help="<size>-<recipe>-s<seed>, such as 4/128-PD-s0; or teacher.")],
+    to: Annotated[Path, typer.Option(help="The folder that is written.")],
+    onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Write ONNX files too, 32-bit and with 8-bit weights.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+) -> None:
+    """Write a student as a folder that transformers and ONNX Runtime open without this package, with its model card."""
+    from pdstudy import results
+    from pdstudy.export import ExportError, Unfaithful
+    from pdstudy.export import export as write
+    from pdstudy.student import UnknownStudent
+
+    study = Study.read(study).name if study.endswith((".yaml", ".yml")) else study
+    try:
+        results.folder_of(study)
+    except FileNotFoundError as error:
+        fail(str(error), 2)
+    try:
+        with _writing(to):
+            facts = write(study, student, to, onnx, force, lambda text: err.print(text, markup=False))
+    except (ExportError, UnknownStudent) as error:
+        fail(paths.scrub(str(error)), 2)
+    except Unfaithful as error:
+        fail(f"nothing was written: {error}", 1)
+    test = facts["test"]
+    told = f"accuracy {test['accuracy']:.1%} ({test['low']:.1%} to {test['high']:.1%}) on {test['n']:,} test texts"
+    out.print(f"{to}: {told}", markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: python -m pdstudy predict model reviews.csv --text review --to labelled.csv")
+def predict(
+    model: Annotated[Path, typer.Argument(help="A folder that `export` wrote.")],
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines, Parquet, a `datasets` folder, or .txt with one text a line.")],
+    text: Annotated[list[str] | None, typer.Option(help="The text column; twice for pairs. Default: text.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The CSV that is written. Default: beside the file, NAME.labelled.csv.")] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Answer with ONNX Runtime.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Answer with ONNX Runtime and 8-bit weights.")] = False,
+) -> None:
+    """Label every text of a file: its columns, or its texts, with `label` and `probability` behind them, as CSV."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from pdstudy.predict import PredictError, label_file, open_labeller
+
+    to = to or file.with_name(f"{file.stem}.labelled.csv")
+    columns = (BarColumn(24), TextColumn("{task.description}"), TimeElapsedColumn())
+    try:
+        with _writing(to), Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+            job = bar.add_task("reading", total=1.0)
+            labeller = open_labeller(model, "int8" if int8 else "fp32" if onnx else None)
+            listen = lambda share, n: bar.update(job, completed=share, description=f"{n:,} rows")  # noqa: E731
+            n, blank = label_file(labeller, file, to, text or ("text",), listen)
+    except PredictError as error:
+        fail(str(error), 2)
+    without = f"; {blank:,} of them have no text and so no label" if blank else ""
+    out.print(f"{to}: {n:,} rows{without}", markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _writing(to: Path):
+    """End with a sentence where `to` cannot be written, or where somebody stops it."""
+    from pdstudy import disk
+    from pdstudy.store import StoreError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail("stopped; nothing was written", 130)
+    except Exception as error:
+        if disk.is_full(error):
+            fail(f"no room to write {to}; free some, or name another place with --to", 1)
+        if not isinstance(error, OSError) or isinstance(error, StoreError):
+            raise
+        fail(f"{to}: cannot be written ({error.strerror or error})", 2)

@@ -1,0 +1,159 @@
+"""One clock for every engine: each classifier is asked the same texts in turn, and a busy moment decides nothing."""
+
+import time
+
+import numpy as np
+import pytest
+
+from pdstudy import answers, latency
+from pdstudy.latency import Opening, measure
+from pdstudy.tokens import Ids
+
+CLS, SEP, LONGEST = 2, 3, 12
+CALLS = []  # (name, pieces in the question) in the order in which they were asked
+
+
+def texts(*lengths: int) -> Ids:
+    """Return texts of these lengths, text i made of the piece 10 + i."""
+    rows = [[CLS, *[10 + i] * (n - 2), SEP] for i, n in enumerate(lengths)]
+    return Ids(np.concatenate(rows).astype(np.uint16), np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def slow_by_length(name: str, threads: int):
+    """Open a classifier that takes half a millisecond a piece."""
+
+    def answer(ids, mask, segments):
+        CALLS.append((name, ids.shape))
+        time.sleep(ids.shape[1] * 5e-4)
+        return np.zeros((len(ids), 2), np.float32)
+
+    return answer
+
+
+def busy_once(threads: int):
+    """Open a classifier that is quick but for the whole of one round, the third."""
+    asked = iter(range(10**6))
+
+    def answer(ids, mask, segments):
+        if 8 <= next(asked) < 12:
+            time.sleep(0.05)
+        return np.zeros((len(ids), 2), np.float32)
+
+    return answer
+
+
+def holding(megabytes: int, threads: int):
+    """Open a classifier that holds so much memory."""
+    held = np.ones(megabytes * 1_000_000, dtype=np.uint8)
+    return lambda ids, mask, segments: held[: len(ids) * 2].reshape(-1, 2).astype(np.float32)
+
+
+def broken(threads: int):
+    """Open nothing."""
+    raise ValueError("no such model")
+
+
+def test_the_texts_that_are_chosen_have_the_lengths_of_all():
+    ids = texts(9, 4, 5, 3, 6, 7, 8)
+    assert ids.lengths[latency.chosen(ids, 3)].tolist() == [3, 6, 9]
+    assert ids.lengths[latency.chosen(ids, 100)].tolist() == [3, 4, 5, 6, 7, 8, 9]
+    with pytest.raises(ValueError, match="no text to measure on"):
+        latency.chosen(Ids(np.empty(0, np.uint16), np.zeros(1, np.int64)), 3)
+
+
+def test_a_row_of_a_stated_length_is_cut_from_real_pieces_between_a_first_and_a_last_one():
+    ids = texts(4, 5)
+    assert latency.at_length(ids, 0, 3).tolist() == [[CLS, 10, SEP]]
+    assert latency.at_length(ids, 0, 7).tolist() == [[CLS, 10, 10, SEP, CLS, 11, SEP]]
+    assert latency.at_length(ids, 1, 8).tolist() == [[CLS, 11, 11, 11, SEP, CLS, 10, SEP]]  # goes on at the beginning
+
+
+def test_any_callable_is_timed_at_its_own_lengths_and_at_stated_ones():
+    found = measure(
+        {"it": Opening(slow_by_length, ("it",), "none")},
+        texts(*[4] * 9, LONGEST),
+        0,
+        [8],
+        n=10,
+        n_fixed=3,
+        batch=5,
+        rounds=3,
+        memory=False,
+    )["it"]
+    assert 2.0 <= found.p50 < 20 and 4.0 < found.p95 < 40  # 4 pieces take 2 ms, 12 take 6; the 95th percentile is between
+    assert found.lengths == (4, 4, 12) and found.n == 10
+    [at] = found.fixed
+    assert (at.length, at.n) == (8, 3) and 4.0 <= at.p50 <= at.p95 < 40
+    assert 100 < found.throughput <= 10 / 0.008  # two batches of five, 4 and 12 pieces long: 8 ms at least
+    assert (found.batch, found.threads, found.rounds, found.precision) == (5, 1, 3, "none") and found.processor
+
+
+def test_classifiers_take_turns_and_the_first_round_only_warms_up():
+    CALLS.clear()
+    both = {name: Opening(slow_by_length, (name,), "none") for name in ("a", "b")}
+    measure(both, texts(3, 3), 0, [4], n=2, n_fixed=1, batch=2, rounds=3, memory=False)
+    a_round = [(1, 3), (1, 3), (1, 4), (2, 3)]  # two texts alone, one of a stated length, one batch
+    assert [shape for _, shape in CALLS] == a_round * 8
+    assert "".join(name for name, _ in CALLS[::4]) == "abbaabba"
+
+
+def test_a_moment_in_which_the_machine_was_busy_decides_nothing():
+    found = measure({"it": Opening(busy_once, (), "none")}, texts(3, 3), 0, [4], n=2, n_fixed=1, batch=2, rounds=3, memory=False)[
+        "it"
+    ]
+    assert found.p95 < 25 and found.fixed[0].p95 < 25 and found.throughput > 80
+
+
+def test_memory_is_that_of_a_fresh_python_and_not_of_this_one():
+    import torch  # noqa: F401  here, not there
+
+    question = [(np.ones((4, 3), np.int64), None, None)]
+    little, much = (latency.peak_memory(Opening(holding, (mb,), "none"), question, 1) for mb in (1, 300))
+    assert 285 < much - little < 315
+    assert little < 150 < latency.peak_of_this_process()
+
+
+def test_what_fails_in_the_fresh_python_is_told():
+    with pytest.raises(RuntimeError, match="measures memory failed: ValueError: no such model"):
+        latency.peak_memory(Opening(broken, (), "none"), [], 1)
+
+
+def test_a_classifier_of_ours_is_measured_and_torch_s_threads_are_as_before(tmp_path):
+    import torch
+
+    from pdstudy import models
+    from pdstudy.sizes import Size
+
+    config = models.bert_config(Size(1, 64), 40, 0.05, 0.1)
+    models.save(tmp_path, config, models.new_classifier(config, 0).state(), "BertForSequenceClassification")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        opening = Opening(answers.open_torch, (str(tmp_path),), "fp32")
+        found = measure({"ours": opening}, texts(4, 6, 9), 0, [5], n=3, n_fixed=1, batch=2, rounds=2, threads=1)["ours"]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert 0 < found.p50 <= found.p95 and found.throughput > 1
+    assert (found.threads, found.precision, found.lengths) == (1, "fp32", (4, 6, 9))
+    assert 100 < found.memory < 2000  # torch and transformers are in it
+
+
+def test_of_a_study_s_models_each_size_is_timed_in_one_call(tmp_path):
+    import json
+
+    from pdstudy import models
+    from pdstudy.sizes import Size
+
+    ids = texts(4, 6, 9)
+    (tmp_path / "record.json").write_text(json.dumps({"vocabulary": {"pad": 0}}))
+    ids.save(tmp_path, "test")
+    folders = {}
+    for size in ("1/64", "2/64"):
+        folders[size] = tmp_path / size.replace("/", "-")
+        folders[size].mkdir()
+        config = models.bert_config(Size.parse(size), 40, 0.05, 0.1)
+        models.save(folders[size], config, models.new_classifier(config, 0).state(), "BertForSequenceClassification")
+    found = json.loads(json.dumps(latency.of_models(folders, tmp_path, 12)))["sizes"]
+    assert 0 < found["1/64"]["p50"] < found["2/64"]["p50"] and found["1/64"]["memory"] is None
+    assert [at["length"] for at in found["2/64"]["fixed"]] == [12] and found["2/64"]["throughput"] > 0

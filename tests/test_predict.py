@@ -1,0 +1,225 @@
+"""A file is labelled in a stream, as the student would have been asked in the study; what cannot be read is named by row."""
+
+import csv
+import dataclasses
+import json
+import pickle
+import shutil
+import tracemalloc
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from pdstudy import predict, student
+from pdstudy.__main__ import app
+from pdstudy.predict import PredictError, label_file, open_labeller
+from pdstudy.store import Store
+
+NAMES = ["negative", "positive"]
+
+
+@pytest.fixture(scope="module")
+def test_split(exported):
+    """The test texts, the label that the study's student gave each, and its probability."""
+    found = student.find("smoke", "2/64-PF-s0", Store())
+    logits = found.test()[1].astype(float)
+    share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return found.texts()[0], [NAMES[i] for i in logits.argmax(1)], share.max(1)
+
+
+@pytest.fixture(scope="module")
+def labeller(exported):
+    return open_labeller(exported)
+
+
+def read(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_csv(path, rows, **how):
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, **how).writerows(rows)
+    return path
+
+
+def as_csv(path, texts):
+    return write_csv(path, [["id", "text"], *enumerate(texts)])
+
+
+def as_tsv(path, texts):
+    return write_csv(path, [["id", "text"], *enumerate(texts)], delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None)
+
+
+def as_txt(path, texts):
+    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return path
+
+
+def as_jsonl(path, texts):
+    path.write_text("".join(json.dumps({"text": t, "more": [1]}) + "\n" for t in texts), encoding="utf-8")
+    return path
+
+
+def as_parquet(path, texts):
+    pq.write_table(pa.table({"n": range(len(texts)), "text": pa.array(texts, pa.large_string())}), path)
+    return path
+
+
+KINDS = {"csv": as_csv, "tsv": as_tsv, "txt": as_txt, "jsonl": as_jsonl, "parquet": as_parquet}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_any_kind_gets_the_study_s_answers(kind, labeller, test_split, tmp_path):
+    texts, labels, shares = test_split
+    n, blank = label_file(labeller, KINDS[kind](tmp_path / f"in.{kind}", texts), tmp_path / "out.csv")
+    rows = read(tmp_path / "out.csv")
+    assert (n, blank) == (len(texts), 0) and [row["text"] for row in rows] == texts
+    assert [row["label"] for row in rows] == labels and set(labels) == set(NAMES)
+    assert [float(row["probability"]) for row in rows] == pytest.approx(shares.tolist(), abs=1e-4)
+    columns = [*(["id"] if kind in ("csv", "tsv") else []), "text", "label", "probability"]
+    assert list(rows[0]) == columns and (kind not in ("csv", "tsv") or rows[-1]["id"] == "299")
+
+
+@pytest.mark.parametrize("flag", ["--onnx", "--int8"])
+def test_onnx_runtime_labels_as_torch_does(flag, exported, test_split, tmp_path):
+    texts, labels, shares = test_split
+    source = as_txt(tmp_path / "in.txt", texts)
+    said = CliRunner().invoke(app, ["predict", str(exported), str(source), flag])
+    assert said.exit_code == 0 and "in.labelled.csv: 300 rows" in said.output.replace("\n", "")
+    rows = read(tmp_path / "in.labelled.csv")
+    assert [float(row["probability"]) for row in rows] == pytest.approx(shares.tolist(), abs=1e-4 if flag == "--onnx" else 0.02)
+    assert flag == "--int8" or [row["label"] for row in rows] == labels
+
+
+def test_words_that_mean_missing_elsewhere_are_texts_and_a_row_without_text_gets_no_label(labeller, tmp_path):
+    texts = ["NA", "null", "None", "nan", "", 'two\nlines, "quoted"', "  "]
+    n, blank = label_file(labeller, as_csv(tmp_path / "in.csv", texts), tmp_path / "out.csv")
+    rows = read(tmp_path / "out.csv")
+    assert [row["text"] for row in rows] == texts and (n, blank) == (7, 2)
+    assert [row["label"] in NAMES for row in rows] == [True, True, True, True, False, True, False]
+    assert rows[4]["label"] == rows[4]["probability"] == ""
+
+
+def test_a_student_of_single_texts_is_not_asked_about_pairs(labeller, tmp_path):
+    source = write_csv(tmp_path / "in.csv", [["b", "a"], ["it  ends", "a film"]])
+    with pytest.raises(PredictError, match="trained on single texts: give --text once"):
+        label_file(labeller, source, tmp_path / "out.csv", ("a", "b"))
+
+
+def test_pairs_go_to_the_encoder_as_pairs_and_half_a_pair_gets_no_label(labeller, tmp_path):
+    source = write_csv(tmp_path / "in.csv", [["b", "a"], ["it  ends", "a film"], ["", "b"]])
+    both = dataclasses.replace(labeller, pairs=None)  # a folder that does not tell
+    assert list(predict._rows(source, ["b", "a"], ("a", "b"))) == [
+        (["it  ends", "a film"], ("a film", "it ends")),
+        (["", "b"], None),
+    ]
+    assert label_file(both, source, tmp_path / "out.csv", ("a", "b")) == (2, 1)
+    assert [row["label"] in NAMES for row in read(tmp_path / "out.csv")] == [True, False]
+
+
+def test_memory_does_not_grow_with_the_file(labeller, tmp_path):
+    quick = dataclasses.replace(labeller, answer=lambda ids, mask, segments: np.zeros((len(ids), 2), np.float32))
+    peaks, shares = [], []
+    for n in (2, 10):
+        source = as_txt(tmp_path / f"{n}.txt", ["it ends where it began"] * (n * predict.CHUNK))
+        tracemalloc.start()
+        label_file(quick, source, tmp_path / f"{n}.csv", progress=lambda share, n: shares.append(share))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+    assert len(shares) == 12 and shares == [*sorted(shares[:2]), *sorted(shares[2:])] and shares[1] == shares[-1] == 1.0
+
+
+BAD = {
+    "no such column": ("in.csv", b"id,review\n1,good\n", "no column 'text'; it has 'id', 'review': name one with --text"),
+    "ragged": ("in.csv", b'id,text\n1,good\n2,"bad"\n3,a,b\n', "line 4: 3 fields, expected id,text"),
+    "ragged tsv": ("in.tsv", b"id\ttext\n1\n", "line 2: 1 fields, expected id,text"),
+    "open quote": ("in.csv", b'id,text\n1,"good\n2,bad\n', "unexpected end of data; is a quote missing?"),
+    "column twice": ("in.csv", b"text,text\na,b\n", "2 columns 'text'"),
+    "label is taken": ("in.csv", b"text,label\na,1\n", "it has a column 'label' already"),
+    "not UTF-8": ("in.csv", b"id,text\n1,good\n2,caf\xe9\n", "not UTF-8 text; save it as UTF-8"),
+    "not UTF-8 txt": ("in.txt", b"good\nbad\ncaf\xe9\n", "not UTF-8 text; save it as UTF-8"),
+    "UTF-16": ("in.csv", "text\ngood\n".encode("utf-16"), "UTF-16 text; save it as UTF-8"),
+    "NUL": ("in.csv", b"text\ngood\nb\0d\n", "line 3: a NUL character; remove it"),
+    "NUL in JSON": ("in.jsonl", b'{"text": "a\\u0000b"}\n', "line 1: a NUL character"),
+    "lone surrogate": ("in.jsonl", b'{"text": "a"}\n{"text": "\\ud800"}\n', "line 2: half of a character"),
+    "empty": ("in.csv", b"", "the file is empty"),
+    "empty txt": ("in.txt", b"", "it holds no rows"),
+    "only a header": ("in.csv", b"id,text\n", "it holds no rows"),
+    "not JSON": ("in.jsonl", b'{"text": "a"}\nb\n', "line 2: "),
+    "a list": ("in.jsonl", b"[1]\n", "line 1: not a JSON object"),
+    "a number": ("in.jsonl", b'{"text": "a"}\n{"text": 3}\n', "line 2: 3 is no text"),
+    "a row without it": ("in.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', "line 2: no field 'text'"),
+    "not Parquet": ("in.parquet", b"PAR1 is what it says", "not a whole Parquet file"),
+    "another kind": ("in.xlsx", b"PK", "give one of .csv, .tsv"),
+}
+
+
+@pytest.mark.parametrize(("name", "data", "sentence"), BAD.values(), ids=BAD)
+def test_what_cannot_be_read_ends_with_a_sentence_exit_2_and_nothing_written(name, data, sentence, exported, tmp_path):
+    (tmp_path / name).write_bytes(data)
+    said = CliRunner().invoke(app, ["predict", str(exported), str(tmp_path / name), "--to", str(tmp_path / "out.csv")])
+    assert said.exit_code == 2 and isinstance(said.exception, SystemExit)
+    assert name in said.output and sentence in said.output
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_what_cannot_be_written_ends_with_a_sentence(exported, tmp_path):
+    (tmp_path / "in.txt").write_text("good\n")
+    (tmp_path / "there.csv").write_text("mine")
+    for to, sentence in (
+        ("there.csv", "it is there already"),
+        ("out.tsv", "ends in .csv"),
+        ("no/out.csv", "is not there; make it"),
+    ):
+        said = CliRunner().invoke(app, ["predict", str(exported), str(tmp_path / "in.txt"), "--to", str(tmp_path / to)])
+        assert said.exit_code == 2 and sentence in said.output
+    said = CliRunner().invoke(app, ["predict", str(exported), str(tmp_path / "gone.csv")])
+    assert said.exit_code == 2 and "gone.csv: cannot be read (No such file or directory)" in said.output
+    assert (tmp_path / "there.csv").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("columns", [["text", "text"], ["text", "a", "b"]])
+def test_only_one_text_or_a_pair_is_asked_about(columns, labeller, tmp_path):
+    source = write_csv(tmp_path / "in.csv", [["text", "a", "b"], ["1", "2", "3"]])
+    with pytest.raises(PredictError, match="give the one column of texts, or the two of pairs"):
+        label_file(labeller, source, tmp_path / "out.csv", columns)
+
+
+def test_a_folder_is_opened_whole_or_not_at_all_and_no_pickle_ever(exported, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return open, (str(tmp_path / "gone-off"), "w")
+
+    def refused(change, sentence):
+        folder = tmp_path / "model"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(exported, folder)
+        change(folder)
+        (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+        with pytest.raises(PredictError, match=sentence):
+            open_labeller(folder)
+
+    def set_field(file, **fields):
+        return lambda folder: (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | fields))
+
+    refused(lambda folder: (folder / "model.safetensors").unlink(), "pickled weights are not opened")
+    refused(lambda folder: (folder / "model.safetensors").write_bytes(b"\x10" + bytes(40)), "model: ")
+    refused(lambda folder: (folder / "config.json").unlink(), r"model: config\.json cannot be read")
+    refused(lambda folder: (folder / "tokenizer_config.json").unlink(), r"model: tokenizer_config\.json cannot be read")
+    refused(set_field("config.json", auto_map={"AutoModel": "x.py"}), "not a plain BERT")
+    refused(set_field("config.json", problem_type="regression"), "not a classifier that gives each text one")
+    refused(set_field("tokenizer_config.json", model_max_length=int(1e30)), "expected 3 to 512")
+    refused(set_field("tokenizer_config.json", model_max_length=None), "model_max_length is None")
+    (tmp_path / "model" / "tokenizer_config.json").write_text((exported / "tokenizer_config.json").read_text())
+    (tmp_path / "model" / "onnx" / "model.onnx").write_text("not ONNX")
+    with pytest.raises(PredictError, match="ONNX Runtime does not open it"):
+        open_labeller(tmp_path / "model", "fp32")
+    with pytest.raises(PredictError, match="exported without ONNX, export it again with --onnx"):
+        shutil.rmtree(tmp_path / "model" / "onnx")
+        open_labeller(tmp_path / "model", "fp32")
+    assert not (tmp_path / "gone-off").exists()
