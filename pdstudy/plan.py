@@ -104,9 +104,10 @@ def make(study: Study, only: dict[tuple[str, str], list[int]] | None = None) -> 
         build.student(TEACHER.name, str(size), SEARCH_SEED, teacher)
     else:
         ids, teacher = build.given_teacher(study.teacher.folder)
-    if any("distill" in RECIPES[name].stages for name in study.recipes):
+    wanted = study.recipes if only is None else [name for name in study.recipes if any(name == recipe for recipe, _ in only)]
+    if any("distill" in RECIPES[name].stages for name in wanted):
         build.soft_labels = build.label(teacher, ids)
-    for name in study.recipes:
+    for name in wanted:
         for size in map(Size.parse, study.sizes):
             if seeds := study.seeds if only is None else only.get((name, str(size)), ()):
                 build.recipe(name, size, seeds)
