@@ -8,6 +8,7 @@ import csv
 import hashlib
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -313,22 +314,21 @@ def is_table(path: Path) -> bool:
 
 
 def _read_files(source: Files) -> Raw:
-    found: dict[str, list[tuple[str, Text, object]]] = {}
+    found: dict[str, list[tuple[Text, str]]] = {}
+    where: dict[str, dict[str, str]] = {}  # where each label stands first: a place a row would be much to keep
     counts: Counter = Counter()
     for split in ("train", "dev", "test"):
         if path := getattr(source, split):
-            found[split] = [
-                (place, _text(place, values[:-1], counts), values[-1])
-                for place, values in rows(Path(path), [*source.text, source.label])
-            ]
+            found[split], where[split] = [], {}
+            for place, values in rows(Path(path), [*source.text, source.label]):
+                cell = sys.intern(_cell(place, values[-1]))
+                where[split].setdefault(cell, place)
+                found[split].append((_text(place, values[:-1], counts), cell))
             if not found[split]:
                 raise TextError(f"{split}: {Path(path).name} holds no rows; give at least a few hundred labelled texts")
-    labels = source.labels or _names(found["train"], source)
-    numbers = {name: i for i, name in enumerate(labels)}
-    labelled = {
-        split: [(text, _class_number(place, cell, labels, numbers)) for place, text, cell in items]
-        for split, items in found.items()
-    }
+    labels = source.labels or _names(Counter(cell for _, cell in found["train"]), source)
+    classes = {split: {cell: _class_number(place, cell, labels) for cell, place in cells.items()} for split, cells in where.items()}
+    labelled = {split: [(text, classes[split][cell]) for text, cell in items] for split, items in found.items()}
     if missing := set(range(len(labels))) - {y for _, y in labelled["train"]}:
         raise TextError(f"train: no text of class {labels[min(missing)]!r}; what train lacks cannot be learned")
     transfer = [t for path in source.transfer for t in _unlabelled(Path(path), source.text, counts)] if source.transfer else None
@@ -365,14 +365,13 @@ def _unlabelled(path: Path, columns: tuple[str, ...], counts: Counter | None = N
         yield from (_text(place, [text], counts) for place, text in lines(path))
 
 
-def _names(train: list, source: Files) -> tuple[str, ...]:
+def _names(cells: Counter, source: Files) -> tuple[str, ...]:
     """Return the classes that train names, numbers in their order, names in the alphabet's."""
-    cells = Counter(_cell(place, cell) for place, _, cell in train)
     column = f"{Path(source.train).name}: column {source.label!r}"
     if len(cells) == 1:
         raise TextError(f"{column} holds only {next(iter(cells))!r}; at least two classes are needed")
-    if len(cells) > MOST_CLASSES or (len(cells) > 20 and len(cells) > len(train) / 3):
-        raise TextError(f"{column} holds {len(cells):,} different values in {len(train):,} rows; is it the label column?")
+    if len(cells) > MOST_CLASSES or (len(cells) > 20 and len(cells) > cells.total() / 3):
+        raise TextError(f"{column} holds {len(cells):,} different values in {cells.total():,} rows; is it the label column?")
     alike = Counter(name.casefold() for name in cells)
     if twice := next((name for name, n in alike.items() if n > 1), None):
         same = [name for name in cells if name.casefold() == twice]
@@ -394,11 +393,10 @@ def _cell(place: str, cell: object) -> str:
     return text
 
 
-def _class_number(place: str, cell: object, labels: tuple[str, ...], numbers: dict[str, int]) -> int:
-    text = _cell(place, cell)
-    if text in numbers:
-        return numbers[text]
-    if text.isdecimal() and int(text) < len(labels) and not any(name.isdecimal() for name in labels):
-        return int(text)
+def _class_number(place: str, cell: str, labels: tuple[str, ...]) -> int:
+    if cell in labels:
+        return labels.index(cell)
+    if cell.isdecimal() and int(cell) < len(labels) and not any(name.isdecimal() for name in labels):
+        return int(cell)
     known = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
-    raise TextError(f"{place}: the label is {text[:40]!r}, none of {known}")
+    raise TextError(f"{place}: the label is {cell[:40]!r}, none of {known}")

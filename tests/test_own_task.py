@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from pdstudy import Study, load_results, plan, run_study
+from pdstudy.__main__ import app
 from pdstudy.params import ParamsError
 from pdstudy.run import RunError
 from pdstudy.store import Store
@@ -199,3 +201,14 @@ def test_students_may_begin_from_a_family_that_has_read_another_text(study, fold
     (folder / "family.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(ParamsError, match=r"2-64: holds none of tokenizer.json, vocab.txt"):
         plan.make(Study.read(folder / "family.yaml"))
+
+
+def test_a_file_that_cannot_be_read_ends_in_exit_2_and_nothing_is_trained(folder, tmp_path):
+    there = shutil.copytree(folder, tmp_path / "ragged")
+    with (there / "reviews.csv").open("a") as file:
+        file.write("a ragged row\n")
+    before = Store().here()
+    done = CliRunner().invoke(app, ["run", str(there / "own.yaml"), "--workers", "0"])
+    assert done.exit_code == 2
+    assert "reviews.csv, line 362: 1 fields, expected review,verdict" in done.output and "Traceback" not in done.output
+    assert Store().here() == before

@@ -242,3 +242,17 @@ def test_a_class_that_the_splits_use_up_is_named(tmp_path):
     other = csv_of([("The only one of its kind", "rare")], tmp_path / "test.csv")
     with pytest.raises(TextError, match="train: no text of class 'rare' is left after repeats and the other splits"):
         corpora.build(sources.read(task(train=path, test=other)), {"dev": 3}, None, 0.1, 0)
+
+
+def test_a_million_short_rows_take_bounded_memory(tmp_path, fresh_python):
+    path = tmp_path / "t.csv"
+    with path.open("w") as file:
+        file.write("text,label\n")
+        file.writelines(f"row {i},{'ab'[i % 2]}\n" for i in range(1_000_000))
+    code = (
+        "from pdstudy import latency, sources; from pdstudy.tasks import Files, Task; "
+        f"n = len(sources.read(Task('x', '', Files({str(path)!r}), (), '', '', '')).labelled['train']); "
+        "print(n, round(latency.peak_of_this_process()))"
+    )
+    n, megabytes = map(int, fresh_python(code).split())
+    assert n == 1_000_000 and megabytes < 600

@@ -1,0 +1,58 @@
+"""What is said of the data: every count that matters, and nothing where there is nothing to say."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pdstudy import results, soundness
+
+SOUND = {
+    "D_L": {"read": 100, "kept": 100, "leaks": 0},
+    "train": {"kept": 80, "pieces": 800, "unknown": 0, "truncated": 2},
+    "D_T": {"kept": 50},
+}
+
+
+@pytest.fixture
+def said(tmp_path):
+    """Return the sentences about made-up counts."""
+
+    def write(counts: dict, train=(40, 40), nearness=None) -> str:
+        pq.write_table(pa.Table.from_pylist([], schema=results.COLUMNS), tmp_path / results.METRICS)
+        (tmp_path / results.TEXTS).write_text(json.dumps(counts))
+        (tmp_path / results.CLASSES).write_text(json.dumps({"labels": ["a", "b"], "classes": {"train": list(train)}}))
+        if nearness:
+            (tmp_path / soundness.NEARNESS).write_text(json.dumps(nearness))
+        return "\n".join(soundness.sentences(str(tmp_path)))
+
+    return write
+
+
+def test_of_sound_data_only_the_classes_are_said(said):
+    assert said(SOUND) == "train: 80 texts; a 40 (50%), b 40 (50%)."
+
+
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [
+        ({"D_L": {"leaks": 7}}, "D_L: 7 texts standing in dev or test, removed."),
+        ({"D_T": {"known": 1234}}, "D_T: 1,234 texts standing in train already, removed."),
+        ({"D_L": {"contradictory": 3}}, "D_L: 3 texts repeated under another label."),
+        ({"train": {"truncated": 40}}, "train: 50% of the texts are longer than max_length and lose their ends."),
+        ({"train": {"unknown": 16}}, "train: 2.0% of the word pieces are unknown to the tokenizer."),
+        ({"D_T": {"of train": 50}}, "There is no transfer text"),
+    ],
+)
+def test_what_matters_is_said_with_its_count(said, counts, sentence):
+    merged = {name: SOUND.get(name, {}) | counts.get(name, {}) for name in SOUND}
+    assert sentence in said(merged)
+
+
+def test_a_lopsided_train_is_said_and_so_is_a_transfer_text_of_another_kind(said):
+    words = said(
+        SOUND, (1, 99), [{"corpus": "D_T", "texts": 5, "words": 9, "S": 0.1, "unseen": 0.3, "repeats": 0, "words a text": 9.0}]
+    )
+    assert "99% of train is b: accuracy says little here" in words
+    assert "30% of the running words of train never occur in D_T" in words
