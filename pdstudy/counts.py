@@ -6,7 +6,6 @@ most of a small budget (docs/pretraining_budget.md).
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.utils.extmath import randomized_svd
 
 from pdstudy.tokens import Ids
 
@@ -29,6 +28,8 @@ def word_vectors(ids: Ids, vocabulary: int, width: int, window: int) -> np.ndarr
         raise ValueError(
             f"D_LM has {seen:,} different pieces in company, too few for word vectors of width {width}; give more text"
         )
+    from sklearn.utils.extmath import randomized_svd  # here: only this stage needs it
+
     left, values, _ = randomized_svd(matrix, width, n_oversamples=width, n_iter=POWER_STEPS, random_state=0)
     vectors = left * np.sqrt(values)
     vectors -= vectors.mean(axis=0)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.metrics import f1_score, matthews_corrcoef
 
 from pdstudy.answers import answer_all, of_model
 from pdstudy.models import Classifier, MaskedReader
@@ -22,6 +21,8 @@ def logits(model: Classifier, ids: Ids, pad: int, precision: str) -> np.ndarray:
 
 def metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return accuracy, F1 (of class 1 where there are two classes, else macro), Matthews' r and the mean loss in nats."""
+    from sklearn.metrics import f1_score, matthews_corrcoef  # here: not every process that trains also measures
+
     predicted = logits.argmax(axis=1)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

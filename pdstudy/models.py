@@ -1,6 +1,6 @@
-"""BERT of a Size over transformers' own weights, and the two ways the study runs it.
+"""BERT of a Size, and the two ways the study runs it.
 
-The weights are those of `BertForMaskedLM` and `BertForSequenceClassification`, so every artifact opens
+The weights are those of `BertForMaskedLM` and `BertForSequenceClassification` (bert.py), so every artifact opens
 with `from_pretrained`. The forward pass is ours: queries, keys and values in one product, no mask where
 rows are full, and only the positions that carry a loss reach the output layer. tests/test_models.py holds
 it equal to transformers' forward.
@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
+from transformers import BertConfig
 
+from pdstudy.bert import MaskedLM, SequenceClassifier
 from pdstudy.sizes import POSITIONS, Size
 
 WEIGHTS = "model.safetensors"
@@ -53,7 +54,7 @@ class MaskedReader(nn.Module):
 
     def __init__(self, config: BertConfig, unigram: Tensor | None = None):
         super().__init__()
-        self.bert = BertForMaskedLM(config)
+        self.bert = MaskedLM(config)
         self.summary = None
         if unigram is not None:
             self.summary = nn.Linear(config.hidden_size, config.hidden_size)
@@ -65,7 +66,7 @@ class MaskedReader(nn.Module):
         With `of_rows` return also the logits of each row's words, (batch, vocabulary).
         """
         hidden = encode(self.bert.bert, ids)
-        logits = self.bert.cls(hidden.reshape(-1, hidden.shape[-1])[positions])
+        logits = self.bert.predict(hidden.reshape(-1, hidden.shape[-1])[positions])
         if not of_rows:
             return logits
         summary = torch.tanh(self.summary(hidden[:, 0]))
@@ -81,7 +82,7 @@ class Classifier(nn.Module):
 
     def __init__(self, config: BertConfig):
         super().__init__()
-        self.bert = BertForSequenceClassification(config)
+        self.bert = SequenceClassifier(config)
 
     def forward(self, ids: Tensor, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """Return logits (batch, n_classes). `mask` (batch, length) is true on real pieces, None where all are."""
@@ -96,7 +97,7 @@ class Classifier(nn.Module):
 
 
 def encode(bert: nn.Module, ids: Tensor, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
-    """Return the last hidden states (batch, length, hidden) of transformers' BertModel, by our own forward."""
+    """Return the last hidden states (batch, length, hidden) that transformers' BertModel would give."""
     config, e = bert.config, bert.embeddings
     p = config.hidden_dropout_prob if bert.training else 0.0
     batch, length = ids.shape
@@ -256,5 +257,4 @@ def load_reader(folder: Path) -> MaskedReader:
     if wrong:
         raise ValueError(f"{folder}: not a BERT masked language model of its own config.json: {wrong[0]} does not fit")
     model.bert.load_state_dict(weights, strict=False)
-    model.bert.tie_weights()
     return model

@@ -182,6 +182,7 @@ def family(curves: dict[str, list[dict]], records: dict[str, dict]) -> Axes:
     _, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained", width_ratios=(2, 1, 1))
     sizes = sorted(records, key=lambda size: records[size]["n_params"])
     colours = dict(zip(sizes, sns.color_palette("viridis", len(sizes) + 1), strict=False))
+    order = sorted(sizes, key=lambda size: records[size]["reading"]["mlm_loss"])
     for size in sizes:
         table = pd.DataFrame(curves[size])
         smooth = table.loss.rolling(max(1, len(table) // 40), min_periods=1).mean()
@@ -189,7 +190,10 @@ def family(curves: dict[str, list[dict]], records: dict[str, dict]) -> Axes:
         level, minutes = records[size]["reading"], records[size]["seconds"] / 60
         for ax, x in ((middle, records[size]["n_params"] / 1e6), (right, minutes)):
             ax.plot(x, level["mlm_loss"], "o", color=colours[size], ms=8)
-            ax.annotate(size, (x, level["mlm_loss"]), xytext=(6, 4), textcoords="offset points", fontsize=8.5, color=GREY)
+            above = order.index(size) % 2 == 0  # by turns, or names of equal readers lie on each other
+            ax.annotate(
+                size, (x, level["mlm_loss"]), xytext=(5, 5 if above else -12), textcoords="offset points", fontsize=8.5, color=GREY
+            )
     left.axhline(level["unigram_loss"], color=GREY, ls="--", lw=1)
     left.annotate(
         "unigram, held out",

@@ -25,7 +25,7 @@ GROUND = [
 GROUND += ["record", "results"]
 # The training wing: torch, never pandas; scipy comes with scikit-learn and is at home in both.
 TRAINING = [
-    "corpora", "tokens", "counts", "models", "objectives", "train", "answers", "evaluate", "stages", "latency", "work", "crew",
+    "corpora", "tokens", "counts", "bert", "models", "objectives", "train", "answers", "evaluate", "stages", "latency", "work", "crew",
     "run", "cluster", "ranks",
 ]  # fmt: skip
 # The reading wing: pandas, scipy, seaborn, never torch.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, BertForMaskedLM, BertForSequenceClassification
 
 from pdstudy import models
 from pdstudy.models import Classifier, MaskedReader
@@ -50,25 +50,36 @@ def encoder(tmp_path_factory) -> Path:
     return folder
 
 
+def transformers_own(ours: torch.nn.Module, kind=None) -> torch.nn.Module:
+    """Return transformers' model with the weights of ours."""
+    kind = kind or (BertForMaskedLM if isinstance(ours, MaskedReader) else BertForSequenceClassification)
+    weight = next(ours.parameters())
+    theirs = kind(ours.bert.config).to(weight.dtype).eval()
+    theirs.load_state_dict(ours.bert.state_dict())
+    return theirs
+
+
 # The forward pass
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=["float64", "float32"])
 @pytest.mark.parametrize(("size", "batch", "length"), [("2/64", 5, 9), ("1/128", 3, 17), ("2/192", 1, 6), ("1/64", 4, 1)])
 def test_hidden_states_equal_those_of_transformers_bert_on_every_real_piece(size, batch, length, dtype, close):
-    bert = stirred(Classifier(config_of(size))).bert.bert.to(dtype)
+    model = stirred(Classifier(config_of(size))).to(dtype)
+    bert, own = model.bert.bert, transformers_own(model).bert
     for seed in range(3):
         ids, mask = some_ids(batch, length, seed), a_mask(batch, length, seed)
         ours = models.encode(bert, ids, mask)
-        theirs = bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        theirs = own(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         torch.testing.assert_close(ours[mask], theirs[mask], atol=close, rtol=close)
         assert ours[mask].std() > 0.5
 
 
 def test_hidden_states_with_segments_equal_those_of_transformers():
-    bert = stirred(Classifier(config_of())).bert.bert.double()
+    model = stirred(Classifier(config_of())).double()
+    bert, own = model.bert.bert, transformers_own(model).bert
     ids, segments = some_ids(3, 8), (torch.arange(8) > 4).long().expand(3, 8)
-    theirs = bert(input_ids=ids, token_type_ids=segments).last_hidden_state
+    theirs = own(input_ids=ids, token_type_ids=segments).last_hidden_state
     torch.testing.assert_close(models.encode(bert, ids, segments=segments), theirs, atol=1e-12, rtol=1e-12)
     assert (models.encode(bert, ids) - theirs).abs().max() > 0.01
 
@@ -88,13 +99,13 @@ def test_padding_changes_no_answer():
 def test_the_masked_reader_gives_the_logits_of_bert_for_masked_lm_at_the_asked_positions():
     reader, ids = stirred(MaskedReader(config_of())), some_ids(3, 8)
     positions = torch.tensor([1, 7, 8, 20])
-    theirs = reader.bert(input_ids=ids).logits.reshape(-1, VOCABULARY)[positions]
+    theirs = transformers_own(reader)(input_ids=ids).logits.reshape(-1, VOCABULARY)[positions]
     torch.testing.assert_close(reader(ids, positions), theirs, atol=1e-4, rtol=1e-5)
 
 
 def test_the_classifier_gives_the_logits_of_bert_for_sequence_classification():
     model, ids, mask = stirred(Classifier(config_of())), some_ids(5, 9), a_mask(5, 9)
-    theirs = model.bert(input_ids=ids, attention_mask=mask.long()).logits
+    theirs = transformers_own(model)(input_ids=ids, attention_mask=mask.long()).logits
     torch.testing.assert_close(model(ids, mask), theirs, atol=1e-5, rtol=1e-5)
 
 
@@ -107,11 +118,10 @@ def test_dropout_acts_in_training_and_not_in_evaluation():
 
 def test_gradients_equal_those_of_transformers_forward():
     model, ids, mask = stirred(Classifier(config_of())).double(), some_ids(4, 7), a_mask(4, 7)
-    found = []
-    for logits in (model(ids, mask), model.bert(input_ids=ids, attention_mask=mask.long()).logits):
-        model.zero_grad()
+    theirs, found = transformers_own(model), []
+    for of, logits in ((model.bert, model(ids, mask)), (theirs, theirs(input_ids=ids, attention_mask=mask.long()).logits)):
         logits.log_softmax(-1)[:, 0].sum().backward()
-        found.append({k: p.grad.clone() for k, p in model.named_parameters()})
+        found.append({k: p.grad for k, p in of.named_parameters()})
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():
         torch.testing.assert_close(gradient, found[1][name], atol=1e-10, rtol=1e-8)
