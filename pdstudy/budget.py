@@ -85,11 +85,13 @@ def promising(study: str, grid: Grid) -> list[tuple[str, str]]:
 
 def measure(study: Study, plan: Plan, store: Store) -> None:
     """Measure each size's latency on this machine, one model a size: how fast it answers is not a matter of training."""
-    first: dict[str, str] = {}
+    first: dict[str, dict[str, str]] = {}  # by word pieces: a given teacher may have its own
     for student in plan.students:
-        first.setdefault(student.size, student.model)
-    ids = next(s for s in plan.of_stage("ids") if s.settings["of"] == "task")
-    found = latency.of_models({size: store.open(model) for size, model in first.items()}, store.open(ids.digest), study.max_length)
+        first.setdefault(plan.steps[student.evaluation].parents["ids"], {}).setdefault(student.size, student.model)
+    found: dict[str, dict] = {"sizes": {}}
+    for ids, models in first.items():
+        folders = {size: store.open(model) for size, model in models.items()}
+        found["sizes"] |= latency.of_models(folders, store.open(ids), study.max_length)["sizes"]
     with whole(paths.study_folder(study.name) / advise.LATENCY) as new:
         new.write_text(json.dumps(found, indent=1) + "\n")
 

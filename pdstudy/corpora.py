@@ -42,6 +42,11 @@ def build(raw: Raw, splits: dict[str, int], n_documents: int | None, heldout: fl
     read instead, one without D_T its training texts. Raises TextError when there are fewer texts than asked for.
     """
     rng, counts = np.random.default_rng(seed), {}
+    if not raw.labelled:  # a corpus alone
+        documents, held = _documents(
+            [raw.documents[i] for i in rng.permutation(len(raw.documents))], set(), n_documents, heldout, counts
+        )
+        return Texts({}, [], documents, held, counts)
     labelled = _labelled(raw, splits, rng, counts)
     measured = {key(*t) for name in ("test", "dev") for t in labelled[name][0]}
     parts = {key(part) for name in ("test", "dev") for t in labelled[name][0] for part in t}  # of pairs; else the same

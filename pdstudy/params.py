@@ -70,11 +70,11 @@ class Own(_Settings):
     """A task in files of one's own: tables of labelled texts, and unlabelled ones as tables or plain text.
 
     Paths are relative to the params file. What is left out is made: dev and test are split off train, D_T is the
-    texts of train without their labels, D_LM is D_T.
+    texts of train without their labels, D_LM is D_T. A corpus alone is enough to pre-train a family.
     """
 
     name: str = "mine"
-    train: Words
+    train: Words | None = None
     dev: Words | None = None
     test: Words | None = None
     transfer: Listed = []
@@ -87,6 +87,8 @@ class Own(_Settings):
     def _coherent(self):
         if not NAME.fullmatch(self.name) or ".." in self.name or self.name in TASKS:
             raise ValueError(f"name {self.name!r}: use small letters, digits, '.', '_' or '-', and none of {', '.join(TASKS)}")
+        if self.train is None and (not self.corpus or self.dev or self.test or self.transfer):
+            raise ValueError("give train, a table of labelled texts; or a corpus and nothing else, to pre-train a family on")
         if len({*self.text, self.label}) < len(self.text) + 1:
             raise ValueError("text and label must be different columns")
         if self.labels and (len(self.labels) < 2 or len(set(self.labels)) < len(self.labels)):
@@ -97,14 +99,15 @@ class Own(_Settings):
         """Return the task, its paths whole."""
         place = {k: str(paths.whole(getattr(self, k))) for k in ("train", "dev", "test") if getattr(self, k)}
         lists = {k: tuple(str(paths.whole(p)) for p in getattr(self, k)) for k in ("transfer", "corpus")}
-        files = Files(**place, **lists, text=tuple(self.text), label=self.label, labels=tuple(self.labels))
+        files = Files(**({"train": None} | place), **lists, text=tuple(self.text), label=self.label, labels=tuple(self.labels))
         shown = {k: ", ".join(Path(p).name for p in getattr(self, k)) for k in ("transfer", "corpus")}
+        labelled = Path(self.train).name if self.train else "nothing"
         return Task(
             name=self.name,
-            title=f"the classes of {Path(self.train).name}",
+            title=f"the classes of {labelled}",
             source=files,
             labels=tuple(self.labels),
-            labelled=Path(self.train).name,
+            labelled=labelled,
             transfer=shown["transfer"] or "the texts of train, labels dropped",
             corpus=shown["corpus"] or shown["transfer"] or "the texts of train",
         )

@@ -95,7 +95,14 @@ class Plan:
 
 
 def make(study: Study, only: dict[tuple[str, str], list[int]] | None = None) -> Plan:
-    """Return the plan of a study; with `only`, of those (recipe, size) and their seeds. Opens no data and no torch."""
+    """Return the plan of a study; with `only`, of those (recipe, size) and their seeds. Opens no data and no torch.
+
+    Raises ParamsError where the study has no labelled texts.
+    """
+    if not getattr(study.resolved_task().source, "train", True):
+        raise ParamsError(
+            "task.train: students need labelled texts; on a corpus alone a family can be pre-trained: python -m pdstudy zoo"
+        )
     build = _Builder(study, Plan(study))
     if study.teacher.folder is None:
         ids = build.ids
@@ -156,12 +163,17 @@ class _Builder:
         self.precision = study.resolved_precision()
         task = study.resolved_task()
         texts = _texts_settings(task) | {"split_seed": study.splits.seed, "corpus": study.corpus.model_dump()}
-        texts["splits"] = {name: getattr(study.splits, name) for name in ("dev", "test") if not getattr(task.source, name, None)}
+        cut = ("dev", "test") if getattr(task.source, "train", True) else ()
+        texts["splits"] = {name: getattr(study.splits, name) for name in cut if not getattr(task.source, name, None)}
         self.documents = study.corpus.documents or MOST_DOCUMENTS
         self.texts = self.add("texts", texts, {}, f"texts of {task.name}", room=SMALL + self.documents * DOCUMENT_BYTES, task=task)
         self.tokenizer = self.word_pieces(study.tokenizer.folder if study.family is None else self._family_tokenizer())
-        self.ids = self.task_ids(self.tokenizer)
         self.soft_labels = ""  # set once the teacher is planned
+
+    @cached_property
+    def ids(self) -> str:
+        """Cut the task's texts into the students' word pieces; a family alone does not need them."""
+        return self.task_ids(self.tokenizer)
 
     def add(
         self,

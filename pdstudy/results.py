@@ -106,7 +106,9 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
     if environment["steps"]["computed"] == 0 and (folder / ENVIRONMENT).is_file():
         environment = json.loads((folder / ENVIRONMENT).read_text())  # the record of the run that made the numbers
     written = {ENVIRONMENT: environment, PARAMS: plan.study.model_dump(mode="json"), TEXTS: counts(plan, store)}
-    for name, value in (written | {CLASSES: classes(plan, store)}).items():
+    if found := classes(plan, store):  # else the texts were cleaned away, and what was written of them holds
+        written[CLASSES] = found
+    for name, value in written.items():
         with whole(folder / name) as new:
             new.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
     return folder

@@ -326,17 +326,25 @@ def _read_files(source: Files) -> Raw:
                 found[split].append((_text(place, values[:-1], counts), cell))
             if not found[split]:
                 raise TextError(f"{split}: {Path(path).name} holds no rows; give at least a few hundred labelled texts")
+    if not found:
+        return Raw({}, source.labels, None, _read_corpus(source))
     labels = source.labels or _names(Counter(cell for _, cell in found["train"]), source)
     classes = {split: {cell: _class_number(place, cell, labels) for cell, place in cells.items()} for split, cells in where.items()}
     labelled = {split: [(text, classes[split][cell]) for text, cell in items] for split, items in found.items()}
     if missing := set(range(len(labels))) - {y for _, y in labelled["train"]}:
         raise TextError(f"train: no text of class {labels[min(missing)]!r}; what train lacks cannot be learned")
     transfer = [t for path in source.transfer for t in _unlabelled(Path(path), source.text, counts)] if source.transfer else None
-    documents = [" ".join(t) for path in source.corpus for t in _unlabelled(Path(path), source.text)] if source.corpus else None
-    for name, texts in (("transfer", transfer), ("corpus", documents)):
-        if texts is not None and not texts:
-            raise TextError(f"{name}: {', '.join(Path(p).name for p in getattr(source, name))} holds no text")
-    return Raw(labelled, labels, transfer, documents, counts=dict(counts))
+    if transfer is not None and not transfer:
+        raise TextError(f"transfer: {', '.join(Path(p).name for p in source.transfer)} holds no text")
+    return Raw(labelled, labels, transfer, _read_corpus(source), counts=dict(counts))
+
+
+def _read_corpus(source: Files) -> list[str] | None:
+    """Return the documents of D_LM; none where the source has no files of its own for it."""
+    documents = [" ".join(t) for path in source.corpus for t in _unlabelled(Path(path), source.text)]
+    if source.corpus and not documents:
+        raise TextError(f"corpus: {', '.join(Path(p).name for p in source.corpus)} holds no text")
+    return documents or None
 
 
 def _text(place: str, values: Iterable, counts: Counter | None) -> Text:

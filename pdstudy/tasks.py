@@ -20,7 +20,7 @@ class Wheel:
 class Files:
     """Files of one's own: tables with one or two text columns and a label column; unlabelled ones may be plain text."""
 
-    train: str
+    train: str | None  # none: a corpus alone
     dev: str | None = None
     test: str | None = None
     transfer: tuple[str, ...] = ()

@@ -120,7 +120,8 @@ def test_a_file_that_is_not_there_is_named_before_anything_is_planned(folder):
         ({"train": "a.csv", "text": "x", "label": "x"}, "task: text and label must be different columns"),
         ({"train": "a.csv", "labels": ["a"]}, "task: labels: name at least two classes"),
         ({"train": "a.csv", "name": "movies"}, "task: name 'movies': use small letters"),
-        ({}, "task.train: this key is required"),
+        ({}, "task: give train, a table of labelled texts; or a corpus and nothing else"),
+        ({"corpus": "a.txt", "test": "t.csv"}, "task: give train"),
     ],
 )
 def test_a_task_that_is_not_described_is_refused_by_its_key(task, sentence, tmp_path):
@@ -212,3 +213,41 @@ def test_a_file_that_cannot_be_read_ends_in_exit_2_and_nothing_is_trained(folder
     assert done.exit_code == 2
     assert "reviews.csv, line 362: 1 fields, expected review,verdict" in done.output and "Traceback" not in done.output
     assert Store().here() == before
+
+
+def test_a_family_is_made_from_any_corpus_and_opens_without_this_package(tmp_path):
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    rng = np.random.default_rng(0)
+    (tmp_path / "books.txt").write_text("".join(review(rng, "praise") + ". " + review(rng, "scorn") + ".\n" for _ in range(400)))
+    file = tmp_path / "family.yaml"
+    file.write_text(yaml.safe_dump(STUDY | {"name": "own-corpus", "task": {"corpus": "books.txt"}, "sizes": ["1/64", "2/64"]}))
+    words = ["zoo", str(file), "--to", str(tmp_path / "family"), "--workers", "0", "--allow-plateau"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    model, report = AutoModelForMaskedLM.from_pretrained(tmp_path / "family" / "2-64-s0", output_loading_info=True)
+    assert not any(report.values()) and model.config.vocab_size == 100
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "family" / "2-64-s0")) == 100
+    assert "books.txt" in (tmp_path / "family" / "2-64-s0" / "README.md").read_text()
+    weights = (tmp_path / "family" / "2-64-s0" / "model.safetensors").read_bytes()
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert (tmp_path / "family" / "2-64-s0" / "model.safetensors").read_bytes() == weights
+    with pytest.raises(ParamsError, match="students need labelled texts"):
+        plan.make(Study.read(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "corpus: books.txt holds no text"),
+        ("one line\n", "D_LM has 1 documents after cleaning"),
+        ("a few words\nof two lines\n", "D_LM supports only"),
+    ],
+    ids=["empty", "one document", "tiny"],
+)
+def test_a_corpus_that_is_too_small_for_a_family_is_refused_with_the_reason(text, sentence, tmp_path):
+    (tmp_path / "books.txt").write_text(text)
+    file = tmp_path / "family.yaml"
+    file.write_text(yaml.safe_dump(STUDY | {"name": "own-tiny", "task": {"corpus": "books.txt"}}))
+    done = CliRunner().invoke(app, ["zoo", str(file), "--to", str(tmp_path / "family"), "--workers", "0"])
+    assert done.exit_code == 2 and sentence in done.output.replace("\n", " "), done.output
