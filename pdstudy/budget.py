@@ -84,9 +84,15 @@ def promising(study: str, grid: Grid) -> list[tuple[str, str]]:
 
 
 def measure(study: Study, plan: Plan, store: Store) -> None:
-    """Measure each size's latency on this machine, one model a size: how fast it answers is not a matter of training."""
+    """Measure each size's latency on this machine, one model a size: how fast it answers is not a matter of training.
+
+    A size of which the store holds no model any more, only what was measured of it, is left out.
+    """
     first: dict[str, dict[str, str]] = {}  # by word pieces: a given teacher may have its own
+    here = store.here()
     for student in plan.students:
+        if student.model not in here:
+            continue
         first.setdefault(plan.steps[student.evaluation].parents["ids"], {}).setdefault(student.size, student.model)
     found: dict[str, dict] = {"sizes": {}}
     for ids, models in first.items():

@@ -1,13 +1,15 @@
 """The time there is: what is trained in it, in which order, and what is said of the rest. Real runs on tiny texts."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import yaml
 
-from pdstudy import Study, advise, budget, paths, results, soundness
+from pdstudy import Study, advise, budget, paths, plan, results, soundness
 from pdstudy.run import RunError
+from pdstudy.store import Store
 
 STUDY = {
     "name": "budgeted",
@@ -101,3 +103,15 @@ def test_a_teacher_that_teaches_nobody_leaves_the_recipes_without_one(tmp_path):
         budget.spend(
             write(tmp_path, 0.0, name="hopeless", sizes=["1/64"], seeds=[0], recipes=["PD"], teacher=TEACHER), 10, workers=0
         )
+
+
+def test_models_that_were_cleaned_away_leave_their_size_unmeasured_and_nothing_fails(spent):
+    study, _ = spent
+    store, grid = Store(), {(r, s): [0, 1] for r in study.recipes for s in study.sizes}
+    made = plan.make(study, grid)
+    for student in made.students:
+        if student.size == "2/64" and (folder := store.find(student.model)):
+            shutil.rmtree(folder)
+    budget.measure(study, made, store)
+    table = advise.Candidates(study.name).table
+    assert set(table[table.p50_ms.isna()]["size"]) == {"2/64"} and "not measured" in advise.shown(table)["ms a text (p95)"].tolist()
