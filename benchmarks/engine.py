@@ -16,13 +16,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pdstudy import plan, record, run, work
+from pdstudy import record, run, work
 from pdstudy.params import Study
+from pdstudy.steps import VERSION, Plan, Step
 from pdstudy.store import Store
 
 STEPS, SECONDS = 2000, 0.5
 OUT = Path(__file__).parent / "results" / "engine.json"
-plan.VERSION["cheap"] = 1  # here, and in every worker, which imports this file too
+VERSION["cheap"] = 1  # here, and in every worker, which imports this file too
 
 
 def cheap(step, inputs, folder, watch) -> dict:
@@ -37,14 +38,14 @@ def cheap(step, inputs, folder, watch) -> dict:
 work.STAGES["cheap"] = cheap
 
 
-def cheap_plan(steps: int, seconds: float) -> plan.Plan:
+def cheap_plan(steps: int, seconds: float) -> Plan:
     """Return a plan of cheap steps: tens that need nothing, each followed by one that needs them."""
-    made, ten = plan.Plan(Study.read("smoke")), []
+    made, ten = Plan(Study.read("smoke")), []
     for i in range(steps):
         last = i % 11 == 10
         parents = {f"p{j}": digest for j, digest in enumerate(ten)} if last else {}
         ten = [] if last else ten
-        digest = made.add(plan.Step("cheap", {"number": i, "seconds": seconds}, parents, f"cheap {i}"))
+        digest = made.add(Step("cheap", {"number": i, "seconds": seconds}, parents, f"cheap {i}"))
         if not last:
             ten.append(digest)
     return made

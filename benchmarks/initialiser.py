@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pdstudy import models, plan, record, stages, work
+from pdstudy import models, plan, record, stages, steps, work
 from pdstudy.params import Study
 from pdstudy.sizes import Size
 from pdstudy.store import Store
@@ -33,7 +33,7 @@ def one(job: tuple[str, float, float, int]) -> dict:
     size, scale, rate, seed = job
     torch.set_num_threads(1)
     study, store, steps = _texts()
-    inputs = work.Inputs(plan.Step("finetune", {}, {"ids": steps[-1].digest}, ""), store)
+    inputs = work.Inputs(steps.Step("finetune", {}, {"ids": steps[-1].digest}, ""), store)
     settings = study.finetune.model_dump() | {"rate": rate, "seed": seed, "precision": study.resolved_precision()}
     config = models.bert_config(Size.parse(size), inputs.vocabulary().size, scale, study.dropout)
     model = models.new_classifier(config, seed)

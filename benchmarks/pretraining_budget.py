@@ -22,6 +22,7 @@ import torch
 from pdstudy import evaluate, models, paths, plan, record, stages, work
 from pdstudy.params import Study
 from pdstudy.sizes import Size
+from pdstudy.steps import Plan, Step
 from pdstudy.store import Store
 from pdstudy.tokens import Ids, padded
 from pdstudy.train import Watch
@@ -31,7 +32,7 @@ PAGE = paths.ROOT / "docs" / "pretraining_budget.md"
 FIGURE = paths.ROOT / "docs" / "pretraining_budget.png"
 POINTS = 10  # held-out measurements along a run
 FINETUNE_RATE = 3e-4  # fixed for all, so that no variant is searched more than another
-SEEDS = {"2/128": (0, 1), "4/256": (0,)}  # of fine-tuning
+SEEDS = {"2/128": (0, 1), "4/128": (0,), "6/128": (0,), "4/256": (0,)}  # of fine-tuning
 
 BERT = {"words": "random", "positions": "random", "optimiser": "adamw", "mask": 0.15, "cls_words": 0.0}
 VARIANTS = {  # name -> what differs from the budget recipe
@@ -61,17 +62,22 @@ VARIANTS = {  # name -> what differs from the budget recipe
     "rate / 2": {"rate": 0.5},
     "Muon's rate x 2": {"muon_rate": 2.0},
     "Muon's rate / 2": {"muon_rate": 0.5},
+    "rate x 1.5": {"rate": 1.5},
+    "Muon's rate / 1.5": {"muon_rate": 2 / 3},
+    "rate x 1.5, Muon's / 1.5": {"rate": 1.5, "muon_rate": 2 / 3},
+    "rate x 2, Muon's / 1.5": {"rate": 2.0, "muon_rate": 2 / 3},
     "vocabulary 4,096": {"vocabulary": 4096},
     "vocabulary 16,384": {"vocabulary": 16384},
     "grown from half the layers": {"grown": True},
 }
+SIZED = ("budget recipe", "rate x 1.5", "Muon's rate / 1.5", "rate x 1.5, Muon's / 1.5", "rate x 2, Muon's / 1.5")  # rates by size
 DEEP = (  # the variants worth their time at 4/256
     "budget recipe", "BERT's recipe, initialiser 0.02", "BERT's recipe, initialiser 0.06", "words start at random",
     "no task for [CLS]", "AdamW for all", "Muon's rate / 2", "grown from half the layers",
 )  # fmt: skip
 
 
-def steps_of(size: Size, change: dict, pieces: float) -> plan.Plan:
+def steps_of(size: Size, change: dict, pieces: float) -> Plan:
     """Return the plan that makes the texts, word pieces and word vectors of one variant, and its pre-train step."""
     study = Study.read("zoo")
     own = study.pretraining(size).model_dump() | {"tokens": pieces}
@@ -143,7 +149,7 @@ def one(job: tuple[str, str, float]) -> dict:
     }
 
 
-def start(step: plan.Step, inputs: work.Inputs, size: Size):
+def start(step: Step, inputs: work.Inputs, size: Size):
     """Return (reader, its configuration, settings) as the pre-train step begins, at this size."""
     s = step.settings
     config = models.bert_config(size, inputs.vocabulary().size, s["init_std"], dropout=0.0)

@@ -17,7 +17,6 @@ from pdstudy import results, stats
 from pdstudy.claims import Prose
 from pdstudy.stats import LEVEL, Effect
 
-LATENCY = "latency.json"  # in the study's folder: milliseconds and megabytes by size, measured on this machine
 POINTS = 100
 
 
@@ -109,7 +108,7 @@ class Candidates:
 
 def load_latency(study: str | Path) -> dict:
     """Return what was measured of the study's sizes on this machine, or nothing where nothing was."""
-    path = results.folder_of(study) / LATENCY
+    path = results.folder_of(study) / results.LATENCY
     return json.loads(path.read_text()) if path.is_file() else {}
 
 

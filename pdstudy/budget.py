@@ -17,9 +17,10 @@ from pdstudy import advise, domain, latency, paths, results, soundness
 from pdstudy.disk import whole
 from pdstudy.estimate import estimate, needed
 from pdstudy.params import Study
-from pdstudy.plan import Plan, make
+from pdstudy.plan import make
 from pdstudy.recipes import RECIPES
 from pdstudy.run import Progress, RunError, run_study
+from pdstudy.steps import Plan
 from pdstudy.store import Store
 
 FIRST = 0.7  # share of the time that the first round, every student once, may take
@@ -84,22 +85,9 @@ def promising(study: str, grid: Grid) -> list[tuple[str, str]]:
 
 
 def measure(study: Study, plan: Plan, store: Store) -> None:
-    """Measure each size's latency on this machine, one model a size: how fast it answers is not a matter of training.
-
-    A size of which the store holds no model any more, only what was measured of it, is left out.
-    """
-    first: dict[str, dict[str, str]] = {}  # by word pieces: a given teacher may have its own
-    here = store.here()
-    for student in plan.students:
-        if student.model not in here:
-            continue
-        first.setdefault(plan.steps[student.evaluation].parents["ids"], {}).setdefault(student.size, student.model)
-    found: dict[str, dict] = {"sizes": {}}
-    for ids, models in first.items():
-        folders = {size: store.open(model) for size, model in models.items()}
-        found["sizes"] |= latency.of_models(folders, store.open(ids), study.max_length)["sizes"]
-    with whole(paths.study_folder(study.name) / advise.LATENCY) as new:
-        new.write_text(json.dumps(found, indent=1) + "\n")
+    """Measure each size's latency on this machine."""
+    with whole(paths.study_folder(study.name) / results.LATENCY) as new:
+        new.write_text(json.dumps(latency.of_study(plan, store), indent=1) + "\n")
 
 
 def near(study: Study, plan: Plan, store: Store) -> None:
@@ -118,8 +106,9 @@ def near(study: Study, plan: Plan, store: Store) -> None:
         table = domain.compare(read("train"), {"D_T": read("transfer"), "D_LM": read("corpus")})
     except ValueError:  # too few words for ranks
         return
+    table = [{k: None if v != v else v for k, v in row.items()} for row in table]  # nan, where words are too few
     with whole(paths.study_folder(study.name) / soundness.NEARNESS) as new:
-        new.write_text(table.to_json(orient="records", indent=1) + "\n")
+        new.write_text(json.dumps(table, indent=1) + "\n")
 
 
 def left_out(spent: Spent) -> str:

@@ -23,9 +23,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pdstudy.crew import GRACE, Failure, compute, log_of, open_shares, read_share, stop_when
-from pdstudy.plan import Step
 from pdstudy.run import RunError
 from pdstudy.sizes import Size
+from pdstudy.steps import Step
 from pdstudy.store import Store
 
 AHEAD = 2  # steps submitted for each that can run: none waits for the driver, and an autoscaler sees the need

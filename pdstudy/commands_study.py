@@ -126,7 +126,7 @@ def claims(
     study: Annotated[str, typer.Argument(help="A study's name, or its folder in outputs/.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """Print the verdict on each claim: effect, interval, n, and the paper's number."""
+    """Print the verdict on each claim: effect, interval, n, and the paper's number. Exits 1 where a required claim is refuted."""
     from pdstudy import claims as judging
 
     try:
@@ -135,14 +135,16 @@ def claims(
         fail(str(error), 2)
     if as_json:
         out.print(table.to_json(orient="records", indent=1), markup=False, soft_wrap=True)
-        return
-    shown = judging.shown(table)
-    printed = Table(
-        "", "comparison", "points", "95 % interval", "p (Holm)", "verdict", "paper", title=f"claims on {Path(study).name}"
-    )
-    for (name, row), compared in zip(shown.iterrows(), table.compared, strict=True):
-        printed.add_row(name, compared, *(row[k] for k in ("points", "95 % interval", "p (Holm)", "verdict", "paper")))
-    out.print(printed)
+    else:
+        shown = judging.shown(table)
+        for name, question in judging.QUESTIONS.items():
+            columns = ("claim", "points", "95 % interval", "p (Holm)", "verdict", "paper")
+            printed = Table("", *columns, title=question, title_justify="left")
+            for id, row in shown[(table.question == name).to_numpy()].iterrows():
+                printed.add_row(id, *(row[k] for k in columns))
+            out.print(printed)
+    if refuted := judging.broken(table):
+        fail(f"required, and refuted: {', '.join(refuted)}", 1)
 
 
 @app.command(epilog="Example: python -m pdstudy readme")

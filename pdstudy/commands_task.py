@@ -106,8 +106,8 @@ def domain(
     printed = Table(
         "corpus", "S", "unseen words", "repeats", "texts", "words", "words a text", title=f"transfer text for {labelled.name}"
     )
-    for row in table.itertuples():
-        s = "too few words" if row.S != row.S else f"{row.S:.3f}"
-        words = f"{row[7]:.0f}"
-        printed.add_row(row.corpus, s, f"{row.unseen:.1%}", f"{row.repeats:,}", f"{row.texts:,}", f"{row.words:,}", words)
+    for row in table:
+        s = "too few words" if row["S"] != row["S"] else f"{row['S']:.3f}"
+        counted = (f"{row[k]:,}" for k in ("repeats", "texts", "words"))
+        printed.add_row(row["corpus"], s, f"{row['unseen']:.1%}", *counted, f"{row['words a text']:.0f}")
     out.print(printed)

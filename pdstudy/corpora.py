@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pdstudy.sources import Raw, Text, TextError, key
+from pdstudy.tasks import HELD_BACK
 
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
 SENTENCE_WORDS = (4, 60)  # shorter ones say little, longer ones are lists and lost full stops
@@ -43,33 +44,31 @@ def build(raw: Raw, splits: dict[str, int], n_documents: int | None, heldout: fl
     """
     rng, counts = np.random.default_rng(seed), {}
     if not raw.labelled:  # a corpus alone
-        documents, held = _documents(
-            [raw.documents[i] for i in rng.permutation(len(raw.documents))], set(), n_documents, heldout, counts
-        )
-        return Texts({}, [], documents, held, counts)
+        read, held = documents([raw.documents[i] for i in rng.permutation(len(raw.documents))], set(), n_documents, heldout, counts)
+        return Texts({}, [], read, held, counts)
     labelled = _labelled(raw, splits, rng, counts)
     measured = {key(*t) for name in ("test", "dev") for t in labelled[name][0]}
     parts = {key(part) for name in ("test", "dev") for t in labelled[name][0] for part in t}  # of pairs; else the same
     learned = {key(*t) for t in labelled["train"][0]}
 
     found = raw.documents if raw.documents is not None else [" ".join(t) for t in raw.transfer or labelled["train"][0]]
-    documents, held = _documents([found[i] for i in rng.permutation(len(found))], parts, n_documents, heldout, counts)
+    read, held = documents([found[i] for i in rng.permutation(len(found))], parts, n_documents, heldout, counts)
 
     if raw.transfer is None and not raw.sentences:
         transfer = labelled["train"][0]
         counts["D_T"] = {"read": len(transfer), "kept": len(transfer), "of train": len(transfer)}
     else:
-        texts = [(s,) for d in documents for s in sentences(d)] if raw.sentences else raw.transfer
+        texts = [(s,) for d in read for s in sentences(d)] if raw.sentences else raw.transfer
         texts = [texts[i] for i in rng.permutation(len(texts))]
         kept, counts["D_T"] = distinct(texts, against=measured, known=learned)
         transfer = [texts[i] for i in kept]
         if not transfer:
             raise TextError("D_T holds no text but those of D_L; give other transfer texts, or none to use those of train")
-    shown = {name: (_plain(texts), labels) for name, (texts, labels) in labelled.items()}
-    return Texts(shown, _plain(transfer), documents, held, counts | ({"source": raw.counts} if raw.counts else {}))
+    shown = {name: (plain(texts), labels) for name, (texts, labels) in labelled.items()}
+    return Texts(shown, plain(transfer), read, held, counts | ({"source": raw.counts} if raw.counts else {}))
 
 
-def _plain(texts: list[Text]) -> list:
+def plain(texts: list[Text]) -> list:
     """Return texts as strings; pairs stay tuples."""
     return [t[0] for t in texts] if texts and len(texts[0]) == 1 else texts
 
@@ -102,23 +101,45 @@ def _distinct_labelled(items: list[tuple[Text, int]], against: set[str]) -> tupl
     return (texts, labels), count
 
 
-def _documents(texts: list[str], measured: set[str], n: int | None, heldout: float, counts: dict) -> tuple[list[str], list[str]]:
+def transfer_set(
+    parts: dict[str, list[Text]], n: int, measured: Iterable[Text], labelled: Iterable[Text], seed: int
+) -> tuple[list[Text], dict[str, dict[str, int]]]:
+    """Return (`n` texts, counts by part), an equal share of each part, drawn by `seed`, none of which stands in D_L.
+
+    Raises TextError, with both counts, for a part that has fewer texts than its share.
+    """
+    rng, shares, counts = np.random.default_rng(seed), [], {}
+    measured, known = {key(*t) for t in measured}, {key(*t) for t in labelled}
+    for i, (name, texts) in enumerate(parts.items()):
+        wanted = n // len(parts) + (i < n % len(parts))
+        texts = [texts[k] for k in rng.permutation(len(texts))]
+        kept, counts[name] = distinct(texts, against=measured, known=known)
+        if len(kept) < wanted:
+            cure = "lower splits.train, which leaves more" if name == HELD_BACK else "give more text"
+            raise TextError(f"domains.texts asks for {wanted:,} texts of {name}, which has {len(kept):,}; ask for fewer, or {cure}")
+        shares.append([texts[k] for k in kept[:wanted]])
+        known |= {key(*t) for t in shares[-1]}
+    mixed = [t for share in shares for t in share]
+    return [mixed[i] for i in rng.permutation(len(mixed))], counts
+
+
+def documents(texts: list[str], measured: set[str], n: int | None, heldout: float, counts: dict) -> tuple[list[str], list[str]]:
     """Return D_LM and the documents held out of it. One that quotes a sentence of dev or test is read by nobody."""
     kept, count = distinct([(t,) for t in texts])
-    documents = []
+    read = []
     for text in (texts[i] for i in kept[:n]):
         if any(key(s) in measured for s in sentences(text)) or key(text) in measured:
             count["leaks"] += 1
         else:
-            documents.append(text)
-    if len(documents) < 2:
+            read.append(text)
+    if len(read) < 2:
         raise TextError(
-            f"D_LM has {len(documents)} documents after cleaning, and one is held out to measure reading: "
+            f"D_LM has {len(read)} documents after cleaning, and one is held out to measure reading: "
             "at least 2 are needed; raise corpus.documents"
         )
-    n_heldout = max(1, round(heldout * len(documents)))
-    counts["D_LM"] = count | {"kept": len(documents), "heldout": n_heldout, "used": len(documents) - n_heldout}
-    return documents[n_heldout:], documents[:n_heldout]
+    n_heldout = max(1, round(heldout * len(read)))
+    counts["D_LM"] = count | {"kept": len(read), "heldout": n_heldout, "used": len(read) - n_heldout}
+    return read[n_heldout:], read[:n_heldout]
 
 
 def distinct(texts: Iterable[Text], against: Iterable[str] = (), known: Iterable[str] = ()) -> tuple[list[int], dict[str, int]]:

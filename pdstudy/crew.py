@@ -26,7 +26,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 from pdstudy import disk, paths
-from pdstudy.plan import Step
+from pdstudy.steps import Step
 from pdstudy.store import Store
 
 GRACE = 20.0  # seconds that a step may take to its next safe point before it is killed

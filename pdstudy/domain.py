@@ -1,6 +1,6 @@
 """How near a transfer corpus is to a task: S, the words it never shows, what it repeats.
 
-S is the paper's measure (section 6.3, Fig 9): the Spearman correlation between the word-frequency ranks of D_L and
+S is the paper's measure (Fig 9): the Spearman correlation between the word-frequency ranks of D_L and
 of D_T. Words are lower-cased runs of letters and digits; ranked are those among the 10,000 most frequent of either
 text, and a word that one of them lacks is tied with the others it lacks.
 """
@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from pdstudy.sources import key
@@ -42,7 +41,7 @@ def unseen(task: Counter, transfer: Counter) -> float:
     return sum(n for word, n in task.items() if word not in transfer) / max(1, task.total())
 
 
-def compare(task: list[str], candidates: Mapping[str, list[str]]) -> pd.DataFrame:
+def compare(task: list[str], candidates: Mapping[str, list[str]]) -> list[dict[str, str | int | float]]:
     """Return one row a candidate corpus, the nearest first: texts, words, S, unseen, repeats of the task's, median length.
 
     S is nan for a candidate of fewer than 1,000 words. Raises ValueError when the task itself has fewer.
@@ -62,4 +61,4 @@ def compare(task: list[str], candidates: Mapping[str, list[str]]) -> pd.DataFram
                 "words a text": float(np.median([t.count(" ") + 1 for t in texts])) if texts else np.nan,
             }
         )
-    return pd.DataFrame(rows).sort_values("S", ascending=False, ignore_index=True)
+    return sorted(rows, key=lambda row: (np.isnan(row["S"]), -row["S"]))

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pdstudy.plan import Plan, Step
+from pdstudy.steps import Plan, Step
 from pdstudy.store import Store
 
 FLOPS_PER_SECOND = 60e9  # one thread, before anything was measured here

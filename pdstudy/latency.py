@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from pdstudy.answers import Answer, Question, open_torch
+from pdstudy.steps import Plan
+from pdstudy.store import Store
 from pdstudy.tokens import Ids, padded
 
 PARTS = ("ids", "mask", "segments")  # of a question
@@ -117,16 +119,25 @@ def measure(
     }
 
 
-def of_models(folders: Mapping[str, Path], pieces: Path, max_length: int) -> dict[str, dict]:
-    """Return {"sizes": {size: its Latency as a dict}} of one model a size, in our forward, over a task's test texts.
+def of_study(plan: Plan, store: Store, memory: bool = False) -> dict[str, dict]:
+    """Return {"sizes": {size: its Latency as a dict}} of one model a size: how fast it answers is not a matter of training.
 
-    `pieces` is the folder of the task's word pieces, `max_length` the longest of the stated lengths. Memory is not
-    measured.
+    Texts are the task's test texts, the stated lengths 16 pieces and the study's longest. A size of which the store holds
+    no model any more is left out.
     """
-    pad = json.loads((pieces / "record.json").read_text())["vocabulary"]["pad"]
-    openings = {size: Opening(open_torch, (str(folder),), "fp32") for size, folder in folders.items()}
-    found = measure(openings, Ids.load(pieces, "test"), pad, sorted({min(16, max_length), max_length}), memory=False)
-    return {"sizes": {size: asdict(latency) for size, latency in found.items()}}
+    first: dict[str, dict[str, str]] = {}  # by word pieces: a given teacher may have its own
+    here, found = store.here(), {}
+    for student in plan.students:
+        if student.model in here:
+            first.setdefault(plan.steps[student.evaluation].parents["ids"], {}).setdefault(student.size, student.model)
+    longest = plan.study.max_length
+    for digest, models in first.items():
+        pieces = store.open(digest)
+        pad = json.loads((pieces / "record.json").read_text())["vocabulary"]["pad"]
+        openings = {size: Opening(open_torch, (str(store.open(model)),), "fp32") for size, model in models.items()}
+        measured = measure(openings, Ids.load(pieces, "test"), pad, sorted({min(16, longest), longest}), memory=memory)
+        found |= {size: asdict(latency) for size, latency in measured.items()}
+    return {"sizes": found}
 
 
 def chosen(ids: Ids, n: int) -> np.ndarray:

@@ -50,6 +50,31 @@ SST2_TRUST = "digitised"
 SST2_TEACHER = Number(94.0, SST2_SOURCE, SST2_TRUST)
 
 
+_INITIALISATIONS = """recipe,2/128,4/256,4/512,8/512,12/768
+PD,72.2,78.4,79.8,81.9,83.9
+PD (truncated),66.2,76.9,77.6,81.2,83.9
+PD (embeddings),61.0,68.5,73.9,74.5,74.6
+Distillation,60.5,66.0,69.0,69.8,70.1
+"""
+_COMPOUND = """recipe,2/128,4/256,4/512,8/512,12/768
+PD,64.0,74.7,74.5,78.1,78.7
+PF,61.3,72.5,72.5,76.0,76.6
+Distillation,60.6,66.0,69.1,69.9,70.1
+"""
+_TRANSFER_SIZE = """recipe,size,50000,100000,1000000,3000000,5000000,8000000
+PD,4/256,83.2,84.1,86.6,87.6,87.9,88.0
+Distillation,4/256,78.9,81.4,83.8,84.4,84.6,84.7
+Distillation,12/768,80.9,82.9,84.5,86.6,86.7,87.7
+"""
+_DOMAINS = """recipe,0.43,0.52,0.76,1.0
+PD-F,84.7,86.6,86.9,87.0
+PD,82.4,86.3,86.7,87.2
+Distillation,78.8,81.5,83.6,84.05
+PF,82.9,82.9,82.9,82.9
+"""
+BOOKS_BASIC = Number(80.6, "Fig 8, Book Reviews, 4/256", "digitised")
+
+
 def sst2() -> pd.DataFrame:
     """Return the paper's accuracy on SST-2 by size and recipe: columns size, recipe, value (in points)."""
     table = pd.read_csv(io.StringIO(_SST2))
@@ -61,3 +86,50 @@ def sst2_gain(better: str, worse: str) -> Number:
     """Return the paper's mean gain of one recipe over another on SST-2, over its 24 sizes, in points."""
     table = sst2().pivot(index="size", columns="recipe", values="value")
     return Number(round(float((table[better] - table[worse]).mean()), 1), f"{SST2_SOURCE}, mean of 24 sizes", SST2_TRUST)
+
+
+def initialisations() -> pd.DataFrame:
+    """Return the paper's Fig 5, MNLI by three starts and none: columns recipe, size, value (in points)."""
+    return _long(_INITIALISATIONS, "size")
+
+
+def compound() -> pd.DataFrame:
+    """Return the paper's Fig 10, MNLI with D_LM = D_T: columns recipe, size, value (in points)."""
+    return _long(_COMPOUND, "size")
+
+
+def transfer_size() -> pd.DataFrame:
+    """Return the paper's Fig 8, Book Reviews over the size of D_T: columns recipe, size, texts, value (in points)."""
+    table = pd.read_csv(io.StringIO(_TRANSFER_SIZE)).melt(id_vars=["recipe", "size"], var_name="texts")
+    return table.astype({"texts": int})
+
+
+def domains() -> pd.DataFrame:
+    """Return the paper's Fig 9, Book Reviews over S, 1.7 M transfer texts, 4/256: columns recipe, S, value (in points)."""
+    return _long(_DOMAINS, "S").astype({"S": float})
+
+
+def sizes() -> pd.DataFrame:
+    """Return the paper's Table 2: columns size, params (millions), speedup (over BERT-Large on a TPU v2)."""
+    table = pd.read_csv(io.StringIO(_SST2))
+    return pd.DataFrame(
+        {"size": table.layers.astype(str) + "/" + table.hidden.astype(str), "params": table.params, "speedup": table.speedup}
+    )
+
+
+def gain(table: pd.DataFrame, better: str, worse: str, where: str, trust: str = "digitised") -> Number:
+    """Return the mean gain of one recipe over another in a figure, over its sizes."""
+    wide = table.pivot(index="size", columns="recipe", values="value")
+    return Number(round(float((wide[better] - wide[worse]).mean()), 1), f"{where}, mean of {len(wide)} sizes", trust)
+
+
+def contrast(table: pd.DataFrame, terms: list[tuple[float, str, object]], where: str, trust: str = "digitised") -> Number:
+    """Return a weighted sum of a figure's values; `terms` are (weight, recipe, place), place a size, S or (size, texts)."""
+    places = [c for c in table.columns if c not in ("recipe", "value")]
+    value = table.set_index(["recipe", *places]).value
+    total = sum(w * value.loc[(recipe, *(place if isinstance(place, tuple) else (place,)))] for w, recipe, place in terms)
+    return Number(round(float(total), 1), where, trust)
+
+
+def _long(text: str, name: str) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(text)).melt(id_vars=["recipe"], var_name=name)

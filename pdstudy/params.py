@@ -16,7 +16,7 @@ from pdstudy import paths
 from pdstudy.paramsfile import ParamsError, find, load
 from pdstudy.recipes import RECIPES
 from pdstudy.sizes import Size
-from pdstudy.tasks import TASKS, Files, Task
+from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, TASKS, Files, Task
 
 MOST = 10**12  # of anything that is counted: estimates stay finite numbers
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -56,6 +56,8 @@ Count = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(_whole)]
 Counts = Annotated[list[Count], Field(max_length=20), BeforeValidator(_rising)]
 Seed = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_whole)]
 Precision = Literal["fp32", "bf16", "auto"]
+CorpusName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")]
+CorpusText = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}(\+[a-z0-9][a-z0-9._-]{0,31}){0,7}$")]  # "a+b": of each alike
 
 
 def _listed(value: Any) -> Any:
@@ -82,6 +84,7 @@ class Own(_Settings):
     text: Annotated[Listed, Field(min_length=1, max_length=2)] = ["text"]  # its column, or the two of a pair
     label: Words = "label"  # its column
     labels: Annotated[Listed, Field(max_length=1000)] = []  # names in the order of the class numbers; none: those in train
+    elsewhere: dict[CorpusName, Listed] = {}  # text of other domains by name, for `domains` and `compound`
 
     @model_validator(mode="after")
     def _coherent(self):
@@ -99,6 +102,7 @@ class Own(_Settings):
         """Return the task, its paths whole."""
         place = {k: str(paths.whole(getattr(self, k))) for k in ("train", "dev", "test") if getattr(self, k)}
         lists = {k: tuple(str(paths.whole(p)) for p in getattr(self, k)) for k in ("transfer", "corpus")}
+        other = tuple((name, tuple(str(paths.whole(p)) for p in given)) for name, given in self.elsewhere.items())
         files = Files(**({"train": None} | place), **lists, text=tuple(self.text), label=self.label, labels=tuple(self.labels))
         shown = {k: ", ".join(Path(p).name for p in getattr(self, k)) for k in ("transfer", "corpus")}
         labelled = Path(self.train).name if self.train else "nothing"
@@ -110,6 +114,7 @@ class Own(_Settings):
             labelled=labelled,
             transfer=shown["transfer"] or "the texts of train, labels dropped",
             corpus=shown["corpus"] or shown["transfer"] or "the texts of train",
+            elsewhere=other,
         )
 
 
@@ -191,11 +196,31 @@ class Transfer(_Settings):
 
 
 class Curves(_Settings):
-    """Learning curves: students trained on fewer texts than the study's, at the rates found for the study's own."""
+    """Learning curves: students trained on fewer texts than the study's, at the rates found for the study's own (Fig 8)."""
 
     transfer: Counts = []  # numbers of D_T's texts, for recipes that distil
     labels: Counts = []  # numbers of D_L's training texts, for recipes that only fine-tune
     sizes: list[SizeText] = []  # none: all the study's
+    recipes: list[str] = []  # none: all the study's of one stage
+
+
+class Domains(_Settings):
+    """Transfer sets of one size from other corpora, at the rates found for the study's own D_T (Fig 9)."""
+
+    corpora: list[CorpusText] = []
+    texts: Count = 2000  # of each
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 4
+    sizes: list[SizeText] = []  # none: all the study's
+    recipes: list[str] = []  # none: all the study's that distil
+
+
+class Compound(_Settings):
+    """Encoders that read another D_LM than the study's, and the students begun from them (Fig 10)."""
+
+    corpora: list[CorpusText] = []
+    tokens: Annotated[float, Field(ge=1, le=1e15)] = 3e6  # pieces read, the same for each
+    sizes: list[SizeText] = []  # none: all the study's
+    recipes: list[str] = []  # none: PF and PD, where the study has them
 
 
 class Teacher(_Settings):
@@ -219,6 +244,7 @@ class Study(_Settings):
     task: TaskGiven
     sizes: Annotated[list[SizeText], Field(min_length=1)]
     recipes: Annotated[list[str], Field(min_length=1)]
+    recipe_sizes: dict[str, list[SizeText]] = {}  # recipes that are tried at some of the sizes only
     seeds: Annotated[list[Seed], Field(min_length=1)]
     splits: Splits = Splits()
     corpus: Corpus = Corpus()
@@ -232,6 +258,8 @@ class Study(_Settings):
     teacher: Teacher = Teacher()
     transfer: Transfer = Transfer()
     curves: Curves = Curves()
+    domains: Domains = Domains()
+    compound: Compound = Compound()
     finetune: Train
     distill: Distill
     precision: Precision = "auto"
@@ -250,8 +278,21 @@ class Study(_Settings):
             _known("recipe", recipe, RECIPES)
         if more := [n for n in self.curves.transfer if n >= self.transfer.texts]:
             raise ValueError(f"curves.transfer: {more[0]:,} texts are not fewer than transfer.texts, {self.transfer.texts:,}")
-        if other := [s for s in self.curves.sizes if s not in self.sizes]:
-            raise ValueError(f"curves.sizes: {other[0]} is none of the study's sizes, {', '.join(self.sizes)}")
+        for where, sizes, recipes in self._narrowed():
+            if other := [s for s in sizes if s not in self.sizes]:
+                raise ValueError(f"{where}.sizes: {other[0]} is none of the study's sizes, {', '.join(self.sizes)}")
+            if other := [r for r in recipes if r not in self.recipes]:
+                raise ValueError(f"{where}.recipes: {other[0]!r} is none of the study's recipes, {', '.join(self.recipes)}")
+        for where in ("domains", "compound"):
+            corpora = getattr(self, where).corpora
+            for name in corpora:
+                if (unknown := set(name.split("+")) - set(self.corpora_known())) or corpora.count(name) > 1:
+                    what = (
+                        f"no corpus {min(unknown)!r}; known: {', '.join(self.corpora_known())}"
+                        if unknown
+                        else f"{name!r} is listed twice"
+                    )
+                    raise ValueError(f"{where}.corpora: {what}, and mixtures such as a+b")
         for key in ("sizes", "recipes", "seeds"):
             values = getattr(self, key)
             twice = sorted({v for v in values if values.count(v) > 1}, key=str)
@@ -275,6 +316,19 @@ class Study(_Settings):
             except ValidationError as error:
                 raise ValueError(f"pretrain_by_size.{size}: {explain(error, Pretrain)}") from None
         return self
+
+    def _narrowed(self) -> list[tuple[str, list[str], list[str]]]:
+        """Return where the study is narrowed to some sizes or recipes: (key, sizes, recipes)."""
+        parts = [(key, getattr(self, key).sizes, getattr(self, key).recipes) for key in ("curves", "domains", "compound")]
+        return parts + [(f"recipe_sizes.{recipe}", sizes, [recipe]) for recipe, sizes in self.recipe_sizes.items()]
+
+    def corpora_known(self) -> tuple[str, ...]:
+        """Return the names of corpora that other transfer sets and other D_LM can be taken from."""
+        return (OWN_TRANSFER, HELD_BACK, *(name for name, _ in self.resolved_task().elsewhere))
+
+    def sizes_of(self, recipe: str) -> list[str]:
+        """Return the sizes at which a recipe is tried."""
+        return self.recipe_sizes.get(recipe, self.sizes)
 
     @property
     def all_sizes(self) -> tuple[str, ...]:
@@ -391,8 +445,11 @@ def _placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
             else value
         )
 
-    keys = ("train", "dev", "test", "transfer", "corpus")
-    return values | {"task": task | {key: placed(task[key]) for key in keys if key in task}}
+    keys, other = ("train", "dev", "test", "transfer", "corpus"), task.get("elsewhere")
+    task = task | {key: placed(task[key]) for key in keys if key in task}
+    if isinstance(other, dict):
+        task["elsewhere"] = {name: placed(given) for name, given in other.items()}
+    return values | {"task": task}
 
 
 def _short(value: Any) -> str:

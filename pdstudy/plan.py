@@ -1,97 +1,28 @@
-"""A study as steps: what has to be computed, each thing once, and what it will cost.
+"""A study as steps: what has to be computed, each thing once, in an order in which parents come first.
 
-When is a step *new*? A step is its stage, the version of that stage's code, the settings that change its
-meaning, the digests of its parents and of the text it read. Device, number of workers, threads and log
-interval are not part of it: the same step computed elsewhere is the same step. Library versions are not
-part of it either, so an upgrade does not throw a night of work away; each artifact records the versions
-that made it and `plan` says so when they differ from those installed. Whoever wants everything made anew
-runs `clean`.
-
-The cost of that choice: a change of code that changes results must raise VERSION below.
+Nothing is opened here but params, and the files whose digests tell which text is meant.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pdstudy.params import ParamsError, Pretrain, Study, Train
+from pdstudy import elsewhere
+from pdstudy.params import Curves, Domains, ParamsError, Pretrain, Study, Train
 from pdstudy.recipes import PRETRAINED, RANDOM, RECIPES, TEACHER, TRUNCATED
 from pdstudy.sizes import Size
 from pdstudy.sources import TextError, digests
-from pdstudy.store import identity
-from pdstudy.tasks import Files, Task
+from pdstudy.steps import Plan, Step, Student
+from pdstudy.tasks import OWN_TRANSFER, Files, Task
 
-# Raise a stage's number when its code changes what it computes.
-VERSION = {
-    "texts": 2, "tokenizer": 1, "ids": 2, "words": 1, "pretrain": 3, "adopt": 1,
-    "given": 2, "finetune": 3, "distill": 4, "search": 1, "label": 2, "evaluate": 1,
-}  # fmt: skip
 SEARCH_SEED = 0  # the rate is searched once per size and recipe, on this seed
 # For estimates only:
 MEAN_PIECES = 30  # of a sentence
 SMALL = 500_000  # bytes of a step's records, curves, logits
 MOST_DOCUMENTS, DOCUMENT_BYTES = 50_000, 900  # of a corpus, compressed
 CHECKPOINTS = 3  # of an unfinished step: two are kept while a third is written
-
-
-@dataclass(frozen=True)
-class Step:
-    """One stage with its settings and inputs. `parents` maps a role, such as "start", to a digest."""
-
-    stage: str
-    settings: dict[str, Any]
-    parents: dict[str, str]
-    label: str  # for people: logs and progress
-    flops: float = 0.0  # estimate, for the time left
-    folder: str | None = None  # where given files lie; their digest is in the settings, the place is not
-    room: int = 0  # estimate of the bytes that it writes
-    task: Task | None = None  # where texts come from; what they are is in the settings
-
-    @cached_property
-    def digest(self) -> str:
-        """Return the identity of the step: 16 hexadecimal digits."""
-        return identity(self.stage, VERSION[self.stage], self.settings, self.parents)
-
-
-@dataclass(frozen=True)
-class Student:
-    """One trained student of the study, or its teacher: which step made it and which measured it."""
-
-    recipe: str
-    size: str
-    seed: int
-    model: str
-    evaluation: str
-    curve: str | None = None  # "transfer" or "labels" where it is a point of a learning curve,
-    texts: int | None = None  # of so many texts
-
-
-@dataclass
-class Plan:
-    """The steps of a study in an order in which parents come first, and its students."""
-
-    study: Study
-    steps: dict[str, Step] = field(default_factory=dict)
-    students: list[Student] = field(default_factory=list)
-    asked: int = 0  # steps asked for, shared ones counted every time
-
-    def add(self, step: Step) -> str:
-        """Return the step's digest, after adding it if nobody asked for it before."""
-        self.asked += 1
-        self.steps.setdefault(step.digest, step)
-        return step.digest
-
-    def of_stage(self, stage: str) -> list[Step]:
-        """Return the steps of one stage."""
-        return [s for s in self.steps.values() if s.stage == stage]
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of steps by stage."""
-        return dict(Counter(s.stage for s in self.steps.values()))
 
 
 def make(study: Study, only: dict[tuple[str, str], list[int]] | None = None) -> Plan:
@@ -113,11 +44,14 @@ def make(study: Study, only: dict[tuple[str, str], list[int]] | None = None) -> 
         ids, teacher = build.given_teacher(study.teacher.folder)
     wanted = study.recipes if only is None else [name for name in study.recipes if any(name == recipe for recipe, _ in only)]
     if any("distill" in RECIPES[name].stages for name in wanted):
-        build.soft_labels = build.label(teacher, ids)
+        build.teacher, build.teacher_ids = teacher, ids
+        build.soft_labels = build.label(ids, study.transfer.texts)
     for name in wanted:
-        for size in map(Size.parse, study.sizes):
+        for size in map(Size.parse, study.sizes_of(name)):
             if seeds := study.seeds if only is None else only.get((name, str(size)), ()):
                 build.recipe(name, size, seeds)
+    if only is None:
+        build.compound()
     return build.plan
 
 
@@ -166,9 +100,11 @@ class _Builder:
         cut = ("dev", "test") if getattr(task.source, "train", True) else ()
         texts["splits"] = {name: getattr(study.splits, name) for name in cut if not getattr(task.source, name, None)}
         self.documents = study.corpus.documents or MOST_DOCUMENTS
+        self.task = task
         self.texts = self.add("texts", texts, {}, f"texts of {task.name}", room=SMALL + self.documents * DOCUMENT_BYTES, task=task)
         self.tokenizer = self.word_pieces(study.tokenizer.folder if study.family is None else self._family_tokenizer())
-        self.soft_labels = ""  # set once the teacher is planned
+        self.teacher_pieces = self.tokenizer  # a given teacher has its own
+        self.teacher = self.teacher_ids = self.soft_labels = ""  # set once the teacher is planned
 
     @cached_property
     def ids(self) -> str:
@@ -206,28 +142,61 @@ class _Builder:
         return self.add("ids", {"of": "task", "max_length": self.study.max_length}, parents, "word pieces of D_L and D_T",
                         room=SMALL + self.documents * DOCUMENT_BYTES // 2)  # fmt: skip
 
-    def corpus_ids(self) -> str:
-        """Cut D_LM into word pieces, apart from the task's texts: what has read it serves every study of the task."""
-        return self.add("ids", {"of": "corpus"}, {"texts": self.texts, "tokenizer": self.tokenizer}, "word pieces of D_LM",
+    def corpus_ids(self, corpus: str | None = None) -> str:
+        """Cut D_LM, the study's or another, into word pieces apart from the task's texts: it serves every study of the task."""
+        texts = self.texts if corpus is None else self.other_corpus(corpus)
+        return self.add("ids", {"of": "corpus"}, {"texts": texts, "tokenizer": self.tokenizer},
+                        "word pieces of D_LM" + (f" {corpus}" if corpus else ""),
                         room=SMALL + self.documents * DOCUMENT_BYTES // 2)  # fmt: skip
 
-    def encoder(self, size: Size, number: int) -> str:
-        """Pre-train one encoder, shared by every recipe, task and notebook; or take it from the family."""
-        if self.study.family is not None:
+    def other_corpus(self, corpus: str) -> str:
+        """Take another D_LM than the study's."""
+        settings = self._elsewhere(corpus) | {"heldout": self.study.corpus.heldout}
+        if OWN_TRANSFER in corpus.split("+"):
+            settings["texts"] = self.study.transfer.texts
+        return self.add("corpus", settings, {"texts": self.texts}, f"D_LM {corpus}", task=self.task,
+                        room=SMALL + self.documents * DOCUMENT_BYTES)  # fmt: skip
+
+    def domain_ids(self, corpus: str, tokenizer: str) -> str:
+        """Take a transfer set from another corpus and cut it into word pieces."""
+        n = self.study.domains.texts
+        settings = self._elsewhere(corpus) | {"texts": n}
+        texts = self.add("domain", settings, {"texts": self.texts}, f"D_T {corpus}", task=self.task)
+        parents = {"texts": texts, "tokenizer": tokenizer}
+        return self.add("ids", {"of": "transfer", "max_length": self.study.max_length}, parents, f"word pieces of D_T {corpus}")
+
+    def _elsewhere(self, corpus: str) -> dict[str, Any]:
+        """Return what tells the text of other corpora from any other text."""
+        known, study = dict(self.task.elsewhere), self.study
+        try:
+            found = {name: elsewhere.identity(known[name]) for name in corpus.split("+") if name in known}
+        except TextError as error:
+            raise ParamsError(str(error)) from None
+        return {"corpus": corpus, "sha256": found, "labelled": study.splits.train, "split_seed": study.splits.seed}
+
+    def encoder(self, size: Size, number: int, corpus: str | None = None) -> str:
+        """Pre-train one encoder, shared by every recipe, task and notebook; or take it from the family.
+
+        With `corpus` it reads that, and as many pieces as the study's compound settings say.
+        """
+        if self.study.family is not None and corpus is None:
             return self.adopted(size)
         p: Pretrain = self.study.pretraining(size)
+        if corpus is not None:
+            p = p.model_copy(update={"tokens": self.study.compound.tokens})
         settings = {k: v for k, v in p.model_dump().items() if k != "starts"}
-        parents = {"ids": self.corpus_ids()}
+        pieces = self.corpus_ids(corpus)
+        parents = {"ids": pieces}
         if p.optimiser != "muon":
             del settings["muon_rate"]
         if p.words == "counts":
-            parents["words"] = self.word_vectors(size.hidden, p.window)
+            parents["words"] = self.word_vectors(size.hidden, p.window, pieces)
         else:
             del settings["words_std"]
         del settings["window"]  # the parent's, if there is one
         settings |= {"size": str(size), "init_std": p.init_std or self._std(size), "seed": number, "precision": self.precision}
         flops = 3 * p.tokens * (size.flops_per_token(p.row) + p.mask * 2 * self.study.tokenizer.vocabulary * size.hidden)
-        return self.add("pretrain", settings, parents, f"pretrain {size} #{number}", flops,
+        return self.add("pretrain", settings, parents, f"pretrain {size} #{number}" + (f" on {corpus}" if corpus else ""), flops,
                         room=SMALL + (CHECKPOINTS * 12 + 2) * self._weights(size))  # fmt: skip
 
     def adopted(self, size: Size) -> str:
@@ -250,19 +219,19 @@ class _Builder:
             raise ParamsError(f"family: {first} and {other} have different tokenizers; one family has one")
         return folders[first]
 
-    def word_vectors(self, width: int, window: int) -> str:
-        """Count pairs of pieces in D_LM, once for all encoders of a width."""
-        settings, parents = {"width": width, "window": window}, {"ids": self.corpus_ids()}
+    def word_vectors(self, width: int, window: int, pieces: str) -> str:
+        """Count pairs of pieces in a D_LM, once for all encoders of a width."""
+        settings, parents = {"width": width, "window": window}, {"ids": pieces}
         room = SMALL + 4 * width * self.study.tokenizer.vocabulary
         return self.add("words", settings, parents, f"word vectors of width {width}", room=room)
 
-    def start(self, kind: str, size: Size, seed: int) -> dict:
-        """Return the settings and the parent of a student's start."""
+    def start(self, kind: str, size: Size, seed: int, corpus: str | None = None) -> dict:
+        """Return the settings and the parent of a student's start, which has read `corpus` or else the study's D_LM."""
         if kind == RANDOM:
             return {"kind": RANDOM}
         donor = self._donor(size) if kind == TRUNCATED else size
         number = seed % self.study.pretraining(donor).starts
-        return {"kind": kind, "parent": self.encoder(donor, number)}
+        return {"kind": kind, "parent": self.encoder(donor, number, corpus)}
 
     def _donor(self, size: Size) -> Size:
         family = map(Size.parse, (*self.study.all_sizes, *self.study.pretrain_by_size))
@@ -291,7 +260,7 @@ class _Builder:
         if "parent" in start:
             parents["start"] = start["parent"]
         if stage == "distill":
-            parents["label"] = start["label"]
+            parents |= {role: start[role] for role in ("label", "transfer") if role in start}
         kept["texts"] = texts or (study.transfer.texts if stage == "distill" else study.splits.train)
         if "search" in rate:
             parents["search"] = rate["search"]
@@ -301,6 +270,8 @@ class _Builder:
             note = f"rate {rate['rate']:g}"
         if texts:
             note = f"{texts:,} texts"
+        if name := start.get("domain"):
+            note = f"on {name}"
         flops = 3 * (kept["texts"] or 5000) * settings.epochs * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
         room = SMALL + 4 * self._weights(size)
         return self.add(stage, kept, parents, f"{recipe} {size} s{seed} {stage} {note}", flops, room=room)
@@ -314,18 +285,25 @@ class _Builder:
         room = SMALL + 4 * self._weights(size)
         return self.add("search", {}, parents, f"{recipe} {size} {stage}: search the rate", room=room)
 
-    def recipe(self, name: str, size: Size, seeds: list[int]) -> None:
-        """Add every seed of one recipe at one size, stage after stage, and its points of the learning curves."""
-        recipe, study = RECIPES[name], self.study
+    def recipe(self, name: str, size: Size, seeds: list[int], corpus: str | None = None) -> None:
+        """Add every seed of one recipe at one size, stage after stage, and its points of the curves and domains.
+
+        With `corpus` the students begin from encoders that have read that, and have no such points.
+        """
+        recipe = RECIPES[name]
         searches: dict[int, str] = {}
         for seed in seeds:
-            start = self.start(recipe.start, size, seed)
+            start = self.start(recipe.start, size, seed, corpus)
             for i, stage in enumerate(recipe.stages):
-                settings = getattr(study, stage)
+                settings = getattr(self.study, stage)
                 if i == 0 and stage == "distill":
                     start = start | {"label": self.soft_labels}
                 if i not in searches:  # on the search seed, whether or not the study reports that seed
-                    first = self.start(recipe.start, size, SEARCH_SEED) if i == 0 else {"kind": PRETRAINED, "parent": searches[0]}
+                    first = (
+                        self.start(recipe.start, size, SEARCH_SEED, corpus)
+                        if i == 0
+                        else {"kind": PRETRAINED, "parent": searches[0]}
+                    )
                     first |= {k: start[k] for k in ("label",) if k in start}
                     searches[i] = self.searched(name, size, stage, settings, first)
                 if seed == SEARCH_SEED:
@@ -333,38 +311,74 @@ class _Builder:
                 else:
                     model = self.train(name, size, stage, settings, start, seed, {"search": searches[i]})
                 start = {"kind": PRETRAINED, "parent": model}
-            self.student(name, str(size), seed, model)
-            self.curve(name, size, seed, searches)
+            self.student(name, str(size), seed, model, corpus=corpus)
+            if corpus is None:
+                self.curve(name, size, seed, searches)
+                self.domains(name, size, seed, searches)
 
     def curve(self, name: str, size: Size, seed: int, searches: dict[int, str]) -> None:
         """Add a student's points of a learning curve: the same recipe, seed and rate on fewer texts."""
         recipe, curves = RECIPES[name], self.study.curves
         (stage, *more), kind = recipe.stages, {"distill": "transfer", "finetune": "labels"}[recipe.stages[0]]
-        if more or str(size) not in (curves.sizes or self.study.sizes):
+        if more or not _within(curves, name, size):
             return
         for n in getattr(curves, kind):
             start = self.start(recipe.start, size, seed) | ({"label": self.soft_labels} if stage == "distill" else {})
             model = self.train(name, size, stage, getattr(self.study, stage), start, seed, {"search": searches[0]}, n)
             self.student(name, str(size), seed, model, curve=kind, texts=n)
 
-    def label(self, teacher: str, ids: str) -> str:
-        """Label the transfer set, once for every student."""
-        n = self.study.transfer.texts
+    def domains(self, name: str, size: Size, seed: int, searches: dict[int, str]) -> None:
+        """Add a student distilled on each of the other transfer sets, at the rate found for the study's own (Fig 9)."""
+        recipe, domains, study = RECIPES[name], self.study.domains, self.study
+        if recipe.stages[0] != "distill" or not _within(domains, name, size):
+            return
+        for corpus in domains.corpora:
+            label = self.label(self.teacher_ids, domains.texts, self.domain_ids(corpus, self.teacher_pieces), corpus)
+            start = self.start(recipe.start, size, seed)
+            start |= {"transfer": self.domain_ids(corpus, self.tokenizer), "label": label, "domain": corpus}
+            for i, stage in enumerate(recipe.stages):
+                distil = stage == "distill"
+                settings = study.distill.model_copy(update={"epochs": domains.epochs}) if distil else study.finetune
+                n = domains.texts if distil else None
+                model = self.train(name, size, stage, settings, start, seed, {"search": searches[i]}, n)
+                start = {"kind": PRETRAINED, "parent": model, "domain": corpus}
+            self.student(name, str(size), seed, model, domain=corpus)
+
+    def compound(self) -> None:
+        """Add the students whose starts have read another D_LM, their rates searched as for any other (Fig 10)."""
+        compound, study = self.study.compound, self.study
+        for corpus in compound.corpora:
+            for name in compound.recipes or [name for name in ("PF", "PD") if name in study.recipes]:
+                if RECIPES[name].start == RANDOM:
+                    continue  # what has read nothing is the same student
+                for size in compound.sizes or study.sizes_of(name):
+                    self.recipe(name, Size.parse(size), study.seeds, corpus)
+
+    def label(self, ids: str, n: int, transfer: str | None = None, corpus: str | None = None) -> str:
+        """Let the teacher label `n` texts, of the study's transfer set or another, once for every student."""
         size = Size.parse(self.study.teacher.size or "12/768")
         flops = n * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
         settings = {"texts": n, "precision": self.precision, "margin": self.study.teacher.margin}
-        return self.add("label", settings, {"ids": ids, "model": teacher}, f"label {n:,} transfer texts", flops)
+        parents = {"ids": ids, "model": self.teacher} | ({"transfer": transfer} if transfer else {})
+        return self.add("label", settings, parents, f"label {n:,} transfer texts" + (f" of {corpus}" if corpus else ""), flops)
 
     def given_teacher(self, folder: str) -> tuple[str, str]:
         """Take a fine-tuned teacher from a folder; return the texts in its own word pieces, and its model."""
         settings = {"sha256": folder_digest(folder, "config.json", "model.safetensors")}
         teacher = self.add("given", settings, {"texts": self.texts}, "the given teacher", folder=folder)
-        ids = self.task_ids(self.word_pieces(folder))
+        self.teacher_pieces = self.word_pieces(folder)
+        ids = self.task_ids(self.teacher_pieces)
         self.student(TEACHER.name, "given", SEARCH_SEED, teacher, ids)
         return ids, teacher
 
     def student(self, recipe: str, size: str, seed: int, model: str, ids: str | None = None, **point) -> None:
         """Evaluate a model on dev and test and list it as a student, or as a `point` of a learning curve."""
         parents = {"ids": ids or self.ids, "model": model}
-        evaluation = self.add("evaluate", {"precision": self.precision}, parents, f"evaluate {recipe} {size} s{seed}")
+        where = "".join(f" {k} {v}" for k, v in point.items() if v is not None)
+        evaluation = self.add("evaluate", {"precision": self.precision}, parents, f"evaluate {recipe} {size} s{seed}{where}")
         self.plan.students.append(Student(recipe, size, seed, model, evaluation, **point))
+
+
+def _within(part: Curves | Domains, recipe: str, size: Size) -> bool:
+    """Return whether a part of the study asks for this recipe and size; where it names none it asks for all."""
+    return (not part.recipes or recipe in part.recipes) and (not part.sizes or str(size) in part.sizes)

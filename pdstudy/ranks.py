@@ -23,8 +23,8 @@ from accelerate import PartialState
 
 from pdstudy import work
 from pdstudy.crew import Crew, compute, stop_when
-from pdstudy.plan import Step
 from pdstudy.run import RunError
+from pdstudy.steps import Step
 from pdstudy.store import Store
 from pdstudy.train import Diverged, Stopped, Watch
 

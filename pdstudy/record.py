@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pdstudy import paths
-from pdstudy.plan import Plan
+from pdstudy.steps import Plan
 
 
 def environment(plan: Plan, computed: int, reused: int, seconds: float) -> dict:

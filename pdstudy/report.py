@@ -15,13 +15,15 @@ from pathlib import Path
 import jinja2
 import nbformat
 
-from pdstudy import claims, disk, paths, plots, results
+from pdstudy import claims, disk, figures, paths, results
 from pdstudy.params import ParamsError, Study, check_names
 from pdstudy.visible import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
-QUESTIONS = {"01_pretraining_value": "Does pre-training help a small student?"}
+QUESTIONS = {f"{number:02d}_{name}": question for number, (name, question) in enumerate(claims.QUESTIONS.items(), 1)}
 ADVICE = "05_your_task"
+KEY_FIGURES = ("strategies", "pretraining_gain", "depth_width", "compound", "transfer_size", "domains")  # of the index page
+NAMED = 12  # students that a sentence names
 CELL_TIMEOUT = 3600  # seconds; the work is done before the notebooks run, they read the store
 
 
@@ -163,44 +165,54 @@ def index(study: Study, folder: Path) -> Path:
     table = claims.judge(study.name)
     claims.save(table, study.name)
     metrics, environment = results.load_results(study.name), results.load_environment(study.name)
-    starts = metrics[metrics.collapsed.fillna(False).astype(bool) & (metrics.split == "test") & (metrics.metric == "accuracy")]
-    collapsed = (
-        f"{len(starts)} students collapsed to the majority class: "
-        + ", ".join(f"{r.recipe} {r.size} seed {r.seed:.0f}" for r in starts.itertuples())
-        if len(starts)
-        else "No student collapsed to the majority class."
-    )
     body = _template("index.html.j2").render(
         study=study,
         task=study.resolved_task(),
-        answers=[(q, f"{s}.html", claims.answer(table, s.split("_", 1)[1])) for s, q in QUESTIONS.items()],
-        claims=claims.shown(table),
+        answers=[
+            (q, f"{stem}.html", claims.answer(table, name), claims.shown(table[table.question == name]))
+            for (name, q), stem in zip(claims.QUESTIONS.items(), QUESTIONS, strict=True)
+        ],
         accuracy=accuracy_table(metrics).to_html(border=0, escape=True),
         costs=cost_table(study.name).to_html(border=0, escape=True),
         texts=results.load_counts(study.name).to_html(border=0, escape=True, na_rep=""),
-        collapsed=collapsed,
-        figures=_figures(study, table, metrics),
+        collapsed=collapsed(study.name),
+        figures=_figures(study.name, table),
         environment=environment,
     )
     links = [("index", None)] + [(q, f"{s}.html") for s, q in QUESTIONS.items()]
     return _write(folder / "index.html", _page(f"pdstudy: {study.name}", body, links, footer=results.provenance(study.name)))
 
 
-def _figures(study: Study, table, metrics) -> list[tuple[str, str]]:
-    """Return the key figures as (data address, text for those who cannot see them); also saved as PNG and SVG."""
+def collapsed(study: str) -> str:
+    """Return which students, of all that were trained, know no more than the majority class."""
+    students = results.load_students(study)
+    found = students[students.collapsed.fillna(False).astype(bool)]
+    if found.empty:
+        return "No student collapsed to the majority class."
+    where = [
+        " ".join(f"{k} {v}" for k, v in (("D_T", r.domain), ("D_LM", r.corpus), ("texts", r.texts)) if v == v and v)
+        for r in found.itertuples()
+    ]
+    names = [
+        f"{r.recipe} {r.size} seed {r.seed}" + (f" ({w})" if w else "") for r, w in zip(found.itertuples(), where, strict=True)
+    ]
+    shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return f"{len(names)} of {len(students)} students collapsed to the majority class: {shown}."
+
+
+def _figures(study: str, verdicts) -> list[tuple[str, str]]:
+    """Return the key figures as (data address, text for those who cannot see them)."""
     from matplotlib import pyplot as plt
 
-    drawn = {
-        "accuracy_by_size": (plots.accuracy_by_size(metrics), "Test accuracy over student size, one line for each recipe"),
-        "gains": (plots.gains(table), "Each claim as a paired effect in points with its 95 % interval"),
-    }
     found = []
-    for name, (axes, alt) in drawn.items():
-        folder = paths.study_folder(study.name) / "figures"
-        plots.save(axes.figure, folder, name)
-        plt.close(axes.figure)
-        data = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
-        found.append((f"data:image/png;base64,{data}", alt))
+    for name in KEY_FIGURES:
+        drawn = figures.draw(study, name, verdicts)
+        if drawn.data.empty:
+            continue  # not measured, as the claims say
+        figures.keep(drawn, study, name)
+        plt.close(drawn.axes.figure)
+        data = base64.b64encode((paths.study_folder(study) / "figures" / f"{name}.png").read_bytes()).decode()
+        found.append((f"data:image/png;base64,{data}", drawn.alt))
     return found
 
 

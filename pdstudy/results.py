@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pdstudy import paths
 from pdstudy.disk import whole
-from pdstudy.plan import Plan
+from pdstudy.steps import Plan
 from pdstudy.store import Store
 
 METRICS = "metrics.parquet"
@@ -26,6 +26,8 @@ SEARCHES = "searches.parquet"
 ENVIRONMENT = "environment.json"
 PARAMS = "study.json"
 TEXTS = "texts.json"
+DOMAINS = "domains.json"
+LATENCY = "latency.json"  # milliseconds by size, measured on this machine
 CLASSES = "classes.json"
 
 COLUMNS = pa.schema(
@@ -37,6 +39,8 @@ COLUMNS = pa.schema(
         ("seed", pa.int64()),
         ("curve", pa.string()),  # null, or the learning curve that this is a point of: transfer or labels,
         ("texts", pa.int64()),  # and how many texts it was trained on
+        ("domain", pa.string()),  # the corpus that D_T was taken from, null where it is the study's own
+        ("corpus", pa.string()),  # the D_LM that its start has read, null where it is the study's own
         ("split", pa.string()),  # dev, test or heldout
         ("metric", pa.string()),
         ("value", pa.float64()),
@@ -57,7 +61,7 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
     base = {"study": plan.study.name, "task": plan.study.resolved_task().name}
     for step in (*plan.of_stage("pretrain"), *plan.of_stage("adopt")):
         if step.digest in here:
-            rows += _start_rows(base, step, store)
+            rows += _start_rows(base | {"corpus": _source_of(plan, step)}, step, store)
     majority_done, told = False, set()  # the teacher may be a student too: one model, one set of answers
     for student in plan.students:
         if student.evaluation not in here:
@@ -65,12 +69,13 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
         folder = store.open(student.evaluation)
         record = json.loads((folder / "record.json").read_text())
         who = base | {"recipe": student.recipe, "size": student.size, "seed": student.seed, "digest": student.model}
-        who |= {"curve": student.curve, "texts": student.texts}
+        who |= {"curve": student.curve, "texts": student.texts, "domain": student.domain, "corpus": student.corpus}
         made = record["model"]
         who |= {k: made[k] for k in ("n_params", "rate", "collapsed", "tokens")}
         searched += [
-            {"recipe": student.recipe, "size": student.size, "rate": tried["rate"], "chosen": tried["rate"] == made["rate"]}
+            {"recipe": student.recipe, "size": student.size, "corpus": student.corpus, "rate": tried["rate"]}
             | {
+                "chosen": tried["rate"] == made["rate"],
                 "dev_accuracy": tried["dev"] and tried["dev"]["accuracy"],
                 "collapsed": tried["collapsed"],
                 "diverged": tried["diverged"],
@@ -106,6 +111,8 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
     if environment["steps"]["computed"] == 0 and (folder / ENVIRONMENT).is_file():
         environment = json.loads((folder / ENVIRONMENT).read_text())  # the record of the run that made the numbers
     written = {ENVIRONMENT: environment, PARAMS: plan.study.model_dump(mode="json"), TEXTS: counts(plan, store)}
+    if plan.study.domains.corpora:
+        written[DOMAINS] = domains(plan, store)
     if found := classes(plan, store):  # else the texts were cleaned away, and what was written of them holds
         written[CLASSES] = found
     for name, value in written.items():
@@ -116,17 +123,34 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
 
 def counts(plan: Plan, store: Store) -> dict[str, dict[str, int]]:
     """Return what became of each kind of text: read, left out and why, kept; pieces, unknown pieces, texts cut short."""
-    here, found = store.here(), {}
-    for step in plan.of_stage("texts"):
+    here, found, names = store.here(), {}, {"transfer": "D_T", "corpus": "D_LM", "heldout": "heldout"}
+    for step in (*plan.of_stage("texts"), *plan.of_stage("corpus")):
         if step.digest in here:
-            found |= json.loads((store.open(step.digest) / "record.json").read_text())["counts"]
-    names = {"transfer": "D_T", "corpus": "D_LM"}
+            kept, corpus = json.loads((store.open(step.digest) / "record.json").read_text())["counts"], step.settings["corpus"]
+            found |= kept if step.stage == "texts" else {f"{name} {corpus}": count for name, count in kept.items()}
     for step in plan.of_stage("ids"):
         if step.digest in here:
+            other = _source_of(plan, step)
             for name, count in json.loads((store.open(step.digest) / "record.json").read_text())["counts"].items():
                 kept = {k: count[k] for k in ("pieces", "unknown", "truncated")}
-                found[names.get(name, name)] = found.get(names.get(name, name), {}) | kept
+                told = names.get(name, name) + (f" {other}" if other else "")
+                found[told] = found.get(told, {"kept": count["texts"]} if other else {}) | kept
     return found
+
+
+def domains(plan: Plan, store: Store) -> list[dict[str, Any]]:
+    """Return how near each transfer set of another corpus is to D_L, the nearest first: corpus, texts, words, S, unseen."""
+    here = store.here()
+    steps = [s for s in plan.of_stage("domain") if s.digest in here]
+    near = [json.loads((store.open(s.digest) / "record.json").read_text())["near"] for s in steps]
+    return sorted(near, key=lambda row: -row["S"])
+
+
+def _source_of(plan: Plan, step) -> str | None:
+    """Return the corpus that a step's text was taken from, None where it is the study's own."""
+    while step.stage not in ("texts", "corpus", "domain"):
+        step = plan.steps[step.parents["ids" if "ids" in step.parents else "texts"]]
+    return step.settings["corpus"] if step.stage != "texts" else None
 
 
 def classes(plan: Plan, store: Store) -> dict[str, Any]:
@@ -154,11 +178,66 @@ def load_counts(study: str | Path):
 def load_results(study: str | Path):
     """Return a study's metrics as a pandas table, one row per model, split and metric, with its seconds.
 
-    `study` is a name under outputs/ or a folder. Points of learning curves are apart, in `load_curves`. Raises
+    `study` is a name under outputs/ or a folder. Points of learning curves are apart, in `load_curves`, students on other
+    transfer sets in `load_domains`, those whose start has read another D_LM in `load_compound`. Raises
     FileNotFoundError with the command that makes it.
     """
     table = _metrics(study)
-    return table[table.curve.isna()].drop(columns=["curve", "texts"]).reset_index(drop=True)
+    return table[_own(table)].drop(columns=["curve", "texts", "domain", "corpus"]).reset_index(drop=True)
+
+
+def _own(table):
+    """Return which rows are the study's own students: trained on its texts, begun from what has read its D_LM."""
+    return table.curve.isna() & table.domain.isna() & table.corpus.isna()
+
+
+def load_students(study: str | Path):
+    """Return every trained student, the study's own and all points, as a pandas table, one row each: what tells it from the others."""
+    table = _metrics(study)
+    found = table[(table.split == "test") & (table.metric == "accuracy") & ~table.recipe.isin(["start", "majority"])]
+    return found[
+        ["recipe", "size", "seed", "curve", "texts", "domain", "corpus", "n_params", "value", "collapsed", "digest"]
+    ].reset_index(drop=True)
+
+
+def load_latency(study: str | Path) -> dict[str, float]:
+    """Return the median milliseconds for one text by size, as measured on the machine that ran the study; empty where not measured."""
+    path = folder_of(study) / LATENCY
+    sizes = json.loads(path.read_text())["sizes"] if path.is_file() else {}
+    return {size: found["p50"] for size, found in sizes.items()}
+
+
+def latency_table(study: str | Path):
+    """Return what was measured of each size's speed as a pandas table, the stated lengths in the columns' names."""
+    sizes = json.loads((folder_of(study) / LATENCY).read_text())["sizes"]
+    rows = [
+        {"size": size, "p50, ms": m["p50"], "p95, ms": m["p95"]}
+        | {f"p50 at {fixed['length']} pieces, ms": fixed["p50"] for fixed in m["fixed"]}
+        | {f"texts a second, {m['batch']} at once": m["throughput"], "peak memory, MB": m["memory"]}
+        for size, m in sizes.items()
+    ]
+    return pa.Table.from_pylist(rows).to_pandas().set_index("size").rename_axis(None).round(2)
+
+
+def load_domains(study: str | Path):
+    """Return the students on other transfer sets in the form of `load_results`, with `domain` and its S and unseen words."""
+    table = _metrics(study)
+    points, near = table[table.domain.notna()].drop(columns=["curve", "texts", "corpus"]), load_nearness(study)
+    return points.merge(near[["corpus", "S", "unseen"]].rename(columns={"corpus": "domain"}), on="domain", how="left")
+
+
+def load_nearness(study: str | Path):
+    """Return how near each other transfer set is to D_L as a pandas table: corpus, texts, words, S, unseen; see `domains`."""
+    path = folder_of(study) / DOMAINS
+    columns = ["corpus", "texts", "words", "S", "unseen", "repeats", "words a text"]
+    rows = json.loads(path.read_text()) if path.is_file() else []
+    return pa.Table.from_pylist(rows).to_pandas() if rows else pa.table({c: [] for c in columns}).to_pandas()
+
+
+def load_compound(study: str | Path):
+    """Return the students whose start has read another D_LM, and these starts, in the form of `load_results`, with `corpus`."""
+    table = _metrics(study)
+    return table[table.corpus.notna()].drop(columns=["curve", "texts", "domain"]).reset_index(drop=True)
 
 
 def load_curves(study: str | Path):
@@ -167,13 +246,15 @@ def load_curves(study: str | Path):
     The study's own students are the last points of the curves of their recipes and sizes.
     """
     table, settings = _metrics(study), load_settings(study)
+    own = table[_own(table)]
+    table = table.drop(columns=["domain", "corpus"])
     points = table[table.curve.notna()]
     if points.empty:
         return points
     n_train = load_counts(study).loc["train", "kept"]
     whole = {"transfer": settings["transfer"]["texts"], "labels": settings["splits"]["train"] or int(n_train)}
-    own, kinds = table[table.curve.isna()], points[["recipe", "size", "curve"]].drop_duplicates()
-    ends = own.drop(columns=["curve", "texts"]).merge(kinds, on=["recipe", "size"])
+    kinds = points[["recipe", "size", "curve"]].drop_duplicates()
+    ends = own.drop(columns=["curve", "texts", "domain", "corpus"]).merge(kinds, on=["recipe", "size"])
     ends["texts"] = ends.curve.map(whole)
     ends = ends.merge(points[["recipe", "size", "seed", "curve"]].drop_duplicates())
     both = [pa.Table.from_pandas(t[[*table.columns]], preserve_index=False) for t in (points, ends)]
@@ -183,6 +264,7 @@ def load_curves(study: str | Path):
 def _metrics(study: str | Path):
     folder = folder_of(study)
     table = pq.read_table(folder / METRICS).to_pandas()
+    table = table.assign(**{c: None for c in COLUMNS.names if c not in table})  # of a table written before there was that column
     costs = pq.read_table(folder / COSTS).to_pandas() if (folder / COSTS).is_file() else None
     if costs is not None:
         table = table.merge(costs[["digest", "seconds"]], on="digest", how="left")
@@ -191,7 +273,13 @@ def _metrics(study: str | Path):
 
 def load_predictions(study: str | Path):
     """Return every answer of every model as a pandas table: digest, split, item, label, predicted, logits."""
-    return pq.read_table(folder_of(study) / PREDICTIONS).to_pandas()
+    path = folder_of(study) / PREDICTIONS
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{paths.scrub(str(path))} is not there: the answers to every text are too large to be committed; "
+            f"run: python -m pdstudy run params/{path.parent.name}.yaml"
+        )
+    return pq.read_table(path).to_pandas()
 
 
 def load_searches(study: str | Path):

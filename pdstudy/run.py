@@ -5,6 +5,7 @@ disk stops all, for all would end on it. Whoever holds a step's lock computes it
 the work.
 """
 
+import json
 import os
 import sys
 import tempfile
@@ -21,8 +22,9 @@ from pdstudy import disk, paths, record, results
 from pdstudy.crew import Crew, Failure, Interrupted, signals
 from pdstudy.estimate import cost, measured_speed, needed
 from pdstudy.params import Study
-from pdstudy.plan import Plan, Step, make, pretraining
+from pdstudy.plan import make, pretraining
 from pdstudy.sizes import Size
+from pdstudy.steps import Plan, Step
 from pdstudy.store import Store
 
 POLL = 0.5  # seconds between looks at the workers' progress
@@ -91,6 +93,18 @@ def run_study(
     if summary.failures:
         raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
     return results.load_results(study.name)
+
+
+def measure_latency(study: Study, store: Store | None = None):
+    """Return how fast each size of a computed study answers on this machine, as a pandas table; measured once and kept."""
+    plan, store, path = make(study), store or Store(), paths.study_folder(study.name) / results.LATENCY
+    known = json.loads(path.read_text())["sizes"] if path.is_file() else {}
+    if {s.size for s in plan.students} - set(known) or any(found["memory"] is None for found in known.values()):
+        from pdstudy import latency  # here: whoever only reads results opens no torch
+
+        with disk.whole(path) as new:
+            new.write_text(json.dumps(latency.of_study(plan, store, memory=True), indent=1) + "\n")
+    return results.latency_table(study.name)
 
 
 def pretrain_family(

@@ -333,7 +333,7 @@ def _read_files(source: Files) -> Raw:
     labelled = {split: [(text, classes[split][cell]) for text, cell in items] for split, items in found.items()}
     if missing := set(range(len(labels))) - {y for _, y in labelled["train"]}:
         raise TextError(f"train: no text of class {labels[min(missing)]!r}; what train lacks cannot be learned")
-    transfer = [t for path in source.transfer for t in _unlabelled(Path(path), source.text, counts)] if source.transfer else None
+    transfer = [t for path in source.transfer for t in unlabelled(Path(path), source.text, counts)] if source.transfer else None
     if transfer is not None and not transfer:
         raise TextError(f"transfer: {', '.join(Path(p).name for p in source.transfer)} holds no text")
     return Raw(labelled, labels, transfer, _read_corpus(source), counts=dict(counts))
@@ -341,7 +341,7 @@ def _read_files(source: Files) -> Raw:
 
 def _read_corpus(source: Files) -> list[str] | None:
     """Return the documents of D_LM; none where the source has no files of its own for it."""
-    documents = [" ".join(t) for path in source.corpus for t in _unlabelled(Path(path), source.text)]
+    documents = [" ".join(t) for path in source.corpus for t in unlabelled(Path(path), source.text)]
     if source.corpus and not documents:
         raise TextError(f"corpus: {', '.join(Path(p).name for p in source.corpus)} holds no text")
     return documents or None
@@ -364,7 +364,8 @@ def _text(place: str, values: Iterable, counts: Counter | None) -> Text:
     return tuple(texts)
 
 
-def _unlabelled(path: Path, columns: tuple[str, ...], counts: Counter | None = None) -> Iterator[Text]:
+def unlabelled(path: Path, columns: tuple[str, ...], counts: Counter | None = None) -> Iterator[Text]:
+    """Yield the unlabelled texts of a table or of a text file; with `counts` they are cut to LONGEST, and that is counted."""
     if is_table(path):
         yield from (_text(place, values, counts) for place, values in rows(path, list(columns)))
     elif len(columns) == 2 and counts is not None:

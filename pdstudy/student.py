@@ -10,8 +10,9 @@ import numpy as np
 
 from pdstudy import evaluate, results
 from pdstudy.params import Study
-from pdstudy.plan import Plan, Step, Student, make
+from pdstudy.plan import make
 from pdstudy.recipes import RECIPES, TEACHER
+from pdstudy.steps import Plan, Step, Student
 from pdstudy.store import Store
 from pdstudy.tasks import Wheel
 from pdstudy.tokens import Ids

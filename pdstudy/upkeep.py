@@ -14,8 +14,9 @@ from pathlib import Path
 
 from pdstudy.disk import n_bytes
 from pdstudy.params import Study
-from pdstudy.plan import Plan, make, pretraining
+from pdstudy.plan import make, pretraining
 from pdstudy.sizes import Size
+from pdstudy.steps import Plan
 from pdstudy.store import Store, StoreError, damage
 
 NOT_STAGES = ("locks", "work")

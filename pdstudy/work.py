@@ -15,50 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import corpora, counts, evaluate, models, sources, stages, tokens
+from pdstudy import evaluate, models, prepare, stages
 from pdstudy.models import Classifier
-from pdstudy.plan import VERSION, Step
+from pdstudy.prepare import Inputs
 from pdstudy.sizes import Size
 from pdstudy.sources import TextError
 from pdstudy.stages import Labelled
+from pdstudy.steps import VERSION, Step
 from pdstudy.store import Store
-from pdstudy.tasks import Files
-from pdstudy.tokens import Ids, Vocabulary
 from pdstudy.train import Diverged, Watch
 
 LONG = ("pretrain",)  # stages that keep checkpoints
-MAX_UNKNOWN = 0.05  # share of unknown pieces above which the vocabulary is the wrong one
 PLATEAU = 0.3  # nats below the unigram loss under which a model has hardly read
 SEARCH_BELOW = 3.0  # where every rate of a search collapses, rates this factor lower are tried,
 SEARCH_DEPTH = 2  # so many times
-
-
-class Inputs:
-    """The parents of a step, opened from the store."""
-
-    def __init__(self, step: Step, store: Store):
-        self.step, self.store = step, store
-
-    def folder(self, role: str) -> Path:
-        """Return the verified folder of one parent."""
-        return self.store.open(self.step.parents[role])
-
-    def record(self, role: str) -> dict[str, Any]:
-        """Return what a parent recorded of itself."""
-        return json.loads((self.folder(role) / "record.json").read_text())
-
-    def vocabulary(self) -> Vocabulary:
-        """Return the vocabulary of the step's word pieces."""
-        return Vocabulary(**self.record("ids")["vocabulary"])
-
-    def labelled(self, split: str) -> Labelled:
-        """Return one split of D_L."""
-        folder = self.folder("ids")
-        return Labelled(Ids.load(folder, split), np.load(folder / f"{split}.labels.npy"))
-
-    def ids(self, name: str) -> Ids:
-        """Return transfer, corpus or heldout as pieces."""
-        return Ids.load(self.folder("ids"), name)
 
 
 def execute(step: Step, store: Store, watch: Watch) -> Path:
@@ -100,69 +70,6 @@ def assist(step: Step, store: Store, watch: Watch) -> None:
 def versions() -> dict[str, str]:
     """Return the versions of the libraries that can change a number."""
     return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
-
-
-def texts(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
-    """Clean and split a task's texts: one Parquet file a split, and the counts of what was left out."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    s, source = step.settings, step.task.source
-    raw = sources.read(step.task)
-    if isinstance(source, Files) and sources.digests(source) != s["sha256"]:
-        raise TextError("a file of the task was changed while the study began; run the same command again")
-    found = corpora.build(raw, s["splits"], s["corpus"]["documents"], s["corpus"]["heldout"], s["split_seed"])
-    for split, (lines, labels) in found.labelled.items():
-        pq.write_table(pa.table(_columns(lines) | {"label": labels}), folder / f"{split}.parquet")
-    pq.write_table(pa.table(_columns(found.transfer)), folder / "transfer.parquet")
-    for name, lines in (("corpus", found.documents), ("heldout", found.heldout)):
-        pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet")
-    classes = {name: np.bincount(labels, minlength=len(raw.labels)).tolist() for name, (_, labels) in found.labelled.items()}
-    return {"counts": found.counts, "labels": list(raw.labels), "classes": classes}
-
-
-def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
-    """Train word pieces on D_LM, or copy a tokenizer's folder."""
-    if step.folder is None:
-        trained = tokens.train_word_pieces(_column(inputs.folder("texts") / "corpus.parquet"), step.settings["vocabulary"])
-        tokens.save_tokenizer(trained.get_vocab(), folder)
-        return {}
-    source = Path(step.folder).expanduser()
-    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-        if (source / name).is_file():
-            shutil.copy(source / name, folder / name)
-    return {}
-
-
-def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
-    """Cut D_LM, or the texts of the task, into word pieces: on disk, ready to be memory-mapped."""
-    raw, tokenizer_folder = inputs.folder("texts"), inputs.folder("tokenizer")
-    tokenizer, vocabulary = tokens.open_tokenizer(tokenizer_folder)
-    names = {"corpus": ("corpus", "heldout"), "task": ("train", "dev", "test", "transfer")}[step.settings["of"]]
-    counts = {}
-    for name in names:
-        lines = _texts(raw / f"{name}.parquet")
-        pieces, counts[name] = tokens.encode_texts(tokenizer, vocabulary, lines, step.settings.get("max_length"))
-        share = counts[name]["unknown"] / max(1, counts[name]["pieces"])
-        if share > MAX_UNKNOWN:
-            raise TextError(
-                f"{name}: {share:.0%} of the word pieces are unknown to the tokenizer; it was made for another language or script"
-            )
-        pieces.save(folder, name)
-        if name == "corpus":
-            np.save(folder / "corpus.counts.npy", np.bincount(pieces.flat, minlength=vocabulary.size))
-            np.save(folder / "continues.npy", tokens.continues(tokenizer))
-        if name in ("train", "dev", "test"):
-            np.save(folder / f"{name}.labels.npy", np.array(_column(raw / f"{name}.parquet", "label"), dtype=np.int64))
-    labels = json.loads((raw / "record.json").read_text())["labels"]
-    return {"vocabulary": vars(vocabulary), "counts": counts, "labels": labels}
-
-
-def words(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
-    """Start word embeddings from the corpus' counts of pairs."""
-    s = step.settings
-    np.save(folder / "words.npy", counts.word_vectors(inputs.ids("corpus"), inputs.vocabulary().size, s["width"], s["window"]))
-    return {}
 
 
 def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
@@ -266,7 +173,7 @@ def given(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
 
 def label(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Label the transfer set: teacher logits, computed once."""
-    transfer, n = inputs.ids("transfer"), step.settings["texts"]
+    transfer, n = inputs.transfer(), step.settings["texts"]
     if n > len(transfer):
         raise TextError(f"transfer.texts asks for {n:,} texts, but D_T has {len(transfer):,} after cleaning; ask for fewer")
     teacher = models.load_classifier(inputs.folder("model"))
@@ -311,10 +218,12 @@ def evaluation(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[s
 
 
 STAGES = {
-    "texts": texts,
-    "tokenizer": tokenizer,
-    "ids": ids,
-    "words": words,
+    "texts": prepare.texts,
+    "domain": prepare.domain,
+    "corpus": prepare.corpus,
+    "tokenizer": prepare.tokenizer,
+    "ids": prepare.ids,
+    "words": prepare.words,
     "pretrain": pretrain,
     "adopt": adopt,
     "given": given,
@@ -343,7 +252,7 @@ def _student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: float
             outcome = stages.finetune(model, train, dev, settings, vocabulary, watch)
         else:
             soft = np.load(inputs.folder("label") / "logits.npy")[: s["texts"]]
-            outcome = stages.distill(model, inputs.ids("transfer").head(len(soft)), soft, dev, settings, vocabulary, watch)
+            outcome = stages.distill(model, inputs.transfer().head(len(soft)), soft, dev, settings, vocabulary, watch)
     except Diverged as error:
         if "search" in step.parents:
             raise
@@ -378,24 +287,3 @@ def _parent_step(inputs: Inputs, role: str) -> Step:
 
 def _n_params(model: Classifier) -> int:
     return sum(p.numel() for p in model.parameters())
-
-
-def _columns(texts: list) -> dict[str, list[str]]:
-    """Return the columns of texts, or of pairs."""
-    columns = [texts] if not texts or isinstance(texts[0], str) else map(list, zip(*texts, strict=True))
-    return dict(zip(("text", "pair"), columns, strict=False))
-
-
-def _texts(path: Path) -> list:
-    """Return the texts of a Parquet file, pairs as tuples."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path)
-    columns = [table.column(name).to_pylist() for name in ("text", "pair") if name in table.column_names]
-    return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
-
-
-def _column(path: Path, name: str = "text") -> list:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path, columns=[name]).column(name).to_pylist()

@@ -13,9 +13,10 @@ from typing import Any
 
 from pdstudy import claims, models, paths, plots, results, tokens
 from pdstudy.params import Study
-from pdstudy.plan import Step, pretraining
+from pdstudy.plan import pretraining
 from pdstudy.sizes import Size
 from pdstudy.sources import digests
+from pdstudy.steps import Step
 from pdstudy.store import Store
 from pdstudy.tasks import Task, Wheel
 from pdstudy.visible import in_markdown

@@ -7,8 +7,8 @@ import pytest
 import torch
 from test_cli import SMOKE, pdstudy, written
 
-from pdstudy import Study, cluster, models, objectives, paths, plan
-from pdstudy.plan import Step
+from pdstudy import Study, cluster, models, objectives, paths, plan, steps
+from pdstudy.steps import Step
 from pdstudy.run import RunError, own
 from pdstudy.sizes import Size
 from pdstudy.tokens import Vocabulary, mask_rows, own_rows, stream
@@ -70,7 +70,7 @@ def test_a_node_with_other_code_or_without_the_store_computes_nothing(tmp_path, 
     step = Step("texts", {"task": "movies"}, {}, "texts")
     assert step.digest and cluster.other_code(step) is None
     assert "does not see" in cluster.work(step, None, tmp_path / "store" / "work" / "progress", None, None).reason
-    monkeypatch.setitem(plan.VERSION, "texts", 99)
+    monkeypatch.setitem(steps.VERSION, "texts", 99)
     assert "another version of pdstudy" in cluster.other_code(step)
 
 

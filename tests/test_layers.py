@@ -15,9 +15,11 @@ GROUND = [
     "recipes",
     "tasks",
     "sources",
+    "elsewhere",
     "paramsfile",
     "params",
     "store",
+    "steps",
     "plan",
     "estimate",
     "upkeep",
@@ -25,11 +27,11 @@ GROUND = [
 GROUND += ["record", "results"]
 # The training wing: torch, never pandas; scipy comes with scikit-learn and is at home in both.
 TRAINING = [
-    "corpora", "tokens", "counts", "bert", "models", "objectives", "train", "answers", "evaluate", "stages", "latency", "work", "crew",
+    "corpora", "domain", "tokens", "counts", "bert", "models", "objectives", "train", "answers", "evaluate", "stages", "latency", "prepare", "work", "crew",
     "run", "cluster", "ranks",
 ]  # fmt: skip
 # The reading wing: pandas, scipy, seaborn, never torch.
-READING = ["stats", "paper", "claims", "advise", "domain", "soundness", "plots"]
+READING = ["stats", "paper", "evidence", "claims", "fidelity", "advise", "soundness", "plots", "figures"]
 # The top may import anything.
 TOP = [
     "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "report", "console", "commands_study",

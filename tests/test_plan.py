@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from pdstudy import plan
+from pdstudy import plan, steps
 from pdstudy.estimate import cost, estimate, needed
 from pdstudy.params import ParamsError, Study
-from pdstudy.plan import Plan, Step
+from pdstudy.steps import Plan, Step
 from pdstudy.recipes import RECIPES
 from pdstudy.sizes import PAPER_SIZES, Size
 from pdstudy.store import Store
@@ -299,7 +299,7 @@ def test_stage_settings_parents_and_version_are_a_steps_identity(monkeypatch):
         ]
 
     before = digests()
-    monkeypatch.setitem(plan.VERSION, "given", 1000)
+    monkeypatch.setitem(steps.VERSION, "given", 1000)
     assert len({*before, digests()[0]}) == 6
     assert digests()[1] == before[1]
 
@@ -355,7 +355,7 @@ def test_an_empty_folder_is_refused_with_what_it_should_hold(settings, tmp_path)
 def test_planning_loads_nothing_heavy(fresh_python, settings):
     code = f"""
 import sys
-from pdstudy import plan
+from pdstudy import plan, steps
 from pdstudy.params import Study
 print(len(plan.make(Study(**{settings!r})).steps))
 print([m for m in ("torch", "transformers", "pandas", "numpy", "pyarrow", "scipy", "datasets") if m in sys.modules])

@@ -1,0 +1,201 @@
+"""The steps that make text: cleaned, split, taken from other domains, cut into word pieces, counted.
+
+No model is trained here. What they write is Parquet, arrays that can be memory-mapped, and a record of what was left out.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pdstudy import corpora, counts, elsewhere, sources, tokens
+from pdstudy import domain as nearness
+from pdstudy.sources import TextError
+from pdstudy.stages import Labelled
+from pdstudy.steps import Step
+from pdstudy.store import Store
+from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, Files
+from pdstudy.tokens import Ids, Vocabulary
+from pdstudy.train import Watch
+
+MAX_UNKNOWN = 0.05  # share of unknown pieces above which the vocabulary is the wrong one
+
+
+class Inputs:
+    """The parents of a step, opened from the store."""
+
+    def __init__(self, step: Step, store: Store):
+        self.step, self.store = step, store
+
+    def folder(self, role: str) -> Path:
+        """Return the verified folder of one parent."""
+        return self.store.open(self.step.parents[role])
+
+    def record(self, role: str) -> dict[str, Any]:
+        """Return what a parent recorded of itself."""
+        return json.loads((self.folder(role) / "record.json").read_text())
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the vocabulary of the step's word pieces."""
+        return Vocabulary(**self.record("ids")["vocabulary"])
+
+    def labelled(self, split: str) -> Labelled:
+        """Return one split of D_L."""
+        folder = self.folder("ids")
+        return Labelled(Ids.load(folder, split), np.load(folder / f"{split}.labels.npy"))
+
+    def ids(self, name: str) -> Ids:
+        """Return transfer, corpus or heldout as pieces."""
+        return Ids.load(self.folder("ids"), name)
+
+    def transfer(self) -> Ids:
+        """Return D_T as pieces: the task's own, or that of the domain which the step was given."""
+        return Ids.load(self.folder("transfer" if "transfer" in self.step.parents else "ids"), "transfer")
+
+
+def texts(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Clean and split a task's texts: one Parquet file a split, and the counts of what was left out."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    s, source = step.settings, step.task.source
+    raw = sources.read(step.task)
+    if isinstance(source, Files) and sources.digests(source) != s["sha256"]:
+        raise TextError("a file of the task was changed while the study began; run the same command again")
+    found = corpora.build(raw, s["splits"], s["corpus"]["documents"], s["corpus"]["heldout"], s["split_seed"])
+    for split, (lines, labels) in found.labelled.items():
+        pq.write_table(pa.table(_columns(lines) | {"label": labels}), folder / f"{split}.parquet")
+    pq.write_table(pa.table(_columns(found.transfer)), folder / "transfer.parquet")
+    for name, lines in (("corpus", found.documents), ("heldout", found.heldout)):
+        pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet")
+    classes = {name: np.bincount(labels, minlength=len(raw.labels)).tolist() for name, (_, labels) in found.labelled.items()}
+    return {"counts": found.counts, "labels": list(raw.labels), "classes": classes}
+
+
+def domain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Take a transfer set of one size from another corpus, or of several alike, and measure how near it is to D_L."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    s, raw = step.settings, inputs.folder("texts")
+    labelled = _tuples(raw / "train.parquet")[: s["labelled"] or None]
+    measured = [t for split in ("dev", "test") for t in _tuples(raw / f"{split}.parquet")]
+    parts = {name: _texts_of(name, step, raw) for name in s["corpus"].split("+")}
+    found, counts = corpora.transfer_set(parts, s["texts"], measured, labelled, s["split_seed"])
+    (near,) = nearness.compare(_joined(labelled), {s["corpus"]: _joined(found)})
+    if np.isnan(near["S"]):
+        raise TextError(
+            f"domains: {s['corpus']} has {near['words']:,} words, too few for S, which ranks them; ask for at least {nearness.LEAST:,}"
+        )
+    pq.write_table(pa.table(_columns(corpora.plain(found))), folder / "transfer.parquet")
+    return {"counts": counts, "labels": inputs.record("texts")["labels"], "near": near}
+
+
+def corpus(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Take another D_LM than the study's: D_T itself, or text of other domains, all of it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    s, raw, counts = step.settings, inputs.folder("texts"), {}
+    measured = [part for split in ("dev", "test") for t in _tuples(raw / f"{split}.parquet") for part in t]
+    found = [d for name in s["corpus"].split("+") for d in _documents_of(name, step, raw)]
+    found = [found[i] for i in np.random.default_rng(s["split_seed"]).permutation(len(found))]
+    read, held = corpora.documents(found, {sources.key(text) for text in measured}, None, s["heldout"], counts)
+    for name, lines in (("corpus", read), ("heldout", held)):
+        pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet")
+    return {"counts": counts, "labels": inputs.record("texts")["labels"]}
+
+
+def _texts_of(name: str, step: Step, raw: Path) -> list[sources.Text]:
+    """Return all transfer texts of one corpus."""
+    if name == OWN_TRANSFER:
+        return _tuples(raw / "transfer.parquet")
+    if name == HELD_BACK:
+        n = step.settings["labelled"]
+        return _tuples(raw / "train.parquet")[n:] if n else []
+    columns = getattr(step.task.source, "text", ("text",))
+    return elsewhere.texts(dict(step.task.elsewhere)[name], columns, corpora.sentences)
+
+
+def _documents_of(name: str, step: Step, raw: Path) -> list[str]:
+    """Return all documents of one corpus; of D_T and of texts held back, each text is one."""
+    if name in (OWN_TRANSFER, HELD_BACK):
+        return _joined(_texts_of(name, step, raw)[: step.settings["texts"] if name == OWN_TRANSFER else None])
+    return elsewhere.documents(dict(step.task.elsewhere)[name])
+
+
+def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Train word pieces on D_LM, or copy a tokenizer's folder."""
+    if step.folder is None:
+        trained = tokens.train_word_pieces(_column(inputs.folder("texts") / "corpus.parquet"), step.settings["vocabulary"])
+        tokens.save_tokenizer(trained.get_vocab(), folder)
+        return {}
+    source = Path(step.folder).expanduser()
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        if (source / name).is_file():
+            shutil.copy(source / name, folder / name)
+    return {}
+
+
+def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Cut D_LM, or the texts of the task, into word pieces: on disk, ready to be memory-mapped."""
+    raw, tokenizer_folder = inputs.folder("texts"), inputs.folder("tokenizer")
+    tokenizer, vocabulary = tokens.open_tokenizer(tokenizer_folder)
+    names = {"corpus": ("corpus", "heldout"), "task": ("train", "dev", "test", "transfer"), "transfer": ("transfer",)}[
+        step.settings["of"]
+    ]
+    counts = {}
+    for name in names:
+        lines = _texts(raw / f"{name}.parquet")
+        pieces, counts[name] = tokens.encode_texts(tokenizer, vocabulary, lines, step.settings.get("max_length"))
+        share = counts[name]["unknown"] / max(1, counts[name]["pieces"])
+        if share > MAX_UNKNOWN:
+            raise TextError(
+                f"{name}: {share:.0%} of the word pieces are unknown to the tokenizer; it was made for another language or script"
+            )
+        pieces.save(folder, name)
+        if name == "corpus":
+            np.save(folder / "corpus.counts.npy", np.bincount(pieces.flat, minlength=vocabulary.size))
+            np.save(folder / "continues.npy", tokens.continues(tokenizer))
+        if name in ("train", "dev", "test"):
+            np.save(folder / f"{name}.labels.npy", np.array(_column(raw / f"{name}.parquet", "label"), dtype=np.int64))
+    labels = json.loads((raw / "record.json").read_text())["labels"]
+    return {"vocabulary": vars(vocabulary), "counts": counts, "labels": labels}
+
+
+def words(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Start word embeddings from the corpus' counts of pairs."""
+    s = step.settings
+    np.save(folder / "words.npy", counts.word_vectors(inputs.ids("corpus"), inputs.vocabulary().size, s["width"], s["window"]))
+    return {}
+
+
+def _columns(texts: list) -> dict[str, list[str]]:
+    """Return the columns of texts, or of pairs."""
+    columns = [texts] if not texts or isinstance(texts[0], str) else map(list, zip(*texts, strict=True))
+    return dict(zip(("text", "pair"), columns, strict=False))
+
+
+def _texts(path: Path) -> list:
+    """Return the texts of a Parquet file, pairs as tuples."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    columns = [table.column(name).to_pylist() for name in ("text", "pair") if name in table.column_names]
+    return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+
+
+def _tuples(path: Path) -> list[sources.Text]:
+    return [(t,) if isinstance(t, str) else t for t in _texts(path)]
+
+
+def _joined(texts: list[sources.Text]) -> list[str]:
+    return [" ".join(t) for t in texts]
+
+
+def _column(path: Path, name: str = "text") -> list:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, columns=[name]).column(name).to_pylist()
