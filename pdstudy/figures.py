@@ -6,6 +6,7 @@ the verdicts; what was not measured is not drawn, and the figure says so.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -65,9 +66,9 @@ def strategies(study: str, verdicts: pd.DataFrame) -> Drawn:
     )
 
 
-def gains(study: str, verdicts: pd.DataFrame) -> Drawn:
-    """Draw the claims of the study that have an effect, the paper's values beside them."""
-    shown = verdicts[verdicts.n_seeds > 0]
+def gains(study: str, verdicts: pd.DataFrame, question: str) -> Drawn:
+    """Draw the claims of one question that have an effect, the paper's values beside them."""
+    shown = verdicts[(verdicts.n_seeds > 0) & (verdicts.question == question)]
     return Drawn(
         plots.gains(shown), shown, "Each claim as a paired effect in points with its 95 % interval, beside the paper's value"
     )
@@ -343,7 +344,7 @@ def domains(study: str, verdicts: pd.DataFrame) -> Drawn:
 
 FIGURES: dict[str, Callable[[str, pd.DataFrame], Drawn]] = {
     "strategies": strategies,
-    "gains": gains,
+    **{f"gains_{question}": partial(gains, question=question) for question in claims.QUESTIONS},
     "pretraining_gain": pretraining_gain,
     "starts": starts,
     "depth_width": depth_width,
