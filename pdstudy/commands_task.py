@@ -60,13 +60,13 @@ def advise(
 ) -> None:
     """Train what the time allows, measure, and say which student to take, with its reasons. Writes a report."""
     from pdstudy import advise as advising
-    from pdstudy import budget
+    from pdstudy import budget, reasons
     from pdstudy.report import ReportError, advice
 
     study, limits = Study.read(params), advising.Limits(latency_ms, size_mb)
-    computed(study, lambda listen: budget.spend(study, max_minutes, limits, workers, listen))
     try:
-        found = advising.recommend(advising.Candidates(study.name, limits))
+        computed(study, lambda listen: budget.spend(study, max_minutes, limits, workers, listen))
+        found = reasons.recommend(advising.Candidates(study.name, limits))
     except advising.AdviceError as error:
         fail(str(error), 1)
     for reason in found.reasons:

@@ -29,7 +29,7 @@ TRAINING = [
     "run", "cluster", "ranks",
 ]  # fmt: skip
 # The reading wing: pandas, scipy, seaborn, never torch.
-READING = ["stats", "paper", "claims", "advise", "domain", "soundness", "plots"]
+READING = ["stats", "paper", "claims", "promise", "advise", "reasons", "domain", "soundness", "plots"]
 # The top may import anything.
 TOP = [
     "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "report", "console", "commands_study",
