@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import reviews
 import yaml
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -16,28 +17,11 @@ from pdstudy.run import RunError
 from pdstudy.store import Store
 from pdstudy.tokens import Ids
 
-STUDY = {
-    "name": "own",
-    "sizes": ["1/64"],
-    "recipes": ["Basic", "PD"],
-    "seeds": [0],
-    "splits": {"dev": 40, "test": 60},
-    "corpus": {"heldout": 0.1},
-    "tokenizer": {"vocabulary": 100},
-    "max_length": 16,
-    "init_std": {"64": 0.06},
-    "pretrain": {"tokens": 20_000, "row": 16, "batch": 16},
-    "teacher": {"size": "1/64"},
-    "transfer": {"texts": 200},
-    "finetune": {"epochs": 6, "batch": 16, "rates": [0.002]},
-    "distill": {"epochs": 6, "batch": 16, "rates": [0.002]},
-    "precision": "fp32",
-}
-WORDS = {"praise": ["fine", "good", "great", "lovely", "superb"], "scorn": ["awful", "bad", "dull", "poor", "weak"]}
+STUDY = reviews.STUDY | {"name": "own"}
 
 
 def review(rng, kind: str) -> str:
-    return " ".join(rng.choice([*WORDS[kind], "film", "story", "cast", "scene"], 6)) + f" {rng.integers(100_000)}"
+    return " ".join(rng.choice([*reviews.WORDS[kind], *reviews.NEUTRAL], 6)) + f" {rng.integers(100_000)}"
 
 
 @pytest.fixture(scope="module")
