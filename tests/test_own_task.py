@@ -132,6 +132,15 @@ def test_a_teacher_whose_names_are_in_another_order_is_refused(study, teacher):
         run_study(taught_by(study, teacher), workers=0)
 
 
+def test_a_teacher_of_other_classes_than_the_tasks_is_refused_with_both_numbers(study, teacher):
+    head(teacher, lambda w: w[[0, 1, 1]])
+    config = json.loads((teacher / "config.json").read_text())
+    config["id2label"] = {str(i): f"LABEL_{i}" for i in range(3)}
+    (teacher / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"the teacher knows 3 classes, the task 2 \(praise, scorn\)"):
+        run_study(taught_by(study, teacher), workers=0)
+
+
 def test_a_teacher_that_knows_only_the_majority_class_teaches_nobody(study, teacher):
     head(teacher, lambda w: w * 0)
     with pytest.raises(RunError, match=r"the teacher is right on 6\d\.\d% of dev, the majority class on 6\d\.\d%"):
