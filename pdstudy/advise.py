@@ -54,9 +54,7 @@ class Candidates:
         right = (predictions.label == predictions.predicted).to_numpy(float)
         groups = predictions.groupby(["digest", "split"], observed=True).indices
         self._right = {key: right[index] for key, index in groups.items()}
-        self.majority = {
-            s: float(metrics[(metrics.recipe == "majority") & (metrics.split == s)].value.iloc[0]) for s in ("dev", "test")
-        }
+        self._measured = metrics[metrics.split == "test"].groupby(["recipe", "size", "metric"]).value.mean()
         tried = results.load_tried(study)
         tried["right"] = (tried.label == tried.predicted).astype(float)
         by_student = tried.groupby(["recipe", "size"], observed=True)
@@ -121,6 +119,7 @@ class Candidates:
                     "p50_ms": measured.get("p50", math.nan), "p95_ms": measured.get("p95", math.nan),
                     "texts_a_second": measured.get("throughput", math.nan), "mb": 4e-6 * int(models.n_params.iloc[0]),
                     "best_seed": int(models.value.idxmax()[2]), "unpaid": self.unpaid(recipe, size),
+                    **{name: float(self._measured[recipe, size, name]) for name in ("f1", "mcc")},
                 }
             )  # fmt: skip
         table = pd.DataFrame(rows).sort_values(["n_params", "recipe"], ignore_index=True)

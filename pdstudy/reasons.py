@@ -4,7 +4,7 @@ Every sentence is made from the numbers of `advise`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -42,7 +42,8 @@ def recommend(found: Candidates) -> Advice:
         *_dearer(found, chosen),
         *_curves(found, chosen),
     ]
-    return Advice(chosen, [*said, _kept(found, chosen)], found.table)
+    advice = Advice(chosen, said, found.table)
+    return replace(advice, reasons=[*said, _kept(found, chosen, advice.student)])
 
 
 def _name(row) -> str:
@@ -129,11 +130,14 @@ def _curves(found: Candidates, chosen) -> list[str]:
     return said
 
 
-def _kept(found: Candidates, row) -> str:
+def _kept(found: Candidates, row, name: str) -> str:
     test = found.right(row.recipe, row["size"], "test", [row.best_seed])
     score, n = test.mean() * POINTS, test.shape[1]
     held = "within" if row.low <= score <= row.high else "outside"
-    return f"On the {n:,} texts of test, which chose nothing, it is right on {score:.1f} %: {held} the promise."
+    return (
+        f"Its best seed is {name} to `export`: on the {n:,} texts of test, which chose nothing, that is right on {score:.1f} %, "
+        f"{held} the promise."
+    )
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
@@ -146,6 +150,8 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         "promised on new texts, %": [f"{r.low:.1f} to {r.high:.1f}" for r in table.itertuples()],
         "rates the promise does not pay for": table.unpaid,
         "test, %": table.test.map("{:.1f}".format),
+        "its F1": table.f1.map("{:.3f}".format),
+        "Matthews' r": table.mcc.map("{:.3f}".format),
         "seeds": table.seeds,
         "ms a text (p95)": [
             f"{r.p50_ms:.2f} ({r.p95_ms:.2f})" if math.isfinite(r.p50_ms) else "not measured" for r in table.itertuples()

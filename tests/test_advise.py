@@ -54,7 +54,8 @@ def study(tmp_path):
                 digest = f"{recipe}-{size}-{s}"
                 for split, right in (first[taken] if s == 0 else answers(chance)).items():
                     row = {"recipe": recipe, "size": size, "seed": s, "split": split, "metric": "accuracy", "value": right.mean()}
-                    metrics.append(row | {"n": len(right), "n_params": PARAMS[size], "rate": taken, "digest": digest})
+                    row |= {"n": len(right), "n_params": PARAMS[size], "rate": taken, "digest": digest}
+                    metrics += [row, *(row | {"metric": name, "value": value} for name, value in (("f1", 0.7), ("mcc", 0.4)))]
                     columns = {"digest": [digest] * len(right), "split": [split] * len(right), "label": np.zeros(len(right), int)}
                     parts.append(pa.table(columns | {"predicted": (~right).astype(int)}))
         metrics += [{"recipe": "majority", "split": split, "metric": "accuracy", "value": 0.5} for split in N]
@@ -104,6 +105,18 @@ def test_a_smaller_student_that_cannot_be_told_apart_is_named_and_one_that_can_i
     assert "4/128 by PD, 6 MB, is not distinguishable from it" in words or "Take 4/128 by PD" in words
     assert "2/128 by PD, 4 MB" not in words
     assert "Every smaller student is worse beyond luck" in said(study(CHANCES))
+
+
+def test_the_table_shows_what_accuracy_hides_where_classes_are_lopsided(study):
+    table = shown(Candidates(study(CHANCES)).table)
+    assert set(table["its F1"]) == {"0.700"} and set(table["Matthews' r"]) == {"0.400"}
+
+
+def test_the_student_is_named_as_export_knows_it(study):
+    advice = recommend(Candidates(study(CHANCES)))
+    assert f"Its best seed is {advice.student} to `export`" in advice.prose()
+    dev = Candidates(study(CHANCES)).models.loc[(advice.chosen.recipe, advice.chosen["size"])].value
+    assert advice.student == f"4/256-PD-s{dev.idxmax():.0f}"
 
 
 def test_limits_that_no_student_keeps_are_refused_with_what_would_have_to_give(study):

@@ -64,6 +64,8 @@ def test_the_recommendation_stands_on_what_was_measured(spent):
     advice = reasons.recommend(candidates)
     assert np.isfinite(candidates.table.p50_ms).all()
     words = advice.prose()
+    right = candidates.right(advice.chosen.recipe, advice.chosen["size"], "test", [advice.chosen.best_seed]).mean()
+    assert advice.chosen.low <= 100 * right <= advice.chosen.high, "the promise is kept on texts that were held back"
     assert words.startswith(f"Take {advice.chosen['size']} by {advice.chosen.recipe} (") and "which chose nothing" in words
     assert "Twice the labelled text" in words or "Twice the transfer text" in words
     assert any("train: 300 texts; praise 150 (50%), scorn 150 (50%)." in s for s in soundness.sentences(study.name))
