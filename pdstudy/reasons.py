@@ -146,7 +146,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     columns = {
         "student": [f"{r.size} {r.recipe}" for r in table.itertuples()],
         "dev, %": table.dev.map("{:.1f}".format),
-        "less the luck of the choice, %": table.expected.map("{:.1f}".format),
+        "expected on other texts, %": table.expected.map("{:.1f}".format),
         "promised on new texts, %": [f"{r.low:.1f} to {r.high:.1f}" for r in table.itertuples()],
         "rates the promise does not pay for": table.unpaid,
         "test, %": table.test.map("{:.1f}".format),

@@ -109,9 +109,8 @@ def tried(plan: Plan, store: Store) -> pa.Table:
             continue
         told.add(who)
         for candidate in search.parents.values():
-            if measured.get(candidate) not in here:
+            if measured.get(candidate) not in here or (folder := store.find(measured[candidate])) is None:
                 continue
-            folder = store.open(measured[candidate])
             record = json.loads((folder / "record.json").read_text())
             if "dev" in record["scores"]:  # else it diverged and answers nothing
                 answers = _predictions(folder, candidate, "dev")
