@@ -1,7 +1,7 @@
-"""Which student, trained how: the front of accuracy, latency and size, and a recommendation in words.
+"""Which student, trained how: every student's accuracy, latency, size and promise, the front, and the one to take.
 
-Students are chosen on dev. What the chosen one will score is promised from dev too; test, which chose nothing,
-then says whether the promise was kept.
+Students are chosen on dev. What the chosen one will score is promised from dev too, less what the choice itself was
+worth there (`promise`); test, which chose nothing, then says whether the promise was kept. `reasons` puts it in words.
 """
 
 import json
@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats as distributions
 
 from pdstudy import results, stats
-from pdstudy.claims import Prose
-from pdstudy.stats import LEVEL, Effect
+from pdstudy.plan import SEARCH_SEED
+from pdstudy.promise import Answers, chosen_anew, promise
+from pdstudy.recipes import RECIPES, TEACHER
+from pdstudy.stats import Effect
 
 POINTS = 100
 
@@ -44,7 +45,7 @@ class Candidates:
     """A study's students beside each other: who was right on which text of dev and test, how fast, how large."""
 
     def __init__(self, study: str | Path, limits: Limits = NONE):
-        self.study, self.limits = study, limits
+        self.study, self.limits, self.settings = study, limits, results.load_settings(study)
         metrics = results.load_results(study)
         told = metrics[(metrics.metric == "accuracy") & ~metrics.recipe.isin(["start", "majority"])]
         self.models = told[told.split == "dev"].set_index(["recipe", "size", "seed"]).sort_index()
@@ -52,9 +53,13 @@ class Candidates:
         right = (predictions.label == predictions.predicted).to_numpy(float)
         groups = predictions.groupby(["digest", "split"], observed=True).indices
         self._right = {key: right[index] for key, index in groups.items()}
-        self.majority = {
-            s: float(metrics[(metrics.recipe == "majority") & (metrics.split == s)].value.iloc[0]) for s in ("dev", "test")
-        }
+        self._measured = metrics[metrics.split == "test"].groupby(["recipe", "size", "metric"]).value.mean()
+        tried = results.load_tried(study)
+        tried["right"] = (tried.label == tried.predicted).astype(float)
+        by_student = tried.groupby(["recipe", "size"], observed=True)
+        self._tried = {key: {rate: g.right.to_numpy() for rate, g in rows.groupby("rate")} for key, rows in by_student}
+        searches = results.load_searches(study)
+        self._diverged = {(r.recipe, r.size, r.rate) for r in searches.itertuples(index=False) if r.diverged}
         self.latency = load_latency(study)
         self.table = self._table()
 
@@ -62,6 +67,29 @@ class Candidates:
         """Return right (1) and wrong (0) answers, (n_seeds, n_items)."""
         rows = self.models.loc[(recipe, size)]
         return np.stack([self._right[rows.loc[seed].digest, split] for seed in seeds or sorted(rows.index)])
+
+    def answers(self, recipe: str, size: str) -> Answers:
+        """Return a student's answers on dev at every rate that was tried and of which they are kept.
+
+        At rates that were not taken only the seed that searched was trained, and stands for all.
+        """
+        own, models = self.right(recipe, size), self.models.loc[(recipe, size)]
+        tried, rate = self._tried.get((recipe, size), {}), models.rate.iloc[0]
+        searched = own[list(models.index).index(SEARCH_SEED)] if SEARCH_SEED in models.index else own.mean(axis=0)
+        judged, kept = {rate: searched} | tried, tried | {rate: own.mean(axis=0)}
+        return Answers(*(np.stack([by_rate[r] for r in sorted(by_rate)]) for by_rate in (judged, kept)))
+
+    def unpaid(self, recipe: str, size: str) -> int:
+        """Return how many rates were tried for a student of whose answers nothing is kept: its promise does not pay for them.
+
+        The rates of an earlier stage count: a student of two stages is only ever seen at the best of the first.
+        """
+        rate = self.models.loc[(recipe, size)].rate.iloc[0]
+        if not math.isfinite(rate):  # a given teacher: nothing was searched
+            return 0
+        *earlier, last = (set(self.settings[stage]["rates"]) for stage in RECIPES.get(recipe, TEACHER).stages)
+        gone = {r for r in last - {rate} - set(self._tried.get((recipe, size), {})) if (recipe, size, r) not in self._diverged}
+        return len(gone) + sum(len(rates) - 1 for rates in earlier)
 
     def difference(self, one: pd.Series, other: pd.Series, split: str = "dev") -> Effect:
         """Return how many points `one` is above `other`, over the seeds that both have and the same texts.
@@ -79,25 +107,44 @@ class Candidates:
         return effect.scaled(POINTS)
 
     def _table(self) -> pd.DataFrame:
-        rows, spread = [], self._spread()
+        rows = []
         for (recipe, size), models in self.models.groupby(level=["recipe", "size"], sort=False):
             dev, test = self.right(recipe, size), self.right(recipe, size, "test")
-            low, high = promise(dev, test.shape[1], spread)
             measured = self.latency.get("sizes", {}).get(size, {})
             rows.append(
                 {
                     "recipe": recipe, "size": size, "seeds": len(models), "n_params": int(models.n_params.iloc[0]),
-                    "dev": dev.mean() * POINTS, "low": low * POINTS, "high": high * POINTS, "test": test.mean() * POINTS,
+                    "dev": dev.mean() * POINTS, "test": test.mean() * POINTS, "n_dev": dev.shape[1], "n_test": test.shape[1],
                     "p50_ms": measured.get("p50", math.nan), "p95_ms": measured.get("p95", math.nan),
                     "texts_a_second": measured.get("throughput", math.nan), "mb": 4e-6 * int(models.n_params.iloc[0]),
-                    "best_seed": int(models.value.idxmax()[2]),
+                    "best_seed": int(models.value.idxmax()[2]), "unpaid": self.unpaid(recipe, size),
+                    **{name: float(self._measured[recipe, size, name]) for name in ("f1", "mcc")},
                 }
             )  # fmt: skip
-        table = pd.DataFrame(rows)
+        table = pd.DataFrame(rows).sort_values(["n_params", "recipe"], ignore_index=True)
         table["fits"] = [self.limits.hold(row) and row.recipe != "teacher" for row in table.itertuples()]
         for cost in ("p50_ms", "mb"):
             table[f"front_{cost}"] = front(table[cost].to_numpy(), table.dev.to_numpy())
-        return table.sort_values(["n_params", "recipe"], ignore_index=True)
+        return self._promised(table)
+
+    def _promised(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the table with what each student is expected and promised to score, in percent.
+
+        Students compete with those that the limits allow as they do; those outside with each other, and the teacher alone.
+        """
+        spread = self._spread()
+        for _, rows in table.groupby([table.fits, table.recipe == "teacher"]):
+            best_first = rows.sort_values("dev", ascending=False, kind="stable").index
+            answers = [self.answers(r.recipe, r.size) for r in rows.itertuples()]
+            try:
+                table.loc[best_first, "expected"] = chosen_anew(answers) * POINTS
+            except ValueError as error:
+                raise AdviceError(f"{error}; give more with splits.dev, or a dev file") from None
+        bounds = [
+            promise(r.dev / POINTS, r.expected / POINTS, r.n_dev, r.n_test, r.seeds, spread) for r in table.itertuples(index=False)
+        ]
+        table[["low", "high"]] = np.array(bounds) * POINTS
+        return table
 
     def _spread(self) -> float:
         """Return the standard deviation of dev accuracy over seeds, pooled over all students that have several."""
@@ -112,19 +159,6 @@ def load_latency(study: str | Path) -> dict:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def promise(dev: np.ndarray, n_test: int, spread: float) -> tuple[float, float]:
-    """Return the interval in which the accuracy of one such model on `n_test` new texts is expected, 95 %.
-
-    `dev` (n_seeds, n_items) is right or wrong; `spread` is the standard deviation over seeds. Three kinds of luck: of
-    the seed, of dev's texts and of the new ones.
-    """
-    p, (n_seeds, n_dev) = dev.mean(), dev.shape
-    bounded = min(max(p, 1 / (n_dev + 1)), n_dev / (n_dev + 1))  # all right on dev does not mean never wrong
-    error = math.sqrt(bounded * (1 - bounded) * (1 / n_dev + 1 / n_test) + spread**2 * (1 + 1 / n_seeds))
-    reach = distributions.norm.ppf((1 + LEVEL) / 2) * error
-    return max(0.0, p - reach), min(1.0, p + reach)
-
-
 def front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
     """Return which points no other beats: none is as cheap and better, or cheaper and as good. nan is on no front."""
     on = np.zeros(len(cost), dtype=bool)
@@ -134,26 +168,8 @@ def front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
     return on
 
 
-@dataclass(frozen=True)
-class Advice:
-    """The recommended student, and the sentences that defend it."""
-
-    chosen: pd.Series
-    reasons: list[str]
-    table: pd.DataFrame
-
-    @property
-    def student(self) -> str:
-        """Return the name by which `export` knows the student."""
-        return f"{self.chosen['size']}-{self.chosen.recipe}-s{self.chosen.best_seed}"
-
-    def prose(self) -> Prose:
-        """Return the advice as one paragraph."""
-        return Prose(" ".join(self.reasons))
-
-
-def recommend(found: Candidates) -> Advice:
-    """Return the student that is best on dev within the limits, and why. Raises AdviceError where none fits."""
+def choose(found: Candidates) -> pd.Series:
+    """Return the student that is best on dev within the limits. Raises AdviceError where none fits."""
     table = found.table
     fitting = table[table.fits]
     if fitting.empty:
@@ -162,63 +178,7 @@ def recommend(found: Candidates) -> Advice:
             f"no student keeps the limits: the fastest takes {students.p50_ms.min():.2f} ms, the smallest "
             f"{students.mb.min():.1f} MB; allow more, or add smaller sizes"
         )
-    chosen = fitting.loc[fitting.dev.idxmax()]
-    reasons = [_chosen(found, chosen), *_cheaper(found, chosen), *_dearer(found, chosen), *_curves(found, chosen)]
-    return Advice(chosen, [*reasons, _kept(found, chosen)], table)
-
-
-def _name(row) -> str:
-    return f"{row['size']} by {row.recipe}"
-
-
-def _interval(effect: Effect) -> str:
-    return f"95 % {effect.low:+.1f} to {effect.high:+.1f}" if effect.known else "no interval from one seed"
-
-
-def _chosen(found: Candidates, row) -> str:
-    cost = f"{row.mb:.0f} MB" + (f", {row.p50_ms:.1f} ms a text" if math.isfinite(row.p50_ms) else ", latency not measured")
-    words = f"Take {_name(row)} ({cost}): {row.low:.1f} to {row.high:.1f} % right on new texts is promised (95 %)"
-    teachers = found.table[found.table.recipe == "teacher"]
-    if len(teachers):
-        teacher = teachers.iloc[0]
-        effect = found.difference(row, teacher)
-        side = "above" if effect.estimate > 0 else "below"
-        words += f"; {abs(effect.estimate):.1f} points {side} the teacher ({_interval(effect)})"
-        if math.isfinite(ratio := teacher.p50_ms / row.p50_ms) and teacher["size"] != row["size"]:
-            words += f", {ratio:.1f} times as fast"
-    return words + "."
-
-
-def _cheaper(found: Candidates, chosen) -> list[str]:
-    """Return a sentence for each cheaper student that cannot be told from the chosen one, or none can."""
-    others = found.table[found.table.fits & (found.table.n_params < chosen.n_params)]
-    others = others.loc[others.groupby("size", sort=False).dev.idxmax()]
-    said = []
-    for _, row in others.iterrows():
-        effect = found.difference(row, chosen)
-        if not effect.known or effect.high >= 0:
-            said.append(
-                f"{_name(row)}, {row.mb:.0f} MB, is not distinguishable from it ({effect.estimate:+.1f}, {_interval(effect)})."
-            )
-    if len(others) and not said:
-        said = ["Every smaller student is worse beyond luck."]
-    return said
-
-
-def _dearer(found: Candidates, chosen) -> list[str]:
-    """Return a sentence for the best student outside the limits, if it is better beyond luck."""
-    outside = found.table[~found.table.fits & (found.table.recipe != "teacher")]
-    better = [(found.difference(row, chosen), row) for _, row in outside.iterrows()]
-    better = [(effect, row) for effect, row in better if effect.known and effect.low > 0]
-    if not better:
-        return []
-    effect, row = max(better, key=lambda pair: pair[0].estimate)
-    more = []
-    if row.mb > chosen.mb:
-        more.append(f"{row.mb - chosen.mb:.0f} MB more")
-    if math.isfinite(row.p50_ms - chosen.p50_ms) and row.p50_ms > chosen.p50_ms:
-        more.append(f"{row.p50_ms - chosen.p50_ms:.1f} ms more")
-    return [f"Take {_name(row)} if {' and '.join(more)} are free: {effect.estimate:+.1f} points ({_interval(effect)})."]
+    return fitting.loc[fitting.dev.idxmax()]
 
 
 @dataclass(frozen=True)
@@ -249,59 +209,3 @@ def curves(study: str | Path) -> list[Curve]:
             missed = stats.held_back(n, a) if len(set(n)) >= 4 else math.nan
             found.append(Curve(kind, recipe, size, rows[["texts", "seed", "value"]], stats.saturating(n, a), missed))
     return found
-
-
-def _curves(found: Candidates, chosen) -> list[str]:
-    words = {"transfer": "Twice the transfer text", "labels": "Twice the labelled text"}
-    said = []
-    for c in curves(found.study):
-        if c.size == chosen["size"] and (c.recipe == chosen.recipe or c.kind == "labels"):
-            missed = f"; the curve missed its own last point by {c.missed * POINTS:+.1f}" if math.isfinite(c.missed) else ""
-            said.append(
-                f"{words[c.kind]} ({2 * c.points.texts.max():,.0f}) would buy {c.recipe} about {c.twice:+.1f} points{missed}."
-            )
-    return said
-
-
-def _kept(found: Candidates, row) -> str:
-    test = found.right(row.recipe, row["size"], "test", [row.best_seed])
-    score, n = test.mean() * POINTS, test.shape[1]
-    held = "within" if row.low <= score <= row.high else "outside"
-    return f"On the {n:,} texts of test, which chose nothing, it is right on {score:.1f} %: {held} the promise."
-
-
-def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the candidates as people read them, the smallest first."""
-    number = lambda form: lambda v: form.format(v) if math.isfinite(v) else "not measured"  # noqa: E731
-    return pd.DataFrame(
-        {
-            "student": [f"{r.size} {r.recipe}" for r in table.assign(size=table["size"]).itertuples()],
-            "dev, %": table.dev.map("{:.1f}".format),
-            "promised on new texts, %": [f"{r.low:.1f} to {r.high:.1f}" for r in table.itertuples()],
-            "test, %": table.test.map("{:.1f}".format),
-            "seeds": table.seeds,
-            "ms a text (p95)": [
-                f"{r.p50_ms:.2f} ({r.p95_ms:.2f})" if math.isfinite(r.p50_ms) else "not measured" for r in table.itertuples()
-            ],
-            "texts a second": table.texts_a_second.map(number("{:,.0f}")),
-            "MB": table.mb.map("{:.1f}".format),
-            "within the limits": table.fits.map({True: "yes", False: ""}),
-        }
-    ).set_index("student").rename_axis(None)  # fmt: skip
-
-
-def forecasts(study: str | Path) -> pd.DataFrame:
-    """Return what twice the text is forecast to add to each student that has a learning curve, in points."""
-    rows = [
-        {
-            "student": f"{c.size} {c.recipe}",
-            "text": {"transfer": "transfer texts", "labels": "labelled texts"}[c.kind],
-            "most tried": f"{c.points.texts.max():,.0f}",
-            "twice would add": f"{c.twice:+.1f}",
-            "the law missed its last point by": f"{c.missed * POINTS:+.1f}" if math.isfinite(c.missed) else "n/a",
-            "seeds": c.points.seed.nunique(),
-        }
-        for c in curves(study)
-    ]
-    columns = ["student", "text", "most tried", "twice would add", "the law missed its last point by", "seeds"]
-    return pd.DataFrame(rows, columns=columns).set_index("student").rename_axis(None)

@@ -17,7 +17,7 @@ from pdstudy import advise, domain, latency, paths, results, soundness
 from pdstudy.disk import whole
 from pdstudy.estimate import estimate, needed
 from pdstudy.params import Study
-from pdstudy.plan import make
+from pdstudy.plan import judged, make
 from pdstudy.recipes import RECIPES
 from pdstudy.run import Progress, RunError, run_study
 from pdstudy.steps import Plan
@@ -127,7 +127,7 @@ class _Work:
         self.spent = Spent(minutes)
 
     def plan(self, grid: Grid, study: Study | None = None) -> Plan:
-        return make(study or self.study, grid)
+        return judged(make(study or self.study, grid), self.store.here())
 
     def seconds(self, plan: Plan) -> float:
         """Return how long what is missing of a plan will take, about."""
@@ -172,7 +172,7 @@ class _Work:
     def curves(self, grid: Grid, limits: advise.Limits) -> None:
         """Train the student that would be recommended on halves of its texts, and halves of those."""
         try:
-            chosen = advise.recommend(advise.Candidates(self.study.name, limits)).chosen
+            chosen = advise.choose(advise.Candidates(self.study.name, limits))
         except advise.AdviceError:
             return  # nothing to draw a curve of; who asks for advice is told
         n_train = int(results.load_counts(self.study.name).loc["train", "kept"])

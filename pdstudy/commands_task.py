@@ -31,7 +31,7 @@ def init(
     from pdstudy import guess
     from pdstudy.sources import TextError
 
-    to = to or train.with_suffix(".yaml")
+    to = to or (train if train.stem.strip(".") else train.resolve()).with_suffix(".yaml")
     if to.exists() and not force:
         fail(f"{to} is there already; give another with --to, or --force to write over it", 2)
     if name is not None and not NAME.fullmatch(name):
@@ -60,17 +60,18 @@ def advise(
 ) -> None:
     """Train what the time allows, measure, and say which student to take, with its reasons. Writes a report."""
     from pdstudy import advise as advising
-    from pdstudy import budget
+    from pdstudy import budget, reasons
     from pdstudy.report import ReportError, advice
 
     study, limits = Study.read(params), advising.Limits(latency_ms, size_mb)
-    computed(study, lambda listen: budget.spend(study, max_minutes, limits, workers, listen))
     try:
-        found = advising.recommend(advising.Candidates(study.name, limits))
+        computed(study, lambda listen: budget.spend(study, max_minutes, limits, workers, listen))
+        found = reasons.recommend(advising.Candidates(study.name, limits))
     except advising.AdviceError as error:
         fail(str(error), 1)
     for reason in found.reasons:
         out.print(reason, markup=False, soft_wrap=True)
+    out.print(f"python -m pdstudy export {study.name} --student {found.student} --to model", markup=False, soft_wrap=True)
     err.print("report 05_your_task")
     try:
         page = advice(study, {"latency_ms": latency_ms, "size_mb": size_mb, "max_minutes": max_minutes})
@@ -84,17 +85,18 @@ def domain(
     labelled: Annotated[Path, typer.Argument(help="A table of the task's labelled texts.")],
     candidates: Annotated[list[Path], typer.Argument(help="Corpora that could be transfer text: tables, or text one a line.")],
     text: Texts = None,
+    label: Label = None,
 ) -> None:
     """Rank transfer corpora by how near they are to a task, before anything is trained."""
     from pdstudy import domain as nearness
-    from pdstudy import guess, sources
+    from pdstudy import guess
 
     for path in (labelled, *candidates):
         if not path.exists():
             fail(f"{path} does not exist", 2)
     try:
-        columns = list(text or guess.look(labelled).text)
-        own = [" ".join(map(str, values)) for _, values in sources.rows(labelled, columns)]
+        columns = list(text or guess.look(labelled, label=label).text)
+        own = guess.texts_of(labelled, columns)
         names = [path.name for path in candidates]
         found = {
             path.name if names.count(path.name) == 1 else paths.scrub(str(path)): guess.texts_of(path, columns)

@@ -5,6 +5,7 @@ Nothing is opened here but params, and the files whose digests tell which text i
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,31 @@ def make(study: Study, only: dict[tuple[str, str], list[int]] | None = None) -> 
     if only is None:
         build.compound()
     return build.plan
+
+
+def judged(plan: Plan, here: set[str] = frozenset()) -> Plan:
+    """Return the plan with every rate that its students' last searches tried measured as its students are.
+
+    Advice asks for it: what a choice costs is seen beside what was not chosen. A candidate that was cleaned away after
+    its search, so that neither it nor its measurement is `here`, is not trained again for that.
+    """
+    plan = replace(plan, steps=dict(plan.steps))
+    for student in plan.students:
+        search, evaluation = search_of(plan, student), plan.steps[student.evaluation]
+        if not student.own or search is None or len(search.parents) == 1:
+            continue
+        for role, candidate in search.parents.items():
+            label = f"evaluate {student.recipe} {student.size} {role}"
+            step = replace(evaluation, parents=evaluation.parents | {"model": candidate}, label=label)
+            if search.digest not in here or {candidate, step.digest} & here:
+                plan.add(step)
+    return plan
+
+
+def search_of(plan: Plan, student: Student) -> Step | None:
+    """Return the search of a student's rate in its last stage, or None where none was searched: a given teacher."""
+    model = plan.steps[student.model]
+    return model if model.stage == "search" else plan.steps.get(model.parents.get("search"))
 
 
 def pretraining(study: Study, sizes: Iterable[Size]) -> Plan:

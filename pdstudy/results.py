@@ -3,7 +3,8 @@
 `metrics.parquet` holds what the method gave: one row per evaluated model, split and metric. It is the same,
 byte for byte, however often a run was killed and wherever it continued. What a machine took, seconds, is
 beside it in `costs.parquet`; `load_results` joins the two. `predictions.parquet` holds every model's
-answer to every text of dev and test (no text), for tests over items.
+answer to every text of dev and test (no text), for tests over items. `tried.parquet`, in studies that gave advice,
+holds the answers on dev of every learning rate that was tried.
 """
 
 import json
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pdstudy import paths
 from pdstudy.disk import whole
+from pdstudy.plan import judged, search_of
 from pdstudy.steps import Plan
 from pdstudy.store import Store
 
@@ -23,6 +25,7 @@ METRICS = "metrics.parquet"
 COSTS = "costs.parquet"
 PREDICTIONS = "predictions.parquet"
 SEARCHES = "searches.parquet"
+TRIED = "tried.parquet"
 ENVIRONMENT = "environment.json"
 PARAMS = "study.json"
 TEXTS = "texts.json"
@@ -80,7 +83,7 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
                 "collapsed": tried["collapsed"],
                 "diverged": tried["diverged"],
             }
-            for tried in (made["searched"] or () if student.curve is None else ())
+            for tried in (made["searched"] or ())
         ]
         for split, scores in record["scores"].items():
             n, majority = scores["n"], scores["majority"]
@@ -93,7 +96,8 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
                 items.append(_predictions(folder, student.model, split))
         majority_done = True
         told.add(student.model)
-    return {
+    answers = tried(plan, store)
+    return ({TRIED: answers} if len(answers) else {}) | {
         METRICS: pa.Table.from_pylist(rows, schema=COLUMNS),
         SEARCHES: pa.Table.from_pylist(searched),
         PREDICTIONS: pa.concat_tables(items) if items else pa.table({}),
@@ -101,11 +105,35 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
     }
 
 
+def tried(plan: Plan, store: Store) -> pa.Table:
+    """Return the answers on dev of every rate that was tried and measured: recipe, size, rate, digest, item, label, predicted."""
+    plan, here, items, told = judged(plan), store.here(), [], set()
+    measured = {step.parents["model"]: step.digest for step in plan.of_stage("evaluate")}
+    for student in plan.students:
+        search, who = search_of(plan, student), (student.recipe, student.size)
+        if not student.own or search is None or who in told:
+            continue
+        told.add(who)
+        for candidate in search.parents.values():
+            if measured.get(candidate) not in here or (folder := store.find(measured[candidate])) is None:
+                continue
+            record = json.loads((folder / "record.json").read_text())
+            if "dev" in record["scores"]:  # else it diverged and answers nothing
+                answers = _predictions(folder, candidate, "dev")
+                columns = dict(zip(("recipe", "size", "rate"), (*who, record["model"]["rate"]), strict=True))
+                columns = {name: [value] * len(answers) for name, value in columns.items()}
+                items.append(pa.table(columns | {name: answers[name] for name in ("digest", "item", "label", "predicted")}))
+    return pa.concat_tables(items).unify_dictionaries() if items else pa.table({})
+
+
 def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
     """Return the study's folder after writing its tables, parameters and environment, each atomically."""
     folder = paths.study_folder(plan.study.name)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in collect(plan, store).items():
+    tables = collect(plan, store)
+    if TRIED not in tables:  # what may lie there belongs to other settings
+        (folder / TRIED).unlink(missing_ok=True)
+    for name, table in tables.items():
         with whole(folder / name) as new:
             pq.write_table(table, new, compression="zstd")
     if environment["steps"]["computed"] == 0 and (folder / ENVIRONMENT).is_file():
@@ -285,6 +313,13 @@ def load_predictions(study: str | Path):
 def load_searches(study: str | Path):
     """Return every rate that was tried on dev as a pandas table: recipe, size, rate, dev_accuracy, chosen, collapsed, diverged."""
     return pq.read_table(folder_of(study) / SEARCHES).to_pandas()
+
+
+def load_tried(study: str | Path):
+    """Return the answers on dev of every rate that was tried as a pandas table, see `tried`; empty where none are kept."""
+    path = folder_of(study) / TRIED
+    columns = ("recipe", "size", "rate", "digest", "item", "label", "predicted")
+    return (pq.read_table(path) if path.is_file() else pa.table({name: [] for name in columns})).to_pandas()
 
 
 def load_costs(study: str | Path):

@@ -22,7 +22,7 @@ def sentences(study: str | Path) -> list[str]:
     """Return what there is to know about a study's texts, one sentence each, with counts."""
     counts, classes = results.load_counts(study), results.load_classes(study)
     said = [_classes(name, classes["labels"], found) for name, found in classes["classes"].items()]
-    said += [_lopsided(classes)]
+    said += [_lopsided(classes), _teacher(study)]
     said += [s for name in counts.index for s in _removed(name, counts.loc[name])]
     said += [s for name in counts.index for s in _pieces(name, counts.loc[name])]
     if "of train" in counts and counts.loc["D_T"].get("of train", 0) > 0:
@@ -66,6 +66,14 @@ def _lopsided(classes: dict) -> str:
     )
 
 
+def _teacher(study: str | Path) -> str:
+    metrics = results.load_results(study)
+    dev = metrics[(metrics.metric == "accuracy") & (metrics.split == "dev")].groupby("recipe").value.first()
+    if "teacher" not in dev:
+        return ""
+    return f"The teacher is right on {dev['teacher']:.1%} of dev, the majority class on {dev['majority']:.1%}."
+
+
 def _removed(name: str, row: pd.Series) -> list[str]:
     words = {
         "empty": "without a word", "exact": "repeated word for word", "normalised": "repeated but for case and punctuation",
@@ -81,8 +89,11 @@ def _removed(name: str, row: pd.Series) -> list[str]:
 
 def _pieces(name: str, row: pd.Series) -> list[str]:
     said, kept = [], row.get("kept", pd.NA)
-    if row.get("truncated", pd.NA) is not pd.NA and kept is not pd.NA and row.truncated > CUT * kept:
-        said.append(f"{name}: {row.truncated / kept:.0%} of the texts are longer than max_length and lose their ends.")
+    if row.get("truncated", pd.NA) is not pd.NA and kept is not pd.NA and (name == "train" or row.truncated > CUT * kept):
+        said.append(
+            f"{name}: {row.pieces / kept:.0f} word pieces of a text are read on average; {row.truncated / kept:.0%} of the texts are "
+            "longer than max_length and lose their ends."
+        )
     if row.get("unknown", pd.NA) is not pd.NA and row.unknown > UNKNOWN * row.pieces:
         said.append(f"{name}: {row.unknown / row.pieces:.1%} of the word pieces are unknown to the tokenizer.")
     return said

@@ -157,7 +157,7 @@ def rows(path: Path, columns: list[str], exactly: bool = False) -> Iterator[tupl
     elif kind == "datasets":
         found = _dataset(path, columns)
     else:
-        raise TextError(f"{path.name}: tables are {', '.join(TABLES)} or a folder saved by `datasets`; convert it to one of them")
+        raise _no_table(path)
     for place, values in found:
         if any(isinstance(value, str) and "\0" in value for value in values):
             raise TextError(f"{place}: a NUL character; remove it")
@@ -173,9 +173,15 @@ def columns_of(path: Path) -> list[str]:
     if path.suffix.lower() in (".csv", ".tsv"):
         for _, header in _records(path, path.suffix.lower()):
             return header
+    if path.suffix.lower() not in TABLES:
+        raise _no_table(path)
     for _, record in _objects(path):
         return list(record)
     raise TextError(f"{path.name}: the file is empty")
+
+
+def _no_table(path: Path) -> TextError:
+    return TextError(f"{path.name}: tables are {', '.join(TABLES)} or a folder saved by `datasets`; convert it to one of them")
 
 
 def _delimited(path: Path, columns: list[str], kind: str, exactly: bool) -> Iterator[tuple[str, list]]:

@@ -59,6 +59,11 @@ class Student:
     domain: str | None = None  # the corpus that D_T was taken from, where it is not the study's own
     corpus: str | None = None  # the D_LM that its start has read, where it is not the study's own
 
+    @property
+    def own(self) -> bool:
+        """Return whether it is one of the study's own students, no point of a curve and on no other text."""
+        return self.curve is None and self.domain is None and self.corpus is None
+
 
 @dataclass
 class Plan:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pdstudy.disk import n_bytes
 from pdstudy.params import Study
-from pdstudy.plan import make, pretraining
+from pdstudy.plan import judged, make, pretraining
 from pdstudy.sizes import Size
 from pdstudy.steps import Plan
 from pdstudy.store import Store, StoreError, damage
@@ -70,7 +70,7 @@ def ill_released(store: Store) -> list[str]:
 
 def needed(studies: Iterable[Study]) -> set[str]:
     """Return the digests of the studies' steps, and of the families that their sizes are."""
-    plans = [plan for study in studies for plan in (make(study), pretraining(study, map(Size.parse, study.sizes)))]
+    plans = [plan for study in studies for plan in (judged(make(study)), pretraining(study, map(Size.parse, study.sizes)))]
     return {digest for plan in plans for digest in plan.steps}
 
 

@@ -203,9 +203,12 @@ def _qualified(teacher: Classifier, step: Step, inputs: Inputs) -> None:
 
 
 def evaluation(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
-    """Measure a model on dev and test, text by text."""
-    model = models.load_classifier(inputs.folder("model"))
+    """Measure a model on dev and test, text by text; of a candidate that diverged there is nothing to measure."""
     source, scores = inputs.record("model"), {}
+    kept = {k: source.get(k) for k in ("rate", "collapsed", "tokens", "steps", "n_params", "searched")}
+    if source.get("diverged"):
+        return {"scores": scores, "model": kept}
+    model = models.load_classifier(inputs.folder("model"))
     for split in ("dev", "test"):
         data = inputs.labelled(split)
         found = evaluate.logits(model, data.ids, inputs.vocabulary().pad, step.settings["precision"])
@@ -213,7 +216,6 @@ def evaluation(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[s
         np.save(folder / f"{split}.labels.npy", data.labels)
         majority = float((data.labels == np.bincount(inputs.labelled("train").labels).argmax()).mean())
         scores[split] = evaluate.metrics(found, data.labels) | {"n": len(data.labels), "majority": majority}
-    kept = {k: source.get(k) for k in ("rate", "collapsed", "tokens", "steps", "n_params", "searched")}
     return {"scores": scores, "model": kept}
 
 

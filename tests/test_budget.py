@@ -5,31 +5,23 @@ import shutil
 
 import numpy as np
 import pytest
+import reviews
 import yaml
 
-from pdstudy import Study, advise, budget, paths, plan, results, soundness
+from pdstudy import Study, advise, budget, paths, plan, reasons, results, run_study, soundness, upkeep
 from pdstudy.run import RunError
 from pdstudy.store import Store
 
-STUDY = {
+STUDY = reviews.STUDY | {
     "name": "budgeted",
     "sizes": ["1/64", "2/64"],
-    "recipes": ["Basic", "PD"],
     "seeds": [0, 1],
     "splits": {"dev": 80, "test": 80},
-    "corpus": {"heldout": 0.1},
-    "tokenizer": {"vocabulary": 100},
-    "max_length": 16,
-    "init_std": {"64": 0.06},
-    "pretrain": {"tokens": 10_000, "row": 16, "batch": 16},
     "teacher": {"size": "2/64"},
     "transfer": {"texts": 256},
-    "finetune": {"epochs": 4, "batch": 16, "rates": [0.002]},
-    "distill": {"epochs": 4, "batch": 16, "rates": [0.002]},
-    "precision": "fp32",
 }
+SEARCHED = {stage: reviews.TRAIN | {"epochs": 4, "rates": [0.0005, 0.002]} for stage in ("finetune", "distill")}
 TEACHER = {"size": "2/64", "margin": 0.3}  # what luck will not give it
-WORDS = {"praise": ["fine", "good", "great", "lovely"], "scorn": ["awful", "bad", "dull", "poor"]}
 
 
 def write(folder, clear: float, **changes) -> Study:
@@ -37,8 +29,8 @@ def write(folder, clear: float, **changes) -> Study:
     rng = np.random.default_rng(0)
 
     def review(kind: str) -> str:
-        own = [rng.choice(WORDS[kind if rng.random() < clear else rng.choice(["praise", "scorn"])]) for _ in range(3)]
-        return " ".join([*own, *rng.choice(["film", "story", "cast", "scene"], 3), str(rng.integers(10**6))])
+        own = [rng.choice(reviews.WORDS[kind if rng.random() < clear else rng.choice(["praise", "scorn"])]) for _ in range(3)]
+        return " ".join([*own, *rng.choice(reviews.NEUTRAL, 3), str(rng.integers(10**6))])
 
     kinds = ["scorn", "praise"] * 230
     (folder / "t.csv").write_text("text,label\n" + "".join(f"{review(k)},{k}\n" for k in kinds))
@@ -50,7 +42,7 @@ def write(folder, clear: float, **changes) -> Study:
 
 @pytest.fixture(scope="module")
 def spent(tmp_path_factory):
-    study = write(tmp_path_factory.mktemp("budget"), 0.8)
+    study = write(tmp_path_factory.mktemp("budget"), 0.8, **SEARCHED)
     return study, budget.spend(study, 10, workers=0)
 
 
@@ -69,13 +61,52 @@ def test_every_student_is_trained_once_the_promising_again_and_the_recommended_o
 def test_the_recommendation_stands_on_what_was_measured(spent):
     study, _ = spent
     candidates = advise.Candidates(study.name)
-    advice = advise.recommend(candidates)
+    advice = reasons.recommend(candidates)
     assert np.isfinite(candidates.table.p50_ms).all()
     words = advice.prose()
+    right = candidates.right(advice.chosen.recipe, advice.chosen["size"], "test", [advice.chosen.best_seed]).mean()
+    assert advice.chosen.low <= 100 * right <= advice.chosen.high, "the promise is kept on texts that were held back"
     assert words.startswith(f"Take {advice.chosen['size']} by {advice.chosen.recipe} (") and "which chose nothing" in words
     assert "Twice the labelled text" in words or "Twice the transfer text" in words
     assert any("train: 300 texts; praise 150 (50%), scorn 150 (50%)." in s for s in soundness.sentences(study.name))
     assert soundness.nearness(study.name).corpus.tolist() == ["D_LM", "D_T"]
+
+
+def test_the_answers_of_every_rate_are_kept_and_the_promise_pays_for_the_choice_among_them(spent):
+    study, _ = spent
+    found, tried = advise.Candidates(study.name), results.load_tried(study.name)
+    assert set(tried.groupby(["recipe", "size"]).rate.unique().map(sorted).map(tuple)) == {(0.0005, 0.002)}
+    assert len(tried) == 2 * 80 * len(found.table) and not found.table.unpaid.any()
+    searches = results.load_searches(study.name).set_index(["recipe", "size", "rate"])
+    for key, rows in tried.groupby(["recipe", "size", "rate"]):
+        assert (rows.label == rows.predicted).mean() == pytest.approx(searches.loc[key].dev_accuracy), "as the search saw it"
+    for student in zip(found.table.recipe, found.table["size"], strict=True):
+        first = (
+            results.load_predictions(study.name).set_index(["digest", "split"]).loc[(found.models.loc[(*student, 0)].digest, "dev")]
+        )
+        taken = tried[
+            (tried.recipe == student[0]) & (tried["size"] == student[1]) & (tried.rate == found.models.loc[(*student, 0)].rate)
+        ]
+        assert (first.predicted.to_numpy() == taken.predicted.to_numpy()).all()
+    assert "rates it is the best on dev" in reasons.recommend(found).prose()
+
+
+def test_a_study_that_is_run_without_advice_keeps_no_other_answers_and_the_same_tables(spent, tmp_path):
+    study, _ = spent
+    plain = study.model_copy(update={"name": "plain"})
+    store = Store(tmp_path / "store")
+    for stage in Store().root.iterdir():
+        if stage.name not in ("work", "locks", "evaluate"):
+            shutil.copytree(stage, store.root / stage.name)
+    run_study(plain, workers=0, store=store)
+    assert not (paths.study_folder("plain") / results.TRIED).exists()
+    assert not set(plan.make(plain).steps) - store.here()
+    before = {name: (paths.study_folder("plain") / name).read_bytes() for name in (results.METRICS, results.PREDICTIONS)}
+    run_study(plain, workers=0)  # the store in which advice was given
+    assert {name: (paths.study_folder("plain") / name).read_bytes() for name in before} == before
+    assert len(results.load_tried("plain")) == 2 * 80 * 5
+    run_study(plain, workers=0, store=store)
+    assert not (paths.study_folder("plain") / results.TRIED).exists(), "a table of answers that are gone would lie"
 
 
 def test_a_second_spending_finds_everything_in_the_store(spent):
@@ -105,6 +136,42 @@ def test_a_teacher_that_teaches_nobody_leaves_the_recipes_without_one(tmp_path):
         )
 
 
+def test_rates_that_were_cleaned_away_are_not_trained_again_and_the_promise_says_what_it_does_not_pay_for(spent, tmp_path):
+    study, _ = spent
+    store = Store(tmp_path / "store")
+    shutil.copytree(Store().root, store.root)
+    made = plan.make(study)
+    assert set(plan.judged(made).steps) - set(made.steps) <= upkeep.needed([study]), "clean keeps them"
+    rates = {digest for search in made.of_stage("search") for digest in search.parents.values()}
+    answers = {s.digest for s in plan.judged(made).of_stage("evaluate") if s.parents["model"] in rates}
+    for digest in rates | answers:
+        if folder := store.find(digest):
+            shutil.rmtree(folder)
+    budget.spend(study, 10, workers=0, store=store)
+    assert not (rates | answers) & store.here()
+    found = advise.Candidates(study.name)
+    assert found.table.unpaid.tolist() == [1] * len(found.table)
+    assert f"Of {len(found.table) - 1} more rates that were tried no answers are kept" in reasons.recommend(found).prose()
+
+
+def test_a_rate_that_diverged_answers_nothing_and_is_owed_nothing(tmp_path):
+    rates = {"finetune": reviews.TRAIN | {"rates": [0.002, 1.0]}, "distill": SEARCHED["distill"]}
+    study, store = write(tmp_path, 0.8, name="diverged", sizes=["1/64"], seeds=[0], recipes=["Basic"], **rates), Store(tmp_path)
+    (wild,) = [s for s in plan.make(study).steps.values() if s.label == "Basic 1/64 s0 finetune rate 1"]
+
+    def diverged(folder) -> dict:  # clipped steps hardly ever diverge in earnest; this is what a candidate leaves that did
+        record = {"rate": 1.0, "dev": None, "collapsed": True, "diverged": True, "seconds": 0.0, "why": "loss is nan"}
+        (folder / "record.json").write_text(json.dumps(record))
+        return {"label": wild.label, "settings": wild.settings, "parents": wild.parents, "seconds": 0.0, "flops": wild.flops}
+
+    store.write(wild.stage, wild.digest, diverged)
+    budget.spend(study, 10, workers=0, store=store)
+    searches = results.load_searches(study.name)
+    assert searches[searches.recipe == "Basic"].set_index("rate").diverged.to_dict() == {0.002: False, 1.0: True}
+    tried, table = results.load_tried(study.name), advise.Candidates(study.name).table
+    assert set(tried[tried.recipe == "Basic"].rate) == {0.002} and not table.unpaid.any()
+
+
 def test_models_that_were_cleaned_away_leave_their_size_unmeasured_and_nothing_fails(spent):
     study, _ = spent
     store, grid = Store(), {(r, s): [0, 1] for r in study.recipes for s in study.sizes}
@@ -114,4 +181,6 @@ def test_models_that_were_cleaned_away_leave_their_size_unmeasured_and_nothing_f
             shutil.rmtree(folder)
     budget.measure(study, made, store)
     table = advise.Candidates(study.name).table
-    assert set(table[table.p50_ms.isna()]["size"]) == {"2/64"} and "not measured" in advise.shown(table)["ms a text (p95)"].tolist()
+    assert (
+        set(table[table.p50_ms.isna()]["size"]) == {"2/64"} and "not measured" in reasons.shown(table)["ms a text (p95)"].tolist()
+    )

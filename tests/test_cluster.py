@@ -8,9 +8,9 @@ import torch
 from test_cli import SMOKE, pdstudy, written
 
 from pdstudy import Study, cluster, models, objectives, paths, plan, steps
-from pdstudy.steps import Step
 from pdstudy.run import RunError, own
 from pdstudy.sizes import Size
+from pdstudy.steps import Step
 from pdstudy.tokens import Vocabulary, mask_rows, own_rows, stream
 
 

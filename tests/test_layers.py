@@ -31,7 +31,7 @@ TRAINING = [
     "run", "cluster", "ranks",
 ]  # fmt: skip
 # The reading wing: pandas, scipy, seaborn, never torch.
-READING = ["stats", "paper", "evidence", "claims", "fidelity", "advise", "soundness", "plots", "figures"]
+READING = ["stats", "paper", "evidence", "claims", "fidelity", "promise", "advise", "reasons", "soundness", "plots", "figures"]
 # The top may import anything.
 TOP = [
     "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "report", "console", "commands_study",

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import reviews
 import yaml
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -16,28 +17,11 @@ from pdstudy.run import RunError
 from pdstudy.store import Store
 from pdstudy.tokens import Ids
 
-STUDY = {
-    "name": "own",
-    "sizes": ["1/64"],
-    "recipes": ["Basic", "PD"],
-    "seeds": [0],
-    "splits": {"dev": 40, "test": 60},
-    "corpus": {"heldout": 0.1},
-    "tokenizer": {"vocabulary": 100},
-    "max_length": 16,
-    "init_std": {"64": 0.06},
-    "pretrain": {"tokens": 20_000, "row": 16, "batch": 16},
-    "teacher": {"size": "1/64"},
-    "transfer": {"texts": 200},
-    "finetune": {"epochs": 6, "batch": 16, "rates": [0.002]},
-    "distill": {"epochs": 6, "batch": 16, "rates": [0.002]},
-    "precision": "fp32",
-}
-WORDS = {"praise": ["fine", "good", "great", "lovely", "superb"], "scorn": ["awful", "bad", "dull", "poor", "weak"]}
+STUDY = reviews.STUDY | {"name": "own"}
 
 
 def review(rng, kind: str) -> str:
-    return " ".join(rng.choice([*WORDS[kind], "film", "story", "cast", "scene"], 6)) + f" {rng.integers(100_000)}"
+    return " ".join(rng.choice([*reviews.WORDS[kind], *reviews.NEUTRAL], 6)) + f" {rng.integers(100_000)}"
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +129,15 @@ def test_a_teacher_whose_names_are_in_another_order_is_refused(study, teacher):
     config["id2label"] = {"0": "scorn", "1": "praise"}
     (teacher / "config.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match=r"the teacher's classes are \['scorn', 'praise'\], the task's \['praise', 'scorn'\]"):
+        run_study(taught_by(study, teacher), workers=0)
+
+
+def test_a_teacher_of_other_classes_than_the_tasks_is_refused_with_both_numbers(study, teacher):
+    head(teacher, lambda w: w[[0, 1, 1]])
+    config = json.loads((teacher / "config.json").read_text())
+    config["id2label"] = {str(i): f"LABEL_{i}" for i in range(3)}
+    (teacher / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"the teacher knows 3 classes, the task 2 \(praise, scorn\)"):
         run_study(taught_by(study, teacher), workers=0)
 
 

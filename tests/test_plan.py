@@ -10,9 +10,9 @@ import pytest
 from pdstudy import plan, steps
 from pdstudy.estimate import cost, estimate, needed
 from pdstudy.params import ParamsError, Study
-from pdstudy.steps import Plan, Step
 from pdstudy.recipes import RECIPES
 from pdstudy.sizes import PAPER_SIZES, Size
+from pdstudy.steps import Plan, Step
 from pdstudy.store import Store
 
 
@@ -452,3 +452,34 @@ def test_word_vectors_are_counted_once_for_all_encoders_of_a_width_and_matter(se
 def test_what_only_counted_words_need_is_no_part_of_a_random_start(settings):
     same = planned(settings, pretrain__window=8, pretrain__words_std=0.2)
     assert not same.of_stage("words") and list(same.steps) == list(planned(settings).steps)
+
+
+# Every rate measured, when advice asks
+
+
+def test_measuring_every_rate_adds_evaluations_and_nothing_else(settings):
+    made = planned(settings, recipes=["Basic", "PD-F"])
+    judged = plan.judged(made)
+    added = {d: s for d, s in judged.steps.items() if d not in made.steps}
+    assert list(judged.steps)[: len(made.steps)] == list(made.steps) and judged.students == made.students
+    last = {plan.search_of(made, student).digest for student in made.students}
+    rates = {candidate for search in last for candidate in made.steps[search].parents.values()}
+    assert {s.parents["model"] for s in added.values()} == rates and {s.stage for s in added.values()} == {"evaluate"}
+    assert len(rates) == 2 * 5 and len(last) < made.counts()["search"], "two rates of the teacher and of four last stages"
+
+
+def test_a_single_rate_a_given_teacher_and_other_seeds_than_the_searching_one_have_their_searches(settings, teacher):
+    one = planned(settings, finetune__rates=[1e-3], distill__rates=[1e-3])
+    assert plan.judged(one).steps == one.steps, "nothing was chosen among"
+    given = planned(settings, teacher={"size": None, "folder": str(teacher)}, seeds=[3], recipes=["Basic"])
+    assert {s.recipe: plan.search_of(given, s) is None for s in given.students} == {"teacher": True, "Basic": False}
+    assert len(plan.judged(given).steps) == len(given.steps) + 2 * 2
+
+
+def test_a_rate_that_was_cleaned_away_after_its_search_is_not_asked_for(settings):
+    made = planned(settings, recipes=["Basic"], sizes=["1/64"])
+    whole = plan.judged(made)
+    rates = {candidate for search in made.of_stage("search") for candidate in search.parents.values()}
+    answers = set(whole.steps) - set(made.steps)
+    assert plan.judged(made, set(made.steps) - rates).steps == made.steps
+    assert plan.judged(made, set(made.steps)).steps == plan.judged(made, set(made.steps) - rates | answers).steps == whole.steps

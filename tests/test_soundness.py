@@ -19,8 +19,9 @@ SOUND = {
 def said(tmp_path):
     """Return the sentences about made-up counts."""
 
-    def write(counts: dict, train=(40, 40), nearness=None) -> str:
-        pq.write_table(pa.Table.from_pylist([], schema=results.COLUMNS), tmp_path / results.METRICS)
+    def write(counts: dict, train=(40, 40), nearness=None, dev: dict | None = None) -> str:
+        rows = [{"recipe": recipe, "split": "dev", "metric": "accuracy", "value": value} for recipe, value in (dev or {}).items()]
+        pq.write_table(pa.Table.from_pylist(rows, schema=results.COLUMNS), tmp_path / results.METRICS)
         (tmp_path / results.TEXTS).write_text(json.dumps(counts))
         (tmp_path / results.CLASSES).write_text(json.dumps({"labels": ["a", "b"], "classes": {"train": list(train)}}))
         if nearness:
@@ -30,8 +31,9 @@ def said(tmp_path):
     return write
 
 
-def test_of_sound_data_only_the_classes_are_said(said):
-    assert said(SOUND) == "train: 80 texts; a 40 (50%), b 40 (50%)."
+def test_of_sound_data_only_the_classes_and_lengths_are_said(said):
+    lengths = "train: 10 word pieces of a text are read on average; 2% of the texts are longer than max_length and lose their ends."
+    assert said(SOUND) == f"train: 80 texts; a 40 (50%), b 40 (50%).\n{lengths}"
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,8 @@ def test_of_sound_data_only_the_classes_are_said(said):
         ({"D_L": {"leaks": 7}}, "D_L: 7 texts standing in dev or test, removed."),
         ({"D_T": {"known": 1234}}, "D_T: 1,234 texts standing in train already, removed."),
         ({"D_L": {"contradictory": 3}}, "D_L: 3 texts repeated under another label."),
-        ({"train": {"truncated": 40}}, "train: 50% of the texts are longer than max_length and lose their ends."),
+        ({"train": {"truncated": 40}}, "; 50% of the texts are longer than max_length and lose their ends."),
+        ({"D_T": {"truncated": 20, "pieces": 500}}, "D_T: 10 word pieces of a text are read on average; 40% of the texts"),
         ({"train": {"unknown": 16}}, "train: 2.0% of the word pieces are unknown to the tokenizer."),
         ({"D_T": {"of train": 50}}, "There is no transfer text"),
     ],
@@ -56,3 +59,9 @@ def test_a_lopsided_train_is_said_and_so_is_a_transfer_text_of_another_kind(said
     )
     assert "99% of train is b: accuracy says little here" in words
     assert "30% of the running words of train never occur in D_T" in words
+
+
+def test_the_teacher_stands_beside_the_majority_class(said):
+    assert "The teacher is right on 85.0% of dev, the majority class on 50.1%." in said(
+        SOUND, dev={"teacher": 0.85, "majority": 0.501}
+    )

@@ -151,6 +151,13 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_place_and_the_cure(name,
         sources.read(task(train=tmp_path / name))
 
 
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_a_split_without_a_row_is_refused_by_its_name(split, tmp_path):
+    files = {"train": csv_of(ROWS, tmp_path / "train.csv"), split: csv_of([], tmp_path / "held.csv")}
+    with pytest.raises(TextError, match=rf"{split}: held.csv holds no rows"):
+        sources.read(task(**files))
+
+
 def test_a_label_column_that_is_none_is_noticed(tmp_path):
     path = csv_of([(f"text {i}", f"id{i}") for i in range(100)], tmp_path / "t.csv")
     with pytest.raises(TextError, match="holds 100 different values in 100 rows; is it the label column"):
