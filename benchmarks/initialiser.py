@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pdstudy import models, plan, record, stages, steps, work
+from pdstudy import models, plan, record, stages, work
 from pdstudy.params import Study
 from pdstudy.sizes import Size
 from pdstudy.store import Store

@@ -64,7 +64,7 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
     base = {"study": plan.study.name, "task": plan.study.resolved_task().name}
     for step in (*plan.of_stage("pretrain"), *plan.of_stage("adopt")):
         if step.digest in here:
-            rows += _start_rows(base | {"corpus": _source_of(plan, step)}, step, store)
+            rows += _start_rows(base | {"corpus": plan.source_of(step)}, step, store)
     majority_done, told = False, set()  # the teacher may be a student too: one model, one set of answers
     for student in plan.students:
         if student.evaluation not in here:
@@ -158,7 +158,7 @@ def counts(plan: Plan, store: Store) -> dict[str, dict[str, int]]:
             found |= kept if step.stage == "texts" else {f"{name} {corpus}": count for name, count in kept.items()}
     for step in plan.of_stage("ids"):
         if step.digest in here:
-            other = _source_of(plan, step)
+            other = plan.source_of(step)
             for name, count in json.loads((store.open(step.digest) / "record.json").read_text())["counts"].items():
                 kept = {k: count[k] for k in ("pieces", "unknown", "truncated")}
                 told = names.get(name, name) + (f" {other}" if other else "")
@@ -172,13 +172,6 @@ def domains(plan: Plan, store: Store) -> list[dict[str, Any]]:
     steps = [s for s in plan.of_stage("domain") if s.digest in here]
     near = [json.loads((store.open(s.digest) / "record.json").read_text())["near"] for s in steps]
     return sorted(near, key=lambda row: -row["S"])
-
-
-def _source_of(plan: Plan, step) -> str | None:
-    """Return the corpus that a step's text was taken from, None where it is the study's own."""
-    while step.stage not in ("texts", "corpus", "domain"):
-        step = plan.steps[step.parents["ids" if "ids" in step.parents else "texts"]]
-    return step.settings["corpus"] if step.stage != "texts" else None
 
 
 def classes(plan: Plan, store: Store) -> dict[str, Any]:

@@ -84,6 +84,12 @@ class Plan:
         """Return the steps of one stage."""
         return [s for s in self.steps.values() if s.stage == stage]
 
+    def source_of(self, step: Step) -> str | None:
+        """Return the corpus that a step's text was taken from, None where it is the study's own."""
+        while step.stage not in ("texts", "corpus", "domain"):
+            step = self.steps[step.parents["ids" if "ids" in step.parents else "texts"]]
+        return step.settings["corpus"] if step.stage != "texts" else None
+
     def counts(self) -> dict[str, int]:
         """Return the number of steps by stage."""
         return dict(Counter(s.stage for s in self.steps.values()))

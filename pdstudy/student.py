@@ -82,7 +82,7 @@ def find(study: str | Path, name: str, store: Store) -> Finished:
     settings, ran = results.load_settings(study), results.load_environment(study)
     # In the precision that it was run in, whatever this machine would prefer.
     plan, here = make(Study.given(settings | {"precision": ran["precision"]})), store.here()
-    trained = [s for s in plan.students if s.curve is None and s.evaluation in here]
+    trained = [s for s in plan.students if s.own and s.evaluation in here]
     known = {called(s).casefold(): s for s in trained} | {TEACHER.name: s for s in trained if s.recipe == TEACHER.name}  # noqa: B035
     student = known.get(name.strip().casefold())
     if student is None:

@@ -70,7 +70,7 @@ def study(tmp_path):
         (tmp_path / results.TEXTS).write_text(json.dumps({"train": {"kept": 1000}}))
         if latency:
             sizes = {size: {"p50": ms, "p95": 2 * ms, "throughput": 1000 / ms} for size, ms in LATENCY.items()}
-            (tmp_path / advise.LATENCY).write_text(json.dumps({"sizes": sizes}))
+            (tmp_path / results.LATENCY).write_text(json.dumps({"sizes": sizes}))
         return str(tmp_path)
 
     return write

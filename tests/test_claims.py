@@ -1,42 +1,51 @@
-"""Verdicts on hand-made evidence: what is seen is supported, its opposite refuted, the rest undecided or missing."""
+"""Verdicts on hand-made studies: what is seen is supported, its opposite refuted, the rest undecided or missing."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy import claims, results
-from pdstudy.claims import CLAIMS, Claim, FlatClaim
+from pdstudy import claims, evidence, results
+from pdstudy.claims import CLAIMS, EQUAL, REFUTED, SUPPORTED, VALUE, Claim
+from pdstudy.evidence import Arm
+from pdstudy.sizes import Size
 
 N_ITEMS = 400
 SEEDS = [0, 1, 2]
+NEAR = {"a": 0.9, "b": 0.7, "c": 0.4}  # S of three transfer sets
+LATENCY = {"2/64": 1.0, "4/64": 2.0, "6/64": 3.2, "2/128": 1.3, "4/128": 3.0, "6/128": 4.6}  # 6/64 and 4/128 match
 
 
 @pytest.fixture
 def study(tmp_path):
-    """Return a function that writes a study in which each (recipe, size) is right on a given share of the texts."""
+    """Return a function that writes a study in which each arm, or (recipe, size), is right on a given share of the texts."""
 
-    def write(shares: dict[tuple[str, str], float], sizes=("2/64", "2/128"), missing=()) -> str:
+    def write(shares: dict, sizes=("2/64", "2/128"), missing=(), n_items=N_ITEMS, noise=0.05, **settings) -> str:
         rng = np.random.default_rng(0)
-        difficulty = rng.random(N_ITEMS)  # shared: hard texts are hard for every student
+        difficulty = rng.random(n_items)  # shared: hard texts are hard for every student
         metrics, parts = [], []
-        for (recipe, size), share in shares.items():
+        for arm, share in shares.items():
+            arm = arm if isinstance(arm, Arm) else Arm(*arm)
             for seed in SEEDS:
-                if (recipe, size, seed) in missing:
+                if (arm.recipe, arm.size, seed) in missing:
                     continue
-                right = difficulty + rng.normal(0, 0.05, N_ITEMS) < share
-                digest = f"{recipe}-{size}-{seed}"
-                row = {"study": "x", "task": "movies", "recipe": recipe, "size": size, "seed": seed, "split": "test"}
-                row |= {"metric": "accuracy", "value": right.mean(), "n": N_ITEMS, "n_params": 1000 * int(size.split("/")[1])}
+                right = difficulty + rng.normal(0, noise, n_items) < share
+                digest, size = f"{arm}-{seed}", Size.parse(arm.size)
+                row = {"study": "x", "task": "movies", "recipe": arm.recipe, "size": arm.size, "seed": seed, "split": "test"}
+                row |= {"curve": "transfer" if arm.texts else None, "texts": arm.texts, "domain": arm.domain, "corpus": arm.corpus}
+                row |= {"metric": "accuracy", "value": right.mean(), "n": n_items, "n_params": size.n_params(2048)}
                 metrics.append(row | {"rate": 1e-3, "collapsed": False, "tokens": 1, "digest": digest})
-                label = np.zeros(N_ITEMS, dtype=np.int16)
-                columns = {"digest": [digest] * N_ITEMS, "split": ["test"] * N_ITEMS, "item": np.arange(N_ITEMS), "label": label}
+                label = np.zeros(n_items, dtype=np.int16)
+                columns = {"digest": [digest] * n_items, "split": ["test"] * n_items, "item": np.arange(n_items), "label": label}
                 parts.append(pa.table(columns | {"predicted": (~right).astype(np.int16)}))
         pq.write_table(pa.Table.from_pylist(metrics, schema=results.COLUMNS), tmp_path / results.METRICS)
         pq.write_table(pa.concat_tables(parts), tmp_path / results.PREDICTIONS)
-        (tmp_path / results.PARAMS).write_text(json.dumps({"sizes": list(sizes), "seeds": SEEDS}))
+        recipes = list(dict.fromkeys(row["recipe"] for row in metrics))
+        kept = {"sizes": list(sizes), "seeds": SEEDS, "recipes": recipes, "curves": {"transfer": []}} | settings
+        (tmp_path / results.PARAMS).write_text(json.dumps(kept))
         return str(tmp_path)
 
     return write
@@ -46,8 +55,101 @@ def both(recipe, share):
     return {(recipe, size): share for size in ("2/64", "2/128")}
 
 
-PD_OVER_PF = (Claim("R1a", "Pre-trained distillation beats pre-training with fine-tuning", "PD", "PF"),)
-FLAT = (FlatClaim("R2", "Basic training is flat over size", "Basic"),)
+def world(turn) -> dict[Arm, float]:
+    """Return the shares of a study in which the paper is right about everything; `turn` may change each."""
+    depth, shares = {2: 0.0, 4: 0.05, 6: 0.06}, {}
+
+    def wide(size):
+        return 0.01 * (size.hidden == 128)
+
+    for size in map(Size.parse, LATENCY):
+        s, read = str(size), depth[size.layers] + wide(size)
+        shares |= {
+            Arm("PD", s): 0.80 + read,
+            Arm("PF", s): 0.70 + read,
+            Arm("Distillation", s): 0.65 + wide(size),
+            Arm("Basic", s): 0.60,
+        }
+        shares |= {Arm("PD", s, corpus="transfer"): 0.75 + read, Arm("PD", s, corpus="news"): 0.77 + read}
+        shares |= {Arm("PF", s, corpus="transfer"): 0.68 + read, Arm("PD (embeddings)", s): 0.65 + 5 * wide(size)}
+        if size.layers < 6:
+            shares[Arm("PD (truncated)", s)] = 0.80 + read - {2: 0.06, 4: 0.02}[size.layers]
+    for n in (500, 1000):
+        shares |= {Arm("PD", "2/64", n): 0.76 + n / 1e5, Arm("Distillation", "2/64", n): 0.55 + n / 1e5}
+    for name, pd, distilled, tuned in (("a", 0.80, 0.66, 0.80), ("b", 0.79, 0.62, 0.80), ("c", 0.70, 0.56, 0.76)):
+        shares |= {Arm(r, "2/64", domain=name): v for r, v in (("PD", pd), ("Distillation", distilled), ("PD-F", tuned))}
+    return {arm: turn(share) for arm, share in shares.items()}
+
+
+def whole_study(study, turn=lambda share: share) -> str:
+    """Write a study that measured everything."""
+    few = {"PD-F": [], "PD (truncated)": ["2/64", "4/64", "2/128", "4/128"]}
+    more = {"curves": {"transfer": [500, 1000]}, "compound": {"corpora": ["transfer", "news"]}}
+    folder = study(world(turn), tuple(LATENCY), n_items=15_000, noise=0.01, recipe_sizes=few | {"PD-F": ["2/64"]}, **more)
+    near = [
+        {"corpus": name, "texts": 9, "words": 9, "S": s, "unseen": 0.1, "repeats": 0, "words a text": 9.0}
+        for name, s in NEAR.items()
+    ]
+    (Path(folder) / results.DOMAINS).write_text(json.dumps(near))
+    (Path(folder) / results.LATENCY).write_text(json.dumps({"sizes": {size: {"p50": ms} for size, ms in LATENCY.items()}}))
+    return folder
+
+
+def test_where_the_paper_is_right_every_claim_is_supported(study):
+    verdicts = claims.judge(whole_study(study)).set_index("id").verdict
+    assert verdicts.drop("R13").to_dict() == dict.fromkeys(verdicts.index.drop("R13"), SUPPORTED)
+    assert verdicts["R13"] == "not measured"  # no student of 6/768
+
+
+def test_where_the_paper_is_wrong_every_claim_about_a_gain_is_refuted(study):
+    table = claims.judge(whole_study(study, lambda share: 1.35 - share))
+    wrong = table[(table.should_be != EQUAL) & (table.n_seeds > 0)].set_index("id").verdict
+    assert wrong.to_dict() == dict.fromkeys(wrong.index, REFUTED)
+    assert claims.broken(table) == ["V1", "V2"]
+
+
+def test_contrasts_are_the_comparisons_that_their_words_say(study):
+    e = evidence.Evidence(whole_study(study))
+    found = {c.id: e.effect(c.ask(e)).estimate for c in CLAIMS if isinstance(c, Claim) and c.id != "R13"}
+    wanted = {"V1": 13.7 + 0.5, "R3a": 4, "R3b": 4, "R4b": 4, "R5a": 5, "R5c": 6, "R6": 4, "R8a": 5, "R8b": 2, "R9": 11, "R10": 4.5}
+    wanted |= {"R11a": 3, "R11b": 0, "R12": 6, "V2": 18.7 - 0.03}
+    assert {k: found[k] for k in wanted} == pytest.approx(wanted, abs=0.9)
+
+
+def test_sizes_are_matched_by_what_they_cost(study):
+    e = evidence.Evidence(whole_study(study))
+    assert evidence.pairs_matched_in_parameters(e) == [("6/64", "2/128")]
+    assert evidence.pairs_matched_in_latency(e) == [("6/64", "4/128")]
+
+
+def test_what_was_not_asked_for_is_not_measured_and_named(study):
+    table = claims.judge(study(both("PD", 0.8) | both("Distillation", 0.7))).set_index("id")
+    lacking = {"V1": "the recipe PF", "R3a": "the recipe PD (truncated)", "R6": "a width with three depths", "R7a": "the recipe PF"}
+    lacking |= {
+        "R8a": "an encoder that has read D_T alone",
+        "R10": "a learning curve over D_T",
+        "R11a": "transfer sets of other domains",
+    }
+    assert table.missing[list(lacking)].to_dict() == lacking
+    assert "R3a (the recipe PD (truncated))" in claims.answer(table.reset_index())
+
+
+def test_holms_family_is_the_claims_of_one_question(study):
+    table = claims.judge(whole_study(study))
+    for _, rows in table[table.p.notna()].groupby("question"):
+        smallest = rows.loc[rows.p.idxmin()]
+        assert smallest.p_holm == pytest.approx(min(1, smallest.p * len(rows)))
+
+
+def test_gains_by_size_are_of_the_corpus_that_was_asked_for(study):
+    folder = whole_study(study)
+    own = claims.gains_by_size(folder, [("PD", "Distillation")]).set_index("size").estimate
+    other = claims.gains_by_size(folder, [("PD", "Distillation")], corpus="transfer").set_index("size").estimate
+    assert (own - other).to_dict() == pytest.approx(dict.fromkeys(LATENCY, 5), abs=1)
+
+
+PD_OVER_PF = (Claim("R1a", "Pre-trained distillation beats pre-training with fine-tuning", VALUE, evidence.over("PD", "PF"), None),)
+FLAT = (Claim("R2", "Basic training is flat over size", VALUE, evidence.growth("Basic"), None, EQUAL),)
 
 
 def test_a_clear_gain_is_supported_and_measured_in_points(study):
@@ -93,7 +195,7 @@ def test_the_answer_is_made_from_the_numbers(study):
     shares = both("PD", 0.8) | both("PF", 0.75) | both("Distillation", 0.7) | both("Basic", 0.6)
     before = claims.answer(claims.judge(study(shares)))
     after = claims.answer(claims.judge(study(shares | both("PD", 0.6))))
-    assert before.startswith(f"Of {len(CLAIMS)} claims")
+    assert before.startswith(f"Of {sum(c.question == VALUE for c in CLAIMS)} claims")
     assert "Pre-trained distillation beats pre-training with fine-tuning: supported" in before
     assert "Pre-trained distillation beats pre-training with fine-tuning: refuted" in after
 
@@ -102,14 +204,27 @@ def test_prose_is_escaped():
     assert claims.Prose("<script>")._repr_html_() == '<p class="answer">&lt;script&gt;</p>'
 
 
-def test_holm_corrects_over_the_family(study):
-    shares = both("PD", 0.8) | both("PF", 0.75) | both("Distillation", 0.7) | both("Basic", 0.6)
-    table = claims.judge(study(shares))
-    assert (table.p_holm >= table.p).all() and (table.p_holm > table.p).any()
-
-
 def test_claims_are_saved_as_json_without_nan(study):
     folder = study(both("PD", 0.8))
     rows = json.loads(claims.save(claims.judge(folder), folder).read_text())
     assert [r["id"] for r in rows] == [c.id for c in CLAIMS]
     assert all(r["estimate"] is None for r in rows)
+    assert claims.load(folder).equals(claims.judge(folder))
+
+
+@pytest.mark.parametrize("share, code", [(0.8, 0), (0.5, 1)])
+def test_the_command_fails_where_a_required_claim_is_refuted(study, share, code):
+    from typer.testing import CliRunner
+
+    from pdstudy.__main__ import app
+
+    folder = study(both("PF", share) | both("Basic", 0.65))
+    said = CliRunner().invoke(app, ["claims", folder])
+    assert said.exit_code == code and ("required, and refuted: V1" in said.output) == bool(code), said.output
+
+
+def test_committed_results_without_answers_are_refused_with_the_cure(study):
+    folder = Path(study(both("PD", 0.8)))
+    (folder / results.PREDICTIONS).unlink()
+    with pytest.raises(FileNotFoundError, match=r"answers to every text .* run: python -m pdstudy run"):
+        claims.judge(folder)

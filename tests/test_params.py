@@ -43,7 +43,19 @@ def test_every_params_file_of_the_project_is_a_study_of_its_own_name(path):
 def test_every_params_file_of_the_project_names_exactly_the_studys_keys(path):
     data, fields = load(path), Study.model_fields
     assert set(data) == set(fields)
-    for group in ("splits", "corpus", "tokenizer", "pretrain", "teacher", "transfer", "finetune", "distill"):
+    for group in (
+        "splits",
+        "corpus",
+        "tokenizer",
+        "pretrain",
+        "teacher",
+        "transfer",
+        "curves",
+        "domains",
+        "compound",
+        "finetune",
+        "distill",
+    ):
         assert set(data[group]) == set(fields[group].annotation.model_fields)
 
 

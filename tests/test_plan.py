@@ -1,9 +1,12 @@
 """A study as steps: each built once, named by what changes its meaning and by nothing else."""
 
 import copy
+import itertools
 import json
+import re
 import shutil
 import time
+from collections import Counter
 
 import pytest
 
@@ -219,6 +222,71 @@ def test_a_curve_that_cannot_be_drawn_is_refused(settings, curves):
         planned(settings, curves=curves)
 
 
+FOUR = {
+    "recipes": ["Basic", "Distillation", "PF", "PD", "PD-F"],
+    "splits": {"train": 500, "dev": 1000, "test": 2530, "seed": 0},
+    "recipe_sizes": {"PD-F": ["2/64"]},
+    "domains": {
+        "corpora": ["held-back", "news", "transfer+news"],
+        "texts": 300,
+        "epochs": 2,
+        "sizes": ["2/64"],
+        "recipes": ["PD", "PD-F"],
+    },
+    "compound": {"corpora": ["transfer", "news"], "tokens": 1e5, "sizes": ["1/64"], "recipes": ["PF", "PD"]},
+}
+
+
+def test_a_recipe_may_be_tried_at_some_sizes_only(settings):
+    p = planned(settings, **FOUR)
+    assert {s.size for s in p.students if s.recipe == "PD-F"} == {"2/64"}
+    assert {s.size for s in p.students if s.recipe == "PD" and s.own} == {"1/64", "2/64"}
+
+
+def test_other_transfer_sets_are_labelled_once_and_leave_the_studys_own_students_as_they_were(settings):
+    p, without = planned(settings, **FOUR), planned(settings, **FOUR | {"domains": {}})
+    assert set(without.steps) < set(p.steps)
+    assert Counter((s.recipe, s.domain) for s in p.students if s.domain) == dict.fromkeys(
+        itertools.product(("PD", "PD-F"), ("held-back", "news", "transfer+news")), 2
+    )
+    labels = [s for s in p.of_stage("label") if "transfer" in s.parents]
+    assert len(labels) == 3, "one a corpus, for every student and seed"
+    for student in (s for s in p.students if s.domain and s.recipe == "PD"):
+        step = p.steps[student.model]
+        label = p.steps[step.parents["label"]]
+        assert p.source_of(p.steps[label.parents["transfer"]]) == student.domain
+        assert step.parents["transfer"] == label.parents["transfer"] and step.settings["epochs"] == 2
+        assert p.steps[step.parents["search"]] in without.of_stage("search"), "the rate found for the study's own D_T"
+
+
+def test_a_start_that_reads_another_text_shares_its_word_pieces_and_nothing_else(settings):
+    p = planned(settings, **FOUR)
+    others = {p.source_of(s): s for s in p.of_stage("pretrain") if p.source_of(s)}
+    assert set(others) == {"transfer", "news"} and all(s.settings["tokens"] == 1e5 for s in others.values())
+    tokenizers = {p.steps[s.parents["ids"]].parents["tokenizer"] for s in p.of_stage("pretrain")}
+    assert len(tokenizers) == 1
+    students = [s for s in p.students if s.corpus]
+    assert Counter((s.recipe, s.size, s.corpus) for s in students) == dict.fromkeys(
+        itertools.product(("PF", "PD"), ("1/64",), ("transfer", "news")), 2
+    )
+    searched = {(s.recipe, s.corpus): p.steps[s.model] for s in students if s.seed == 0}
+    assert all(len(step.parents) == 2 for step in searched.values()), "its own search, as many rates as any other"
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"domains": {"corpora": ["nwes"]}}, "no corpus 'nwes'; known: transfer, held-back, news, python"),
+        ({"compound": {"corpora": ["news", "news"]}}, "'news' is listed twice"),
+        ({"domains": {"sizes": ["9/64"]}}, "domains.sizes: 9/64 is none of the study's sizes"),
+        ({"recipe_sizes": {"PF": ["1/64"]}}, "recipe_sizes.PF.recipes: 'PF' is none of the study's recipes"),
+    ],
+)
+def test_other_text_that_the_study_cannot_have_is_refused(settings, changes, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        planned(settings, **changes)
+
+
 def test_a_plan_may_hold_only_some_students(settings):
     p = plan.make(Study(**settings), {("PD", "2/64"): [1]})
     assert [(s.recipe, s.size, s.seed) for s in p.students] == [("teacher", "2/128", 0), ("PD", "2/64", 1)]
@@ -259,7 +327,10 @@ def test_no_setting_of_a_study_is_forgotten_in_the_list_above(settings):
         "seeds",
         "family",
         "curves",
-    }  # the last two have their own tests
+        "recipe_sizes",
+        "domains",
+        "compound",
+    }  # the last five have their own tests
     study = Study(**settings)
     for group in ("splits", "corpus", "pretrain", "transfer", "finetune", "distill"):
         keys = {name.rpartition("__")[2] for name in MATTERS if name.startswith(f"{group}__")}

@@ -190,3 +190,41 @@ def test_points_that_fall_give_a_flat_law_and_never_more_than_everything_right()
 def test_two_points_are_no_curve(texts):
     with pytest.raises(ValueError, match="at least three numbers of texts"):
         stats.saturating(texts, [0.5] * len(texts))
+
+
+# Over texts alone, over seeds alone
+
+
+def test_signs_of_seeds_are_flipped_in_every_way():
+    d = np.array([[1.0, 3.0], [2.0, 4.0], [3.0, 5.0]])  # means 2, 3, 4: only all plus and all minus reach as far
+    assert stats.sign_flip(d) == pytest.approx(2 / 8)
+    assert stats.sign_flip(np.array([[1.0], [-1.0]])) == pytest.approx(1)
+
+
+def test_sign_flips_are_uniform_where_there_is_no_difference():
+    rng = np.random.default_rng(0)
+    found = np.array([stats.sign_flip(rng.normal(size=(8, 1))) for _ in range(400)])
+    for level in (0.05, 0.2, 0.5):
+        assert (found <= level).mean() == pytest.approx(level, abs=3 * math.sqrt(level * (1 - level) / 400))
+
+
+def test_the_bootstrap_over_texts_covers_the_truth_as_often_as_it_says():
+    rng, held, runs = np.random.default_rng(0), 0, 300
+    for _ in range(runs):
+        low, high = stats.over_items(rng.choice([-1.0, 0.0, 1.0], p=[0.1, 0.7, 0.2], size=(1, 250)), resamples=500)
+        held += low <= 0.1 <= high
+    assert 0.92 <= held / runs <= 0.98
+
+
+def test_texts_that_do_not_differ_and_a_single_seed_give_no_number():
+    assert all(math.isnan(v) for v in stats.over_items(np.ones((3, 40))))
+    assert math.isnan(stats.sign_flip(np.ones((1, 40)))) and math.isnan(stats.sign_flip(np.zeros((3, 40))))
+
+
+def test_equivalence_is_two_one_sided_tests_by_hand():
+    error = 0.4
+    reach = scipy.stats.t.ppf(0.975, 10) * error
+    found = Effect(0.3, 0.3 - reach, 0.3 + reach, 0.5, 3, 100, 10.0)
+    assert stats.equivalence(found, 1.0) == pytest.approx(scipy.stats.t.sf((1 - 0.3) / error, 10))
+    assert stats.not_below(found, 1.0) == pytest.approx(scipy.stats.t.sf((1 + 0.3) / error, 10))
+    assert math.isnan(stats.equivalence(Effect(0.0, math.nan, math.nan, math.nan, 1, 100, 0.0), 1.0))
