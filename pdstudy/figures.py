@@ -128,7 +128,7 @@ def depth_width(study: str, verdicts: pd.DataFrame) -> Drawn:
         ax.set(xlabel="layers")
     panels[0][0].set_ylabel("test accuracy, %\n(dots: seeds, line: their mean)")
     panels[0][-1].legend(frameon=False, fontsize=8.5)
-    panels[0][0].figure.suptitle(headline(verdicts, "R5a", "R6"), fontsize=10, x=0.01, ha="left")
+    title(panels[0][0], verdicts, "R5a", "R6")
     return Drawn(panels[0][0], metrics, "Test accuracy over depth, one line for each width, one panel for each recipe")
 
 
@@ -221,7 +221,7 @@ def corpora(study: str, verdicts: pd.DataFrame) -> Drawn:
                 rows = table[(table.corpus == corpus) & (table.recipe == recipe) & (table["size"] == size)]
                 if rows.empty:
                     continue
-                x = i + (j - 1) * 0.12 + (k - (len(sizes) - 1) / 2) * 0.3
+                x = i + (j - 1) * 0.2 / len(sizes) + (k - (len(sizes) - 1) / 2) * 0.7 / len(sizes)
                 ax.scatter([x] * len(rows), rows.value * 100, color=RECIPE_COLOURS[recipe], alpha=0.3, s=16, linewidth=0)
                 ax.plot(x, rows.value.mean() * 100, RECIPE_MARKERS[recipe], color=RECIPE_COLOURS[recipe], ms=8)
                 ax.annotate(
@@ -372,12 +372,13 @@ def headline(verdicts: pd.DataFrame, *ids: str) -> str:
 
 
 def title(ax: Axes, verdicts: pd.DataFrame, *ids: str) -> None:
-    """Title a figure with what was found."""
-    ax.set_title(headline(verdicts, *ids), fontsize=9.5)
+    """Title a figure with what was found, over all its panels."""
+    ax.figure.suptitle(headline(verdicts, *ids), fontsize=10, x=0.01, ha="left")
 
 
 def title_of_paper(ax: Axes, text: str) -> None:
-    """Title the paper's panel."""
+    """Title the paper's panel, and ours beside it."""
+    ax.figure.axes[0].set_title("This study", fontsize=9.5)
     ax.set_title(text, fontsize=9.5, color=GREY)
 
 
@@ -412,7 +413,8 @@ def by_width(table: pd.DataFrame, ax: Axes, palette: str) -> None:
     for width in widths:
         rows = means[means.hidden == width].sort_values("x")
         ax.plot(rows.x, rows.value * 100, "o-", color=colours[width], lw=1.6, ms=6, label=f"{width} wide")
-        for row in rows.assign(name=rows["size"]).itertuples():
+        named = rows if len(rows) < 5 else rows.iloc[[0, -1]]  # of a crowd its ends
+        for row in named.assign(name=named["size"]).itertuples():
             ax.annotate(row.name, (row.x, row.value * 100), xytext=(4, -11), textcoords="offset points", fontsize=7.5, color=GREY)
     if len(means):
         ax.set_xscale("log")

@@ -121,7 +121,7 @@ def gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(range(len(table)), [f"{i}  {what}" for i, what in zip(table.id, table.compared, strict=True)])
     ax.invert_yaxis()
-    ax.set(xlabel="gain, points of test accuracy: dot and bar ours, 95 % interval;\ndiamond the paper's, on SST-2 at another scale")
+    ax.set(xlabel="gain, points of test accuracy: dot and bar ours, 95 % interval;\ndiamond the paper's, of its own task and scale")
     ax.xaxis.label.set_size(9)
     return ax
 
@@ -148,7 +148,8 @@ def gains_by_size(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xticks(range(len(sizes)), sizes)
     ax.margins(x=0.2)
     ax.set(xlabel="student, layers/hidden", ylabel="gain, points (bars: 95 % over seeds and texts)")
-    ax.legend(frameon=False, fontsize=9)
+    if pairs:
+        ax.legend(frameon=False, fontsize=9)
     return ax
 
 

@@ -4,120 +4,54 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from handmade import LATENCY, N_ITEMS, both, whole, write
 
 from pdstudy import claims, evidence, results
-from pdstudy.claims import CLAIMS, EQUAL, REFUTED, SUPPORTED, VALUE, Claim
-from pdstudy.evidence import Arm
-from pdstudy.sizes import Size
-
-N_ITEMS = 400
-SEEDS = [0, 1, 2]
-NEAR = {"a": 0.9, "b": 0.7, "c": 0.4}  # S of three transfer sets
-LATENCY = {"2/64": 1.0, "4/64": 2.0, "6/64": 3.2, "2/128": 1.3, "4/128": 3.0, "6/128": 4.6}  # 6/64 and 4/128 match
+from pdstudy.claims import CLAIMS, EQUAL, QUESTIONS, REFUTED, SUPPORTED, VALUE, Claim
 
 
 @pytest.fixture
 def study(tmp_path):
-    """Return a function that writes a study in which each arm, or (recipe, size), is right on a given share of the texts."""
-
-    def write(shares: dict, sizes=("2/64", "2/128"), missing=(), n_items=N_ITEMS, noise=0.05, **settings) -> str:
-        rng = np.random.default_rng(0)
-        difficulty = rng.random(n_items)  # shared: hard texts are hard for every student
-        metrics, parts = [], []
-        for arm, share in shares.items():
-            arm = arm if isinstance(arm, Arm) else Arm(*arm)
-            for seed in SEEDS:
-                if (arm.recipe, arm.size, seed) in missing:
-                    continue
-                right = difficulty + rng.normal(0, noise, n_items) < share
-                digest, size = f"{arm}-{seed}", Size.parse(arm.size)
-                row = {"study": "x", "task": "movies", "recipe": arm.recipe, "size": arm.size, "seed": seed, "split": "test"}
-                row |= {"curve": "transfer" if arm.texts else None, "texts": arm.texts, "domain": arm.domain, "corpus": arm.corpus}
-                row |= {"metric": "accuracy", "value": right.mean(), "n": n_items, "n_params": size.n_params(2048)}
-                metrics.append(row | {"rate": 1e-3, "collapsed": False, "tokens": 1, "digest": digest})
-                label = np.zeros(n_items, dtype=np.int16)
-                columns = {"digest": [digest] * n_items, "split": ["test"] * n_items, "item": np.arange(n_items), "label": label}
-                parts.append(pa.table(columns | {"predicted": (~right).astype(np.int16)}))
-        pq.write_table(pa.Table.from_pylist(metrics, schema=results.COLUMNS), tmp_path / results.METRICS)
-        pq.write_table(pa.concat_tables(parts), tmp_path / results.PREDICTIONS)
-        recipes = list(dict.fromkeys(row["recipe"] for row in metrics))
-        kept = {"sizes": list(sizes), "seeds": SEEDS, "recipes": recipes, "curves": {"transfer": []}} | settings
-        (tmp_path / results.PARAMS).write_text(json.dumps(kept))
-        return str(tmp_path)
-
-    return write
+    """Return a function that writes a study; see handmade.write."""
+    return lambda shares, **more: write(tmp_path, shares, **more)
 
 
-def both(recipe, share):
-    return {(recipe, size): share for size in ("2/64", "2/128")}
+@pytest.fixture
+def whole_study(tmp_path):
+    """Return a function that writes a study in which everything was measured; see handmade.whole."""
+    return lambda *turn: whole(tmp_path, *turn)
 
 
-def world(turn) -> dict[Arm, float]:
-    """Return the shares of a study in which the paper is right about everything; `turn` may change each."""
-    depth, shares = {2: 0.0, 4: 0.05, 6: 0.06}, {}
-
-    def wide(size):
-        return 0.01 * (size.hidden == 128)
-
-    for size in map(Size.parse, LATENCY):
-        s, read = str(size), depth[size.layers] + wide(size)
-        shares |= {
-            Arm("PD", s): 0.80 + read,
-            Arm("PF", s): 0.70 + read,
-            Arm("Distillation", s): 0.65 + wide(size),
-            Arm("Basic", s): 0.60,
-        }
-        shares |= {Arm("PD", s, corpus="transfer"): 0.75 + read, Arm("PD", s, corpus="news"): 0.77 + read}
-        shares |= {Arm("PF", s, corpus="transfer"): 0.68 + read, Arm("PD (embeddings)", s): 0.65 + 5 * wide(size)}
-        if size.layers < 6:
-            shares[Arm("PD (truncated)", s)] = 0.80 + read - {2: 0.06, 4: 0.02}[size.layers]
-    for n in (500, 1000):
-        shares |= {Arm("PD", "2/64", n): 0.76 + n / 1e5, Arm("Distillation", "2/64", n): 0.55 + n / 1e5}
-    for name, pd, distilled, tuned in (("a", 0.80, 0.66, 0.80), ("b", 0.79, 0.62, 0.80), ("c", 0.70, 0.56, 0.76)):
-        shares |= {Arm(r, "2/64", domain=name): v for r, v in (("PD", pd), ("Distillation", distilled), ("PD-F", tuned))}
-    return {arm: turn(share) for arm, share in shares.items()}
-
-
-def whole_study(study, turn=lambda share: share) -> str:
-    """Write a study that measured everything."""
-    few = {"PD-F": [], "PD (truncated)": ["2/64", "4/64", "2/128", "4/128"]}
-    more = {"curves": {"transfer": [500, 1000]}, "compound": {"corpora": ["transfer", "news"]}}
-    folder = study(world(turn), tuple(LATENCY), n_items=15_000, noise=0.01, recipe_sizes=few | {"PD-F": ["2/64"]}, **more)
-    near = [
-        {"corpus": name, "texts": 9, "words": 9, "S": s, "unseen": 0.1, "repeats": 0, "words a text": 9.0}
-        for name, s in NEAR.items()
-    ]
-    (Path(folder) / results.DOMAINS).write_text(json.dumps(near))
-    (Path(folder) / results.LATENCY).write_text(json.dumps({"sizes": {size: {"p50": ms} for size, ms in LATENCY.items()}}))
-    return folder
-
-
-def test_where_the_paper_is_right_every_claim_is_supported(study):
-    verdicts = claims.judge(whole_study(study)).set_index("id").verdict
+def test_where_the_paper_is_right_every_claim_is_supported(whole_study):
+    verdicts = claims.judge(whole_study()).set_index("id").verdict
     assert verdicts.drop("R13").to_dict() == dict.fromkeys(verdicts.index.drop("R13"), SUPPORTED)
     assert verdicts["R13"] == "not measured"  # no student of 6/768
 
 
-def test_where_the_paper_is_wrong_every_claim_about_a_gain_is_refuted(study):
-    table = claims.judge(whole_study(study, lambda share: 1.35 - share))
+def test_where_the_paper_is_wrong_every_claim_about_a_gain_is_refuted(whole_study):
+    table = claims.judge(whole_study(lambda share: 1.35 - share))
     wrong = table[(table.should_be != EQUAL) & (table.n_seeds > 0)].set_index("id").verdict
     assert wrong.to_dict() == dict.fromkeys(wrong.index, REFUTED)
     assert claims.broken(table) == ["V1", "V2"]
 
 
-def test_contrasts_are_the_comparisons_that_their_words_say(study):
-    e = evidence.Evidence(whole_study(study))
+def test_every_answer_changes_with_the_numbers(whole_study):
+    before, after = claims.judge(whole_study()), claims.judge(whole_study(lambda share: 1.35 - share))
+    for question in QUESTIONS:
+        assert claims.answer(before, question) != claims.answer(after, question)
+
+
+def test_contrasts_are_the_comparisons_that_their_words_say(whole_study):
+    e = evidence.Evidence(whole_study())
     found = {c.id: e.effect(c.ask(e)).estimate for c in CLAIMS if isinstance(c, Claim) and c.id != "R13"}
     wanted = {"V1": 13.7 + 0.5, "R3a": 4, "R3b": 4, "R4b": 4, "R5a": 5, "R5c": 6, "R6": 4, "R8a": 5, "R8b": 2, "R9": 11, "R10": 4.5}
     wanted |= {"R11a": 3, "R11b": 0, "R12": 6, "V2": 18.7 - 0.03}
     assert {k: found[k] for k in wanted} == pytest.approx(wanted, abs=0.9)
 
 
-def test_sizes_are_matched_by_what_they_cost(study):
-    e = evidence.Evidence(whole_study(study))
+def test_sizes_are_matched_by_what_they_cost(whole_study):
+    e = evidence.Evidence(whole_study())
     assert evidence.pairs_matched_in_parameters(e) == [("6/64", "2/128")]
     assert evidence.pairs_matched_in_latency(e) == [("6/64", "4/128")]
 
@@ -134,15 +68,15 @@ def test_what_was_not_asked_for_is_not_measured_and_named(study):
     assert "R3a (the recipe PD (truncated))" in claims.answer(table.reset_index())
 
 
-def test_holms_family_is_the_claims_of_one_question(study):
-    table = claims.judge(whole_study(study))
+def test_holms_family_is_the_claims_of_one_question(whole_study):
+    table = claims.judge(whole_study())
     for _, rows in table[table.p.notna()].groupby("question"):
         smallest = rows.loc[rows.p.idxmin()]
         assert smallest.p_holm == pytest.approx(min(1, smallest.p * len(rows)))
 
 
-def test_gains_by_size_are_of_the_corpus_that_was_asked_for(study):
-    folder = whole_study(study)
+def test_gains_by_size_are_of_the_corpus_that_was_asked_for(whole_study):
+    folder = whole_study()
     own = claims.gains_by_size(folder, [("PD", "Distillation")]).set_index("size").estimate
     other = claims.gains_by_size(folder, [("PD", "Distillation")], corpus="transfer").set_index("size").estimate
     assert (own - other).to_dict() == pytest.approx(dict.fromkeys(LATENCY, 5), abs=1)

@@ -216,6 +216,20 @@ def test_the_bootstrap_over_texts_covers_the_truth_as_often_as_it_says():
     assert 0.92 <= held / runs <= 0.98
 
 
+def test_the_bootstrap_over_texts_is_scipys():
+    d = np.random.default_rng(3).choice([-1.0, 0.0, 1.0], p=[0.05, 0.6, 0.35], size=(3, 200))
+    theirs = scipy.stats.bootstrap((d.mean(axis=0),), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(0))
+    assert stats.over_items(d, resamples=20_000) == pytest.approx(tuple(theirs.confidence_interval), abs=0.004)
+
+
+def test_the_bootstrap_over_texts_of_a_large_test_set_takes_no_time():
+    import time
+
+    d, begun = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], size=(3, 50_000)), time.process_time()
+    stats.over_items(d)
+    assert time.process_time() - begun < 2
+
+
 def test_texts_that_do_not_differ_and_a_single_seed_give_no_number():
     assert all(math.isnan(v) for v in stats.over_items(np.ones((3, 40))))
     assert math.isnan(stats.sign_flip(np.ones((1, 40)))) and math.isnan(stats.sign_flip(np.zeros((3, 40))))

@@ -1,0 +1,58 @@
+"""Figures: each is drawn from a whole study, kept with its data, titled by its finding; what was not measured is empty."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from handmade import both, whole, write
+
+from pdstudy import claims, figures, paths, results
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    folder = whole(tmp_path_factory.mktemp("whole"))
+    return folder, claims.judge(folder)
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_a_figure_is_drawn_with_its_data_and_words_for_those_who_cannot_see_it(measured, name):
+    drawn = figures.draw(*measured[:1], name, measured[1])
+    assert len(drawn.data) and len(drawn.alt) > 30
+    assert drawn.axes.has_data()
+    plt.close(drawn.axes.figure)
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_a_study_that_measured_little_leaves_gaps_and_no_error(tmp_path, name):
+    folder = write(tmp_path, both("PD", 0.8) | both("PF", 0.7), transfer={"texts": 9}, splits={"train": 9})
+    (tmp_path / results.TEXTS).write_text('{"train": {"kept": 9}}')
+    drawn = figures.draw(folder, name, claims.judge(folder))
+    asked = {"strategies", "starts", "gains_pretraining_value", "depth_width"}
+    assert (len(drawn.data) > 0) == (name in asked), "nothing is drawn that was not measured"
+    plt.close(drawn.axes.figure)
+
+
+def test_the_title_is_the_finding(measured):
+    drawn = figures.draw(*measured[:1], "transfer_size", measured[1])
+    assert "A small pre-trained student needs less transfer text than a large random one: yes" in drawn.axes.figure.get_suptitle()
+    plt.close(drawn.axes.figure)
+
+
+def test_a_figure_is_kept_as_picture_and_data(measured, monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "OUTPUTS", tmp_path)
+    drawn = figures.draw(*measured[:1], "domains", measured[1])
+    figures.keep(drawn, "mine", "domains")
+    kept = tmp_path / "mine" / "figures"
+    assert {p.name for p in kept.iterdir()} == {"domains.png", "domains.svg", "domains.csv"}
+    table = pd.read_csv(kept / "domains.csv")
+    assert set(table.domain) == {"a", "b", "c"} and set(table.recipe) == {"PD", "Distillation", "PD-F"} and table.S.notna().all()
+    plt.close(drawn.axes.figure)
+
+
+def test_the_papers_numbers_stand_in_grey_beside_ours(measured):
+    drawn = figures.draw(*measured[:1], "compound", measured[1])
+    ours, theirs = drawn.axes.figure.axes
+    assert "Fig 10" in theirs.get_title(loc="left")
+    assert {line.get_color() for line in theirs.get_lines()} == {figures.PAPER_GREY}
+    assert sorted(len(line.get_xdata()) for line in theirs.get_lines()) == [5, 5, 5]
+    plt.close(ours.figure)
