@@ -60,8 +60,9 @@ def section(size: str, runs: list[dict]) -> str:
     """Return the table and the findings of one size."""
     runs = sorted(runs, key=lambda r: r["reading"]["mlm_loss"])
     base = next((r for r in runs if r["variant"] == "budget recipe"), None)
+    rates = f"; the recipe's rate here {base['settings']['rate']:g}, Muon's {base['settings']['muon_rate']:g}" if base else ""
     lines = [
-        f"\n## {size}, {runs[0]['pieces'] / 1e6:g} M pieces, unigram loss {runs[0]['reading']['unigram_loss']:.2f}\n",
+        f"\n## {size}, {runs[0]['pieces'] / 1e6:g} M pieces, unigram loss {runs[0]['reading']['unigram_loss']:.2f}{rates}\n",
         "| variant | held-out loss | against the budget recipe | off the plateau after, s | all, s | probe | dev |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -103,8 +104,9 @@ def off_plateau(run: dict) -> float | None:
 
 
 def draw(runs: list[dict], sizes: list[str], path: Path) -> None:
-    """Draw held-out loss against seconds, one panel a size."""
+    """Draw held-out loss against seconds, one panel a size; of sizes at which only rates were tried, none."""
     plots.style()
+    sizes = [size for size in sizes if sum(r["size"] == size and r["variant"] in DRAWN for r in runs) > 2]
     figure, axes = plt.subplots(1, len(sizes), figsize=(6 * len(sizes), 4.2), layout="constrained", squeeze=False)
     for ax, size in zip(axes[0], sizes, strict=True):
         mine = [r for r in runs if r["size"] == size]

@@ -248,13 +248,16 @@ def claims_recipes(metrics) -> list[str]:
 
 
 def cost_table(study: str):
-    """Return steps, seconds and floating-point operations by stage, what a released family gave apart."""
+    """Return steps, seconds, pieces read and floating-point operations by stage, what a released family gave apart."""
     import pandas as pd
 
     costs = results.load_costs(study)
     costs["stage"] = costs.stage + costs.family.map({True: " (released family)", False: ""})
-    grouped = costs.groupby("stage", sort=False).agg(steps=("seconds", "size"), seconds=("seconds", "sum"), flops=("flops", "sum"))
-    shown = {"steps": grouped.steps, "seconds": grouped.seconds.round(0).astype(int), "TFLOP": (grouped.flops / 1e12).round(1)}
+    grouped = costs.groupby("stage", sort=False).agg(
+        steps=("seconds", "size"), seconds=("seconds", "sum"), tokens=("tokens", "sum"), flops=("flops", "sum")
+    )
+    shown = {"steps": grouped.steps, "seconds": grouped.seconds.round(0).astype(int)}
+    shown |= {"million pieces": (grouped.tokens / 1e6).round(1), "TFLOP": (grouped.flops / 1e12).round(1)}
     return pd.DataFrame(shown).rename_axis(None)
 
 

@@ -379,4 +379,6 @@ def _predictions(folder: Path, digest: str, split: str) -> pa.Table:
 def _cost(digest: str, store: Store) -> dict[str, Any]:
     manifest = store.manifest(digest)
     kept = {k: manifest[k] for k in ("stage", "label", "seconds", "flops")}
-    return {"digest": digest} | kept | {"family": digest in store.released()}
+    record = json.loads((store.open(digest) / "record.json").read_text()) if "record.json" in manifest["files"] else {}
+    tokens = record.get("tokens", 0) if manifest["stage"] not in ("search", "evaluate") else 0  # theirs are a parent's
+    return {"digest": digest} | kept | {"tokens": tokens, "family": digest in store.released()}
