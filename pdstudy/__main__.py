@@ -2,11 +2,11 @@
 
 import sys
 
-from pdstudy import commands_model, commands_store, commands_study, commands_task, paths  # each adds its commands to the app
+from pdstudy import commands_hub, commands_model, commands_store, commands_study, commands_task, paths  # each adds its commands
 from pdstudy.console import app, say
 from pdstudy.params import ParamsError
 
-__all__ = ["app", "commands_model", "commands_store", "commands_study", "commands_task", "main"]
+__all__ = ["app", "commands_hub", "commands_model", "commands_store", "commands_study", "commands_task", "main"]
 
 
 def main() -> None:

@@ -1,14 +1,57 @@
 """What a plan still needs, and how long it will take, from what the store has seen."""
 
 import json
+import os
 from pathlib import Path
+from typing import NamedTuple
 
-from pdstudy.plan import Plan, Step
+from pdstudy.plan import MEAN_PIECES, Plan, Step
 from pdstudy.store import Store
 
 FLOPS_PER_SECOND = 60e9  # one thread, before anything was measured here
+GPU_FLOPS_PER_SECOND = 20e12  # one GPU in bf16 with small models: assumed, never measured for this package
 FIXED_SECONDS = 1.0  # of every step
 SHORTEST = 5.0  # seconds; shorter steps are mostly start-up and say little about speed
+
+
+class Work(NamedTuple):
+    """What a step asks for, about: updates of the weights, pieces read, floating-point operations."""
+
+    updates: float
+    pieces: float
+    flops: float
+
+
+class Device(NamedTuple):
+    """What computes: its name, how many steps at once, and operations a second of each where none was measured."""
+
+    name: str
+    workers: int
+    speed: float
+
+
+def device(speed: float | None = None) -> Device:
+    """Return this machine's device, or with `speed`, in operations a second, one that is not at hand. Loads no torch."""
+    if speed is not None:
+        return Device(f"a device of {speed:.3g} operations a second", 1, speed)
+    if n := len(list(Path("/dev").glob("nvidia[0-9]*"))):
+        return Device(
+            f"{n} GPU, of {GPU_FLOPS_PER_SECOND:.0e} operations a second where none was measured", n, GPU_FLOPS_PER_SECOND
+        )
+    cores = os.cpu_count() or 1
+    return Device(f"{cores} cores", cores, FLOPS_PER_SECOND)
+
+
+def work(step: Step) -> Work:
+    """Return what one step asks for; texts of D_L and D_T are counted with their mean length, repeats and padding apart."""
+    s = step.settings
+    if step.stage == "pretrain":
+        return Work(s["tokens"] / (s["batch"] * s["row"]), s["tokens"], step.flops)
+    if step.stage in ("finetune", "distill"):
+        read = step.texts * s["epochs"]
+        batch = min(s["batch"]) if isinstance(s["batch"], list) else s["batch"]  # the search's winner is not known yet
+        return Work(read / batch, read * MEAN_PIECES, step.flops)
+    return Work(0, s["texts"] * MEAN_PIECES if step.stage == "label" else 0, step.flops)
 
 
 def needed(plan: Plan, missing: dict[str, Step]) -> dict[str, Step]:
@@ -33,17 +76,20 @@ def estimate(steps: list[Step], store: Store, workers: int) -> float:
     return sum(cost(s, speed) for s in steps) / max(1, workers)
 
 
-def by_stage(plan: Plan, store: Store, workers: int) -> list[dict]:
-    """Return one row a stage: steps, how many are cached, how many to do, and about how many seconds those take."""
-    here = store.here()
+def by_stage(plan: Plan, store: Store, on: Device, measured: bool = True) -> list[dict]:
+    """Return one row a stage: steps, how many are cached, how many to do, what those ask for, and about how many seconds.
+
+    Seconds come from what the store has seen of a stage, unless `measured` is false: then from the device's speed alone.
+    """
+    here, speed = store.here(), measured_speed(store) if measured else {}
     todo = needed(plan, {d: s for d, s in plan.steps.items() if d not in here})
     rows = []
     for stage, count in plan.counts().items():
         rest = [s for s in todo.values() if s.stage == stage]
         cached = sum(s.digest in here for s in plan.of_stage(stage))
-        rows.append(
-            {"stage": stage, "steps": count, "cached": cached, "to do": len(rest), "seconds": estimate(rest, store, workers)}
-        )
+        seconds = sum(cost(s, speed, on.speed) for s in rest) / on.workers
+        asked = {k: sum(getattr(work(s), k) for s in rest) for k in Work._fields}
+        rows.append({"stage": stage, "steps": count, "cached": cached, "to do": len(rest), "seconds": seconds} | asked)
     return rows
 
 
@@ -67,6 +113,6 @@ def _record(manifest: Path) -> dict:
         return {}
 
 
-def cost(step: Step, speed: dict[str, float]) -> float:
-    """Return the seconds that one step will take on one thread."""
-    return FIXED_SECONDS + step.flops / speed.get(step.stage, FLOPS_PER_SECOND)
+def cost(step: Step, speed: dict[str, float], unmeasured: float = FLOPS_PER_SECOND) -> float:
+    """Return the seconds that one step will take on one thread, or on what computes `unmeasured` operations a second."""
+    return FIXED_SECONDS + step.flops / speed.get(step.stage, unmeasured)

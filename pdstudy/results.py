@@ -69,8 +69,10 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
         made = record["model"]
         who |= {k: made[k] for k in ("n_params", "rate", "collapsed", "tokens")}
         searched += [
-            {"recipe": student.recipe, "size": student.size, "rate": tried["rate"], "chosen": tried["rate"] == made["rate"]}
+            {"recipe": student.recipe, "size": student.size, "rate": tried["rate"]}
+            | ({"batch": tried["batch"]} if "batch" in tried else {})
             | {
+                "chosen": tried["rate"] == made["rate"] and tried.get("batch") == made.get("batch"),
                 "dev_accuracy": tried["dev"] and tried["dev"]["accuracy"],
                 "collapsed": tried["collapsed"],
                 "diverged": tried["diverged"],

@@ -14,9 +14,11 @@ GROUND = [
     "sizes",
     "recipes",
     "tasks",
+    "mirror",
     "sources",
     "paramsfile",
     "params",
+    "hub",
     "store",
     "plan",
     "estimate",
@@ -33,7 +35,7 @@ READING = ["stats", "paper", "claims", "advise", "domain", "soundness", "plots"]
 # The top may import anything.
 TOP = [
     "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "report", "console", "commands_study",
-    "commands_store", "commands_task", "commands_model", "__main__",
+    "commands_store", "commands_task", "commands_model", "commands_hub", "__main__",
 ]  # fmt: skip
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]
 TRAINERS = {"torch", "transformers", "accelerate", "safetensors"}
