@@ -1,8 +1,8 @@
 """The hub: brings the data sets and models that a study names into the mirror. The only file that opens a network.
 
 What it takes is data, never code: Parquet tables and safetensors. A data set's layout is what `datasets` makes of its
-card; its files and a model's are downloaded by `huggingface_hub`, which goes on where a cut connection stopped, and are
-held to the sha256 that the hub promises for them. The first fetch of a name writes the commit it came from into the
+card; its files and a model's are downloaded by `huggingface_hub`, which goes on within a file when a connection breaks,
+and are held to the sha256 that the hub promises for them. The first fetch of a name writes the commit it came from into the
 mirror's manifest; every later one takes that commit and refuses other bytes. A manifest alone, copied into an empty
 mirror, is so a list of pins.
 """
@@ -264,12 +264,13 @@ def _work(folder: Path) -> Iterator[Path]:
 def _asking(name: str, revision: str | None) -> Iterator[None]:
     """Turn what the hub's libraries raise into one sentence; their progress shows on a terminal only."""
     import datasets
-    import httpx
     from huggingface_hub import constants, errors, is_offline_mode
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     if is_offline_mode():
         raise HubError(f"{name} cannot be fetched: HF_HUB_OFFLINE is set; unset it, or run this on a machine with a network")
+    # Of the client that the library speaks through, which has changed its name before.
+    broken = next(c for c in errors.HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
     quiet = are_progress_bars_disabled()
     datasets.disable_progress_bars()
     if not sys.stderr.isatty():
@@ -285,11 +286,11 @@ def _asking(name: str, revision: str | None) -> Iterator[None]:
         raise HubError(f"{name} is given only to those who accepted its terms; do so on its page and set HF_TOKEN") from None
     except errors.RepositoryNotFoundError:
         raise HubError(f"the hub has no {name}, or not for you; look at its name, and set HF_TOKEN where it is private") from None
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, httpx.HTTPError, ConnectionError, TimeoutError) as error:
+    except (broken, errors.LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         last = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise HubError(
-            f"the connection to {constants.ENDPOINT} broke while {name} was fetched ({last}); run the same command again, it goes on "
-            "from there",
+            f"the connection to {constants.ENDPOINT} broke while {name} was fetched ({last}); run the same command again: files that "
+            "had come whole are not asked for again",
             bad_input=False,
         ) from None
     except OSError as error:

@@ -263,8 +263,8 @@ def load_start(folder: Path) -> tuple[BertConfig, dict[str, Tensor], MaskedReade
     own = reader.bert.state_dict()
     decoder = {k for k in own if k.startswith("cls.predictions.decoder.")}
     for key in decoder & set(weights):
-        tied = weights.get(TIED[key.rsplit(".", 1)[1]])
-        if tied is None or not torch.equal(weights.pop(key), tied):
+        tied, own_weight = weights.get(TIED[key.rsplit(".", 1)[1]]), weights.pop(key)
+        if tied is not None and not torch.equal(own_weight, tied):
             raise ValueError(f"{folder}: {key} is not tied to the word embeddings, as in BERT")
     pooler = {"bert.pooler.dense.weight": (size.hidden,) * 2, "bert.pooler.dense.bias": (size.hidden,)}
     known = {k: tuple(v.shape) for k, v in own.items()} | pooler

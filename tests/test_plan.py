@@ -1,6 +1,7 @@
 """A study as steps: each built once, named by what changes its meaning and by nothing else."""
 
 import copy
+import hashlib
 import json
 import shutil
 import time
@@ -8,7 +9,7 @@ import time
 import pytest
 
 from pdstudy import plan
-from pdstudy.estimate import cost, estimate, needed
+from pdstudy.estimate import cost, estimate, needed, work
 from pdstudy.params import ParamsError, Study
 from pdstudy.plan import Plan, Step
 from pdstudy.recipes import RECIPES
@@ -83,6 +84,20 @@ def test_every_step_can_be_written_to_a_manifest_and_read_back_as_the_same_step(
     for digest, step in planned(settings).steps.items():
         written = json.dumps([step.stage, step.settings, step.parents, step.label])
         assert Step(*json.loads(written)).digest == digest
+
+
+KEPT = {  # made once from the committed params files: a study that somebody computed is not computed anew
+    "smoke": (49, "c392464632e5a5ba"),
+    "quick": (87, "8e606939ef1f6d35"),
+    "family-5k": (192, "3003d8f9b1410371"),
+    "family-60k": (192, "048842a08f1a10cd"),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_new_setting_leaves_the_steps_of_studies_without_it_what_they_were(name):
+    steps = sorted(plan.make(Study.read(name)).steps)
+    assert (len(steps), hashlib.sha256(" ".join(steps).encode()).hexdigest()[:16]) == KEPT[name]
 
 
 # What is shared
@@ -191,6 +206,28 @@ def test_the_search_is_on_seed_0_and_the_other_seeds_use_its_winner(settings):
 
 def test_a_study_that_reports_other_seeds_uses_the_same_search(settings):
     assert model_of(planned(settings, seeds=[7, 8]), "PD", seed=7).parents["search"] == model_of(planned(settings), "PD").digest
+
+
+def test_batch_sizes_are_searched_with_the_rates_each_with_each_and_equally_for_every_arm(settings):
+    p = planned(settings, finetune__batch=[8, 16], distill__batch=[8, 16])
+    for search in p.of_stage("search"):
+        tried = [(p.steps[d].settings["batch"], p.steps[d].settings["rate"]) for d in search.parents.values()]
+        assert tried == [(n, r) for n in (8, 16) for r in (1e-4, 1e-3)]
+    other = model_of(p, "PD", seed=1)
+    assert other.settings["batch"] == [8, 16] and "rate" not in other.settings  # both are the winner's
+    with pytest.raises(ValueError, match=r"finetune\.batch lists 2 and distill\.batch 1: an arm that is searched less"):
+        planned(settings, finetune__batch=[8, 16])
+    one = planned(settings, finetune__batch=8, distill__batch=8)
+    assert {s.digest for s in one.of_stage("finetune") if "rate" in s.settings} < set(p.steps)
+
+
+def test_work_is_counted_in_updates_pieces_and_operations(settings):
+    p = planned(settings, splits__train=640, finetune__epochs=2, finetune__batch=32)
+    asked = work(model_of(p, "Basic", seed=1))
+    assert asked[:2] == (640 * 2 / 32, 640 * 2 * plan.MEAN_PIECES)
+    assert asked.flops == 3 * asked.pieces * Size(2, 64).flops_per_token(plan.MEAN_PIECES)
+    pretrained = p.of_stage("pretrain")[0]
+    assert work(pretrained).updates == pretrained.settings["tokens"] / (32 * 64)
 
 
 # Learning curves
