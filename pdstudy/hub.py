@@ -1,8 +1,8 @@
 """The hub: brings the data sets and models that a study names into the mirror. The only file that opens a network.
 
 What it takes is data, never code: Parquet tables and safetensors. A data set's layout is what `datasets` makes of its
-card; its files and a model's are downloaded by `huggingface_hub`, which goes on within a file when a connection breaks,
-and are held to the sha256 that the hub promises for them. The first fetch of a name writes the commit it came from into the
+card; its files and a model's are downloaded by `huggingface_hub` and held to the sha256 that the hub promises for them.
+A fetch that was broken off goes on with the file that it was at. The first fetch of a name writes the commit it came from into the
 mirror's manifest; every later one takes that commit and refuses other bytes. A manifest alone, copied into an empty
 mirror, is so a list of pins.
 """

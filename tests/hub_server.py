@@ -65,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self):
         path = unquote(urlsplit(self.path).path)
-        self.server.asked.append(f"{self.command} {path} {self.headers.get('Range', '')}".strip())
+        self.server.asked.append(f"{self.command} {path}")
         if found := re.fullmatch(r"/api/(datasets|models)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?", path):
             kind, name, verb, revision, below = found.groups()
             self._api(kind, name, verb or "revision", revision or "main", below or "")
