@@ -9,7 +9,9 @@ from pdstudy.plan import MEAN_PIECES, Plan, Step
 from pdstudy.store import Store
 
 FLOPS_PER_SECOND = 60e9  # one thread, before anything was measured here
-GPU_FLOPS_PER_SECOND = 20e12  # one GPU in bf16 with small models: assumed, never measured for this package
+# One GPU in bf16 with small models: both assumed, neither was measured for this package.
+GPU_FLOPS_PER_SECOND = 20e12
+UPDATES_PER_SECOND = 60.0  # of a small model, however little it computes: what launching its kernels costs
 FIXED_SECONDS = 1.0  # of every step
 SHORTEST = 5.0  # seconds; shorter steps are mostly start-up and say little about speed
 
@@ -23,21 +25,25 @@ class Work(NamedTuple):
 
 
 class Device(NamedTuple):
-    """What computes: its name, how many steps at once, and operations a second of each where none was measured."""
+    """What computes: its name, how many steps at once, and operations and updates a second of each where none was measured."""
 
     name: str
     workers: int
     speed: float
+    updates: float = float("inf")
 
 
 def device(speed: float | None = None) -> Device:
     """Return this machine's device, or with `speed`, in operations a second, one that is not at hand. Loads no torch."""
     if speed is not None:
-        return Device(f"a device of {speed:.3g} operations a second", 1, speed)
-    if n := len(list(Path("/dev").glob("nvidia[0-9]*"))):
         return Device(
-            f"{n} GPU, of {GPU_FLOPS_PER_SECOND:.0e} operations a second where none was measured", n, GPU_FLOPS_PER_SECOND
+            f"a device of {speed:.0e} operations a second and {UPDATES_PER_SECOND:.0f} updates", 1, speed, UPDATES_PER_SECOND
         )
+    if n := len(list(Path("/dev").glob("nvidia[0-9]*"))):
+        assumed = (
+            f"{GPU_FLOPS_PER_SECOND:.0e} operations and {UPDATES_PER_SECOND:.0f} updates a second, assumed where none was measured"
+        )
+        return Device(f"{n} GPU ({assumed})", n, GPU_FLOPS_PER_SECOND, UPDATES_PER_SECOND)
     cores = os.cpu_count() or 1
     return Device(f"{cores} cores", cores, FLOPS_PER_SECOND)
 
@@ -87,7 +93,8 @@ def by_stage(plan: Plan, store: Store, on: Device, measured: bool = True) -> lis
     for stage, count in plan.counts().items():
         rest = [s for s in todo.values() if s.stage == stage]
         cached = sum(s.digest in here for s in plan.of_stage(stage))
-        seconds = sum(cost(s, speed, on.speed) for s in rest) / on.workers
+        floor = 0.0 if stage in speed else 1 / on.updates
+        seconds = sum(max(cost(s, speed, on.speed), work(s).updates * floor) for s in rest) / on.workers
         asked = {k: sum(getattr(work(s), k) for s in rest) for k in Work._fields}
         rows.append({"stage": stage, "steps": count, "cached": cached, "to do": len(rest), "seconds": seconds} | asked)
     return rows

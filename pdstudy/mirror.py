@@ -79,6 +79,22 @@ def model(folder: str) -> Path:
     return found
 
 
+def pieces(folder: str) -> list[str]:
+    """Return the word pieces of a model's tokenizer in the order of their numbers, from its vocab.txt or tokenizer.json.
+
+    Raises MirrorError where they cannot be read.
+    """
+    found = model(folder)
+    try:
+        if (found / "vocab.txt").is_file():
+            return (found / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
+        told = json.loads((found / "tokenizer.json").read_text(encoding="utf-8"))
+        vocabulary = dict(told["model"]["vocab"]) | {added["content"]: added["id"] for added in told.get("added_tokens", ())}
+        return sorted(vocabulary, key=vocabulary.get)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise MirrorError(f"{paths.scrub(str(found))}: its {' or '.join(VOCABULARIES)} cannot be read; fetch it again") from None
+
+
 def pickled(whose: str) -> str:
     """Return the sentence for a model without safetensors."""
     return (

@@ -274,8 +274,10 @@ class _Builder:
         folders = {size: self._member(Size.parse(size)) for size in self.study.all_sizes}
         found = {size: self._digest(folder, *mirror.VOCABULARIES) for size, folder in folders.items()}
         (first, digest), *others = found.items()
-        if other := next((size for size, its in others if its != digest), None):
-            raise ParamsError(f"family: {first} and {other} have different tokenizers; one family has one")
+        for size, its in others:
+            # The same pieces may come as a vocab.txt from one repository and as a tokenizer.json from another.
+            if its != digest and ABSENT not in (its, digest) and mirror.pieces(folders[size]) != mirror.pieces(folders[first]):
+                raise ParamsError(f"family: {first} and {size} have different tokenizers; one family has one")
         return folders[first]
 
     def _member(self, size: Size) -> str:

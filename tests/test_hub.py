@@ -28,6 +28,7 @@ from pdstudy.params import ParamsError
 from pdstudy.run import RunError
 from pdstudy.store import Store
 from pdstudy.tasks import DATA, TASKS, Named
+from pdstudy.tokens import open_tokenizer
 
 GLUE, IMDB = DATA["sst2"].hub, DATA["imdb"].hub
 START, FAMILY = "google/bert_uncased_L-1_H-64_A-1", "hub:google/bert_uncased_L-{layers}_H-{hidden}_A-{heads}"
@@ -431,6 +432,22 @@ def test_a_teacher_whose_classes_have_other_names_is_refused(refused):
     HUB.push("models", "somebody/teacher", files)
     reason = refused(teacher={"size": None, "folder": "hub:somebody/teacher", "margin": -1})
     assert "the teacher's classes are ['cats', 'dogs'], the task's ['negative', 'positive']" in reason
+
+
+def test_one_family_may_keep_its_pieces_in_a_vocab_txt_or_a_tokenizer_json_but_not_other_pieces(study, online, place):
+    large = bert(num_hidden_layers=2)
+    HUB.push("models", "somebody/large", large)
+    family = {"family": {"others": FAMILY, "2/64": "hub:somebody/large"}, "teacher": {"size": "2/64", "margin": -1}}
+    hub.fetch(Study.read(study(**family)))
+    there = place / "models" / "somebody" / "large"
+    open_tokenizer(there)[0].save(str(there / "tokenizer.json"))
+    (there / "vocab.txt").unlink()
+    assert len(plan.make(Study.read(study(**family))).of_stage("adopt")) == 2
+    (there / "tokenizer.json").unlink()
+    (there / "manifest.json").unlink()
+    (there / "vocab.txt").write_bytes(large["vocab.txt"].replace(b"film", b"movie"))
+    with pytest.raises(ParamsError, match="1/64 and 2/64 have different tokenizers"):
+        plan.make(Study.read(study(**family)))
 
 
 @pytest.mark.parametrize("name", ["hub:one", "hub:a/../b", "hub:../a", "hub:a/b/c", "hub:/etc"])

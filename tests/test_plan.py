@@ -172,6 +172,25 @@ def test_a_truncated_start_takes_the_deepest_model_of_its_width(settings):
         assert parent(p, model_of(p, "PD (truncated)", size, 1), "start").settings["size"] == "5/64"
 
 
+def test_a_12_layer_model_is_cut_from_itself_as_in_the_papers_figure_5(settings):
+    p = planned(settings, sizes=["12/64"], recipes=["PD", "PD (truncated)"])
+    assert parent(p, model_of(p, "PD (truncated)", "12/64", 1), "start") == parent(p, model_of(p, "PD", "12/64", 1), "start")
+
+
+def test_the_papers_study_is_planned_without_its_data_and_searches_its_whole_grid_for_every_arm():
+    study = Study.read("paper")
+    assert {*study.sizes} == {str(s) for s in PAPER_SIZES}
+    assert set(study.recipes) == set(RECIPES)
+    with pytest.raises(ParamsError, match="is not at hand"):
+        plan.make(study)
+    small = study.model_copy(update={"seeds": [0, 1], "sizes": ["2/128", "12/128"]})
+    p = plan.make(small, assumed=True)
+    assert {len(s.parents) for s in p.of_stage("search")} == {5 * 4}
+    assert {s.folder.rpartition("/")[2] for s in p.of_stage("adopt")} == {
+        "bert_uncased_L-2_H-128_A-2", "bert_uncased_L-12_H-128_A-2", "bert-large-uncased",
+    }  # fmt: skip
+
+
 def test_a_truncated_start_without_a_deeper_model_is_refused_with_the_cure(settings):
     with pytest.raises(ParamsError, match=r"PD \(truncated\) of 2/64 needs a deeper .* width 64; add one to pretrain_by_size"):
         planned(settings, recipes=["PD (truncated)"])
