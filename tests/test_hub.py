@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 from pdstudy import Study, hub, mirror, paths, plan, run_study, sources
 from pdstudy.__main__ import app
+from pdstudy.models import load_start
 from pdstudy.params import ParamsError
 from pdstudy.run import RunError
 from pdstudy.store import Store
@@ -99,13 +100,16 @@ def imdb() -> dict[str, bytes]:
     return files
 
 
+def released(vocabulary: int) -> BertForPreTraining:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 256}
+    return BertForPreTraining(BertConfig(vocab_size=vocabulary, **sizes))
+
+
 @functools.cache
 def _checkpoint(vocabulary: int) -> dict[str, torch.Tensor]:
     """Return a tiny BERT's weights as the first BERTs name theirs: gamma and beta, a tied decoder, next-sentence prediction."""
-    torch.manual_seed(0)
-    model = BertForPreTraining(
-        BertConfig(vocab_size=vocabulary, hidden_size=64, num_hidden_layers=1, num_attention_heads=1, intermediate_size=256)
-    )
+    model = released(vocabulary)
     named = {k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v.clone().contiguous()
              for k, v in model.state_dict().items()}  # fmt: skip
     assert "cls.seq_relationship.weight" in named and "bert.embeddings.LayerNorm.gamma" in named
@@ -197,6 +201,11 @@ def test_what_was_fetched_runs_without_a_network_and_begins_from_the_hubs_weight
     assert torch.equal(kept["bert.pooler.dense.weight"], theirs["bert.pooler.dense.weight"])
     assert torch.equal(kept["bert.embeddings.LayerNorm.weight"], theirs["bert.embeddings.LayerNorm.gamma"])
     assert kept["bert.embeddings.word_embeddings.weight"].dtype == torch.float32
+    ids, positions = torch.arange(1, 13).view(2, 6), torch.tensor([3, 8])
+    with torch.inference_mode():
+        ours = load_start(paths.whole(f"hub:{START}"))[2].eval()(ids, positions)
+        logits = released(len(PIECES)).eval()(input_ids=ids).prediction_logits.reshape(12, -1)[positions]
+    assert torch.allclose(ours, logits, atol=1e-5), "what they released answers the same here"
     (texts,) = plan.make(Study.read(file)).of_stage("texts")
     read = pq.read_table(store.open(texts.digest) / "transfer.parquet").column("text").to_pylist()
     assert not any("<br" in text for text in read) and len(read) > 100
