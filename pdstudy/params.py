@@ -49,9 +49,8 @@ def _rising(values: Any) -> Any:
     return values
 
 
-def _family(value: Any) -> Any:
-    named = {OTHERS: value} if isinstance(value, str) else value
-    return {k if k == OTHERS else _size(k): v for k, v in named.items()} if isinstance(named, dict) else named
+def _by_size(value: Any) -> Any:
+    return {k if k == OTHERS else _size(k): v for k, v in value.items()} if isinstance(value, dict) else value
 
 
 OTHERS = "others"  # the sizes that a family does not name
@@ -130,6 +129,12 @@ ONE, SEVERAL = "<one>", "<several>"
 Batch = Annotated[
     Annotated[Count, Tag(ONE)] | Annotated[Counts, Field(min_length=2), Tag(SEVERAL)],
     Discriminator(lambda given: SEVERAL if isinstance(given, list) else ONE),
+]
+
+
+Family = Annotated[
+    Annotated[Words, Tag(ONE)] | Annotated[dict[str, Words], BeforeValidator(_by_size), Tag(SEVERAL)],
+    Discriminator(lambda given: SEVERAL if isinstance(given, dict) else ONE),
 ]
 
 
@@ -246,7 +251,7 @@ class Study(_Settings):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     # Encoders that have read already: a folder such as "zoo/{layers}-{hidden}-s0", a model of the hub such as
     # "hub:google/bert_uncased_L-{layers}_H-{hidden}_A-{heads}", or several of these by size, and `others`.
-    family: Annotated[dict[str, Words] | None, BeforeValidator(_family)] = None
+    family: Family | None = None
     pretrain: Pretrain = Pretrain()
     pretrain_by_size: dict[SizeText, dict[str, Any]] = {}  # what differs from `pretrain` for a size
     teacher: Teacher = Teacher()
@@ -320,7 +325,8 @@ class Study(_Settings):
 
     def family_name(self, size: Size) -> str:
         """Return the folder of the family's encoder of a size as it is written, or its name on the hub."""
-        if (template := self.family.get(str(size), self.family.get(OTHERS))) is None:
+        by_size = {OTHERS: self.family} if isinstance(self.family, str) else self.family
+        if (template := by_size.get(str(size), by_size.get(OTHERS))) is None:
             raise ValueError(f"family: names nothing for {size}; add it, or {OTHERS}")
         try:
             name = template.format(layers=size.layers, hidden=size.hidden, heads=size.heads)
