@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from pdstudy import disk, mirror, paths
 from pdstudy.mirror import MANIFEST, MirrorError
 from pdstudy.params import Study
@@ -109,6 +111,8 @@ def _fetch_data(name: str, splits: Iterable[str], asked: str | None, say: Say) -
         mirror.table(f"{name}/{lacking[0]}")
     revision = _same(record, asked, folder)
     with _work(folder) as work, _asking(data.hub, revision):
+        if not (lacking := [split for split in lacking if not mirror.place(f"{name}/{split}").is_file()]):
+            return
         import datasets
         from huggingface_hub import HfApi, hf_hub_download
 
@@ -179,6 +183,8 @@ def _fetch_model(name: str, asked: str | None, say: Say) -> None:
         say(f"{name}: at hand")
         return
     with _work(folder) as work, _asking(name, revision):
+        if all((folder / file).is_file() for file in (mirror.CONFIG, mirror.WEIGHTS)):
+            return
         from huggingface_hub import HfApi, hf_hub_download
 
         info = HfApi().model_info(name, revision=revision, files_metadata=True)
@@ -255,9 +261,10 @@ def _work(folder: Path) -> Iterator[Path]:
         cure = "set PDSTUDY_DATA and PDSTUDY_MODELS to folders that can be written"
         raise HubError(f"{paths.scrub(str(folder))} cannot be written ({error.strerror}); {cure}") from None
     work = folder.with_name(f"{PARTS}{folder.name}")
-    work.mkdir(exist_ok=True)
-    yield work
-    shutil.rmtree(work, ignore_errors=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):  # a second run that lacks the same waits, and then finds it
+        work.mkdir(exist_ok=True)
+        yield work
+        shutil.rmtree(work, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -272,6 +279,8 @@ def _asking(name: str, revision: str | None) -> Iterator[None]:
     # Of the client that the library speaks through, which has changed its name before.
     broken = next(c for c in errors.HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
     quiet = are_progress_bars_disabled()
+    # `datasets` tells a third server of each load, and waits seconds where a firewall swallows that.
+    counting, datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS, False
     datasets.disable_progress_bars()
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -300,5 +309,6 @@ def _asking(name: str, revision: str | None) -> Iterator[None]:
     except (ValueError, RuntimeError) as error:  # of `datasets`: no such config, a script instead of tables
         raise HubError(f"{name}: {(str(error).strip().splitlines() or [type(error).__name__])[0][:300]}") from None
     finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counting
         if not quiet:
             enable_progress_bars()

@@ -16,7 +16,7 @@ from pdstudy import mirror, paths
 from pdstudy.paramsfile import ParamsError, find, load
 from pdstudy.recipes import RECIPES
 from pdstudy.sizes import Size
-from pdstudy.tasks import REFUSED, TASKS, Files, Task
+from pdstudy.tasks import REFUSED, TASKS, Files, Task, Wheel
 
 MOST = 10**12  # of anything that is counted: estimates stay finite numbers
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -90,8 +90,9 @@ class Own(_Settings):
 
     @model_validator(mode="after")
     def _coherent(self):
-        if not NAME.fullmatch(self.name) or ".." in self.name or self.name in TASKS:
-            raise ValueError(f"name {self.name!r}: use small letters, digits, '.', '_' or '-', and none of {', '.join(TASKS)}")
+        embedded = [name for name, task in TASKS.items() if isinstance(task.source, Wheel)]
+        if not NAME.fullmatch(self.name) or ".." in self.name or self.name in embedded:
+            raise ValueError(f"name {self.name!r}: use small letters, digits, '.', '_' or '-', and none of {', '.join(embedded)}")
         if self.train is None and (not self.corpus or self.dev or self.test or self.transfer):
             raise ValueError("give train, a table of labelled texts; or a corpus and nothing else, to pre-train a family on")
         if len({*self.text, self.label}) < len(self.text) + 1:

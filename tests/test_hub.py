@@ -149,14 +149,27 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
     monkeypatch.setattr(paths, "MODELS", tmp_path / "models")
     monkeypatch.setattr(paths, "STORE", tmp_path / "store")
-    connect = socket.socket.connect
+    connect, resolve, elsewhere = socket.socket.connect, socket.getaddrinfo, []
 
-    def only_here(self, address):
-        assert self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "::1"), f"a connection to {address}"
+    def here(host) -> bool:
+        return host in (None, "127.0.0.1", "::1", "localhost")
+
+    def connect_here(self, address):
+        if self.family != socket.AF_UNIX and not here(address[0]):
+            elsewhere.append(address)
+            raise OSError(f"a connection to {address}")
         return connect(self, address)
 
-    monkeypatch.setattr(socket.socket, "connect", only_here)
-    return tmp_path
+    def resolve_here(host, *more, **named):
+        if not here(host.decode() if isinstance(host, bytes) else host):
+            elsewhere.append(host)
+            raise OSError(f"a question for {host}")
+        return resolve(host, *more, **named)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_here)
+    yield tmp_path
+    assert not elsewhere, "whoever swallowed the error: nothing may ask for another machine"
 
 
 @pytest.fixture
