@@ -2,11 +2,12 @@
 
 import sys
 
-from pdstudy import commands_model, commands_store, commands_study, commands_task, paths  # each adds its commands to the app
+from pdstudy import commands_hub, commands_model, commands_store, commands_study, commands_task, paths  # each adds its commands
 from pdstudy.console import app, say
+from pdstudy.mirror import MirrorError
 from pdstudy.params import ParamsError
 
-__all__ = ["app", "commands_model", "commands_store", "commands_study", "commands_task", "main"]
+__all__ = ["app", "commands_hub", "commands_model", "commands_store", "commands_study", "commands_task", "main"]
 
 
 def main() -> None:
@@ -16,8 +17,8 @@ def main() -> None:
 
     try:
         app()
-    except ParamsError as error:
-        say(str(error))
+    except (ParamsError, MirrorError) as error:
+        say(paths.scrub(str(error)))
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)

@@ -45,7 +45,7 @@ def doctor(
     from pdstudy import sources, upkeep
     from pdstudy.params import best_precision
     from pdstudy.store import Store
-    from pdstudy.tasks import TASKS
+    from pdstudy.tasks import DATA, TASKS, Wheel
 
     well = True
     table = Table("what", "found", show_header=False)
@@ -56,12 +56,16 @@ def doctor(
     paths.OUTPUTS.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(paths.OUTPUTS).free
     table.add_row("disk", f"{free / 1e9:,.1f} GB free for {paths.scrub(str(paths.OUTPUTS))}")
-    for task in TASKS.values():
+    for task in (task for task in TASKS.values() if isinstance(task.source, Wheel)):
         try:
             table.add_row(f"text of {task.name}", f"{sources.locate(task.source).name}, sha256 as pinned")
         except sources.TextError as error:
             well = False
             table.add_row(f"text of {task.name}", str(error))
+    at_hand = [
+        f"{name} ({', '.join(splits)})" for name in DATA if (splits := sorted(p.stem for p in paths.DATA.glob(f"{name}/*.parquet")))
+    ]
+    table.add_row("data sets of the hub", "; ".join(at_hand) or "none at hand; `python -m pdstudy fetch PARAMS` brings a study's")
     store = Store()
     for stage, count, n_bytes in upkeep.census(store):
         table.add_row(f"store: {stage}", f"{count} artifacts, {n_bytes / 1e6:,.1f} MB")

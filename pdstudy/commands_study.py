@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pdstudy import paths
 from pdstudy.console import FromScratch, LogWith, Params, Workers, app, computed, duration, err, fail, out, store_for
-from pdstudy.params import Study
+from pdstudy.params import ParamsError, Study
 
 
 class Engine(StrEnum):
@@ -28,33 +28,48 @@ def plan(
     params: Params,
     every: Annotated[bool, typer.Option("--steps", help="List every step, not only the stages.")] = False,
     from_scratch: FromScratch = False,
+    speed: Annotated[
+        float | None, typer.Option(min=1, help="Operations a second of a device that is not at hand, such as 2e13.")
+    ] = None,
 ) -> None:
-    """Show a study's steps: which are in the store, and about how long the others will take. Computes nothing."""
+    """Show a study's steps: which are in the store, and about how long the others will take. Computes and fetches nothing."""
     from pdstudy import plan as planning
-    from pdstudy.estimate import by_stage, needed
-    from pdstudy.store import Store
+    from pdstudy.estimate import by_stage, device, needed
     from pdstudy.upkeep import passed_over
 
-    study = Study.read(params)
-    made, store, cores = planning.make(study), Store(families=()) if from_scratch else Store(), os.cpu_count() or 1
-    rows = by_stage(made, store, cores)
+    study, absent, store, on = Study.read(params), "", store_for(from_scratch), device(speed)
+    try:
+        made = planning.make(study)
+    except ParamsError as error:
+        absent, made = str(error), planning.make(study, assumed=True)  # raises where a guess would not help
+    rows = by_stage(made, store, on, measured=speed is None)
     table = Table(
         "stage",
         "steps",
         "cached",
         "to do",
+        "updates",
+        "pieces",
+        "FLOPs",
         "about",
         title=f"{study.name}: {len(made.students)} models on {study.resolved_task().name}",
     )
     for row in rows:
         table.add_row(
-            *(str(row[k]) for k in ("stage", "steps", "cached", "to do")), duration(row["seconds"]) if row["to do"] else ""
+            *(str(row[k]) for k in ("stage", "steps", "cached", "to do")),
+            *(f"{row[k]:.2g}" if row[k] else "" for k in ("updates", "pieces", "flops")),
+            duration(row["seconds"]) if row["to do"] else "",
         )
     out.print(table)
     out.print(
         f"{made.asked} steps asked for by the recipes, {len(made.steps)} distinct, {sum(r['to do'] for r in rows)} to do: "
-        f"about {duration(sum(r['seconds'] for r in rows))} on {cores} cores"
+        f"{sum(r['updates'] for r in rows):.3g} updates, {sum(r['pieces'] for r in rows):.3g} pieces, "
+        f"{sum(r['flops'] for r in rows):.3g} FLOPs, about {duration(sum(r['seconds'] for r in rows))} on {on.name}",
+        markup=False,
+        soft_wrap=True,
     )
+    if absent:
+        out.print(f"{absent}; until then nothing counts as cached", markup=False, soft_wrap=True)
     here = store.here()
     todo = needed(made, {d: s for d, s in made.steps.items() if d not in here})
     if every:

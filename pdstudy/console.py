@@ -30,14 +30,17 @@ def computed(study: Study, compute) -> None:
     """Compute something of a study under a progress bar; bad input and failures end with a sentence and their exit."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from pdstudy import sources
+    from pdstudy import hub, mirror, sources
     from pdstudy.crew import Interrupted
     from pdstudy.run import RunError, line
 
     try:
+        hub.supply(study, lambda text: err.print(text, markup=False, soft_wrap=True))
         sources.check(study.resolved_task())
-    except sources.TextError as error:
+    except (sources.TextError, mirror.MirrorError) as error:
         fail(str(error), 2)
+    except hub.HubError as error:
+        fail(str(error), 2 if error.bad_input else 1)
     columns = (BarColumn(24), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=False, disable=not err.is_terminal) as bar:
         job = bar.add_task("planning", total=1.0)

@@ -60,7 +60,7 @@ def build(raw: Raw, splits: dict[str, int], n_documents: int | None, heldout: fl
     else:
         texts = [(s,) for d in read for s in sentences(d)] if raw.sentences else raw.transfer
         texts = [texts[i] for i in rng.permutation(len(texts))]
-        kept, counts["D_T"] = distinct(texts, against=measured, known=learned)
+        kept, counts["D_T"] = distinct(texts, against=measured, known=() if raw.of_train else learned)
         transfer = [texts[i] for i in kept]
         if not transfer:
             raise TextError("D_T holds no text but those of D_L; give other transfer texts, or none to use those of train")

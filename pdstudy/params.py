@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from pdstudy import paths
+from pdstudy import mirror, paths
 from pdstudy.paramsfile import ParamsError, find, load
 from pdstudy.recipes import RECIPES
 from pdstudy.sizes import Size
-from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, TASKS, Files, Task
+from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, REFUSED, TASKS, Files, Task, Wheel
 
 MOST = 10**12  # of anything that is counted: estimates stay finite numbers
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -49,6 +49,11 @@ def _rising(values: Any) -> Any:
     return values
 
 
+def _by_size(value: Any) -> Any:
+    return {k if k == OTHERS else _size(k): v for k, v in value.items()} if isinstance(value, dict) else value
+
+
+OTHERS = "others"  # the sizes that a family does not name
 SizeText = Annotated[str, BeforeValidator(_size)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Rates = Annotated[list[Rate], Field(min_length=1, max_length=12), BeforeValidator(_rates)]
@@ -88,8 +93,9 @@ class Own(_Settings):
 
     @model_validator(mode="after")
     def _coherent(self):
-        if not NAME.fullmatch(self.name) or ".." in self.name or self.name in TASKS:
-            raise ValueError(f"name {self.name!r}: use small letters, digits, '.', '_' or '-', and none of {', '.join(TASKS)}")
+        embedded = [name for name, task in TASKS.items() if isinstance(task.source, Wheel)]
+        if not NAME.fullmatch(self.name) or ".." in self.name or self.name in embedded:
+            raise ValueError(f"name {self.name!r}: use small letters, digits, '.', '_' or '-', and none of {', '.join(embedded)}")
         if self.train is None and (not self.corpus or self.dev or self.test or self.transfer):
             raise ValueError("give train, a table of labelled texts; or a corpus and nothing else, to pre-train a family on")
         if len({*self.text, self.label}) < len(self.text) + 1:
@@ -122,6 +128,19 @@ TASK_NAME, TASK_FILES = "<name>", "<files>"  # the two ways to give a task, as p
 TaskGiven = Annotated[
     Annotated[str, Tag(TASK_NAME)] | Annotated[Own, Tag(TASK_FILES)],
     Discriminator(lambda given: TASK_FILES if isinstance(given, (dict, Own)) else TASK_NAME),
+]
+
+
+ONE, SEVERAL = "<one>", "<several>"
+Batch = Annotated[
+    Annotated[Count, Tag(ONE)] | Annotated[Counts, Field(min_length=2), Tag(SEVERAL)],
+    Discriminator(lambda given: SEVERAL if isinstance(given, list) else ONE),
+]
+
+
+Family = Annotated[
+    Annotated[Words, Tag(ONE)] | Annotated[dict[str, Words], BeforeValidator(_by_size), Tag(SEVERAL)],
+    Discriminator(lambda given: SEVERAL if isinstance(given, dict) else ONE),
 ]
 
 
@@ -177,10 +196,15 @@ class Train(_Settings):
     """One supervised stage: fine-tuning on D_L or distillation on D_T. `rates` are searched on dev."""
 
     epochs: Annotated[float, Field(gt=0, le=1000)] = 4
-    batch: Count = 32
+    batch: Batch = 32  # texts in a step; several are searched on dev with the rates, each with each
     rates: Rates
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+    @property
+    def batches(self) -> list[int]:
+        """Return the batch sizes, one or those that are searched."""
+        return self.batch if isinstance(self.batch, list) else [self.batch]
 
 
 class Distill(Train):
@@ -252,7 +276,9 @@ class Study(_Settings):
     max_length: Annotated[int, Field(ge=8, le=512)] = 64  # pieces of a text that are read
     init_std: dict[str, Annotated[float, Field(gt=0, le=1)]]  # initialiser's scale by hidden width
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    family: Words | None = None  # folders of encoders that have read already, such as "zoo/{layers}-{hidden}-s0"
+    # Encoders that have read already: a folder such as "zoo/{layers}-{hidden}-s0", a model of the hub such as
+    # "hub:google/bert_uncased_L-{layers}_H-{hidden}_A-{heads}", or several of these by size, and `others`.
+    family: Family | None = None
     pretrain: Pretrain = Pretrain()
     pretrain_by_size: dict[SizeText, dict[str, Any]] = {}  # what differs from `pretrain` for a size
     teacher: Teacher = Teacher()
@@ -270,9 +296,11 @@ class Study(_Settings):
             raise ValueError(
                 f"name {self.name!r}: use 1 to 64 small letters, digits, '.', '_' or '-', such as {_slug(self.name)!r}"
             )
-        if self.name in ("store", "cache"):
-            raise ValueError(f"name {self.name!r} is kept for the store; choose another")
+        if self.name in ("store", "cache", "hub"):
+            raise ValueError(f"name {self.name!r} is kept for the {'hub' if self.name == 'hub' else 'store'}; choose another")
         if isinstance(self.task, str):
+            if self.task in REFUSED:
+                raise ValueError(f"task: {REFUSED[self.task]}")
             _known("task", self.task, TASKS)
         for recipe in self.recipes:
             _known("recipe", recipe, RECIPES)
@@ -306,10 +334,16 @@ class Study(_Settings):
                 f"finetune.rates lists {len(self.finetune.rates)} and distill.rates {len(self.distill.rates)}: an arm that is "
                 "searched less than another proves nothing; list equally many"
             )
+        if len(self.finetune.batches) != len(self.distill.batches):
+            raise ValueError(
+                f"finetune.batch lists {len(self.finetune.batches)} and distill.batch {len(self.distill.batches)}: an arm that is "
+                "searched less than another proves nothing; list equally many"
+            )
         if self.family is not None:
             if self.tokenizer.folder is not None:
                 raise ValueError("family: its own tokenizer is used; set tokenizer.folder to null")
-            self.family_folder(Size.parse(self.sizes[0]))
+            for size in self.all_sizes:
+                self.family_folder(Size.parse(size))
         for size in self.pretrain_by_size:
             try:
                 self.pretraining(Size.parse(size))
@@ -342,10 +376,20 @@ class Study(_Settings):
 
     def family_folder(self, size: Size) -> Path:
         """Return where the family keeps its encoder of a size."""
+        return paths.whole(self.family_name(size))
+
+    def family_name(self, size: Size) -> str:
+        """Return the folder of the family's encoder of a size as it is written, or its name on the hub."""
+        by_size = {OTHERS: self.family} if isinstance(self.family, str) else self.family
+        if (template := by_size.get(str(size), by_size.get(OTHERS))) is None:
+            raise ValueError(f"family: names nothing for {size}; add it, or {OTHERS}")
         try:
-            return paths.whole(self.family.format(layers=size.layers, hidden=size.hidden, heads=size.heads))
+            name = template.format(layers=size.layers, hidden=size.hidden, heads=size.heads)
         except (KeyError, IndexError, ValueError, AttributeError):
             raise ValueError("family: write {layers}, {hidden} and {heads} where a size stands in the folder's name") from None
+        if name.startswith(paths.HUB) and (not mirror.NAME.fullmatch(name) or ".." in name):
+            raise ValueError(f"family: {name!r} is no model of the hub; write hub:owner/name")
+        return name
 
     def resolved_task(self) -> Task:
         """Return the task that is named, or described by its files."""
@@ -377,7 +421,7 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str
     """Return pydantic's errors as one sentence each: the key, what is wrong, the nearest known key."""
     sentences = []
     for e in error.errors():
-        loc = tuple(part for part in e["loc"] if part not in (TASK_NAME, TASK_FILES))
+        loc = tuple(part for part in e["loc"] if part not in (TASK_NAME, TASK_FILES, ONE, SEVERAL))
         where = ".".join(str(part) for part in loc)
         message = e["msg"].removeprefix("Value error, ")
         if e["type"] == "extra_forbidden":

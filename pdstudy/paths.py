@@ -1,6 +1,7 @@
 """Where things are. The only file that knows this tree; every path is absolute.
 
-`PDSTUDY_OUTPUTS` moves everything that is written (a larger disk, a shared folder of a cluster).
+`PDSTUDY_OUTPUTS` moves everything that is written (a larger disk, a shared folder of a cluster); `PDSTUDY_DATA` and
+`PDSTUDY_MODELS` are the mirrors of the hub, which one machine may fill and another read.
 """
 
 import os
@@ -12,6 +13,9 @@ NOTEBOOKS = ROOT / "notebooks"  # one question each
 ZOO = ROOT / "zoo"  # the released miniatures, a read-only source of the store
 OUTPUTS = Path(os.environ.get("PDSTUDY_OUTPUTS") or ROOT / "outputs").expanduser().resolve()
 STORE = OUTPUTS / "store"  # artifacts by digest, shared by every study
+DATA = Path(os.environ.get("PDSTUDY_DATA") or OUTPUTS / "hub" / "data").expanduser().resolve()  # <name>/<split>.parquet
+MODELS = Path(os.environ.get("PDSTUDY_MODELS") or OUTPUTS / "hub" / "models").expanduser().resolve()  # <owner>/<name>/
+HUB = "hub:"  # before "owner/name": a model of the hub, in the place of a folder
 
 
 def study_folder(name: str) -> Path:
@@ -28,8 +32,8 @@ def portable(path: str, folder: Path) -> str:
 
 
 def whole(path: str) -> Path:
-    """Return the absolute path of one that is absolute, from home (~), or from the checkout."""
-    return ROOT / Path(path).expanduser()
+    """Return the absolute path of one that is absolute, from home (~), from the checkout, or of a model of the hub."""
+    return MODELS / path.removeprefix(HUB) if path.startswith(HUB) else ROOT / Path(path).expanduser()
 
 
 def scrub(text: str) -> str:

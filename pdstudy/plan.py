@@ -10,32 +10,36 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pdstudy import elsewhere
+from pdstudy import elsewhere, mirror, paths
 from pdstudy.params import Curves, Domains, ParamsError, Pretrain, Study, Train
 from pdstudy.recipes import PRETRAINED, RANDOM, RECIPES, TEACHER, TRUNCATED
 from pdstudy.sizes import Size
 from pdstudy.sources import TextError, digests
 from pdstudy.steps import Plan, Step, Student
-from pdstudy.tasks import OWN_TRANSFER, Files, Task
+from pdstudy.tasks import OWN_TRANSFER, Named, Task, Wheel
 
+DONOR = 12  # layers of the model that others are cut from; cut from itself it is whole, as in the paper's Fig 5
 SEARCH_SEED = 0  # the rate is searched once per size and recipe, on this seed
 # For estimates only:
 MEAN_PIECES = 30  # of a sentence
+SOME_TEXTS = 5000  # of train, where nobody has counted them
 SMALL = 500_000  # bytes of a step's records, curves, logits
 MOST_DOCUMENTS, DOCUMENT_BYTES = 50_000, 900  # of a corpus, compressed
+ABSENT = "not at hand"  # in the place of a digest, in a plan that only tells the cost
 CHECKPOINTS = 3  # of an unfinished step: two are kept while a third is written
 
 
-def make(study: Study, only: dict[tuple[str, str], list[int]] | None = None) -> Plan:
+def make(study: Study, only: dict[tuple[str, str], list[int]] | None = None, assumed: bool = False) -> Plan:
     """Return the plan of a study; with `only`, of those (recipe, size) and their seeds. Opens no data and no torch.
 
-    Raises ParamsError where the study has no labelled texts.
+    With `assumed`, what the study names on the hub and is not at hand is taken by its name: such a plan tells the
+    cost, and its digests are nobody's. Raises ParamsError where the study has no labelled texts, or they are not here.
     """
     if not getattr(study.resolved_task().source, "train", True):
         raise ParamsError(
             "task.train: students need labelled texts; on a corpus alone a family can be pre-trained: python -m pdstudy zoo"
         )
-    build = _Builder(study, Plan(study))
+    build = _Builder(study, Plan(study), assumed)
     if study.teacher.folder is None:
         ids = build.ids
         size = Size.parse(study.teacher.size)
@@ -103,26 +107,37 @@ def folder_digest(folder: str, *names: str) -> str:
     return digest.hexdigest()
 
 
-def _texts_settings(task: Task) -> dict[str, Any]:
+def _lies(folder: str) -> str:
+    """Return where a folder lies that may be a model of the hub."""
+    return str(paths.whole(folder)) if folder.startswith(paths.HUB) else folder
+
+
+def _texts_settings(task: Task, assumed: bool) -> dict[str, Any]:
     """Return what tells a task's texts from any others."""
     source = task.source
-    if not isinstance(source, Files):
+    if isinstance(source, Wheel):
         return {"task": task.name, "sha256": source.sha256}
     try:
         found = digests(source)
     except TextError as error:
+        if assumed and isinstance(source, Named):
+            return {"task": task.name, "sha256": ABSENT}
         raise ParamsError(str(error)) from None
+    if isinstance(source, Named):
+        return {"task": "named", "sha256": found, "labels": list(task.labels), "sentences": source.sentences,
+                "tags": source.data.tags, "of_train": source.train in source.transfer}  # fmt: skip
     return {"task": "files", "sha256": found, "text": list(source.text), "label": source.label, "labels": list(source.labels)}
 
 
 class _Builder:
     """Adds the steps of a study to a plan, from the text upwards."""
 
-    def __init__(self, study: Study, plan: Plan):
-        self.study, self.plan = study, plan
+    def __init__(self, study: Study, plan: Plan, assumed: bool = False):
+        self.study, self.plan, self.assumed = study, plan, assumed
         self.precision = study.resolved_precision()
         task = study.resolved_task()
-        texts = _texts_settings(task) | {"split_seed": study.splits.seed, "corpus": study.corpus.model_dump()}
+        self.n_train = study.splits.train or (task.source.data.train if isinstance(task.source, Named) else SOME_TEXTS)
+        texts = _texts_settings(task, assumed) | {"split_seed": study.splits.seed, "corpus": study.corpus.model_dump()}
         cut = ("dev", "test") if getattr(task.source, "train", True) else ()
         texts["splits"] = {name: getattr(study.splits, name) for name in cut if not getattr(task.source, name, None)}
         self.documents = study.corpus.documents or MOST_DOCUMENTS
@@ -147,8 +162,18 @@ class _Builder:
         folder: str | None = None,
         room: int = SMALL,
         task: Task | None = None,
+        texts: int = 0,
     ) -> str:
-        return self.plan.add(Step(stage, settings, parents, label, flops, folder, room, task))
+        return self.plan.add(Step(stage, settings, parents, label, flops, folder, room, texts, task))
+
+    def _digest(self, folder: str, *names: str) -> str:
+        """Return the digest of a folder's files, or of a model of the hub, "hub:owner/name"."""
+        try:
+            return folder_digest(str(mirror.model(folder)), *names)
+        except mirror.MirrorError as error:
+            if self.assumed:
+                return ABSENT
+            raise ParamsError(str(error)) from None
 
     def _weights(self, size: Size) -> int:
         """Return the number of weights of a model of this size, about."""
@@ -159,7 +184,8 @@ class _Builder:
         if folder is None:
             settings, parents = {"vocabulary": self.study.tokenizer.vocabulary}, {"texts": self.texts}
         else:
-            settings, parents = {"sha256": folder_digest(folder, "tokenizer.json", "vocab.txt")}, {}
+            settings, parents = {"sha256": self._digest(folder, *mirror.VOCABULARIES)}, {}
+            folder = _lies(folder)
         return self.add("tokenizer", settings, parents, "tokenizer", folder=folder)
 
     def task_ids(self, tokenizer: str) -> str:
@@ -227,23 +253,30 @@ class _Builder:
 
     def adopted(self, size: Size) -> str:
         """Take an encoder that has read already from the family's folder."""
-        folder = str(self.study.family_folder(size))
         settings = {
-            "sha256": folder_digest(folder, "config.json", "model.safetensors"),
+            "sha256": self._digest(self._member(size), mirror.CONFIG, mirror.WEIGHTS),
             "size": str(size),
             "precision": self.precision,
         }
+        folder = str(self.study.family_folder(size))
         return self.add("adopt", settings, {"ids": self.corpus_ids()}, f"take {size} from the family", folder=folder,
                         room=SMALL + 4 * self._weights(size))  # fmt: skip
 
     def _family_tokenizer(self) -> str:
         """Return the folder of the family's tokenizer, which must be the same in all the study's sizes."""
-        folders = {size: str(self.study.family_folder(Size.parse(size))) for size in self.study.all_sizes}
-        found = {size: folder_digest(folder, "tokenizer.json", "vocab.txt") for size, folder in folders.items()}
+        folders = {size: self._member(Size.parse(size)) for size in self.study.all_sizes}
+        found = {size: self._digest(folder, *mirror.VOCABULARIES) for size, folder in folders.items()}
         (first, digest), *others = found.items()
-        if other := next((size for size, its in others if its != digest), None):
-            raise ParamsError(f"family: {first} and {other} have different tokenizers; one family has one")
+        for size, its in others:
+            # The same pieces may come as a vocab.txt from one repository and as a tokenizer.json from another.
+            if its != digest and ABSENT not in (its, digest) and mirror.pieces(folders[size]) != mirror.pieces(folders[first]):
+                raise ParamsError(f"family: {first} and {size} have different tokenizers; one family has one")
         return folders[first]
+
+    def _member(self, size: Size) -> str:
+        """Return the folder of the family's encoder of a size, or its name on the hub."""
+        name = self.study.family_name(size)
+        return name if name.startswith(paths.HUB) else str(paths.whole(name))
 
     def word_vectors(self, width: int, window: int, pieces: str) -> str:
         """Count pairs of pieces in a D_LM, once for all encoders of a width."""
@@ -261,7 +294,7 @@ class _Builder:
 
     def _donor(self, size: Size) -> Size:
         family = map(Size.parse, (*self.study.all_sizes, *self.study.pretrain_by_size))
-        deeper = [s for s in family if s.hidden == size.hidden and s.layers > size.layers]
+        deeper = [s for s in family if s.hidden == size.hidden and (s.layers > size.layers or (s == size and s.layers >= DONOR))]
         if not deeper:
             raise ParamsError(
                 f"PD (truncated) of {size} needs a deeper pre-trained model of width {size.hidden}; "
@@ -292,22 +325,24 @@ class _Builder:
             parents["search"] = rate["search"]
             note = "best rate"
         else:
-            kept["rate"] = rate["rate"]
-            note = f"rate {rate['rate']:g}"
+            kept |= rate
+            note = f"rate {rate['rate']:g}" + (f" batch {rate['batch']}" if "batch" in rate else "")
         if texts:
             note = f"{texts:,} texts"
         if name := start.get("domain"):
             note = f"on {name}"
-        flops = 3 * (kept["texts"] or 5000) * settings.epochs * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
+        n = kept["texts"] or self.n_train
+        flops = 3 * n * settings.epochs * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
         room = SMALL + 4 * self._weights(size)
-        return self.add(stage, kept, parents, f"{recipe} {size} s{seed} {stage} {note}", flops, room=room)
+        return self.add(stage, kept, parents, f"{recipe} {size} s{seed} {stage} {note}", flops, room=room, texts=n)
 
     def searched(self, recipe: str, size: Size, stage: str, settings: Train, start: dict) -> str:
-        """Train one candidate per rate on the search seed and keep the best on dev."""
-        parents = {
-            f"rate {rate:g}": self.train(recipe, size, stage, settings, start, SEARCH_SEED, {"rate": rate})
-            for rate in settings.rates
-        }
+        """Train one candidate per rate, and per batch size where several are given, on the search seed; keep the best on dev."""
+        if isinstance(settings.batch, list):
+            tried = {f"rate {r:g} batch {n}": {"rate": r, "batch": n} for n in settings.batch for r in settings.rates}
+        else:
+            tried = {f"rate {r:g}": {"rate": r} for r in settings.rates}
+        parents = {role: self.train(recipe, size, stage, settings, start, SEARCH_SEED, what) for role, what in tried.items()}
         room = SMALL + 4 * self._weights(size)
         return self.add("search", {}, parents, f"{recipe} {size} {stage}: search the rate", room=room)
 
@@ -390,8 +425,8 @@ class _Builder:
 
     def given_teacher(self, folder: str) -> tuple[str, str]:
         """Take a fine-tuned teacher from a folder; return the texts in its own word pieces, and its model."""
-        settings = {"sha256": folder_digest(folder, "config.json", "model.safetensors")}
-        teacher = self.add("given", settings, {"texts": self.texts}, "the given teacher", folder=folder)
+        settings = {"sha256": self._digest(folder, mirror.CONFIG, mirror.WEIGHTS)}
+        teacher = self.add("given", settings, {"texts": self.texts}, "the given teacher", folder=_lies(folder))
         self.teacher_pieces = self.word_pieces(folder)
         ids = self.task_ids(self.teacher_pieces)
         self.student(TEACHER.name, "given", SEARCH_SEED, teacher, ids)

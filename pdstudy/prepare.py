@@ -16,7 +16,7 @@ from pdstudy.sources import TextError
 from pdstudy.stages import Labelled
 from pdstudy.steps import Step
 from pdstudy.store import Store
-from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, Files
+from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, Wheel
 from pdstudy.tokens import Ids, Vocabulary
 from pdstudy.train import Watch
 
@@ -62,7 +62,7 @@ def texts(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
 
     s, source = step.settings, step.task.source
     raw = sources.read(step.task)
-    if isinstance(source, Files) and sources.digests(source) != s["sha256"]:
+    if not isinstance(source, Wheel) and sources.digests(source) != s["sha256"]:
         raise TextError("a file of the task was changed while the study began; run the same command again")
     found = corpora.build(raw, s["splits"], s["corpus"]["documents"], s["corpus"]["heldout"], s["split_seed"])
     for split, (lines, labels) in found.labelled.items():

@@ -77,8 +77,9 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
         who |= {k: made[k] for k in ("n_params", "rate", "collapsed", "tokens")}
         searched += [
             {"recipe": student.recipe, "size": student.size, "corpus": student.corpus, "rate": tried["rate"]}
+            | ({"batch": tried["batch"]} if "batch" in tried else {})
             | {
-                "chosen": tried["rate"] == made["rate"],
+                "chosen": tried["rate"] == made["rate"] and tried.get("batch") == made.get("batch"),
                 "dev_accuracy": tried["dev"] and tried["dev"]["accuracy"],
                 "collapsed": tried["collapsed"],
                 "diverged": tried["diverged"],

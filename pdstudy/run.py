@@ -18,7 +18,7 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Any
 
-from pdstudy import disk, paths, record, results
+from pdstudy import disk, hub, paths, record, results
 from pdstudy.crew import Crew, Failure, Interrupted, signals
 from pdstudy.estimate import cost, measured_speed, needed
 from pdstudy.params import Study
@@ -80,6 +80,7 @@ def run_study(
     machine's; `shard` (i, n) makes this one of n runs that share the work. Raises RunError when a step failed,
     after everything that does not need it is done and the results so far are written.
     """
+    hub.supply(study)
     plan, store = plan or make(study), store or Store()
     folder = writable(study)
     summary = run(plan, store, workers, listen or notebook_line(), folder / "logs", tracker, engine, shard)

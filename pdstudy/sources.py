@@ -1,4 +1,4 @@
-"""Where a task's texts come from: the file of a wheel, or files of one's own. Nothing is cleaned here.
+"""Where a task's texts come from: the file of a wheel, named data sets, or files of one's own. Nothing is cleaned here.
 
 Strict on purpose: a row that cannot be read is named, with its file and line, before anything is trained. What
 a reader of tables would guess ("NA" is missing, "1" is a number) stays the text it is.
@@ -12,11 +12,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from pdstudy import paths
-from pdstudy.tasks import Files, Task, Wheel
+from pdstudy import mirror, paths
+from pdstudy.tasks import DATA, Files, Named, Task, Wheel
 
 csv.field_size_limit(1 << 26)  # 64 MB: a longer field is a broken quote, not a text
 LONGEST = 1 << 15  # characters of a labelled or transfer text that are kept: far more than any model reads
@@ -43,6 +44,7 @@ class Raw:
     transfer: list[Text] | None
     documents: list[str] | None
     sentences: bool = False  # D_T is the sentences of D_LM
+    of_train: bool = False  # D_T holds the texts of train on purpose
     counts: dict[str, int] = field(default_factory=dict)
 
 
@@ -50,6 +52,8 @@ def read(task: Task) -> Raw:
     """Return the texts of a task. Raises TextError, with the cure."""
     if isinstance(task.source, Files):
         return _read_files(task.source)
+    if isinstance(task.source, Named):
+        return _read_named(task.source)
     snippets, reviews = read_movies(locate(task.source))
     if unknown := {label for _, label in snippets} - set(range(len(task.labels))):
         raise TextError(
@@ -66,8 +70,13 @@ def check(task: Task) -> None:
         digests(task.source)
 
 
-def digests(source: Files) -> dict[str, list[str]]:
-    """Return the sha256 of each file, by its part in the task. Raises TextError for one that is not there."""
+def digests(source: Files | Named) -> dict[str, list[str]]:
+    """Return the sha256 of each file, or of what each named split holds, by its part in the task.
+
+    Raises TextError for one that is not there.
+    """
+    if isinstance(source, Named):
+        return {part: [content_of(name, part) for name in names] for part, names in source.parts().items()}
     found = {}
     for part in ("train", "dev", "test", "transfer", "corpus"):
         named = getattr(source, part) or ()
@@ -76,6 +85,91 @@ def digests(source: Files) -> dict[str, list[str]]:
                 raise TextError(f"task.{part}: {paths.scrub(path)} does not exist; paths are relative to the params file")
             found.setdefault(part, []).append(digest(Path(path)))
     return found
+
+
+# -- named data sets
+
+
+def content_of(name: str, part: str) -> str:
+    """Return the sha256 of what a named split, "data/split", gives to this part of a task. Raises TextError."""
+    data, path = DATA[name.split("/")[0]], _table(name)
+    columns = (*data.text, data.label) if part in ("train", "dev", "test") else data.text
+    stat = path.stat()
+    return _content(path, columns, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _content(path: Path, columns: tuple[str, ...], mtime_ns: int, size: int) -> str:
+    return content(path, columns)
+
+
+def content(path: Path, columns: Iterable[str]) -> str:
+    """Return the sha256 of the values of a Parquet file's columns, row by row.
+
+    It is the same however the file was compressed and cut into groups: two machines that fetched the same texts with
+    other libraries have the same step.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    columns, file = list(columns), _open_parquet(path)
+    _positions(path, file.schema_arrow.names, columns)
+    lengths, letters = ({c: hashlib.sha256() for c in columns} for _ in range(2))
+    for batch in file.iter_batches(1 << 16, columns=columns):
+        for c in columns:
+            try:
+                values = batch.column(c).cast(pa.large_string())
+            except pa.ArrowException:
+                raise TextError(f"{path.name}: column {c!r} holds {batch.column(c).type}, neither text nor numbers") from None
+            ends = np.frombuffer(values.buffers()[1], dtype=np.int64)[values.offset : values.offset + len(values) + 1]
+            n = np.diff(ends)
+            if values.null_count:
+                n[values.is_null().to_numpy(zero_copy_only=False)] = -1
+            lengths[c].update(n.tobytes())
+            letters[c].update(memoryview(values.buffers()[2] or b"")[ends[0] : ends[-1]])
+    parts = [f"{c}\0{lengths[c].hexdigest()}\0{letters[c].hexdigest()}" for c in columns]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _table(name: str) -> Path:
+    try:
+        return mirror.table(name)
+    except mirror.MirrorError as error:
+        raise TextError(str(error)) from None
+
+
+def _read_named(source: Named) -> Raw:
+    counts: Counter = Counter()
+    labelled = {}
+    for split in ("train", "dev", "test"):
+        if name := getattr(source, split):
+            found = []
+            for place, values in _named_rows(name, counts, labelled=True):
+                number = _class_number(place, _cell(place, values[-1]), source.data.labels)
+                found.append((_text(place, values[:-1], counts), number))
+            if not found:
+                raise TextError(f"{split}: {name}.parquet holds no rows; fetch it again")
+            labelled[split] = found
+    transfer = [_text(place, values, counts) for name in source.transfer for place, values in _named_rows(name, counts)]
+    documents = [" ".join(_text(place, values, None)) for name in source.corpus for place, values in _named_rows(name, Counter())]
+    of_train = source.train in source.transfer
+    return Raw(labelled, source.data.labels, transfer or None, documents or None, source.sentences, of_train, dict(counts))
+
+
+def _named_rows(name: str, counts: Counter, labelled: bool = False) -> Iterator[tuple[str, list]]:
+    """Yield (place, texts, and the label where it is wanted) of each row of a named split; half pairs are left out and counted.
+
+    Somebody's own half pair is refused by its row; nobody here can mend a public data set.
+    """
+    data, path = DATA[name.split("/")[0]], _table(name)
+    for place, values in rows(path, [*data.text, data.label] if labelled else [*data.text]):
+        if data.tags:
+            values = [without_tags(v) if isinstance(v, str) else v for v in values]
+        texts = values[: len(data.text)]
+        if any(texts) and not all(texts):
+            counts["half pairs"] += 1
+        else:
+            yield f"{path.parent.name}/{place}", values
 
 
 # -- a wheel

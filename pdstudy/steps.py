@@ -21,7 +21,7 @@ from pdstudy.tasks import Task
 
 # Raise a stage's number when its code changes what it computes.
 VERSION = {
-    "texts": 2, "domain": 1, "corpus": 1, "tokenizer": 1, "ids": 2, "words": 1, "pretrain": 3, "adopt": 1,
+    "texts": 2, "domain": 1, "corpus": 1, "tokenizer": 1, "ids": 2, "words": 1, "pretrain": 3, "adopt": 2,
     "given": 2, "finetune": 3, "distill": 4, "search": 1, "label": 2, "evaluate": 1,
 }  # fmt: skip
 
@@ -37,6 +37,7 @@ class Step:
     flops: float = 0.0  # estimate, for the time left
     folder: str | None = None  # where given files lie; their digest is in the settings, the place is not
     room: int = 0  # estimate of the bytes that it writes
+    texts: int = 0  # estimate of those that it reads, where its settings do not say
     task: Task | None = None  # where texts come from; what they are is in the settings
 
     @cached_property

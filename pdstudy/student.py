@@ -14,7 +14,6 @@ from pdstudy.plan import make
 from pdstudy.recipes import RECIPES, TEACHER
 from pdstudy.steps import Plan, Step, Student
 from pdstudy.store import Store
-from pdstudy.tasks import Wheel
 from pdstudy.tokens import Ids
 
 LEVEL = 0.95
@@ -106,7 +105,7 @@ def lineage(found: Finished) -> list[dict[str, Any]]:
         search = _record(found.store.open(step.parents["search"])) if "search" in step.parents else kept
         if step.stage == "search":  # its candidates differ in their rate alone
             step = found.plan.steps[next(iter(step.parents.values()))]
-        settings = step.settings | ({"rate": kept["rate"]} if kept.get("rate") is not None else {})
+        settings = step.settings | {k: kept[k] for k in ("rate", "batch") if kept.get(k) is not None}
         tried = [r["rate"] for r in search.get("searched") or ()]
         made.append({"stage": step.stage, "settings": settings, "searched": tried} | {k: kept.get(k) for k in ("steps", "tokens")})
         digest = step.parents.get("start")
@@ -127,7 +126,7 @@ def facts(found: Finished, logits: np.ndarray) -> dict[str, Any]:
         "study": found.plan.study.name,
         "task": task.name,
         "pairs": len(found.texts()) == 2,
-        "without_tags": isinstance(task.source, Wheel),
+        "without_tags": task.without_tags,
         "labels": pieces["labels"],
         "student": found.name,
         "size": found.student.size,

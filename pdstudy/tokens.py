@@ -4,6 +4,7 @@ Every random choice is a function of (seed, what, step), never of what was drawn
 continues from step k draws exactly what the unbroken run drew.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,13 +284,23 @@ def open_tokenizer(folder: Path):
     if (folder / "tokenizer.json").is_file():
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")).backend_tokenizer
     else:
-        tokenizer = BertTokenizerFast(str(folder / "vocab.txt")).backend_tokenizer
+        lower = bool(_read_json(folder / "tokenizer_config.json").get("do_lower_case", True))
+        tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=lower).backend_tokenizer
+        n = (folder / "vocab.txt").read_bytes().rstrip(b"\n").count(b"\n") + 1
+        if tokenizer.get_vocab_size() != n:  # transformers 5 has ignored a vocabulary in silence before
+            raise ValueError(
+                f"{folder}: the tokenizer holds {tokenizer.get_vocab_size():,} pieces, its vocab.txt {n:,}; is one there twice?"
+            )
     ids = [tokenizer.token_to_id(piece) for piece in SPECIAL]
     if None in ids:
         raise ValueError(f"{folder}: the tokenizer has no {SPECIAL[ids.index(None)]} piece; it is not BERT's kind")
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer, Vocabulary(tokenizer.get_vocab_size(), *ids)
+
+
+def _read_json(path: Path) -> dict:
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def continues(tokenizer) -> np.ndarray:

@@ -144,6 +144,11 @@ def fit(
     return Fitted(schedule.steps, state.tokens, seconds, sum(r["loss"] for r in tail) / len(tail), state.curve)
 
 
+def device() -> torch.device:
+    """Return where a model answers: the device that `fit` would train it on."""
+    return PartialState().device
+
+
 def ranks() -> tuple[int, int]:
     """Return (rank, number of ranks) of this process: (0, 1) unless torchrun started several."""
     state = PartialState()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import evaluate, models, prepare, stages
+from pdstudy import evaluate, models, prepare, stages, tokens
 from pdstudy.models import Classifier
 from pdstudy.prepare import Inputs
 from pdstudy.sizes import Size
@@ -23,7 +23,7 @@ from pdstudy.sources import TextError
 from pdstudy.stages import Labelled
 from pdstudy.steps import VERSION, Step
 from pdstudy.store import Store
-from pdstudy.train import Diverged, Watch
+from pdstudy.train import Diverged, Watch, device
 
 LONG = ("pretrain",)  # stages that keep checkpoints
 PLATEAU = 0.3  # nats below the unigram loss under which a model has hardly read
@@ -88,19 +88,19 @@ def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str
 def adopt(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Take an encoder that has read already, and measure how well it reads this study's D_LM."""
     source, s, vocabulary = Path(step.folder), step.settings, inputs.vocabulary()
-    model = models.load_reader(source)
-    config = model.bert.config
+    config, weights, reader = models.load_start(source)
     if str(models.size_of(config)) != s["size"]:
         raise ValueError(f"{source}: a BERT of {models.size_of(config)}, not of {s['size']}")
     if config.vocab_size != vocabulary.size:
         raise ValueError(f"{source}: the encoder knows {config.vocab_size:,} word pieces, its tokenizer {vocabulary.size:,}")
-    models.save(folder, config, model.state(), "BertForMaskedLM", torch.float16)
+    half = all(w.dtype == torch.float16 for w in weights.values())  # as families are released; others stay as they came
+    models.save(folder, config, weights, "BertForMaskedLM", torch.float16 if half else torch.float32)
     heldout, counted = inputs.ids("heldout").flat, np.load(inputs.folder("ids") / "corpus.counts.npy")
-    # A small task may hold out too little to measure reading on; that is no reason to stop.
-    enough = len(heldout) >= 2 * evaluate.HELDOUT_ROW
-    level = evaluate.reading_level(model, heldout, vocabulary, counted, s["precision"]) if enough else None
+    # A small task may hold out too little to measure reading on, and an encoder may come without its MLM head: no reason to stop.
+    enough = reader is not None and len(heldout) >= 2 * evaluate.HELDOUT_ROW
+    level = evaluate.reading_level(reader.to(device()), heldout, vocabulary, counted, s["precision"]) if enough else None
     plateau = enough and level["mlm_loss"] > level["unigram_loss"] - PLATEAU
-    n_params = sum(p.numel() for p in model.bert.parameters())
+    n_params = sum(w.numel() for w in weights.values())
     return {"reading": level, "plateau": plateau, "n_params": n_params, "tokens": 0, "steps": 0, "seconds": 0.0}
 
 
@@ -133,6 +133,9 @@ def search(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
     arm alike, until one learns or the depth is reached.
     """
     records = {role: inputs.record(role) for role in step.parents}
+    batches = {role: _parent_step(inputs, role).settings["batch"] for role in records}
+    if several := len(set(batches.values())) > 1:
+        records = {role: r | {"batch": batches[role]} for role, r in records.items()}
     tried = sorted(records.values(), key=lambda r: r["rate"])
     below = []
     while all(r["collapsed"] for r in tried) and len(below) < SEARCH_DEPTH:
@@ -142,6 +145,7 @@ def search(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
         place = folder / f"below-{len(below) + 1}"
         place.mkdir()
         record = _student(candidate, Inputs(candidate, inputs.store), place, watch, rate)
+        record |= {"batch": batches[role]} if several else {}
         below.append((record, place))
         tried.insert(0, record)
     usable = [r for r in tried if not r["diverged"]]
@@ -153,7 +157,7 @@ def search(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
         shutil.copy(source / name, folder / name)
     for _, place in below:
         shutil.rmtree(place)
-    table = [{k: r[k] for k in ("rate", "dev", "collapsed", "diverged")} for r in tried]
+    table = [{k: r[k] for k in ("rate", "batch", "dev", "collapsed", "diverged") if k in r} for r in tried]
     return best | {"searched": table, "seconds": sum(r["seconds"] for r, _ in below)}
 
 
@@ -162,6 +166,9 @@ def given(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     source = Path(step.folder).expanduser()
     model = models.load_classifier(source)
     config, wanted = model.bert.config, inputs.record("texts")["labels"]
+    _, vocabulary = tokens.open_tokenizer(source)
+    if vocabulary.size > config.vocab_size:
+        raise ValueError(f"{source}: the teacher knows {config.vocab_size:,} word pieces, its tokenizer {vocabulary.size:,}")
     names = [str(config.id2label[i]).lower() for i in range(config.num_labels)]
     if len(names) != len(wanted):
         raise ValueError(f"{source}: the teacher knows {len(names)} classes, the task {len(wanted)} ({', '.join(wanted)})")
@@ -176,7 +183,7 @@ def label(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     transfer, n = inputs.transfer(), step.settings["texts"]
     if n > len(transfer):
         raise TextError(f"transfer.texts asks for {n:,} texts, but D_T has {len(transfer):,} after cleaning; ask for fewer")
-    teacher = models.load_classifier(inputs.folder("model"))
+    teacher = models.load_classifier(inputs.folder("model")).to(device())
     _qualified(teacher, step, inputs)
     found = stages.label(teacher, transfer.head(n), inputs.vocabulary(), step.settings["precision"])
     np.save(folder / "logits.npy", found)
@@ -206,9 +213,10 @@ def evaluation(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[s
     """Measure a model on dev and test, text by text; of a candidate that diverged there is nothing to measure."""
     source, scores = inputs.record("model"), {}
     kept = {k: source.get(k) for k in ("rate", "collapsed", "tokens", "steps", "n_params", "searched")}
+    kept |= {"batch": source["batch"]} if "batch" in source else {}
     if source.get("diverged"):
         return {"scores": scores, "model": kept}
-    model = models.load_classifier(inputs.folder("model"))
+    model = models.load_classifier(inputs.folder("model")).to(device())
     for split in ("dev", "test"):
         data = inputs.labelled(split)
         found = evaluate.logits(model, data.ids, inputs.vocabulary().pad, step.settings["precision"])
@@ -241,6 +249,8 @@ def _student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: float
     """Train one student at one rate and write it, whatever it is worth: a collapse is a finding, and is named."""
     s, vocabulary = step.settings, inputs.vocabulary()
     settings = s | {"rate": rate}
+    if isinstance(s["batch"], list):  # several were searched
+        settings |= {"batch": inputs.record("search")["batch"]}
     labels = inputs.record("ids")["labels"]
     config = models.bert_config(Size.parse(s["size"]), vocabulary.size, s["init_std"], s["dropout"], len(labels))
     config.id2label = dict(enumerate(labels))
@@ -262,6 +272,7 @@ def _student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: float
         return {"rate": rate, "dev": None, "collapsed": True, "diverged": True, "seconds": 0.0, "why": str(error)}
     models.save(folder, config, model.state(), "BertForSequenceClassification")
     record = {"rate": rate, "dev": outcome.dev, "collapsed": outcome.collapsed, "diverged": False, "n_params": _n_params(model)}
+    record |= {"batch": settings["batch"]} if isinstance(s["batch"], list) else {}
     return _trained(outcome.fitted, folder) | record
 
 

@@ -6,13 +6,19 @@ import sys
 import tempfile
 
 import pytest
+from hub_server import HUB
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches the network
+os.environ |= {"HF_ENDPOINT": HUB.endpoint, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+_HUB_CACHE = tempfile.TemporaryDirectory(prefix="pdstudy-tests-hub-")
+os.environ["HF_HOME"] = _HUB_CACHE.name
+for _mirror in ("PDSTUDY_DATA", "PDSTUDY_MODELS"):  # no test reads a mirror of whoever runs it
+    os.environ.pop(_mirror, None)
 if "PDSTUDY_OUTPUTS" not in os.environ:  # no test writes into the checkout
     _OUTPUTS = tempfile.TemporaryDirectory(prefix="pdstudy-tests-")
     os.environ["PDSTUDY_OUTPUTS"] = _OUTPUTS.name
 
-from pdstudy import paths
+from pdstudy import paths  # noqa: E402
 
 SETTINGS = {
     "name": "tests",

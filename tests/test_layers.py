@@ -14,10 +14,12 @@ GROUND = [
     "sizes",
     "recipes",
     "tasks",
+    "mirror",
     "sources",
     "elsewhere",
     "paramsfile",
     "params",
+    "hub",
     "store",
     "steps",
     "plan",
@@ -35,7 +37,7 @@ READING = ["stats", "paper", "evidence", "claims", "fidelity", "promise", "advis
 # The top may import anything.
 TOP = [
     "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "report", "console", "commands_study",
-    "commands_store", "commands_task", "commands_model", "__main__",
+    "commands_store", "commands_task", "commands_model", "commands_hub", "__main__",
 ]  # fmt: skip
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]
 TRAINERS = {"torch", "transformers", "accelerate", "safetensors"}

@@ -4,13 +4,14 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import reviews
 import yaml
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from pdstudy import Study, load_results, plan, run_study
+from pdstudy import Study, load_results, paths, plan, run_study
 from pdstudy.__main__ import app
 from pdstudy.params import ParamsError
 from pdstudy.run import RunError
@@ -195,6 +196,32 @@ def test_students_may_begin_from_a_family_that_has_read_another_text(study, fold
     (folder / "family.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(ParamsError, match=r"2-64: holds none of tokenizer.json, vocab.txt"):
         plan.make(Study.read(folder / "family.yaml"))
+
+
+def test_the_batch_size_that_is_best_on_dev_serves_the_other_seeds(study, folder):
+    values = yaml.safe_load((folder / "own.yaml").read_text())
+    grid = {"epochs": 6, "batch": [16, 64], "rates": [0.002]}
+    values |= {
+        "name": "own-batch",
+        "recipes": ["Basic", "PD"],
+        "seeds": [0, 1],
+        "finetune": grid,
+        "distill": grid,
+        "teacher": {"size": "1/64", "margin": -1},
+    }
+    (folder / "batch.yaml").write_text(yaml.safe_dump(values))
+    searched = Study.read(folder / "batch.yaml")
+    run_study(searched, workers=0)
+    made, store = plan.make(searched), Store()
+    for search in made.of_stage("search"):
+        record = json.loads((store.open(search.digest) / "record.json").read_text())
+        best = max(record["searched"], key=lambda tried: tried["dev"]["accuracy"])
+        assert {tried["batch"] for tried in record["searched"]} == {16, 64}
+        assert best["dev"]["accuracy"] == record["dev"]["accuracy"]
+        for other in (s for s in made.steps.values() if s.parents.get("search") == search.digest):
+            assert json.loads((store.open(other.digest) / "record.json").read_text())["batch"] == record["batch"]
+    table = pq.read_table(paths.study_folder("own-batch") / "searches.parquet").to_pandas()
+    assert set(table.batch) == {16, 64} and (table.groupby(["recipe", "size"]).chosen.sum() == 1).all()
 
 
 def test_a_file_that_cannot_be_read_ends_in_exit_2_and_nothing_is_trained(folder, tmp_path):

@@ -93,6 +93,17 @@ def test_auto_precision_is_one_of_the_two_and_a_given_one_stays(settings):
     assert Study(**(settings | {"precision": "bf16"})).resolved_precision() == "bf16"
 
 
+def test_a_family_is_a_folder_for_all_sizes_or_one_a_size(settings):
+    folder = "hub:google/bert_uncased_L-{layers}_H-{hidden}_A-{heads}"
+    one = Study(**(settings | {"family": folder}))
+    assert one.family == folder and Study(**one.model_dump()) == one
+    both = Study(**(settings | {"family": {"others": folder, "tiny": "hub:owner/name"}}))
+    names = [both.family_name(Size.parse(s)) for s in ("2/128", "1/64")]
+    assert Study(**both.model_dump()) == both
+    assert names == ["hub:owner/name", "hub:google/bert_uncased_L-1_H-64_A-1"]
+    assert both.family_folder(Size(2, 128)) == paths.MODELS / "owner" / "name"
+
+
 # -- keys and types
 
 
@@ -106,6 +117,11 @@ def test_auto_precision_is_one_of_the_two_and_a_given_one_stays(settings):
         ({"pretrain_by_size": {"1/64": {"rat": 1}}}, "pretrain_by_size.1/64: rat: unknown key; did you mean 'rate'?"),
         ({"pretrain_by_size": {"tiny": {"rate": -1}}}, "pretrain_by_size.2/128: rate: input should be greater than 0, got -1"),
         ({"recipes": ["PDF"]}, "unknown recipe 'PDF'; did you mean 'PD-F'? choose from 'Basic', 'Distillation'"),
+        ({"task": "stsb"}, "task: stsb scores similarity from 0 to 5; it is a regression"),
+        ({"family": 3}, "family: input should be a valid string, got 3"),
+        ({"family": {"1/64": "zoo"}}, "family: names nothing for 2/64; add it, or others"),
+        ({"name": "hub"}, "name 'hub' is kept for the hub"),
+        ({"finetune": trained(batch=[8]), "distill": trained(batch=[8])}, "finetune.batch: value should have at least 2 items"),
         ({"task": "movie"}, "unknown task 'movie'; did you mean 'movies'?"),
     ],
 )

@@ -1,6 +1,7 @@
 """A study as steps: each built once, named by what changes its meaning and by nothing else."""
 
 import copy
+import hashlib
 import itertools
 import json
 import re
@@ -11,7 +12,7 @@ from collections import Counter
 import pytest
 
 from pdstudy import plan, steps
-from pdstudy.estimate import cost, estimate, needed
+from pdstudy.estimate import cost, estimate, needed, work
 from pdstudy.params import ParamsError, Study
 from pdstudy.recipes import RECIPES
 from pdstudy.sizes import PAPER_SIZES, Size
@@ -88,6 +89,14 @@ def test_every_step_can_be_written_to_a_manifest_and_read_back_as_the_same_step(
         assert Step(*json.loads(written)).digest == digest
 
 
+def test_a_new_setting_leaves_the_steps_of_studies_without_it_what_they_were(settings):
+    """What somebody computed is not computed anew: these digests are those of commit e49d42b."""
+    settings |= {"recipes": ["Basic", "Distillation", "PF", "PD", "PD-F", "PD (embeddings)"]}
+    settings |= {"curves": {"transfer": [400], "labels": [300]}, "splits": {"train": 0, "dev": 1000, "test": 2530, "seed": 1}}
+    steps = sorted(plan.make(Study(**settings)).steps)
+    assert (len(steps), hashlib.sha256(" ".join(steps).encode()).hexdigest()[:16]) == (124, "aea3f6cc1e87f188")
+
+
 # What is shared
 
 
@@ -160,6 +169,25 @@ def test_a_truncated_start_takes_the_deepest_model_of_its_width(settings):
         assert parent(p, model_of(p, "PD (truncated)", size, 1), "start").settings["size"] == "5/64"
 
 
+def test_a_12_layer_model_is_cut_from_itself_as_in_the_papers_figure_5(settings):
+    p = planned(settings, sizes=["12/64"], recipes=["PD", "PD (truncated)"])
+    assert parent(p, model_of(p, "PD (truncated)", "12/64", 1), "start") == parent(p, model_of(p, "PD", "12/64", 1), "start")
+
+
+def test_the_papers_study_is_planned_without_its_data_and_searches_its_whole_grid_for_every_arm():
+    study = Study.read("paper")
+    assert {*study.sizes} == {str(s) for s in PAPER_SIZES}
+    assert set(study.recipes) == set(RECIPES)
+    with pytest.raises(ParamsError, match="is not at hand"):
+        plan.make(study)
+    small = study.model_copy(update={"seeds": [0, 1], "sizes": ["2/128", "12/128"]})
+    p = plan.make(small, assumed=True)
+    assert {len(s.parents) for s in p.of_stage("search")} == {5 * 4}
+    assert {s.folder.rpartition("/")[2] for s in p.of_stage("adopt")} == {
+        "bert_uncased_L-2_H-128_A-2", "bert_uncased_L-12_H-128_A-2", "bert-large-uncased",
+    }  # fmt: skip
+
+
 def test_a_truncated_start_without_a_deeper_model_is_refused_with_the_cure(settings):
     with pytest.raises(ParamsError, match=r"PD \(truncated\) of 2/64 needs a deeper .* width 64; add one to pretrain_by_size"):
         planned(settings, recipes=["PD (truncated)"])
@@ -194,6 +222,28 @@ def test_the_search_is_on_seed_0_and_the_other_seeds_use_its_winner(settings):
 
 def test_a_study_that_reports_other_seeds_uses_the_same_search(settings):
     assert model_of(planned(settings, seeds=[7, 8]), "PD", seed=7).parents["search"] == model_of(planned(settings), "PD").digest
+
+
+def test_batch_sizes_are_searched_with_the_rates_each_with_each_and_equally_for_every_arm(settings):
+    p = planned(settings, finetune__batch=[8, 16], distill__batch=[8, 16])
+    for search in p.of_stage("search"):
+        tried = [(p.steps[d].settings["batch"], p.steps[d].settings["rate"]) for d in search.parents.values()]
+        assert tried == [(n, r) for n in (8, 16) for r in (1e-4, 1e-3)]
+    other = model_of(p, "PD", seed=1)
+    assert other.settings["batch"] == [8, 16] and "rate" not in other.settings  # both are the winner's
+    with pytest.raises(ValueError, match=r"finetune\.batch lists 2 and distill\.batch 1: an arm that is searched less"):
+        planned(settings, finetune__batch=[8, 16])
+    one = planned(settings, finetune__batch=8, distill__batch=8)
+    assert {s.digest for s in one.of_stage("finetune") if "rate" in s.settings} < set(p.steps)
+
+
+def test_work_is_counted_in_updates_pieces_and_operations(settings):
+    p = planned(settings, splits__train=640, finetune__epochs=2, finetune__batch=32)
+    asked = work(model_of(p, "Basic", seed=1))
+    assert asked[:2] == (640 * 2 / 32, 640 * 2 * plan.MEAN_PIECES)
+    assert asked.flops == 3 * asked.pieces * Size(2, 64).flops_per_token(plan.MEAN_PIECES)
+    pretrained = p.of_stage("pretrain")[0]
+    assert work(pretrained).updates == pretrained.settings["tokens"] / (32 * 64)
 
 
 # Learning curves

@@ -1,8 +1,10 @@
 import pytest
-from transformers import BertForPreTraining, BertForSequenceClassification
+import torch
+from transformers import BertForMaskedLM, BertForPreTraining, BertForSequenceClassification
 
+from pdstudy.bert import MaskedLM
 from pdstudy.models import bert_config
-from pdstudy.sizes import NAMED, PAPER_SIZES, Size
+from pdstudy.sizes import BERT_VOCABULARY, NAMED, PAPER_SIZES, Size
 
 PRINTED_MILLIONS = {  # Table 2a of the paper
     "2/128": 4.4, "4/128": 4.8, "6/128": 5.2, "8/128": 5.6, "10/128": 6.0, "12/128": 6.4,
@@ -21,6 +23,17 @@ def test_the_papers_sizes_are_the_24_of_its_table():
 @pytest.mark.parametrize("size", PRINTED_MILLIONS)
 def test_parameter_count_is_the_papers_printed_one(size):
     assert Size.parse(size).n_params() / 1e6 == pytest.approx(PRINTED_MILLIONS[size], abs=0.1)
+
+
+@pytest.mark.parametrize("size", PRINTED_MILLIONS)
+def test_a_real_model_of_each_size_has_the_papers_number_of_parameters(size):
+    with torch.device("meta"):  # every tensor with its shape, none with memory
+        whole = BertForMaskedLM(bert_config(Size.parse(size), BERT_VOCABULARY, 0.02, 0.1))
+        ours = MaskedLM(bert_config(Size.parse(size), BERT_VOCABULARY, 0.02, 0.1))
+    pooler = Size.parse(size).hidden * (Size.parse(size).hidden + 1)  # which the paper counts and a masked reader has not
+    for model in (whole, ours):
+        n = sum(p.numel() for p in model.parameters()) + pooler
+        assert n == Size.parse(size).n_params() and n / 1e6 == pytest.approx(PRINTED_MILLIONS[size], abs=0.1)
 
 
 def test_the_five_named_counts_are_exact():
