@@ -172,7 +172,7 @@ def index(study: Study, folder: Path) -> Path:
             (q, f"{stem}.html", claims.answer(table, name), claims.shown(table[table.question == name]))
             for (name, q), stem in zip(claims.QUESTIONS.items(), QUESTIONS, strict=True)
         ],
-        accuracy=accuracy_table(metrics).to_html(border=0, escape=True),
+        accuracy=accuracy_table(metrics, study.recipe_sizes).to_html(border=0, escape=True),
         costs=cost_table(study.name).to_html(border=0, escape=True),
         texts=results.load_counts(study.name).to_html(border=0, escape=True, na_rep=""),
         collapsed=collapsed(study.name),
@@ -216,10 +216,11 @@ def _figures(study: str, verdicts) -> list[tuple[str, str]]:
     return found
 
 
-def accuracy_table(metrics):
+def accuracy_table(metrics, recipe_sizes: dict[str, list[str]] | None = None):
     """Return test accuracy in points by recipe and size: mean (lowest to highest seed).
 
-    A student that is not there is named as missing, never averaged over; "-" stands where none was asked for.
+    A student that is not there is named as missing, never averaged over; "-" stands where none was asked for: `recipe_sizes`
+    are the study's.
     """
     test = metrics[(metrics.split == "test") & (metrics.metric == "accuracy") & (metrics.recipe != "majority")]
     sizes = test.sort_values("n_params")["size"].unique()
@@ -233,7 +234,9 @@ def accuracy_table(metrics):
     order = [r for r in ("teacher", *claims_recipes(metrics)) if r in wide.index]
     majority = metrics[(metrics.recipe == "majority") & (metrics.split == "test")].value
     wide = wide.reindex(order)
-    wide.loc[wide.index != "teacher", [s for s in sizes if s in asked]] = wide.loc[wide.index != "teacher"].fillna("missing")
+    for recipe in wide.index.drop("teacher", errors="ignore"):
+        mine = [s for s in sizes if s in asked and s in (recipe_sizes or {}).get(recipe, sizes)]
+        wide.loc[recipe, mine] = wide.loc[recipe, mine].fillna("missing")
     wide = wide.fillna("-")
     if len(majority):
         wide.loc["majority class"] = [f"{majority.iloc[0] * 100:.1f}"] * len(wide.columns)
@@ -291,7 +294,7 @@ def readme_table(study: str) -> str:
         f"| {i} | {r.claim} | {r.points} | {r['95 % interval']} | {r.n} | **{r.verdict}** | {r.paper} |"
         for i, r in table.iterrows()
     ]
-    accuracy = accuracy_table(results.load_results(study))
+    accuracy = accuracy_table(results.load_results(study), results.load_settings(study).get("recipe_sizes"))
     rows += ["", "| test accuracy, % | " + " | ".join(accuracy.columns) + " |", "|---" * (len(accuracy.columns) + 1) + "|"]
     rows += [f"| {recipe} | " + " | ".join(values) + " |" for recipe, values in accuracy.iterrows()]
     return "\n".join([*rows, "", f"<sub>{html.escape(results.provenance(study))}</sub>"])

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from first_question import FIRST_QUESTION
 
 from pdstudy import Study, answers, card, export, onnxfiles, paths, plan, results, student, tokens
 from pdstudy.export import ExportError, Unfaithful
@@ -239,10 +240,14 @@ def test_a_student_of_pairs_is_exported_and_labels_pairs(tmp_path):
 def test_a_student_is_found_by_its_name_however_it_is_written(exported, tmp_path):
     from pdstudy.paramsfile import load
 
-    settings = load(paths.PARAMS / "smoke.yaml") | {
-        "recipes": ["PD (truncated)", "PD-F"],
-        "pretrain_by_size": {"4/64": {}, "4/128": {}},
-    }
+    settings = (
+        load(paths.PARAMS / "smoke.yaml")
+        | FIRST_QUESTION
+        | {
+            "recipes": ["PD (truncated)", "PD-F"],
+            "pretrain_by_size": {"4/64": {}, "4/128": {}},
+        }
+    )
     (tmp_path / "study.json").write_text(json.dumps(settings | {"precision": "auto"}))
     (tmp_path / "environment.json").write_text(json.dumps({"precision": "bf16"}))
     (tmp_path / "metrics.parquet").touch()
@@ -307,7 +312,7 @@ def test_without_the_extra_a_sentence_names_the_cure_and_nothing_is_written(expo
     ("words", "sentence"),
     [
         (["nothing", "--student", "teacher"], "python -m pdstudy run params/nothing.yaml"),
-        (["smoke", "--student", "9/9-PD-s7"], "the nearest of its 17"),
+        (["smoke", "--student", "9/9-PD-s7"], "the nearest of its 23"),
         (["smoke", "--student", "teacher", "--to", "tests"], "is there and not empty"),
     ],
 )

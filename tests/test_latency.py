@@ -139,21 +139,15 @@ def test_a_classifier_of_ours_is_measured_and_torch_s_threads_are_as_before(tmp_
     assert 100 < found.memory < 2000  # torch and transformers are in it
 
 
-def test_of_a_study_s_models_each_size_is_timed_in_one_call(tmp_path):
-    import json
+def test_of_a_study_each_size_is_timed_once_and_the_table_is_kept(smoke):
+    from pdstudy import plan, results, run
+    from pdstudy.store import Store
 
-    from pdstudy import models
-    from pdstudy.sizes import Size
-
-    ids = texts(4, 6, 9)
-    (tmp_path / "record.json").write_text(json.dumps({"vocabulary": {"pad": 0}}))
-    ids.save(tmp_path, "test")
-    folders = {}
-    for size in ("1/64", "2/64"):
-        folders[size] = tmp_path / size.replace("/", "-")
-        folders[size].mkdir()
-        config = models.bert_config(Size.parse(size), 40, 0.05, 0.1)
-        models.save(folders[size], config, models.new_classifier(config, 0).state(), "BertForSequenceClassification")
-    found = json.loads(json.dumps(latency.of_models(folders, tmp_path, 12)))["sizes"]
-    assert 0 < found["1/64"]["p50"] < found["2/64"]["p50"] and found["1/64"]["memory"] is None
-    assert [at["length"] for at in found["2/64"]["fixed"]] == [12] and found["2/64"]["throughput"] > 0
+    found = latency.of_study(plan.make(smoke), Store())["sizes"]
+    assert 0 < found["2/64"]["p50"] < found["2/128"]["p50"] and found["2/64"]["memory"] is None
+    assert [at["length"] for at in found["2/128"]["fixed"]] == [16, 48] and found["2/128"]["throughput"] > 0
+    table = run.measure_latency(smoke)
+    assert list(table.index) == list(found) and (table["peak memory, MB"] > 50).all()
+    before = results.load_latency("smoke")
+    run.measure_latency(smoke)
+    assert results.load_latency("smoke") == before, "measured once"

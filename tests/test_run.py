@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from first_question import FIRST_QUESTION
 from safetensors.torch import save_file
 
 from pdstudy import Study, models, paths, plan, results, run_study, work
@@ -27,7 +28,9 @@ def tables(folder: Path) -> dict[str, bytes]:
 def small(smoke) -> Study:
     """The smoke study with one size: all of its steps are in the smoke study's store."""
     return Study(
-        **load(paths.PARAMS / "smoke.yaml") | {"name": "small", "sizes": ["2/64"], "teacher": {"size": "2/64", "margin": -1}}
+        **load(paths.PARAMS / "smoke.yaml")
+        | FIRST_QUESTION
+        | {"name": "small", "sizes": ["2/64"], "teacher": {"size": "2/64", "margin": -1}}
     )
 
 
@@ -42,7 +45,7 @@ def test_the_smoke_study_is_whole(smoke):
     metrics = results.load_results("smoke")
     test = metrics[(metrics.split == "test") & (metrics.metric == "accuracy")]
     students = test[test.recipe.isin(smoke.recipes)]
-    assert len(students) == len(smoke.recipes) * len(smoke.sizes) * len(smoke.seeds)
+    assert len(students) == sum(len(smoke.sizes_of(recipe)) for recipe in smoke.recipes) * len(smoke.seeds)
     assert {"teacher", "majority"} <= set(test.recipe)
     assert {
         "study",
@@ -101,7 +104,7 @@ def test_steps_are_shared_between_studies(small, unbroken):
 
 
 def test_a_failing_step_stops_only_those_that_need_it(smoke):
-    greedy = Study(**smoke.model_dump() | {"name": "greedy", "sizes": ["2/64"], "transfer": {"texts": 10**6}})
+    greedy = Study(**smoke.model_dump() | FIRST_QUESTION | {"name": "greedy", "sizes": ["2/64"], "transfer": {"texts": 10**6}})
     with pytest.raises(RunError, match=r"D_T has [\d,]+ after cleaning; ask for fewer") as caught:
         run_study(greedy, workers=0)
     assert caught.value.bad_input
@@ -110,7 +113,7 @@ def test_a_failing_step_stops_only_those_that_need_it(smoke):
 
 
 def test_more_labelled_texts_than_there_are_is_an_error_with_both_counts(smoke):
-    greedy = Study(**smoke.model_dump() | {"name": "greedy", "splits": {"train": 10**5, "dev": 200, "test": 300}})
+    greedy = Study(**smoke.model_dump() | FIRST_QUESTION | {"name": "greedy", "splits": {"train": 10**5, "dev": 200, "test": 300}})
     with pytest.raises(RunError, match=r"asks for 100,000 texts, but dev and test leave 8,028"):
         run_study(greedy, workers=0)
 
@@ -131,7 +134,7 @@ def test_a_damaged_artifact_is_made_again(small, unbroken):
 def test_a_search_whose_rates_all_collapse_looks_below(smoke):
     wild = {"epochs": 1, "batch": 32, "rates": [0.9, 1.0], "warmup": 0.0, "weight_decay": 0.01}
     more = {"sizes": ["2/64"], "recipes": ["Basic"], "seeds": [0], "distill": wild}
-    study = Study(**smoke.model_dump() | more | {"name": "wild", "finetune": wild})
+    study = Study(**smoke.model_dump() | FIRST_QUESTION | more | {"name": "wild", "finetune": wild})
     run_study(study, workers=0)
     tried = results.load_searches("wild")
     basic = tried[tried.recipe == "Basic"]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from first_question import FIRST_QUESTION
 from safetensors.torch import load_file
 
 from pdstudy import Study, paths, plan, results
@@ -21,16 +22,20 @@ from pdstudy.store import Store
 
 pytestmark = pytest.mark.faults
 
-TINY = load(paths.PARAMS / "smoke.yaml") | {
-    "name": "tiny",
-    "sizes": ["2/64"],
-    "recipes": ["Basic", "PD"],
-    "splits": {"train": 200, "dev": 100, "test": 100},
-    "corpus": {"documents": 200, "heldout": 0.05},
-    "tokenizer": {"vocabulary": 1024, "folder": None},
-    "teacher": {"size": "2/64", "folder": None, "margin": -1},
-    "transfer": {"texts": 200},
-}
+TINY = (
+    load(paths.PARAMS / "smoke.yaml")
+    | FIRST_QUESTION
+    | {
+        "name": "tiny",
+        "sizes": ["2/64"],
+        "recipes": ["Basic", "PD"],
+        "splits": {"train": 200, "dev": 100, "test": 100},
+        "corpus": {"documents": 200, "heldout": 0.05},
+        "tokenizer": {"vocabulary": 1024, "folder": None},
+        "teacher": {"size": "2/64", "folder": None, "margin": -1},
+        "transfer": {"texts": 200},
+    }
+)
 LONG = TINY["pretrain"] | {"tokens": 2_000_000}  # a minute: there is time to kill
 PATIENCE = 240  # seconds
 
