@@ -1,6 +1,6 @@
 """Claims and their verdicts: what the paper says, as data, held against what was measured.
 
-A claim is a contrast of students that answered the same test texts with the same seeds (evidence.py). Its verdict is
+A claim is a contrast of students that answered the same test texts with the same seeds (contrasts.py). Its verdict is
 one of three words, and "undecided" is a respectable one: supported (the interval lies on the claim's side, after Holm's
 correction over the claims of its question), refuted (on the other side), undecided. What was not run is "not measured".
 """
@@ -16,10 +16,10 @@ from typing import Any
 
 import pandas as pd
 
-from pdstudy import evidence as ev
+from pdstudy import contrasts as ask
 from pdstudy import paper, results, stats
 from pdstudy.disk import whole
-from pdstudy.evidence import Evidence, Missing
+from pdstudy.evidence import POINTS, Evidence, Missing
 from pdstudy.paper import Number
 from pdstudy.sizes import PAPER_SIZES
 from pdstudy.stats import LEVEL
@@ -45,7 +45,7 @@ class Claim:
     id: str
     sentence: str
     question: str
-    ask: ev.Ask
+    ask: ask.Ask
     paper: Number | None  # its magnitude in points, where the paper shows one
     should_be: str = ABOVE
     required: bool = False  # the command `claims` fails where it is refuted
@@ -96,76 +96,76 @@ FIG5, FIG8, FIG9, FIG10 = "Fig 5, MNLI", "Fig 8, Book Reviews", "Fig 9, Book Rev
 TABLE3 = Number(1.6, "Table 3, six tasks, dev, 6/768", "printed")
 _STARTS, _NEAR_FAR = paper.initialisations(), paper.domains()
 CLAIMS = (
-    Claim("V1", "Pre-training helps a student that is then fine-tuned", VALUE, ev.over("PF", "Basic"),
+    Claim("V1", "Pre-training helps a student that is then fine-tuned", VALUE, ask.over("PF", "Basic"),
           paper.sst2_gain("PF", "Basic"), required=True),
-    Claim("V2", "Pre-training helps a student that is then distilled", VALUE, ev.over("PD", "Distillation"),
+    Claim("V2", "Pre-training helps a student that is then distilled", VALUE, ask.over("PD", "Distillation"),
           paper.sst2_gain("PD", "Distillation"), required=True),
-    Claim("R1a", "Pre-trained distillation beats pre-training with fine-tuning", VALUE, ev.over("PD", "PF"),
+    Claim("R1a", "Pre-trained distillation beats pre-training with fine-tuning", VALUE, ask.over("PD", "PF"),
           paper.sst2_gain("PD", "PF")),
-    Claim("R1b", "Pre-training with fine-tuning beats distillation from a random start", VALUE, ev.over("PF", "Distillation"),
+    Claim("R1b", "Pre-training with fine-tuning beats distillation from a random start", VALUE, ask.over("PF", "Distillation"),
           paper.sst2_gain("PF", "Distillation")),
-    Claim("R1c", "Distillation from a random start beats basic training", VALUE, ev.over("Distillation", "Basic"),
+    Claim("R1c", "Distillation from a random start beats basic training", VALUE, ask.over("Distillation", "Basic"),
           paper.sst2_gain("Distillation", "Basic")),
-    Claim("R2", "Basic training is flat over size", VALUE, ev.growth("Basic"),
+    Claim("R2", "Basic training is flat over size", VALUE, ask.growth("Basic"),
           _sst2((1, "Basic", "12/768"), (-1, "Basic", "2/128"), where="12/768 minus 2/128"), EQUAL),
-    Claim("R3a", "Full pre-training beats truncating a deeper model", VALUE, ev.over("PD", "PD (truncated)"),
+    Claim("R3a", "Full pre-training beats truncating a deeper model", VALUE, ask.over("PD", "PD (truncated)"),
           paper.gain(_STARTS[_STARTS["size"] != "12/768"], "PD", "PD (truncated)", FIG5)),
-    Claim("R3b", "Its gain over truncation shrinks with depth", VALUE, ev.truncation_gap_shrinks,
+    Claim("R3b", "Its gain over truncation shrinks with depth", VALUE, ask.truncation_gap_shrinks,
           paper.contrast(_STARTS, [(1, "PD", "2/128"), (-1, "PD (truncated)", "2/128"), (-1, "PD", "8/512"),
                                    (1, "PD (truncated)", "8/512")], f"{FIG5}, 2/128 less 8/512")),
     Claim("R4a", "Pre-trained word embeddings alone give the smallest student next to nothing", VALUE,
-          ev.at_smallest("PD (embeddings)", "Distillation"),
+          ask.at_smallest("PD (embeddings)", "Distillation"),
           paper.contrast(_STARTS, [(1, "PD (embeddings)", "2/128"), (-1, "Distillation", "2/128")], f"{FIG5}, 2/128"), EQUAL),
-    Claim("R4b", "They give a larger student more", VALUE, ev.gain_grows("PD (embeddings)", "Distillation"),
+    Claim("R4b", "They give a larger student more", VALUE, ask.gain_grows("PD (embeddings)", "Distillation"),
           paper.contrast(_STARTS, [(1, "PD (embeddings)", "12/768"), (-1, "Distillation", "12/768"),
                                    (-1, "PD (embeddings)", "2/128"), (1, "Distillation", "2/128")], f"{FIG5}, 12/768 less 2/128")),
-    Claim("R4c", "Full pre-training beats pre-trained word embeddings alone", VALUE, ev.over("PD", "PD (embeddings)"),
+    Claim("R4c", "Full pre-training beats pre-trained word embeddings alone", VALUE, ask.over("PD", "PD (embeddings)"),
           paper.gain(_STARTS, "PD", "PD (embeddings)", FIG5)),
     Claim("R13", "At 6/768, pre-trained distillation beats pre-training with fine-tuning", VALUE,
-          ev.over("PD", "PF", ["6/768"]), TABLE3),
-    Claim("R5a", "At matched parameters deeper beats wider, pre-trained and distilled", DEPTH, ev.deep_over_wide("PD"),
+          ask.over("PD", "PF", ["6/768"]), TABLE3),
+    Claim("R5a", "At matched parameters deeper beats wider, pre-trained and distilled", DEPTH, ask.deep_over_wide("PD"),
           _sst2(*_matched("PD"), where="6/512 over 2/768")),
-    Claim("R5b", "At matched parameters deeper beats wider, pre-trained and fine-tuned", DEPTH, ev.deep_over_wide("PF"),
+    Claim("R5b", "At matched parameters deeper beats wider, pre-trained and fine-tuned", DEPTH, ask.deep_over_wide("PF"),
           _sst2(*_matched("PF"), where="6/512 over 2/768")),
-    Claim("R5c", "Depth pays more when pre-trained than from a random start", DEPTH, ev.depth_pays_more("PD", "Distillation"),
+    Claim("R5c", "Depth pays more when pre-trained than from a random start", DEPTH, ask.depth_pays_more("PD", "Distillation"),
           _sst2(*_matched("PD"), *((-w, "Distillation", s) for w, _, s in _matched("")), where="6/512 over 2/768")),
     Claim("R5d", "At matched latency deep and wide are a tie", DEPTH,
-          ev.deep_over_wide("PD", ev.pairs_matched_in_latency, "latency"),
+          ask.deep_over_wide("PD", ask.pairs_matched_in_latency, "latency"),
           _sst2((1, "PD", "8/256"), (-1, "PD", "2/768"), where="8/256 over 2/768, about 7.5x on its TPU; not plotted there"), EQUAL),
-    Claim("R6", "The first layers add more than the last", DEPTH, ev.depth_saturates("PD"),
+    Claim("R6", "The first layers add more than the last", DEPTH, ask.depth_saturates("PD"),
           _sst2(*((w / 4, "PD", f"{layers}/{h}") for h in (128, 256, 512, 768) for w, layers in ((2, 6), (-1, 2), (-1, 12))),
                 where="2 to 6 layers less 6 to 12, mean of 4 widths")),
     Check("R14", "The 24 sizes have the paper's numbers of parameters", DEPTH, parameter_counts,
           Number(0.0, "Table 2, to 0.1 M", "printed"), required=True),
     Check("R15", "Speeds on this machine are ordered as on the paper's TPU", DEPTH, speed_order),
     Claim("R7a", "With D_LM = D_T, pre-trained distillation beats pre-training with fine-tuning", COMPOUND,
-          ev.over("PD", "PF", corpus="transfer"), paper.gain(paper.compound(), "PD", "PF", FIG10)),
+          ask.over("PD", "PF", corpus="transfer"), paper.gain(paper.compound(), "PD", "PF", FIG10)),
     Claim("R7b", "With D_LM = D_T, pre-training with fine-tuning beats distillation from a random start", COMPOUND,
-          ev.over("PF", "Distillation", corpus="transfer"), paper.gain(paper.compound(), "PF", "Distillation", FIG10)),
+          ask.over("PF", "Distillation", corpus="transfer"), paper.gain(paper.compound(), "PF", "Distillation", FIG10)),
     Claim("R7c", "With D_LM = D_T, reading the transfer set first adds to distilling on it", COMPOUND,
-          ev.over("PD", "Distillation", corpus="transfer"), paper.gain(paper.compound(), "PD", "Distillation", FIG10)),
+          ask.over("PD", "Distillation", corpus="transfer"), paper.gain(paper.compound(), "PD", "Distillation", FIG10)),
     Claim("R8a", "More and broader text to read than D_T makes a better start", COMPOUND,
-          ev.own_corpus_over(ev.transfer_itself), Number(
+          ask.own_corpus_over(ask.transfer_itself), Number(
               round(float((_STARTS[_STARTS.recipe == "PD"].value.to_numpy()
                            - paper.compound().query("recipe == 'PD'").value.to_numpy()).mean()), 1),
               "Fig 5 less Fig 10, MNLI, mean of 5 sizes", "digitised")),
     Claim("R8b", "Piece for piece, text of other domains makes a better start than D_T", COMPOUND,
-          ev.corpus_over(ev.general, ev.transfer_itself), None),
+          ask.corpus_over(ask.general, ask.transfer_itself), None),
     Claim("R9", "A small pre-trained student needs less transfer text than a large random one", ROBUST,
-          ev.small_with_less_over_large,
+          ask.small_with_less_over_large,
           paper.contrast(paper.transfer_size(), [(1, "PD", ("4/256", 5_000_000)), (-1, "Distillation", ("12/768", 8_000_000))],
                          f"{FIG8}, 4/256 with 5 M over 12/768 with 8 M"), NOT_BELOW),
     Claim("R10", "On little transfer text, distillation from a random start is worse than basic training", ROBUST,
-          ev.little_text("Basic", "Distillation"),
+          ask.little_text("Basic", "Distillation"),
           Number(round(paper.BOOKS_BASIC.value - 78.9, 1), f"{FIG8}, 4/256, 50,000 texts", "digitised")),
     Claim("R11a", "Off domain, pre-trained distillation loses less than distillation from a random start", ROBUST,
-          ev.drop_smaller("PD", "Distillation", -2),
+          ask.drop_smaller("PD", "Distillation", -2),
           paper.contrast(_NEAR_FAR, [(1, "Distillation", 1.0), (-1, "Distillation", 0.52), (-1, "PD", 1.0), (1, "PD", 0.52)],
                          f"{FIG9}, S 1.0 to 0.52")),
-    Claim("R11b", "Farthest off, it loses as much", ROBUST, ev.drop_smaller("PD", "Distillation", -1),
+    Claim("R11b", "Farthest off, it loses as much", ROBUST, ask.drop_smaller("PD", "Distillation", -1),
           paper.contrast(_NEAR_FAR, [(1, "Distillation", 1.0), (-1, "Distillation", 0.43), (-1, "PD", 1.0), (1, "PD", 0.43)],
                          f"{FIG9}, S 1.0 to 0.43"), EQUAL),
-    Claim("R12", "Fine-tuning after distillation pays more the farther off D_T is", ROBUST, ev.finetuning_pays_far,
+    Claim("R12", "Fine-tuning after distillation pays more the farther off D_T is", ROBUST, ask.finetuning_pays_far,
           paper.contrast(_NEAR_FAR, [(1, "PD-F", 0.43), (-1, "PD", 0.43), (-1, "PD-F", 1.0), (1, "PD", 1.0)],
                          f"{FIG9}, S 0.43 less S 1.0")),
 )  # fmt: skip
@@ -207,7 +207,7 @@ def load(study: str | Path) -> pd.DataFrame:
 def gains_by_size(study: str | Path, pairs: list[tuple[str, str]], **where) -> pd.DataFrame:
     """Return the gain of each (better, worse) pair at each size: size, pair, estimate, low, high, n_seeds, n_items.
 
-    `where`, such as corpus="transfer", as in `evidence.over`.
+    `where`, such as corpus="transfer", as in `contrasts.over`.
     """
     e, rows = Evidence(study), []
     for better, worse in pairs:
@@ -217,7 +217,7 @@ def gains_by_size(study: str | Path, pairs: list[tuple[str, str]], **where) -> p
             continue
         for size in sizes:
             try:
-                found = e.gain(better, worse, [size], **where)
+                found = e.effect(ask.over(better, worse, [size], **where)(e))
             except Missing:
                 continue  # a gap is drawn as a gap
             kept = {k: getattr(found, k) for k in ("estimate", "low", "high", "n_seeds", "n_items")}
@@ -300,8 +300,8 @@ def _measure(claim: Claim | Check, e: Evidence) -> dict[str, Any]:
         d = e.differences(contrast)
     except Missing as missing:
         return {"verdict": NOT_MEASURED, "missing": missing.args[0]}
-    effect = stats.crossed_effect(d).scaled(ev.POINTS)
-    low, high = (bound * ev.POINTS for bound in stats.over_items(d))
+    effect = stats.crossed_effect(d).scaled(POINTS)
+    low, high = (bound * POINTS for bound in stats.over_items(d))
     p = {ABOVE: effect.p, EQUAL: stats.equivalence(effect, MARGIN), NOT_BELOW: stats.not_below(effect, MARGIN)}[claim.should_be]
     return {
         "compared": contrast.compared, "estimate": effect.estimate, "low": effect.low, "high": effect.high, "p": p,

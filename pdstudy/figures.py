@@ -14,7 +14,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from pdstudy import claims, evidence, paper, paths, plots, results, stats
+from pdstudy import claims, contrasts, evidence, paper, paths, plots, results, stats
 from pdstudy.plots import GREY, RECIPE_COLOURS, RECIPE_MARKERS
 from pdstudy.sizes import Size
 
@@ -135,7 +135,7 @@ def depth_width(study: str, verdicts: pd.DataFrame) -> Drawn:
 def matched(study: str, verdicts: pd.DataFrame) -> Drawn:
     """Draw deep over wide students at matched parameters and at matched latency, one row a recipe and pair."""
     e, rows = evidence.Evidence(study), []
-    for how, pairs_of in (("parameters", evidence.pairs_matched_in_parameters), ("latency", evidence.pairs_matched_in_latency)):
+    for how, pairs_of in (("parameters", contrasts.pairs_matched_in_parameters), ("latency", contrasts.pairs_matched_in_latency)):
         try:
             pairs = pairs_of(e)
         except evidence.Missing:

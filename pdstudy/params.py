@@ -10,167 +10,62 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from pdstudy import mirror, paths
+from pdstudy.fields import (
+    MOST,
+    NAME,
+    ONE,
+    OTHERS,
+    SEVERAL,
+    Batch,
+    CorpusText,
+    Count,
+    Counts,
+    Family,
+    Precision,
+    Rate,
+    Rates,
+    Seed,
+    Settings,
+    SizeText,
+    whole_number,
+)  # fmt: skip
+from pdstudy.own import TASK_FILES, TASK_NAME, Own, TaskGiven, placed
 from pdstudy.paramsfile import ParamsError, find, load
 from pdstudy.recipes import RECIPES
 from pdstudy.sizes import Size
-from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, REFUSED, TASKS, Files, Task, Wheel
-
-MOST = 10**12  # of anything that is counted: estimates stay finite numbers
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, REFUSED, TASKS, Task
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
-
-
-def _size(text: Any) -> str:
-    return str(Size.parse(text))
-
-
-def _rates(values: Any) -> Any:
-    numbers = [f"{float(v):g}" for v in values if isinstance(v, (int, float, str))] if isinstance(values, list) else []
-    if len(set(numbers)) != len(numbers):
-        raise ValueError(f"a learning rate is listed twice: {values}")
-    return values
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("expected a number, got true or false")
-    return value
-
-
-def _rising(values: Any) -> Any:
-    if isinstance(values, list) and all(isinstance(v, int) for v in values) and values != sorted(set(values)):
-        raise ValueError(f"list each number once, the smallest first: {values}")
-    return values
-
-
-def _by_size(value: Any) -> Any:
-    return {k if k == OTHERS else _size(k): v for k, v in value.items()} if isinstance(value, dict) else value
-
-
-OTHERS = "others"  # the sizes that a family does not name
-SizeText = Annotated[str, BeforeValidator(_size)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-Rates = Annotated[list[Rate], Field(min_length=1, max_length=12), BeforeValidator(_rates)]
-Count = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(_whole)]
-Counts = Annotated[list[Count], Field(max_length=20), BeforeValidator(_rising)]
-Seed = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_whole)]
-Precision = Literal["fp32", "bf16", "auto"]
-CorpusName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")]
-CorpusText = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}(\+[a-z0-9][a-z0-9._-]{0,31}){0,7}$")]  # "a+b": of each alike
-
-
-def _listed(value: Any) -> Any:
-    return [] if value is None else [value] if isinstance(value, str) else value
-
-
-Words = Annotated[str, Field(min_length=1, max_length=4096)]
-Listed = Annotated[list[Words], BeforeValidator(_listed)]
-
-
-class Own(_Settings):
-    """A task in files of one's own: tables of labelled texts, and unlabelled ones as tables or plain text.
-
-    Paths are relative to the params file. What is left out is made: dev and test are split off train, D_T is the
-    texts of train without their labels, D_LM is D_T. A corpus alone is enough to pre-train a family.
-    """
-
-    name: str = "mine"
-    train: Words | None = None
-    dev: Words | None = None
-    test: Words | None = None
-    transfer: Listed = []
-    corpus: Listed = []
-    text: Annotated[Listed, Field(min_length=1, max_length=2)] = ["text"]  # its column, or the two of a pair
-    label: Words = "label"  # its column
-    labels: Annotated[Listed, Field(max_length=1000)] = []  # names in the order of the class numbers; none: those in train
-    elsewhere: dict[CorpusName, Listed] = {}  # text of other domains by name, for `domains` and `compound`
-
-    @model_validator(mode="after")
-    def _coherent(self):
-        embedded = [name for name, task in TASKS.items() if isinstance(task.source, Wheel)]
-        if not NAME.fullmatch(self.name) or ".." in self.name or self.name in embedded:
-            raise ValueError(f"name {self.name!r}: use small letters, digits, '.', '_' or '-', and none of {', '.join(embedded)}")
-        if self.train is None and (not self.corpus or self.dev or self.test or self.transfer):
-            raise ValueError("give train, a table of labelled texts; or a corpus and nothing else, to pre-train a family on")
-        if len({*self.text, self.label}) < len(self.text) + 1:
-            raise ValueError("text and label must be different columns")
-        if self.labels and (len(self.labels) < 2 or len(set(self.labels)) < len(self.labels)):
-            raise ValueError("labels: name at least two classes, each once")
-        return self
-
-    def task(self) -> Task:
-        """Return the task, its paths whole."""
-        place = {k: str(paths.whole(getattr(self, k))) for k in ("train", "dev", "test") if getattr(self, k)}
-        lists = {k: tuple(str(paths.whole(p)) for p in getattr(self, k)) for k in ("transfer", "corpus")}
-        other = tuple((name, tuple(str(paths.whole(p)) for p in given)) for name, given in self.elsewhere.items())
-        files = Files(**({"train": None} | place), **lists, text=tuple(self.text), label=self.label, labels=tuple(self.labels))
-        shown = {k: ", ".join(Path(p).name for p in getattr(self, k)) for k in ("transfer", "corpus")}
-        labelled = Path(self.train).name if self.train else "nothing"
-        return Task(
-            name=self.name,
-            title=f"the classes of {labelled}",
-            source=files,
-            labels=tuple(self.labels),
-            labelled=labelled,
-            transfer=shown["transfer"] or "the texts of train, labels dropped",
-            corpus=shown["corpus"] or shown["transfer"] or "the texts of train",
-            elsewhere=other,
-        )
-
-
-TASK_NAME, TASK_FILES = "<name>", "<files>"  # the two ways to give a task, as pydantic's errors call them
-TaskGiven = Annotated[
-    Annotated[str, Tag(TASK_NAME)] | Annotated[Own, Tag(TASK_FILES)],
-    Discriminator(lambda given: TASK_FILES if isinstance(given, (dict, Own)) else TASK_NAME),
-]
-
-
-ONE, SEVERAL = "<one>", "<several>"
-Batch = Annotated[
-    Annotated[Count, Tag(ONE)] | Annotated[Counts, Field(min_length=2), Tag(SEVERAL)],
-    Discriminator(lambda given: SEVERAL if isinstance(given, list) else ONE),
-]
-
-
-Family = Annotated[
-    Annotated[Words, Tag(ONE)] | Annotated[dict[str, Words], BeforeValidator(_by_size), Tag(SEVERAL)],
-    Discriminator(lambda given: SEVERAL if isinstance(given, dict) else ONE),
-]
-
-
-class Splits(_Settings):
+class Splits(Settings):
     """How many labelled texts go into each split of D_L; `train: 0` takes all that dev and test leave.
 
     Where a task has its own dev or test, that one's number is not used.
     """
 
-    train: Annotated[int, Field(ge=0, le=MOST), BeforeValidator(_whole)] = 0
+    train: Annotated[int, Field(ge=0, le=MOST), BeforeValidator(whole_number)] = 0
     dev: Count = 1000
     test: Count = 2530
     seed: Seed = 0  # of the cut: one for all seeds of training, so that every student answers the same test
 
 
-class Corpus(_Settings):
+class Corpus(Settings):
     """D_LM: how many documents, and the share held out to measure how well a model reads."""
 
     documents: Count | None = None  # None takes all
     heldout: Annotated[float, Field(gt=0, lt=0.5)] = 0.02
 
 
-class Tokenizer(_Settings):
+class Tokenizer(Settings):
     """Word pieces: trained on D_LM, or taken from a folder that holds a tokenizer.json or a vocab.txt."""
 
     vocabulary: Annotated[int, Field(ge=64, le=65_535)] = 8192
     folder: str | None = None
 
 
-class Pretrain(_Settings):
+class Pretrain(Settings):
     """Masked language modelling on D_LM (the paper's section 3; BERT's 15 %, 80/10/10)."""
 
     tokens: Annotated[float, Field(ge=1, le=1e15)] = 16e6  # pieces read, repeats included; YAML 16e6
@@ -192,7 +87,7 @@ class Pretrain(_Settings):
     starts: Count = 1  # encoders pre-trained per size; student seed s begins from number s mod starts
 
 
-class Train(_Settings):
+class Train(Settings):
     """One supervised stage: fine-tuning on D_L or distillation on D_T. `rates` are searched on dev."""
 
     epochs: Annotated[float, Field(gt=0, le=1000)] = 4
@@ -213,13 +108,13 @@ class Distill(Train):
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
 
 
-class Transfer(_Settings):
+class Transfer(Settings):
     """D_T: how many unlabelled texts the teacher labels."""
 
     texts: Count = 20_000
 
 
-class Curves(_Settings):
+class Curves(Settings):
     """Learning curves: students trained on fewer texts than the study's, at the rates found for the study's own (Fig 8)."""
 
     transfer: Counts = []  # numbers of D_T's texts, for recipes that distil
@@ -228,7 +123,7 @@ class Curves(_Settings):
     recipes: list[str] = []  # none: all the study's of one stage
 
 
-class Domains(_Settings):
+class Domains(Settings):
     """Transfer sets of one size from other corpora, at the rates found for the study's own D_T (Fig 9)."""
 
     corpora: list[CorpusText] = []
@@ -238,7 +133,7 @@ class Domains(_Settings):
     recipes: list[str] = []  # none: all the study's that distil
 
 
-class Compound(_Settings):
+class Compound(Settings):
     """Encoders that read another D_LM than the study's, and the students begun from them (Fig 10)."""
 
     corpora: list[CorpusText] = []
@@ -247,7 +142,7 @@ class Compound(_Settings):
     recipes: list[str] = []  # none: PF and PD, where the study has them
 
 
-class Teacher(_Settings):
+class Teacher(Settings):
     """The teacher: a size pre-trained and fine-tuned here, or a folder with a fine-tuned classifier."""
 
     size: SizeText | None = "4/256"
@@ -261,7 +156,7 @@ class Teacher(_Settings):
         return self
 
 
-class Study(_Settings):
+class Study(Settings):
     """One study: what is compared, on what, and how each stage is run."""
 
     name: str
@@ -412,7 +307,7 @@ class Study(_Settings):
         """Return the study of a params file, or of a name in params/ such as "quick". Raises ParamsError."""
         path = find(path)
         try:
-            return cls(**_placed(load(path), path.parent))
+            return cls(**placed(load(path), path.parent))
         except ValidationError as error:
             raise ParamsError(f"{path}: {explain(error)}") from None
 
@@ -472,28 +367,6 @@ def _keys(loc: tuple, model: Any) -> list[str]:
         annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
         model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else Study
     return list(model.model_fields)
-
-
-def _placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the settings with the paths of a task's files, relative to its params file, as they are from the checkout."""
-    task = values.get("task")
-    if not isinstance(task, dict):
-        return values
-
-    def placed(value):
-        return (
-            [placed(v) for v in value]
-            if isinstance(value, list)
-            else paths.portable(value, folder)
-            if isinstance(value, str)
-            else value
-        )
-
-    keys, other = ("train", "dev", "test", "transfer", "corpus"), task.get("elsewhere")
-    task = task | {key: placed(task[key]) for key in keys if key in task}
-    if isinstance(other, dict):
-        task["elsewhere"] = {name: placed(given) for name, given in other.items()}
-    return values | {"task": task}
 
 
 def _short(value: Any) -> str:

@@ -18,7 +18,7 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Any
 
-from pdstudy import disk, hub, paths, record, results
+from pdstudy import disk, hub, paths, record, results, tables
 from pdstudy.crew import Crew, Failure, Interrupted, signals
 from pdstudy.estimate import cost, measured_speed, needed
 from pdstudy.params import Study
@@ -85,7 +85,7 @@ def run_study(
     folder = writable(study)
     summary = run(plan, store, workers, listen or notebook_line(), folder / "logs", tracker, engine, shard)
     try:
-        results.write(plan, store, record.environment(plan, summary.computed, summary.reused, summary.seconds))
+        tables.write(plan, store, record.environment(plan, summary.computed, summary.reused, summary.seconds))
     except OSError as error:
         if not disk.is_full(error):
             raise

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from handmade import LATENCY, N_ITEMS, both, whole, write
 
-from pdstudy import claims, evidence, results
+from pdstudy import claims, contrasts, evidence, results
 from pdstudy.claims import CLAIMS, EQUAL, QUESTIONS, REFUTED, SUPPORTED, VALUE, Claim
 
 
@@ -52,8 +52,8 @@ def test_contrasts_are_the_comparisons_that_their_words_say(whole_study):
 
 def test_sizes_are_matched_by_what_they_cost(whole_study):
     e = evidence.Evidence(whole_study())
-    assert evidence.pairs_matched_in_parameters(e) == [("6/64", "2/128")]
-    assert evidence.pairs_matched_in_latency(e) == [("6/64", "4/128")]
+    assert contrasts.pairs_matched_in_parameters(e) == [("6/64", "2/128")]
+    assert contrasts.pairs_matched_in_latency(e) == [("6/64", "4/128")]
 
 
 def test_what_was_not_asked_for_is_not_measured_and_named(study):
@@ -82,8 +82,10 @@ def test_gains_by_size_are_of_the_corpus_that_was_asked_for(whole_study):
     assert (own - other).to_dict() == pytest.approx(dict.fromkeys(LATENCY, 5), abs=1)
 
 
-PD_OVER_PF = (Claim("R1a", "Pre-trained distillation beats pre-training with fine-tuning", VALUE, evidence.over("PD", "PF"), None),)
-FLAT = (Claim("R2", "Basic training is flat over size", VALUE, evidence.growth("Basic"), None, EQUAL),)
+PD_OVER_PF = (
+    Claim("R1a", "Pre-trained distillation beats pre-training with fine-tuning", VALUE, contrasts.over("PD", "PF"), None),
+)
+FLAT = (Claim("R2", "Basic training is flat over size", VALUE, contrasts.growth("Basic"), None, EQUAL),)
 
 
 def test_a_clear_gain_is_supported_and_measured_in_points(study):

@@ -18,6 +18,8 @@ GROUND = [
     "sources",
     "elsewhere",
     "paramsfile",
+    "fields",
+    "own",
     "params",
     "hub",
     "store",
@@ -26,14 +28,27 @@ GROUND = [
     "estimate",
     "upkeep",
 ]
-GROUND += ["record", "results"]
+GROUND += ["record", "results", "tables"]
 # The training wing: torch, never pandas; scipy comes with scikit-learn and is at home in both.
 TRAINING = [
     "corpora", "domain", "tokens", "counts", "bert", "models", "objectives", "train", "answers", "evaluate", "stages", "latency", "prepare", "work", "crew",
     "run", "cluster", "ranks",
 ]  # fmt: skip
 # The reading wing: pandas, scipy, seaborn, never torch.
-READING = ["stats", "paper", "evidence", "claims", "fidelity", "promise", "advise", "reasons", "soundness", "plots", "figures"]
+READING = [
+    "stats",
+    "paper",
+    "evidence",
+    "contrasts",
+    "claims",
+    "fidelity",
+    "promise",
+    "advise",
+    "reasons",
+    "soundness",
+    "plots",
+    "figures",
+]
 # The top may import anything.
 TOP = [
     "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "report", "console", "commands_study",
