@@ -287,12 +287,20 @@ def clean_source(path: Path) -> bool:
 
 
 def readme_table(study: str) -> str:
-    """Return the answer table of a study in Markdown, with its provenance, from its committed results."""
-    table = claims.shown(claims.load(study))
-    rows = ["| | claim | points | 95 % interval | n | verdict | paper |", "|---|---|---|---|---|---|---|"]
+    """Return the answers of a study in Markdown, question by question, with their provenance, from its committed results."""
+    found = claims.load(study)
+    found = found[found.verdict != claims.NOT_MEASURED]
+    shown, rows = claims.shown(found), ["| | claim | points | 95 % interval | verdict | paper |", "|---|---|---|---|---|---|"]
+    for name, question in claims.QUESTIONS.items():
+        mine = shown[(found.question == name).to_numpy()]
+        rows += [f"| | **{question}** | | | | |"] if len(mine) else []
+        rows += [
+            f"| {i} | {r.claim} | {r.points} | {r['95 % interval']} | **{r.verdict}** | {r.paper} |" for i, r in mine.iterrows()
+        ]
+    n = found[found.n_seeds > 0]
     rows += [
-        f"| {i} | {r.claim} | {r.points} | {r['95 % interval']} | {r.n} | **{r.verdict}** | {r.paper} |"
-        for i, r in table.iterrows()
+        "",
+        f"Every row is over {n.n_seeds.max()} seeds and {n.n_items.max():,} test texts; p after Holm's correction within a question.",
     ]
     accuracy = accuracy_table(results.load_results(study), results.load_settings(study).get("recipe_sizes"))
     rows += ["", "| test accuracy, % | " + " | ".join(accuracy.columns) + " |", "|---" * (len(accuracy.columns) + 1) + "|"]
