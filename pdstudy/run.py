@@ -1,7 +1,7 @@
 """Runs a plan: computes what the store lacks, parents first, the longest chains first.
 
 A step that fails, or whose worker is killed, is tried once more; then it stops only those that need it. A full
-disk stops all, for all would end on it. Whoever holds a step's lock computes it: two runs of one study share
+disk stops all, for all would end on it; and so does text that is not what was asked for, which is looked at first. Whoever holds a step's lock computes it: two runs of one study share
 the work.
 """
 
@@ -29,6 +29,7 @@ from pdstudy.store import Store
 
 POLL = 0.5  # seconds between looks at the workers' progress
 ATTEMPTS = 2  # a step whose worker was killed, or that failed for no certain reason, is tried once more
+TEXT = ("texts", "domain", "corpus", "tokenizer", "ids")  # stages of text alone: first of all, and what is wrong there ends the run
 SHOWN = 8  # running steps that a progress line names
 Engine = Callable[..., Any]  # (store, workers, logs, tracker) -> workers with the methods of crew.Crew
 
@@ -228,7 +229,7 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
     urgent = _urgency(todo)
 
     def turn(digest: str) -> tuple:
-        return digest not in mine, -urgent[digest], digest
+        return digest not in mine, todo[digest].stage not in TEXT, -urgent[digest], digest
 
     ready = [turn(d) for d, parents in waiting.items() if not parents]
     heapify(ready)
@@ -280,7 +281,8 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
                 summary.failures.append(outcome)
                 failed.add(digest)
                 lost |= _descendants(failed, todo)
-                if outcome.disk_full:  # nothing else would fit either
+                # On a full disk nothing else would fit; of wrong text nobody wants to hear after hours of training.
+                if outcome.disk_full or (outcome.bad_input and todo[digest].stage in TEXT):
                     lost |= set(waiting)
                     for queue in (waiting, ready, later):
                         queue.clear()

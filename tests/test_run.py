@@ -112,6 +112,19 @@ def test_a_failing_step_stops_only_those_that_need_it(smoke):
     assert {"Basic", "PF"} <= set(found.recipe) and not {"PD", "Distillation"} & set(found.recipe)
 
 
+def test_a_transfer_set_smaller_than_asked_for_ends_the_run_before_anything_is_trained(smoke):
+    short = {"domains": {"corpora": ["news"], "texts": 10**6, "sizes": ["2/64"], "recipes": ["PD"]}, "seeds": [5]}
+    study = Study(**smoke.model_dump() | FIRST_QUESTION | short | {"name": "short"})
+    before = Store().here()
+    with pytest.raises(
+        RunError, match=r"domains\.texts asks for 1,000,000 texts of news, which has [\d,]+; ask for fewer"
+    ) as caught:
+        run_study(study, workers=1)
+    assert caught.value.bad_input
+    made = [s.stage for s in plan.make(study).steps.values() if s.digest in Store().here() - before]
+    assert set(made) <= {"texts", "tokenizer", "ids"}, "no model was trained for it"
+
+
 def test_more_labelled_texts_than_there_are_is_an_error_with_both_counts(smoke):
     greedy = Study(**smoke.model_dump() | FIRST_QUESTION | {"name": "greedy", "splits": {"train": 10**5, "dev": 200, "test": 300}})
     with pytest.raises(RunError, match=r"asks for 100,000 texts, but dev and test leave 8,028"):
