@@ -147,7 +147,7 @@ def gains_by_size(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.axhline(0, color="black", lw=0.8)
     ax.set_xticks(range(len(sizes)), sizes)
     ax.margins(x=0.2)
-    ax.set(xlabel="student, layers/hidden", ylabel="gain, points (bars: 95 % over seeds and texts)")
+    ax.set(xlabel="student, layers/hidden", ylabel="gain, points\n(bars: 95 % over seeds and texts)")
     if pairs:
         ax.legend(frameon=False, fontsize=9)
     return ax

@@ -189,13 +189,11 @@ def collapsed(study: str) -> str:
     found = students[students.collapsed.fillna(False).astype(bool)]
     if found.empty:
         return "No student collapsed to the majority class."
-    where = [
-        " ".join(f"{k} {v}" for k, v in (("D_T", r.domain), ("D_LM", r.corpus), ("texts", r.texts)) if v == v and v)
-        for r in found.itertuples()
-    ]
-    names = [
-        f"{r.recipe} {r.size} seed {r.seed}" + (f" ({w})" if w else "") for r, w in zip(found.itertuples(), where, strict=True)
-    ]
+    names = []
+    for row in found.itertuples():
+        where = (("D_T", row.domain), ("D_LM", row.corpus), ("texts", int(row.texts) if row.texts == row.texts else None))
+        note = ", ".join(f"{name} {value}" for name, value in where if isinstance(value, (str, int)))
+        names.append(f"{row.recipe} {row.size} seed {int(row.seed)}" + (f" ({note})" if note else ""))
     shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
     return f"{len(names)} of {len(students)} students collapsed to the majority class: {shown}."
 
