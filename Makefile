@@ -17,14 +17,16 @@ setup: .venv/ready  ## the environment in .venv, torch's CPU build
 study: .venv/ready  ## run the quick study and render its reports; prints the path of index.html
 	$(BIN)/python -m pdstudy report params/quick.yaml
 
+# Two workers of one thread each: a suite of tiny models leaves most of a second thread idle.
+BESIDE = -n 2 --dist loadgroup --durations=8
+
 test: .venv/ready  ## the whole suite, the notebooks with it
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && export PDSTUDY_OUTPUTS="$$folder" JUPYTER_PLATFORM_DIRS=1 && \
-	$(BIN)/python -m pytest --durations=8 && \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BESIDE) && \
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120 notebooks
 
 faults: .venv/ready  ## the slow faults: kills, full disks, hostile texts, a fuzz of params files, a cluster of Ray
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && export PDSTUDY_OUTPUTS="$$folder" JUPYTER_PLATFORM_DIRS=1 && \
-	$(BIN)/python -m pytest -m faults --durations=8 tests/faults
+	@JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults $(BESIDE) tests/faults
 
 lab: .venv/ready  ## JupyterLab on this machine only, with its token
 	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks

@@ -233,8 +233,9 @@ def accuracy_table(metrics, recipe_sizes: dict[str, list[str]] | None = None):
     majority = metrics[(metrics.recipe == "majority") & (metrics.split == "test")].value
     wide = wide.reindex(order)
     for recipe in wide.index.drop("teacher", errors="ignore"):
-        mine = [s for s in sizes if s in asked and s in (recipe_sizes or {}).get(recipe, sizes)]
-        wide.loc[recipe, mine] = wide.loc[recipe, mine].fillna("missing")
+        for size in asked & set((recipe_sizes or {}).get(recipe, sizes)):
+            if wide.at[recipe, size] != wide.at[recipe, size]:  # not a number: no text
+                wide.at[recipe, size] = "missing"
     wide = wide.fillna("-")
     if len(majority):
         wide.loc["majority class"] = [f"{majority.iloc[0] * 100:.1f}"] * len(wide.columns)

@@ -14,9 +14,9 @@ _HUB_CACHE = tempfile.TemporaryDirectory(prefix="pdstudy-tests-hub-")
 os.environ["HF_HOME"] = _HUB_CACHE.name
 for _mirror in ("PDSTUDY_DATA", "PDSTUDY_MODELS"):  # no test reads a mirror of whoever runs it
     os.environ.pop(_mirror, None)
-if "PDSTUDY_OUTPUTS" not in os.environ:  # no test writes into the checkout
-    _OUTPUTS = tempfile.TemporaryDirectory(prefix="pdstudy-tests-")
-    os.environ["PDSTUDY_OUTPUTS"] = _OUTPUTS.name
+# No test writes into the checkout, nor do tests that run side by side into each other's outputs.
+_OUTPUTS = tempfile.TemporaryDirectory(prefix="pdstudy-tests-")
+os.environ["PDSTUDY_OUTPUTS"] = _OUTPUTS.name
 
 from pdstudy import paths  # noqa: E402
 
@@ -32,6 +32,13 @@ SETTINGS = {
     "distill": {"rates": [1e-4, 1e-3]},
     "precision": "fp32",
 }
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Tests of the smoke study go to one of several workers, which then runs it once for all; of others each file goes to one."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("smoke" if "smoke" in item.fixturenames else item.path.name))
 
 
 @pytest.fixture
