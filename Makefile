@@ -18,12 +18,12 @@ study: .venv/ready  ## run the quick study and render its reports; prints the pa
 	$(BIN)/python -m pdstudy report params/quick.yaml
 
 # Two workers of one thread each: a suite of tiny models leaves most of a second thread idle.
-BESIDE = -n 2 --dist loadgroup --durations=8
+BESIDE = -n 2 --dist loadfile --durations=8
 
 test: .venv/ready  ## the whole suite, the notebooks with it
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && export PDSTUDY_OUTPUTS="$$folder" JUPYTER_PLATFORM_DIRS=1 && \
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BESIDE) && \
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120 notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120 notebooks
 
 faults: .venv/ready  ## the slow faults: kills, full disks, hostile texts, a fuzz of params files, a cluster of Ray
 	@JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults $(BESIDE) tests/faults

@@ -1,11 +1,13 @@
 """What several test files share: a small valid study, and how to ask a fresh Python something."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 
 import pytest
+from filelock import FileLock
 from hub_server import HUB
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches the network
@@ -34,13 +36,6 @@ SETTINGS = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Tests of the smoke study go to one of several workers, which then runs it once for all; of others each file goes to one."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("smoke" if "smoke" in item.fixturenames else item.path.name))
-
-
 @pytest.fixture
 def settings():
     """A small study's settings, to be changed at will."""
@@ -62,12 +57,19 @@ def fresh_python():
 
 
 @pytest.fixture(scope="session")
-def smoke():
-    """The smoke study, run once for all tests by the local pool."""
+def smoke(tmp_path_factory, worker_id):
+    """The smoke study, run once for all tests by the local pool; of tests on several workers, by one of them."""
     from pdstudy import Study, run_study
 
     study = Study.read("smoke")
-    run_study(study)
+    folder = tmp_path_factory.getbasetemp()
+    made = (folder if worker_id == "master" else folder.parent) / "smoke"
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            with pytest.MonkeyPatch.context() as elsewhere:
+                elsewhere.setenv("PDSTUDY_OUTPUTS", str(made))
+                run_study(study)
+    shutil.copytree(made, os.environ["PDSTUDY_OUTPUTS"], dirs_exist_ok=True, ignore=shutil.ignore_patterns("locks"))
     return study
 
 
