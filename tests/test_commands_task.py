@@ -31,7 +31,7 @@ def test_init_writes_a_study_beside_the_table_and_never_over_one_unasked(reviews
     assert code == 2 and "is there already; give another with --to, or --force to write over it" in " ".join(said.split())
     assert typed("init", reviews, "--force", "--name", "other")[0] == 0
     assert Study.read(reviews.with_suffix(".yaml")).name == "other"
-    assert "advise reviews.yaml" in reviews.with_suffix(".yaml").read_text(), "the file that was written, whatever the study is called"
+    assert "advise reviews.yaml" in reviews.with_suffix(".yaml").read_text(), "the file, not the study"
 
 
 @pytest.mark.parametrize(
