@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pdstudy import results
 from pdstudy.advise import POINTS, Candidates, choose, curves
 from pdstudy.claims import Prose
 from pdstudy.stats import Effect
@@ -41,6 +42,7 @@ def recommend(found: Candidates) -> Advice:
         *_cheaper(found, chosen),
         *_dearer(found, chosen),
         *_curves(found, chosen),
+        *_untaught(found, chosen),
     ]
     advice = Advice(chosen, said, found.table)
     return replace(advice, reasons=[*said, _kept(found, chosen, advice.student)])
@@ -128,6 +130,20 @@ def _curves(found: Candidates, chosen) -> list[str]:
                 f"{words[c.kind]} ({2 * c.points.texts.max():,.0f}) would buy {c.recipe} about {c.twice:+.1f} points{missed}."
             )
     return said
+
+
+def _untaught(found: Candidates, chosen) -> list[str]:
+    """Return what distilling gave where there was no transfer text to distil on: the price of having none."""
+    if results.load_counts(found.study).get("of train", pd.Series(dtype=float)).fillna(0).get("D_T", 0) == 0:
+        return []
+    arms = {r["recipe"]: r for _, r in found.table[found.table["size"] == chosen["size"]].iterrows()}
+    if not {"PD", "PF"} <= set(arms):
+        return ["What distilling on the texts of train gives was not measured at this size: PD and PF were not both trained."]
+    effect = found.difference(arms["PD"], arms["PF"])
+    return [
+        f"There was no transfer text: on the texts of train, {chosen['size']} by PD is {effect.estimate:+.1f} points "
+        f"({_interval(effect)}) from PF, which asks no teacher; that is all that distilling gives here."
+    ]
 
 
 def _kept(found: Candidates, row, name: str) -> str:

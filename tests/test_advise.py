@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -91,6 +92,15 @@ def test_the_best_on_dev_within_the_limits_is_chosen(study):
     assert recommend(Candidates(written)).student.startswith("4/256-PD-s")
     assert recommend(Candidates(written, Limits(latency_ms=3))).student.startswith("4/128-PD-s")
     assert recommend(Candidates(written, Limits(size_mb=4.5))).student.startswith("2/128-PD-s")
+
+
+def test_without_transfer_text_the_price_is_said_in_points(study):
+    written = study(CHANCES)
+    assert "no transfer text" not in said(written)
+    (Path(written) / results.TEXTS).write_text(json.dumps({"train": {"kept": 1000}, "D_T": {"of train": 1000}}))
+    at_4_128 = said(written, Limits(latency_ms=3))
+    assert "There was no transfer text: on the texts of train, 4/128 by PD is +" in at_4_128 and "points (95 % " in at_4_128
+    assert "gives was not measured at this size" in said(written), "PF was not trained at 4/256"
 
 
 def test_what_a_dearer_student_would_add_is_said_with_its_price(study):
