@@ -3,16 +3,20 @@
 Every sentence is made from the numbers of `advise`.
 """
 
+import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from pdstudy import results
-from pdstudy.advise import POINTS, Candidates, choose, curves
+from pdstudy import paths, results
+from pdstudy.advise import POINTS, Candidates, Limits, choose, curves
 from pdstudy.claims import Prose
+from pdstudy.disk import whole
 from pdstudy.stats import Effect
+
+ADVICE = "advice.json"
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,16 @@ def recommend(found: Candidates) -> Advice:
     ]
     advice = Advice(chosen, said, found.table)
     return replace(advice, reasons=[*said, _kept(found, chosen, advice.student)])
+
+
+def keep(advice: Advice, study: str, limits: Limits) -> Path:
+    """Return the path of the advice as JSON beside the study's results: the student, the sentences, every candidate's numbers."""
+    path = paths.study_folder(study) / ADVICE
+    table = json.loads(advice.table.to_json(orient="records"))  # what is not known is null
+    said = {"student": advice.student, "limits": vars(limits), "reasons": advice.reasons, "candidates": table}
+    with whole(path) as new:
+        new.write_text(json.dumps(said | {"provenance": results.provenance(study)}, indent=1) + "\n")
+    return path
 
 
 def _name(row) -> str:
