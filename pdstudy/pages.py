@@ -29,6 +29,7 @@ KEY_FIGURES = ("strategies", "depth_width", "compound", "transfer_size", "domain
 MOST_BYTES = 60_000  # of a picture
 DPI = 92
 TUTORIAL = "00_one_student"
+BREAK = "<br>"  # within a table's cell
 RECORD = "pdstudy"  # the PNG's text that says what it was drawn from
 
 
@@ -64,7 +65,7 @@ ALGORITHM = (
          ("stages:label", "objectives:soft_label_loss"), notebook=TUTORIAL),
     Part("4: θ ← BACKPROP(L, θ)", "the one loop of every stage", ("stages:distill", "train:fit"), notebook=TUTORIAL),
     Part("6: fine-tune θ on D_L (optional)", "PD-F; without line 2 to 5 it is PF, without line 1 too it is Basic",
-         ("stages:finetune", "objectives:hard_label_loss"), claims=("R12",), notebook=ROBUST),
+         ("stages:finetune", "objectives:hard_label_loss"), notebook=ROBUST),
     Part("7: return θ", "logits and metrics on test, every answer kept", ("evaluate:logits", "evaluate:metrics"), notebook=TUTORIAL),
     Part("the strategies and ablations", "which lines of the algorithm a student goes through, as data",
          ("recipes:RECIPES", "plan:make"), notebook=VALUE),
@@ -184,32 +185,35 @@ def key_figures(study: str) -> str:
 def paper_to_code(study: str) -> str:
     """Return the tables of the paper's parts in Markdown: what it is, its functions, notebook and figures, the verdicts."""
     verdicts, pages = claims.load(study).set_index("id"), _pages_of_modules()
-    head, rule = "| the paper | what | here | notebook | figures | verdicts |", "|---|---|---|---|---|---|"
     text = [f"Verdicts of the study `{Path(study).name}`: {results.provenance(study)}"]
-    for title, parts in (("The algorithm", ALGORITHM), ("Figures and tables", PRINTED)):
-        text += ["", f"## {title}", "", head, rule]
-        for part in parts:
-            code = ", ".join(_link(name, pages) for name in part.code) or "none"
-            said = ", ".join(f"{i} {verdicts.verdict[i]}" for i in part.claims)
-            drawn = ", ".join(f"`{name}`" for name in part.figures)
-            text.append(f"| {part.name} | {part.what} | {code} | {_notebook(part.notebook)} | {drawn} | {said} |")
+    text += ["", "## The algorithm", "", "| the paper | what | here | notebook |", "|---|---|---|---|"]
+    for part in ALGORITHM:
+        text.append(f"| {part.name} | {part.what} | {_links(part.code, pages)} | {_notebook(part.notebook)} |")
+    text += [
+        "",
+        "## Figures and tables",
+        "",
+        "| the paper | what | here | notebook | figures | verdicts |",
+        "|---|---|---|---|---|---|",
+    ]
+    for part in PRINTED:
+        said = BREAK.join(f"{i} {verdicts.verdict[i]}" for i in part.claims)
+        here, drawn = _links(part.code, pages) or "none", _figures(part.figures)
+        text.append(f"| {part.name} | {part.what} | {here} | {_notebook(part.notebook)} | {drawn} | {said} |")
     text += [
         "",
         "## Claims",
         "",
-        "| | claim | the paper's number | asked by | notebook | figures | points | 95 % interval | verdict |",
+        "| | claim | verdict | points, 95 % interval | the paper's number | asked by | notebook, figures |",
     ]
-    text += ["|---|---|---|---|---|---|---|---|---|"]
-    table = claims.shown(claims.load(study))
-    stems = dict(zip(claims.QUESTIONS, report.QUESTIONS, strict=True))
+    text += ["|---|---|---|---|---|---|---|"]
+    table, stems = claims.shown(claims.load(study)), dict(zip(claims.QUESTIONS, report.QUESTIONS, strict=True))
     for claim in claims.CLAIMS:
         row, kept = table.loc[claim.id], verdicts.loc[claim.id]
-        theirs = f"{row.paper} ({kept.paper_where}, {row.trust})" if row.paper else "none"
-        drawn = ", ".join(f"`{name}`" for name in _figures_of(claim))
-        text.append(
-            f"| {claim.id} | {claim.sentence} | {theirs} | {_link(asked_by(claim), pages)} | {_notebook(stems[claim.question])} "
-            f"| {drawn} | {row.points} | {row['95 % interval']} | **{row.verdict}** |"
-        )
+        found = row.points if row["95 % interval"] == "n/a" else f"{row.points} ({row['95 % interval']})"
+        theirs = f"{row.paper} ({kept.paper_where}; {row.trust})" if row.paper else "none"
+        asked, shown_in = _links((asked_by(claim),), pages), _notebook(stems[claim.question]) + BREAK + _figures(_figures_of(claim))
+        text.append(f"| {claim.id} | {claim.sentence} | **{row.verdict}** | {found} | {theirs} | {asked} | {shown_in} |")
     return "\n".join(text)
 
 
@@ -219,10 +223,18 @@ def asked_by(claim: claims.Claim | claims.Check) -> str:
     return f"{function.__module__.removeprefix('pdstudy.')}:{function.__qualname__.split('.')[0]}"
 
 
-def _figures_of(claim: claims.Claim | claims.Check) -> list[str]:
+def _figures_of(claim: claims.Claim | claims.Check) -> tuple[str, ...]:
     """Return the figures that show a claim: those of its parts of the paper, and its question's."""
     mine = [name for part in PRINTED if claim.id in part.claims for name in part.figures]
-    return list(dict.fromkeys([*mine, *([f"gains_{claim.question}"] if isinstance(claim, claims.Claim) else [])]))
+    return tuple(dict.fromkeys([*mine, *([f"gains_{claim.question}"] if isinstance(claim, claims.Claim) else [])]))
+
+
+def _links(names: tuple[str, ...], pages: dict[str, str]) -> str:
+    return BREAK.join(_link(name, pages) for name in names)
+
+
+def _figures(names: tuple[str, ...]) -> str:
+    return BREAK.join(f"`{name}`" for name in names)
 
 
 def _link(name: str, pages: dict[str, str]) -> str:
