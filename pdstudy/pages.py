@@ -189,17 +189,11 @@ def paper_to_code(study: str) -> str:
     text += ["", "## The algorithm", "", "| the paper | what | here | notebook |", "|---|---|---|---|"]
     for part in ALGORITHM:
         text.append(f"| {part.name} | {part.what} | {_links(part.code, pages)} | {_notebook(part.notebook)} |")
-    text += [
-        "",
-        "## Figures and tables",
-        "",
-        "| the paper | what | here | notebook | figures | verdicts |",
-        "|---|---|---|---|---|---|",
-    ]
+    text += ["", "## Figures and tables", "", "| the paper | what | here | notebook, figures | verdicts |", "|---|---|---|---|---|"]
     for part in PRINTED:
-        said = BREAK.join(f"{i} {verdicts.verdict[i]}" for i in part.claims)
-        here, drawn = _links(part.code, pages) or "none", _figures(part.figures)
-        text.append(f"| {part.name} | {part.what} | {here} | {_notebook(part.notebook)} | {drawn} | {said} |")
+        said = BREAK.join(f"{i} {verdicts.verdict[i]}".replace(" ", "&nbsp;") for i in part.claims)
+        shown_in = BREAK.join(filter(None, (_notebook(part.notebook), _figures(part.figures))))
+        text.append(f"| {part.name} | {part.what} | {_links(part.code, pages) or 'none'} | {shown_in} | {said} |")
     text += [
         "",
         "## Claims",
