@@ -102,13 +102,13 @@ def update(study: str | None = None) -> list[str]:
     Without a study it is the one that README shows. Raises PageError where a page has no place for a part.
     """
     study = study or shown()
-    pictures, parts = key_figures(study), paper_to_code(study)  # first: what fails leaves the pages as they were
-    changed = [f"{name}.png" for name in KEY_FIGURES if picture(study, name)]
+    parts, drawn = paper_to_code(study), {name: draw(study, name) for name in KEY_FIGURES}  # first: what fails changes no page
+    changed = [f"{name}.png" for name in KEY_FIGURES if picture(*drawn[name])]
     before = {page: page.read_text(encoding="utf-8") for page in (README, TABLE)}
     for page, text in before.items():
         page.write_text(MARKER.sub(rf"\g<1>{study}\g<3>", text), encoding="utf-8")
     report.update_readme(study, README)
-    fill(README, "figures", pictures)
+    fill(README, "figures", key_figures(study, {name: figure.alt for name, (figure, _) in drawn.items()}))
     fill(TABLE, "parts", parts)
     return changed + [page.name for page, text in before.items() if page.read_text(encoding="utf-8") != text]
 
@@ -135,32 +135,29 @@ def fill(page: Path, part: str, text: str) -> None:
 # -- pictures
 
 
-def drawn_from(study: str, name: str) -> tuple[figures.Drawn, dict[str, str]]:
+def draw(study: str, name: str) -> tuple[figures.Drawn, dict[str, str]]:
     """Return a figure, and what it shows in short: the study, the figure, and a digest of its title and data."""
     drawn = figures.draw(study, name, claims.load(study))
+    plt.close(drawn.axes.figure)
     title = drawn.axes.figure.get_suptitle()
     digest = hashlib.sha256((title + drawn.data.round(6).to_csv(index=False)).encode()).hexdigest()[:12]
     return drawn, {"study": Path(study).name, "figure": name, "data": digest}
 
 
-def picture(study: str, name: str) -> bool:
-    """Write one small PNG for README from a study's results, where it would show something else; return whether it did."""
-    drawn, record = drawn_from(study, name)
-    try:
-        path = PICTURES / f"{name}.png"
-        if path.exists() and recorded(path) == record:
-            return False
-        full, text = io.BytesIO(), PngInfo()
-        drawn.axes.figure.savefig(full, dpi=DPI, bbox_inches="tight")
-        text.add_text(RECORD, json.dumps(record))
-        PICTURES.mkdir(parents=True, exist_ok=True)
-        # This way of choosing 256 colours keeps rare ones too; the median cut gives a recipe's name another recipe's colour.
-        small = Image.open(full).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        with whole(path) as new:
-            small.save(new, format="PNG", optimize=True, pnginfo=text)
-        return True
-    finally:
-        plt.close(drawn.axes.figure)
+def picture(drawn: figures.Drawn, record: dict[str, str]) -> bool:
+    """Write a figure as a small PNG for README, where what is there shows something else; return whether it did."""
+    path = PICTURES / f"{record['figure']}.png"
+    if path.exists() and recorded(path) == record:
+        return False
+    full, text = io.BytesIO(), PngInfo()
+    drawn.axes.figure.savefig(full, dpi=DPI, bbox_inches="tight")
+    text.add_text(RECORD, json.dumps(record))
+    # This way of choosing 256 colours keeps rare ones too; the median cut gives a recipe's name another recipe's colour.
+    small = Image.open(full).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with whole(path) as new:
+        small.save(new, format="PNG", optimize=True, pnginfo=text)
+    return True
 
 
 def recorded(path: Path) -> dict[str, str]:
@@ -169,13 +166,9 @@ def recorded(path: Path) -> dict[str, str]:
         return json.loads(image.info.get(RECORD, "{}"))
 
 
-def key_figures(study: str) -> str:
+def key_figures(study: str, alts: dict[str, str]) -> str:
     """Return README's figures in Markdown, each with its text for those who cannot see it."""
-    lines = []
-    for name in KEY_FIGURES:
-        drawn = figures.draw(study, name, claims.load(study))
-        plt.close(drawn.axes.figure)
-        lines += [f"![{drawn.alt}](docs/figures/{name}.png)", ""]
+    lines = [f"![{alt}](docs/figures/{name}.png)\n" for name, alt in alts.items()]
     return "\n".join([*lines, f"<sub>{results.provenance(study)}</sub>"])
 
 
@@ -198,16 +191,16 @@ def paper_to_code(study: str) -> str:
         "",
         "## Claims",
         "",
-        "| | claim | verdict | points, 95 % interval | the paper's number | asked by | notebook, figures |",
+        "| | claim | verdict | points, 95 % interval | the paper's number | asked by, notebook, figures |",
     ]
-    text += ["|---|---|---|---|---|---|---|"]
+    text += ["|---|---|---|---|---|---|"]
     table, stems = claims.shown(claims.load(study)), dict(zip(claims.QUESTIONS, report.QUESTIONS, strict=True))
     for claim in claims.CLAIMS:
         row, kept = table.loc[claim.id], verdicts.loc[claim.id]
         found = row.points if row["95 % interval"] == "n/a" else f"{row.points} ({row['95 % interval']})"
         theirs = f"{row.paper} ({kept.paper_where}; {row.trust})" if row.paper else "none"
-        asked, shown_in = _links((asked_by(claim),), pages), _notebook(stems[claim.question]) + BREAK + _figures(_figures_of(claim))
-        text.append(f"| {claim.id} | {claim.sentence} | **{row.verdict}** | {found} | {theirs} | {asked} | {shown_in} |")
+        here = BREAK.join((_link(asked_by(claim), pages), _notebook(stems[claim.question]), _figures(_figures_of(claim))))
+        text.append(f"| {claim.id} | {claim.sentence} | **{row.verdict}** | {found} | {theirs} | {here} |")
     return "\n".join(text)
 
 
