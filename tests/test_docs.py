@@ -44,7 +44,7 @@ AS_TYPED = {
     "cp params/smoke.yaml params/mine.yaml",
     "make help",
 }
-QUARTERS, HOURS, WRITES = "three quarters of an hour", "hours", "it writes into the checkout, and other tests hold what it writes"
+LONG, HOURS, WRITES = "half an hour and more", "hours", "it writes into the checkout, and other tests hold what it writes"
 CLUSTER, HUB, SHARED = (
     "it needs a running Ray; tests/faults runs one",
     "gigabytes of the hub; tests/test_hub.py has a hub",
@@ -53,7 +53,7 @@ CLUSTER, HUB, SHARED = (
 PIP, NETWORK = "it needs a network", "it installs tools from the network; a test here runs the hooks' own commands"
 # Not run as they are typed, but parsed as they are typed (an option or a params file that is gone fails), and then this is run.
 SHORTER = {
-    "make study": ("make -n study", QUARTERS),
+    "make study": ("make -n study", LONG),
     "make test": ("make -n test", "it is what runs this"),
     "make faults": ("make -n faults", "ten minutes"),
     "make lab": ("make -n lab", "it serves until it is stopped"),
@@ -61,8 +61,8 @@ SHORTER = {
     "make lint": ("make -n lint", PIP),
     "make docs": ("make -n docs", "a test here builds them"),
     ". .venv/bin/activate": ("make -n setup", PIP),
-    "python -m pdstudy run params/quick.yaml": ("python -m pdstudy run smoke", QUARTERS),
-    "python -m pdstudy report params/quick.yaml": ("python -m pdstudy run smoke", f"{QUARTERS}; tests/test_report.py renders smoke"),
+    "python -m pdstudy run params/quick.yaml": ("python -m pdstudy run smoke", LONG),
+    "python -m pdstudy report params/quick.yaml": ("python -m pdstudy run smoke", f"{LONG}; tests/test_report.py renders smoke"),
     "python -m pdstudy report params/mine.yaml": ("python -m pdstudy run smoke", "a minute; tests/test_report.py renders smoke"),
     "python -m pdstudy claims quick": ("python -m pdstudy claims smoke", "quick's single answers are not committed"),
     "python -m pdstudy run params/quick.yaml --engine ray --address HOST:PORT": ("python -m pdstudy plan params/quick.yaml", CLUSTER),
@@ -336,6 +336,7 @@ def copies(tmp_path, monkeypatch):
         copy = tmp_path / getattr(pages, name).name
         shutil.copy(getattr(pages, name), copy)
         monkeypatch.setattr(pages, name, copy)
+    monkeypatch.setattr(pages, "KEY_FIGURES", ("domains",))
     shutil.copytree(pages.PICTURES, tmp_path / "figures")
     monkeypatch.setattr(pages, "PICTURES", tmp_path / "figures")
     shutil.copytree(SHOWN, tmp_path / "outputs" / "another")
