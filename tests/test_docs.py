@@ -75,7 +75,7 @@ SHORTER = {
     "CUDA_VISIBLE_DEVICES=0 python -m pdstudy run params/gpu.yaml --shard 0/2": ("python -m pdstudy run smoke --shard 0/2", "a GPU"),
     "CUDA_VISIBLE_DEVICES=1 python -m pdstudy run params/gpu.yaml --shard 1/2": ("python -m pdstudy run smoke --shard 1/2", "a GPU"),
     "python -m pdstudy advise reviews.yaml --latency-ms 5 --size-mb 20 --max-minutes 60": (
-        "python -m pdstudy advise small.yaml --latency-ms 500 --size-mb 20 --max-minutes 1", "minutes, with students that are worth it",
+        "python -m pdstudy advise small.yaml --latency-ms 500 --size-mb 20 --max-minutes 3 --workers 0", "minutes, with students that are worth it",
     ),
     "python -m pdstudy export reviews --student 4/128-PD-s0 --to model": (
         "python -m pdstudy export small --student 1/64-PD-s0 --to model --no-onnx", "ONNX takes seconds; tests/test_export.py writes it",
@@ -210,7 +210,7 @@ def here(smoke, tmp_path_factory):
     (folder / "new.csv").write_text("text\n" + "".join(f"{review(k)}\n" for k in kinds[:20]))
     for name in ("more", "news", "forum"):
         (folder / f"{name}.txt").write_text("".join(f"{review(k)} {name} {i}\n" for i, k in enumerate(kinds)))
-    small = STUDY | {"name": "small", "task": {"train": "reviews.csv", "transfer": "more.txt"}}
+    small = STUDY | {"name": "small", "curves": {}, "task": {"train": "reviews.csv", "transfer": "more.txt"}}
     (folder / "small.yaml").write_text(yaml.safe_dump(small))
     (folder / "bin").mkdir()
     (folder / "bin" / "srun").write_text('#!/bin/sh\necho "$@"\n')
