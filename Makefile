@@ -31,8 +31,11 @@ faults: .venv/ready  ## the slow faults: kills, full disks, hostile texts, a fuz
 lab: .venv/ready  ## JupyterLab on this machine only, with its token
 	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks
 
+docs: .venv/ready  ## the documentation in site/, strict; prints the path of its first page
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo "$(CURDIR)/site/index.html"
+
 lint: .venv/ready  ## ruff, notebooks too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-.PHONY: help setup study test faults lab lint
+.PHONY: help setup study test faults lab docs lint
