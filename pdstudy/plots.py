@@ -52,11 +52,14 @@ def new(width: float = 7.2, height: float = 4.2) -> Axes:
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 
-def show(ax: Axes, alt: str) -> None:
-    """Display a figure once, with its text for those who cannot see it, and close it."""
+def show(ax: Axes, alt: str, name: str = "") -> None:
+    """Display a figure once, with its text for those who cannot see it, and close it.
+
+    By its name a page links it to its claims and its data, by its width it keeps its letters one size.
+    """
     from IPython.display import display
 
-    display(ax.figure, metadata={"image/png": {"alt": alt}})
+    display(ax.figure, metadata={"image/png": {"alt": alt, "figure": name, "inches": ax.figure.get_figwidth()}})
     plt.close(ax.figure)
 
 
