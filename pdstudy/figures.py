@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 from pdstudy import claims, contrasts, evidence, paper, paths, plots, results, stats
 from pdstudy.plots import GREY, RECIPE_COLOURS, RECIPE_MARKERS
@@ -178,7 +179,7 @@ def matched(study: str, verdicts: pd.DataFrame) -> Drawn:
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(range(len(table)), [f"{r.recipe}, {r.pair}, {r[1]}" for r in table.itertuples()], fontsize=8.5)
     ax.invert_yaxis()
-    ax.set(xlabel="deep minus wide, points of test accuracy (bars: 95 % over seeds and texts)")
+    ax.figure.supxlabel("deep minus wide, points of test accuracy (bars: 95 % over seeds and texts)", fontsize=9)
     title(ax, verdicts, "matched")
     return Drawn(ax, table, "Deep minus wide students at matched parameters and at matched latency, with 95 % intervals")
 
@@ -248,7 +249,7 @@ def corpora(study: str, verdicts: pd.DataFrame) -> Drawn:
                 ax.annotate(
                     size,
                     (x, rows.value.mean() * 100),
-                    xytext=(0, 9),
+                    xytext=(0, 9 if recipe != "PF" else -15),  # PF and PD lie near each other
                     textcoords="offset points",
                     fontsize=7.5,
                     color=GREY,
@@ -335,10 +336,10 @@ def domains(study: str, verdicts: pd.DataFrame) -> Drawn:
         left.axhline(level.value.mean() * 100, color=RECIPE_COLOURS["PF"], lw=1, ls="--")
         left.annotate(
             "PF, no transfer text",
-            (0.99, level.value.mean() * 100),
+            (0.01, level.value.mean() * 100),
             xycoords=("axes fraction", "data"),
             va="bottom",
-            ha="right",
+            path_effects=plots.HALO,
             fontsize=8,
             color=RECIPE_COLOURS["PF"],
         )
@@ -417,8 +418,7 @@ def paper_lines(table: pd.DataFrame, ax: Axes, x: str, y: str, log: bool = True)
 def name_sizes(ax: Axes, table: pd.DataFrame) -> None:
     """Write sizes instead of numbers of parameters on the axis."""
     sizes = table.drop_duplicates("size").sort_values("x")
-    ax.set_xticks(sizes.x, sizes["size"])
-    ax.set_xticks([], minor=True)
+    plots.name_ticks(ax, sizes.x, sizes["size"])
 
 
 def by_width(table: pd.DataFrame, ax: Axes, palette: str) -> None:
@@ -435,6 +435,9 @@ def by_width(table: pd.DataFrame, ax: Axes, palette: str) -> None:
             ax.annotate(row.name, (row.x, row.value * 100), xytext=(4, -11), textcoords="offset points", fontsize=7.5, color=GREY)
     if len(means):
         ax.set_xscale("log")
+        ax.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("{x:g}")
         ax.legend(frameon=False, fontsize=8.5)
     ax.margins(0.12)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import jinja2
 from bs4 import BeautifulSoup, Tag
-from markupsafe import Markup
 
+Markup = jinja2.utils.markupsafe.Markup
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPT = (TEMPLATES / "page.js").read_text(encoding="utf-8")
 _HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()

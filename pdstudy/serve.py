@@ -81,7 +81,7 @@ class Pages(BaseHTTPRequestHandler):
             if self.command == "GET":
                 shutil.copyfileobj(opened, self.wfile)
 
-    do_HEAD = do_GET  # noqa: N815 -- the names are http.server's
+    do_HEAD = do_GET
 
     def _say(self, status: HTTPStatus, headers: dict[str, str]) -> None:
         self.send_response(status)
