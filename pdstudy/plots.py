@@ -112,7 +112,7 @@ def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
         )  # fmt: skip
 
 
-def name_ticks(ax: Axes, places: Iterable[float], names: Iterable[str], apart: float = 0.11) -> None:
+def name_ticks(ax: Axes, places: Iterable[float], names: Iterable[str], apart: float = 0.15) -> None:
     """Name places of a logarithmic axis, in rising order; a name that would touch another stands lower."""
     places, names = np.log(list(places)), list(names)
     span = (places.max() - places.min() or 1) if len(places) else 1
@@ -308,7 +308,7 @@ def searches(table: pd.DataFrame) -> Axes:
     for ax, recipe in zip(panels[0], recipes, strict=False):
         for size, rows in table[table.recipe == recipe].sort_values("rate").groupby("size", sort=False):
             ax.plot(rows.rate, rows.dev_accuracy * 100, "o-", color=colours[size], mfc="white", lw=1.3, ms=6)
-            ax.plot(rows[rows.chosen].rate, rows[rows.chosen].dev_accuracy * 100, "o", color=colours[size], ms=7)
+            ax.plot(rows[rows.chosen].rate, rows[rows.chosen].dev_accuracy * 100, "o", color=colours[size], ms=7, zorder=3)
         ax.set_xscale("log")
         ax.set_xticks(sorted(rates), [f"{r:g}" for r in sorted(rates)], fontsize=8, rotation=45)
         ax.set_xticks([], minor=True)
