@@ -34,8 +34,15 @@ browser: .venv/ready  ## the reports in this machine's Chromium; the pictures st
 lab: .venv/ready  ## JupyterLab on this machine only, with its token
 	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks
 
+docs: .venv/ready  ## the documentation in site/, strict; prints the path of its first page
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo "$(CURDIR)/site/index.html"
+
 lint: .venv/ready  ## ruff, notebooks too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+<<<<<<< HEAD
 .PHONY: help setup study test faults browser lab lint
+=======
+.PHONY: help setup study test faults lab docs lint
+>>>>>>> main

@@ -1,8 +1,9 @@
 """Spends the time there is on a study: every student once, then only those worth a second look.
 
-Successive halving over sizes and recipes: one seed for all, further seeds for the better half, learning curves for
-the one that would be recommended. Every round is a plan over the same store, so a round costs only what is new in
-it, and a killed run goes on where it was. What there was no time for is said.
+Successive halving over sizes and recipes: the teacher and the smallest students, which tell how fast the machine is,
+one seed for all that there is time for, further seeds for the better half, learning curves for the one that would be
+recommended. Every round is a plan over the same store, so a round costs only what is new in it, and a killed
+run goes on where it was. What there was no time for is said.
 """
 
 import json
@@ -47,8 +48,14 @@ def spend(
 ) -> Spent:
     """Return what was trained in about so many minutes; the tables are the study's. Raises RunError and Interrupted."""
     work = _Work(study, minutes, workers, listen, store or Store())
-    grid = work.affordable({(recipe, size): study.seeds[:1] for recipe in study.recipes for size in study.sizes})
-    grid = work.round("every student once", grid)
+    once = {(recipe, size): study.seeds[:1] for recipe in study.recipes for size in study.sizes}
+    smallest = work.by_cost(once)[0]
+    # The teacher and one size tell how fast this machine is: what else there is time for is decided by that.
+    trained = work.round(f"the teacher, and {smallest} once", {k: seeds for k, seeds in once.items() if k[1] == smallest})
+    recipes = {recipe for recipe, _ in trained}
+    grid = work.affordable({k: seeds for k, seeds in once.items() if k[0] in recipes})
+    if grid != trained:
+        grid = work.round("every student once", grid)
     measure(study, work.plan(grid), work.store)
     for n in range(2, len(study.seeds) + 1):
         better = promising(study.name, grid)
@@ -139,10 +146,14 @@ class _Work:
     def fits(self, grid: Grid, study: Study | None = None, share: float = 1.0) -> bool:
         return self.seconds(self.plan(grid, study)) <= share * (self.deadline - time.monotonic())
 
+    def by_cost(self, grid: Grid) -> list[str]:
+        """Return the sizes, those that cost least first."""
+        sizes = dict.fromkeys(size for _, size in grid)
+        return sorted(sizes, key=lambda size: self.seconds(self.plan({k: v for k, v in grid.items() if k[1] == size})))
+
     def affordable(self, grid: Grid) -> Grid:
         """Return the students of the first round: the largest sizes go first where there is no time for them."""
-        sizes = list(dict.fromkeys(size for _, size in grid))
-        by_cost = sorted(sizes, key=lambda size: self.seconds(self.plan({k: v for k, v in grid.items() if k[1] == size})))
+        by_cost = self.by_cost(grid)
         while len(by_cost) > 1 and not self.fits(grid, share=FIRST):
             dropped = by_cost.pop()
             grid = {student: seeds for student, seeds in grid.items() if student[1] != dropped}

@@ -182,11 +182,20 @@ def claims(
 
 
 @app.command(epilog="Example: python -m pdstudy readme")
-def readme(study: Annotated[str, typer.Argument(help="The study whose answers README shows.")] = "quick") -> None:
-    """Write the answer table of README.md from a study's committed results."""
-    from pdstudy.report import update_readme
+def readme(
+    study: Annotated[str | None, typer.Argument(help="The study that is shown. Default: the one that README shows now.")] = None,
+) -> None:
+    """Write what README and docs show of a study's committed results: the answers, the key figures, the paper-to-code table."""
+    from pdstudy.pages import PageError, update
+    from pdstudy.report import ReportError
 
-    out.print("README.md changed" if update_readme(study) else "README.md is up to date")
+    try:
+        changed = update(study)
+    except FileNotFoundError as error:
+        fail(str(error), 2)
+    except (PageError, ReportError) as error:
+        fail(str(error), 1)
+    out.print("\n".join(f"{name} changed" for name in changed) or "all is up to date")
 
 
 def _run(study: Study, workers: int | None, tracker: str | None, from_scratch: bool, engine=None, shard=None) -> None:

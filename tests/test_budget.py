@@ -49,8 +49,8 @@ def spent(tmp_path_factory):
 def test_every_student_is_trained_once_the_promising_again_and_the_recommended_on_less_text(spent):
     study, found = spent
     names = [r["round"] for r in found.rounds]
-    assert names[0] == "every student once" and found.rounds[0]["students"] == 4
-    assert names[1].startswith("seed 2 for ") and names[-1].startswith("learning curves of ") and found.left_out == []
+    assert names[:2] == ["the teacher, and 1/64 once", "every student once"] and found.rounds[1]["students"] == 4
+    assert names[2].startswith("seed 2 for ") and names[-1].startswith("learning curves of ") and found.left_out == []
     kinds = set(results.load_curves(study.name).curve)
     assert kinds == {"transfer", "labels"}
     for curve in advise.curves(study.name):

@@ -1,0 +1,129 @@
+"""Fine-tuning, ours against Hugging Face Trainer as `run_glue` sets it up, with dynamic padding.
+
+Same starting weights (a seed's), same texts, word pieces, epochs, batch, rate, schedule and number of threads. Arms: ours in
+bf16; Trainer at its default fp32; Trainer in bf16. Starting Python, reading and evaluating are outside the clock.
+
+Run:  python benchmarks/finetuning_peer.py            (about 15 minutes on 2 quiet cores: 5 rounds of 3 arms at 2 sizes)
+Writes benchmarks/results/finetuning_peer.json.
+"""
+
+import argparse
+import itertools
+import json
+import tempfile
+import time
+
+import numpy as np
+import side_by_side
+import torch
+
+from pdstudy import evaluate, models, plan, record, stages, work
+from pdstudy.params import Study
+from pdstudy.sizes import Size
+from pdstudy.store import Store
+from pdstudy.train import Watch
+
+OURS, ARMS = "ours", ("ours", "Trainer, fp32", "Trainer, bf16")
+SETTINGS = {"epochs": 2, "batch": 32, "rate": 3e-4, "warmup": 0.1, "weight_decay": 0.01, "seed": 0}
+
+
+def inputs_of() -> work.Inputs:
+    """Return the opened inputs of the teacher's fine-tuning in the quick study; its text steps are made if need be."""
+    store, made = Store(), plan.make(Study.read("quick"))
+    step = made.of_stage("finetune")[0]
+    ids = made.steps[step.parents["ids"]]
+    for digest in (*ids.parents.values(), ids.digest):
+        if store.find(digest) is None:
+            work.execute(made.steps[digest], store, Watch())
+    return work.Inputs(step, store)
+
+
+def run(arm: str, size: Size, threads: int) -> dict:
+    """Return one run's seconds of training, optimiser steps, real pieces, and accuracy on dev afterwards."""
+    torch.set_num_threads(threads)
+    inputs = inputs_of()
+    train, dev, vocabulary = inputs.labelled("train"), inputs.labelled("dev"), inputs.vocabulary()
+    config = models.bert_config(size, vocabulary.size, 0.04 if size.hidden == 256 else 0.02, dropout=0.1)
+    model = models.new_classifier(config, 0)
+    if arm == OURS:
+        begun = time.perf_counter()
+        done = stages.finetune(model, train, _first(dev), SETTINGS | {"precision": "bf16"}, vocabulary)
+        seconds, steps, pieces = time.perf_counter() - begun, done.fitted.steps, done.fitted.tokens
+    else:
+        seconds, steps, pieces = trainer(model, train, vocabulary, bf16=arm.endswith("bf16"))
+    accuracy = evaluate.metrics(evaluate.logits(model, dev.ids, vocabulary.pad, "fp32"), dev.labels)["accuracy"]
+    return {"arm": arm, "seconds": round(seconds, 2), "steps": steps, "pieces": pieces, "dev accuracy": round(accuracy, 4)}
+
+
+def _first(dev: stages.Labelled) -> stages.Labelled:
+    """Return the first text of dev: `finetune` looks at dev when it is done, which is not what is timed."""
+    return stages.Labelled(dev.ids.head(1), dev.labels[:1])
+
+
+def trainer(model: models.Classifier, train: stages.Labelled, vocabulary, bf16: bool) -> tuple[float, int, int]:
+    """Train with Hugging Face Trainer as examples/pytorch/text-classification/run_glue.py does with dynamic padding.
+
+    Its weights are given back to `model`. Returns (seconds, optimiser steps, real pieces).
+    """
+    import datasets
+    from transformers import (
+        BertForSequenceClassification,
+        DataCollatorWithPadding,
+        PreTrainedTokenizerFast,
+        Trainer,
+        TrainingArguments,
+    )
+
+    theirs = BertForSequenceClassification(model.bert.config)
+    theirs.load_state_dict(model.state(), strict=False)
+    starts, flat = train.ids.starts, np.asarray(train.ids.flat).astype(np.int64)
+    texts = [flat[a:b].tolist() for a, b in itertools.pairwise(starts)]
+    rows = datasets.Dataset.from_dict(
+        {"input_ids": texts, "attention_mask": [[1] * len(t) for t in texts], "label": train.labels.tolist()}
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=_tokenizer(), pad_token="[PAD]", unk_token="[UNK]")
+    with tempfile.TemporaryDirectory() as place:
+        arguments = TrainingArguments(
+            output_dir=place, per_device_train_batch_size=SETTINGS["batch"], num_train_epochs=SETTINGS["epochs"],
+            learning_rate=SETTINGS["rate"], warmup_steps=SETTINGS["warmup"], weight_decay=SETTINGS["weight_decay"], bf16=bf16,
+            use_cpu=True, seed=0, report_to=[], save_strategy="no", disable_tqdm=True,
+        )  # fmt: skip
+        collator = DataCollatorWithPadding(tokenizer)
+        given = Trainer(model=theirs, args=arguments, train_dataset=rows, data_collator=collator)
+        begun = time.perf_counter()
+        done = given.train()
+        seconds = time.perf_counter() - begun
+    model.bert.load_state_dict(theirs.state_dict(), strict=False)
+    return seconds, done.global_step, SETTINGS["epochs"] * len(flat)
+
+
+def _tokenizer() -> str:
+    """Return the file of the word pieces that cut the texts."""
+    inputs = inputs_of()
+    return str(inputs.store.open(inputs.store.manifest(inputs.step.parents["ids"])["parents"]["tokenizer"]) / "tokenizer.json")
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--sizes", nargs="+", default=["2/128", "4/256"])
+    words.add_argument("--rounds", type=int, default=5)
+    words.add_argument("--threads", type=int, default=2)
+    words.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
+    asked = words.parse_args()
+    if asked.arm:
+        print(json.dumps(run(asked.arm, Size.parse(asked.sizes[0]), asked.threads)))
+        return
+    inputs_of()
+    runs, ratios = {}, {}
+    for size in asked.sizes:
+        runs[size] = side_by_side.alternate(__file__, ARMS, ["--sizes", size, "--threads", str(asked.threads)], asked.rounds)
+        assert len({(r["steps"], r["pieces"]) for arm in runs[size].values() for r in arm}) == 1, "not the same work"
+        side_by_side.agree(runs[size], OURS, lambda r: r["dev accuracy"], within=0.03)
+        ratios[size] = side_by_side.ratios(runs[size], OURS)
+    made = record.environment(plan.make(Study.read("quick")), 0, 0, 0.0)
+    place = {k: made[k] for k in ("commit", "date", "versions", "machine")}
+    side_by_side.keep("finetuning_peer", {"ratios": ratios, "settings": SETTINGS, "threads": asked.threads, "runs": runs} | place)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Two programs on the same work: A B A B, each in a process of its own, and the ratio of their seconds.
+
+What a benchmark shows is a ratio of one run on one machine; its spread is that of the pairs.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def alternate(script: str, arms: tuple[str, ...], options: list[str], rounds: int) -> dict[str, list[dict]]:
+    """Return what each arm printed last, as JSON, in every round; the first round's order is turned in the second."""
+    found: dict[str, list[dict]] = {arm: [] for arm in arms}
+    for i in range(rounds):
+        for arm in arms if i % 2 == 0 else arms[::-1]:
+            done = subprocess.run([sys.executable, script, *options, "--arm", arm], capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"{arm}: {done.stderr[-3000:]}")
+            found[arm].append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"round {i + 1}, {arm}: {found[arm][-1]['seconds']:.1f} s", flush=True)
+    return found
+
+
+def ratios(found: dict[str, list[dict]], ours: str) -> dict[str, dict]:
+    """Return for each peer how many times as long it took as ours, pair by pair: median, lowest, highest, n."""
+    told = {}
+    for arm, runs in found.items():
+        if arm != ours:
+            pairs = [theirs["seconds"] / mine["seconds"] for mine, theirs in zip(found[ours], runs, strict=True)]
+            told[arm] = {"median": round(statistics.median(pairs), 2), "low": round(min(pairs), 2), "high": round(max(pairs), 2)}
+            told[arm]["pairs"] = len(pairs)
+    return told
+
+
+def agree(found: dict[str, list[dict]], ours: str, measure: Callable[[dict], float], within: float) -> None:
+    """Raise AssertionError where a peer's outcome lies farther than `within` from ours: then it did other work."""
+    mine = statistics.mean(measure(run) for run in found[ours])
+    for arm, runs in found.items():
+        theirs = statistics.mean(measure(run) for run in runs)
+        assert abs(theirs - mine) <= within, f"{arm} ends at {theirs:.4f}, {ours} at {mine:.4f}: not the same work"
+
+
+def keep(name: str, record: dict) -> None:
+    """Write a benchmark's record, and print its ratios."""
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    for place, found in record["ratios"].items():
+        for arm, ratio in found.items():
+            print(
+                f"{place}: {arm} takes {ratio['median']} times as long ({ratio['low']} to {ratio['high']}, {ratio['pairs']} pairs)"
+            )

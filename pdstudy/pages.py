@@ -1,0 +1,246 @@
+"""What README and docs show of a study's committed results: answers, key figures, and where each part of the paper is.
+
+The paper's algorithm, figures, tables and claims stand here as data, each with the function that is it; verdicts come from
+the study's claims.json. A part whose function is gone fails a test, and so does a page that was not written anew.
+The study is named in the marker over each part, and `python -m pdstudy readme STUDY` changes it everywhere.
+"""
+
+import hashlib
+import inspect
+import io
+import json
+import pkgutil
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from pdstudy import claims, figures, paths, report, results
+from pdstudy.disk import whole
+
+README, TABLE = paths.ROOT / "README.md", paths.ROOT / "docs" / "paper_to_code.md"
+PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
+MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python -m pdstudy readme`, not typed -->)")
+# One or two for each question, of those that need no single answers of students: predictions.parquet is not committed.
+KEY_FIGURES = ("strategies", "depth_width", "compound", "transfer_size", "domains")
+MOST_BYTES = 60_000  # of a picture
+DPI = 92
+TUTORIAL = "00_one_student"
+BREAK = "<br>"  # within a table's cell
+RECORD = "pdstudy"  # the PNG's text that says what it was drawn from
+
+
+class PageError(RuntimeError):
+    """Raised when a page lacks the place that is to be filled."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the paper: the functions that are it ("module:name"), its claims here and our figures of it."""
+
+    name: str
+    what: str
+    code: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+    notebook: str = ""
+
+
+VALUE, DEPTH, COMPOUND, ROBUST = report.QUESTIONS
+ALGORITHM = (
+    Part("Require: D_LM, D_T, D_L", "texts cleaned, split, without repeats of what measures",
+         ("sources:read", "corpora:build", "corpora:transfer_set", "tasks:TASKS"), notebook=TUTORIAL),
+    Part("Require: student θ", "a BERT of any layers and width, on word pieces",
+         ("sizes:Size", "models:bert_config", "models:new_classifier", "tokens:train_word_pieces"), notebook=TUTORIAL),
+    Part("Require: teacher Ω", "a larger model, fine-tuned on D_L; one that is hardly better than the majority teaches nobody",
+         ("stages:finetune", "work:label"), notebook=TUTORIAL),
+    Part("1: pre-train θ on D_LM", "masked language modelling",
+         ("stages:pretrain", "tokens:mask_rows", "objectives:mlm_loss"), notebook=TUTORIAL),
+    Part("2, 5: for each x in D_T", "batches of texts of like length, in an order that the seed gives", ("tokens:Batches",),
+         notebook=TUTORIAL),
+    Part("3: L ← −Σ P_Ω(y∣x) log P_θ(y∣x)", "the teacher reads D_T once; its distribution is the target, at temperature 1",
+         ("stages:label", "objectives:soft_label_loss"), notebook=TUTORIAL),
+    Part("4: θ ← BACKPROP(L, θ)", "the one loop of every stage", ("stages:distill", "train:fit"), notebook=TUTORIAL),
+    Part("6: fine-tune θ on D_L (optional)", "PD-F; without line 2 to 5 it is PF, without line 1 too it is Basic",
+         ("stages:finetune", "objectives:hard_label_loss"), notebook=ROBUST),
+    Part("7: return θ", "logits and metrics on test, every answer kept", ("evaluate:logits", "evaluate:metrics"), notebook=TUTORIAL),
+    Part("the strategies and ablations", "which lines of the algorithm a student goes through, as data",
+         ("recipes:RECIPES", "plan:make"), notebook=VALUE),
+)  # fmt: skip
+PRINTED = (
+    Part("Fig 1", "the scheme of pre-trained distillation", ("stages:pretrain", "stages:label", "stages:distill"), notebook=TUTORIAL),
+    Part("Figs 2 to 4", "not seen where this was written; nothing here stands for them"),
+    Part("Table 1", "concurrent methods; nothing in it is measured, and nothing here stands for it"),
+    Part("Table 2", "24 sizes: parameters and speed on a TPU", ("sizes:Size.n_params", "paper:sizes", "latency:measure"),
+         ("speed",), ("R14", "R15"), DEPTH),
+    Part("Table 3", "6/768 on six GLUE tasks", ("paper:table3",), (), ("R13",), VALUE),
+    Part("Table 4", "the data sets", ("tasks:TASKS",)),
+    Part("Fig 5", "MNLI: full pre-training, truncation, word embeddings alone", ("figures:starts", "paper:initialisations"),
+         ("starts",), ("R3a", "R3b", "R4a", "R4b", "R4c"), VALUE),
+    Part("Fig 6", "SST-2: four strategies over 24 sizes", ("figures:strategies", "paper:sst2"),
+         ("strategies", "pretraining_gain"), ("V1", "V2", "R1a", "R1b", "R1c", "R2"), VALUE),
+    Part("Fig 6, over depth and width", "the same students at matched parameters", ("figures:depth_width", "figures:matched"),
+         ("depth_width", "matched"), ("R5a", "R5b", "R5c", "R6"), DEPTH),
+    Part("Fig 6 over Table 2", "the same students at matched speed; not plotted there", ("figures:speed", "latency:of_study"),
+         ("speed", "matched"), ("R5d",), DEPTH),
+    Part("Fig 7", "not seen where this was written; nothing here stands for it"),
+    Part("Fig 8", "Book Reviews: how much transfer text", ("figures:transfer_size", "paper:transfer_size"),
+         ("transfer_size",), ("R9", "R10"), ROBUST),
+    Part("Fig 9", "Book Reviews: how near the transfer text is", ("figures:domains", "domain:similarity", "paper:domains"),
+         ("domains",), ("R11a", "R11b", "R12"), ROBUST),
+    Part("Fig 10", "MNLI: D_LM = D_T", ("figures:compound", "figures:corpora", "paper:compound"),
+         ("compound", "corpora"), ("R7a", "R7b", "R7c", "R8a", "R8b"), COMPOUND),
+)  # fmt: skip
+
+
+def update(study: str | None = None) -> list[str]:
+    """Return the names of the pages and pictures that changed, after writing what they show of a study anew.
+
+    Without a study it is the one that README shows. Raises PageError where a page has no place for a part.
+    """
+    study = study or shown()
+    parts, drawn = paper_to_code(study), {name: draw(study, name) for name in KEY_FIGURES}  # first: what fails changes no page
+    changed = [f"{name}.png" for name in KEY_FIGURES if picture(*drawn[name])]
+    before = {page: page.read_text(encoding="utf-8") for page in (README, TABLE)}
+    for page, text in before.items():
+        page.write_text(MARKER.sub(rf"\g<1>{study}\g<3>", text), encoding="utf-8")
+    report.update_readme(study, README)
+    fill(README, "figures", key_figures(study, {name: figure.alt for name, (figure, _) in drawn.items()}))
+    fill(TABLE, "parts", parts)
+    return changed + [page.name for page, text in before.items() if page.read_text(encoding="utf-8") != text]
+
+
+def shown() -> str:
+    """Return the name of the study that README shows."""
+    found = MARKER.search(README.read_text(encoding="utf-8"))
+    if found is None:
+        raise PageError("README.md names no study in a marker")
+    return found[2]
+
+
+def fill(page: Path, part: str, text: str) -> None:
+    """Write a part of a page between its markers. Raises PageError where they are not there."""
+    before = page.read_text(encoding="utf-8")
+    begin, end = re.search(rf"<!-- {part} of .*-->\n", before), f"<!-- end of {part} -->"
+    if begin is None or end not in before[begin.end() :]:
+        raise PageError(f"{page.name}: there is no place for its {part}: a marker `<!-- {part} of STUDY: ... -->` and `{end}`")
+    tail = before[before.index(end, begin.end()) :]
+    with whole(page) as new:
+        new.write_text(f"{before[: begin.end()]}{text}\n{tail}", encoding="utf-8")
+
+
+# -- pictures
+
+
+def draw(study: str, name: str) -> tuple[figures.Drawn, dict[str, str]]:
+    """Return a figure, and what it shows in short: the study, the figure, and a digest of its title and data."""
+    drawn = figures.draw(study, name, claims.load(study))
+    plt.close(drawn.axes.figure)
+    title = drawn.axes.figure.get_suptitle()
+    digest = hashlib.sha256((title + drawn.data.round(6).to_csv(index=False)).encode()).hexdigest()[:12]
+    return drawn, {"study": Path(study).name, "figure": name, "data": digest}
+
+
+def picture(drawn: figures.Drawn, record: dict[str, str]) -> bool:
+    """Write a figure as a small PNG for README, where what is there shows something else; return whether it did."""
+    path = PICTURES / f"{record['figure']}.png"
+    if path.exists() and recorded(path) == record:
+        return False
+    full, text = io.BytesIO(), PngInfo()
+    drawn.axes.figure.savefig(full, dpi=DPI, bbox_inches="tight")
+    text.add_text(RECORD, json.dumps(record))
+    # This way of choosing 256 colours keeps rare ones too; the median cut gives a recipe's name another recipe's colour.
+    small = Image.open(full).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with whole(path) as new:
+        small.save(new, format="PNG", optimize=True, pnginfo=text)
+    return True
+
+
+def recorded(path: Path) -> dict[str, str]:
+    """Return what a picture says that it was drawn from."""
+    with Image.open(path) as image:
+        return json.loads(image.info.get(RECORD, "{}"))
+
+
+def key_figures(study: str, alts: dict[str, str]) -> str:
+    """Return README's figures in Markdown, each with its text for those who cannot see it."""
+    lines = [f"![{alt}](docs/figures/{name}.png)\n" for name, alt in alts.items()]
+    return "\n".join([*lines, f"<sub>{results.provenance(study)}</sub>"])
+
+
+# -- where each part of the paper is
+
+
+def paper_to_code(study: str) -> str:
+    """Return the tables of the paper's parts in Markdown: what it is, its functions, notebook and figures, the verdicts."""
+    verdicts, pages = claims.load(study).set_index("id"), _pages_of_modules()
+    text = [f"Verdicts of the study `{Path(study).name}`: {results.provenance(study)}"]
+    text += ["", "## The algorithm", "", "| the paper | what | here | notebook |", "|---|---|---|---|"]
+    for part in ALGORITHM:
+        text.append(f"| {part.name} | {part.what} | {_links(part.code, pages)} | {_notebook(part.notebook)} |")
+    text += ["", "## Figures and tables", "", "| the paper | what | here | notebook, figures | verdicts |", "|---|---|---|---|---|"]
+    for part in PRINTED:
+        said = BREAK.join(f"{i} {verdicts.verdict[i]}".replace(" ", "&nbsp;") for i in part.claims)
+        shown_in = BREAK.join(filter(None, (_notebook(part.notebook), _figures(part.figures))))
+        text.append(f"| {part.name} | {part.what} | {_links(part.code, pages) or 'none'} | {shown_in} | {said} |")
+    text += [
+        "",
+        "## Claims",
+        "",
+        "| | claim | verdict | points, 95 % interval | the paper's number | asked by, notebook, figures |",
+    ]
+    text += ["|---|---|---|---|---|---|"]
+    table, stems = claims.shown(claims.load(study)), dict(zip(claims.QUESTIONS, report.QUESTIONS, strict=True))
+    for claim in claims.CLAIMS:
+        row, kept = table.loc[claim.id], verdicts.loc[claim.id]
+        found = row.points if row["95 % interval"] == "n/a" else f"{row.points} ({row['95 % interval']})"
+        theirs = f"{row.paper} ({kept.paper_where}; {row.trust})" if row.paper else "none"
+        here = BREAK.join((_link(asked_by(claim), pages), _notebook(stems[claim.question]), _figures(_figures_of(claim))))
+        text.append(f"| {claim.id} | {claim.sentence} | **{row.verdict}** | {found} | {theirs} | {here} |")
+    return "\n".join(text)
+
+
+def asked_by(claim: claims.Claim | claims.Check) -> str:
+    """Return the function that a claim's answer comes from, "module:name"."""
+    function = claim.ask if isinstance(claim, claims.Claim) else claim.check
+    return f"{function.__module__.removeprefix('pdstudy.')}:{function.__qualname__.split('.')[0]}"
+
+
+def _figures_of(claim: claims.Claim | claims.Check) -> tuple[str, ...]:
+    """Return the figures that show a claim: those of its parts of the paper, and its question's."""
+    mine = [name for part in PRINTED if claim.id in part.claims for name in part.figures]
+    return tuple(dict.fromkeys([*mine, *([f"gains_{claim.question}"] if isinstance(claim, claims.Claim) else [])]))
+
+
+def _links(names: tuple[str, ...], pages: dict[str, str]) -> str:
+    return BREAK.join(_link(name, pages) for name in names)
+
+
+def _figures(names: tuple[str, ...]) -> str:
+    return BREAK.join(f"`{name}`" for name in names)
+
+
+def _link(name: str, pages: dict[str, str]) -> str:
+    """Return a link to where the reference describes a function, or its module where it is data."""
+    module, _, inner = name.partition(":")
+    there = f"pdstudy.{module}"
+    found = pkgutil.resolve_name(f"{there}:{inner}")
+    anchor = f"{there}.{inner}" if inspect.isfunction(found) or inspect.isclass(found) else there
+    return f"[`{module}.{inner}`]({pages[module]}#{anchor})"
+
+
+def _notebook(stem: str) -> str:
+    return f"`{stem}`" if stem else ""
+
+
+def _pages_of_modules() -> dict[str, str]:
+    """Return the page of the reference that describes each module."""
+    return {
+        name: f"{REFERENCE.name}/{page.name}"
+        for page in sorted(REFERENCE.glob("*.md"))
+        for name in re.findall(r"^::: pdstudy\.(\w+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }

@@ -1,0 +1,443 @@
+"""README and docs: every command and block of Python in them is run, or a shorter true form of it; what is written by a command is current."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+import yaml
+from reviews import NEUTRAL, STUDY, WORDS
+from typer.testing import CliRunner
+
+from pdstudy import Study, claims, figures, pages, paths, plan, recipes, report, tasks
+from pdstudy.__main__ import app
+from pdstudy.paramsfile import load
+from pdstudy.store import Store
+
+ROOT = paths.ROOT
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+COMMENT = re.compile(r"\s+#\s.*$")
+
+# Run as they are typed, once, in the order of the pages, beside small files and the smoke study.
+AS_TYPED = {
+    "python -m pdstudy plan params/quick.yaml --steps",
+    "python -m pdstudy plan params/quick.yaml",
+    "python -m pdstudy plan params/gpu.yaml --speed 2e13",
+    "python -m pdstudy plan params/paper.yaml",
+    "python -m pdstudy plan params/mine.yaml",
+    "python -m pdstudy doctor",
+    "python -m pdstudy doctor --repair",
+    "python -m pdstudy clean --keep quick --dry-run",
+    "python -m pdstudy init reviews.csv --transfer more.txt",
+    "python -m pdstudy init reviews.csv --transfer more.txt --text text --label label --name films --to films.yaml",
+    "python -m pdstudy predict model new.csv",
+    "python -m pdstudy domain reviews.csv news.txt forum.txt",
+    "python -m pdstudy domain reviews.csv more.txt news.txt",
+    "cp params/smoke.yaml params/mine.yaml",
+    "make help",
+}
+LONG, HOURS, WRITES = "half an hour and more", "hours", "it writes into the checkout, and other tests hold what it writes"
+CLUSTER, HUB, SHARED = (
+    "it needs a running Ray; tests/faults runs one",
+    "gigabytes of the hub; tests/test_hub.py has a hub",
+    "a cluster",
+)
+PIP, NETWORK = "it needs a network", "it installs tools from the network; a test here runs the hooks' own commands"
+# Not run as they are typed, but parsed as they are typed (an option or a params file that is gone fails), and then this is run.
+SHORTER = {
+    "make study": ("make -n study", LONG),
+    "make test": ("make -n test", "it is what runs this"),
+    "make faults": ("make -n faults", "ten minutes"),
+    "make lab": ("make -n lab", "it serves until it is stopped"),
+    "make setup": ("make -n setup", PIP),
+    "make lint": ("make -n lint", PIP),
+    "make docs": ("make -n docs", "a test here builds them"),
+    ". .venv/bin/activate": ("make -n setup", PIP),
+    "python -m pdstudy run params/quick.yaml": ("python -m pdstudy run smoke", LONG),
+    "python -m pdstudy report params/quick.yaml": ("python -m pdstudy run smoke", f"{LONG}; tests/test_report.py renders smoke"),
+    "python -m pdstudy report params/mine.yaml": ("python -m pdstudy run smoke", "a minute; tests/test_report.py renders smoke"),
+    "python -m pdstudy claims quick": ("python -m pdstudy claims smoke", "quick's single answers are not committed"),
+    "python -m pdstudy run params/quick.yaml --engine ray --address HOST:PORT": ("python -m pdstudy plan params/quick.yaml", CLUSTER),
+    "python -m pdstudy run params/quick.yaml --engine ray --address auto": ("python -m pdstudy plan params/quick.yaml", CLUSTER),
+    "python -m pdstudy run params/quick.yaml --engine ray": ("python -m pdstudy plan params/quick.yaml", CLUSTER),
+    "python -m pdstudy zoo params/zoo.yaml": ("python -m pdstudy plan params/zoo.yaml", f"{HOURS}; tests/test_zoo.py makes a family"),
+    "python -m pdstudy fetch params/paper.yaml": ("python -m pdstudy fetch smoke", HUB),
+    "HF_HUB_OFFLINE=1 python -m pdstudy run params/paper.yaml": ("python -m pdstudy plan params/paper.yaml", HOURS),
+    "python -m pdstudy run params/gpu.yaml --workers 4": ("python -m pdstudy run smoke --workers 1", "a GPU"),
+    "CUDA_VISIBLE_DEVICES=0 python -m pdstudy run params/gpu.yaml --shard 0/2": ("python -m pdstudy run smoke --shard 0/2", "a GPU"),
+    "CUDA_VISIBLE_DEVICES=1 python -m pdstudy run params/gpu.yaml --shard 1/2": ("python -m pdstudy run smoke --shard 1/2", "a GPU"),
+    "python -m pdstudy advise reviews.yaml --latency-ms 5 --size-mb 20 --max-minutes 60": (
+        "python -m pdstudy advise small.yaml --latency-ms 500 --size-mb 20 --max-minutes 3 --workers 0", "minutes, with students that are worth it",
+    ),
+    "python -m pdstudy export reviews --student 4/128-PD-s0 --to model": (
+        "python -m pdstudy export small --student 1/64-PD-s0 --to model --no-onnx", "ONNX takes seconds; tests/test_export.py writes it",
+    ),
+    "python -m pdstudy clean --notebooks": ("python -m pdstudy clean --help", WRITES),
+    "python -m pdstudy readme": ("python -m pdstudy readme --help", WRITES),
+    "export PDSTUDY_OUTPUTS=/shared/pdstudy": ("", SHARED),
+    "export PDSTUDY_DATA=mirror/data PDSTUDY_MODELS=mirror/models": ("", HUB),
+    "sbatch --array=0-7 docs/slurm.sbatch params/quick.yaml": ("bash docs/slurm.sbatch params/quick.yaml", "Slurm; srun is a stand-in"),
+    "torchrun --standalone --nproc-per-node 2 -m pdstudy zoo params/zoo.yaml": ("python -m pdstudy plan params/zoo.yaml", HOURS),
+    "RAY_USAGE_STATS_ENABLED=0 ray start --head --include-dashboard=false --port 6379": ("", CLUSTER),
+    "RAY_USAGE_STATS_ENABLED=0 ray start --address HEAD:6379": ("", CLUSTER),
+    "pip install -e '.[cluster]'": ("", PIP),
+    ".venv/bin/pip install -e '.[test]'": ("", PIP),
+    "pip download -d wheels -c constraints-cpu.txt '.[test]' hatchling editables": ("", PIP),
+    ".venv/bin/pip install --no-index --find-links wheels -e '.[test]'": ("", "the wheels are not here"),
+    "python -m venv .venv": ("python -m venv --without-pip .venv", "pip in it takes seconds"),
+    "touch .venv/ready": ("make -n setup", "a file that make looks for"),
+    ".venv/bin/python -m pdstudy doctor": ("python -m pdstudy doctor", "another environment"),
+    "pre-commit install": ("pre-commit validate-config", NETWORK),
+    "pre-commit run --all-files": ("pre-commit validate-config", NETWORK),
+}  # fmt: skip
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Return a page's blocks of code: (language, text)."""
+    return FENCE.findall(page.read_text(encoding="utf-8"))
+
+
+def typed(block: str) -> list[str]:
+    """Return the commands of a block, without their comments."""
+    return [command for line in block.splitlines() if (command := COMMENT.sub("", line).strip())]
+
+
+def commands(page: Path) -> list[str]:
+    return [command for language, text in blocks(page) if language == "sh" for command in typed(text)]
+
+
+def parsed(words: list[str]) -> None:
+    """Fail where a command of this package, as it is typed, names a command, an option or a params file that there is not."""
+    group = typer.main.get_command(app)
+    name, *rest = words
+    assert name in group.commands, f"there is no command {name}"
+    if "--help" not in rest:
+        group.commands[name].make_context(name, list(rest))
+    for word in rest:
+        assert not word.startswith("params/") or word == "params/mine.yaml" or (ROOT / word).is_file(), f"{word} is not there"
+
+
+def split(command: str) -> tuple[dict[str, str], list[str]]:
+    """Return a command's environment and its words, the environment's own python being this one."""
+    words = shlex.split(command)
+    n = next((i for i, word in enumerate(words) if not re.match(r"[A-Z_]+=", word)), len(words))
+    set_here = dict(word.split("=", 1) for word in words[:n])
+    return set_here, [word.removeprefix(".venv/bin/") for word in words[n:]]
+
+
+def known(command: str) -> None:
+    """Fail where a command, as it is typed, could not be run: an unknown option, extra, target, variable or file."""
+    _, words = split(command)
+    program, rest = words[0], words[1:]
+    if words[:3] == ["python", "-m", "pdstudy"]:
+        parsed(words[3:])
+    elif program == "pip":
+        from pip._internal.commands import create_command
+
+        options, wanted = create_command(rest[0]).parser.parse_args(rest[1:])
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        for name in re.findall(r"\.\[(\w+)\]", " ".join([*wanted, *(options.__dict__.get("editables") or [])])):
+            assert name in extras, f"there is no extra {name}"
+        assert all((ROOT / file).is_file() for file in options.constraints)
+    elif program == "torchrun":
+        from torch.distributed.run import get_args_parser
+
+        found = get_args_parser().parse_args(rest)
+        assert found.module and found.training_script == "pdstudy"
+        parsed(found.training_script_args)
+    elif program == "ray":
+        from ray.scripts.scripts import cli
+
+        cli.commands[rest[0]].make_context(rest[0], rest[1:])
+    elif program == "export":
+        text = Path(paths.__file__).read_text()
+        assert all(f'"{word.split("=")[0]}"' in text for word in rest), "nothing reads this variable"
+    elif program == "sbatch":
+        assert all((ROOT / word).is_file() for word in rest if not word.startswith("-"))
+
+
+class Here:
+    """A folder beside which the commands of the pages are run, each once."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.done = folder, set()
+
+    def run(self, command: str) -> None:
+        """Run a command and fail where it fails."""
+        if not command or command in self.done:
+            return
+        self.done.add(command)
+        _, words = split(command)
+        if words[:3] == ["python", "-m", "pdstudy"]:
+            parsed(words[3:])
+            said = CliRunner().invoke(app, words[3:])
+            assert said.exit_code == 0, f"{command}\n{said.output}\n{said.exception!r}"
+        elif words[:2] == ["python", "-c"]:
+            exec(words[2], {})
+        else:
+            words = [sys.executable if words[0] == "python" else str(Path(sys.executable).with_name(words[0])), *words[1:]]
+            words[0] = words[0] if Path(words[0]).exists() else Path(words[0]).name
+            inside = ROOT if words[0] in ("make", "bash") or "pre-commit" in words[0] else self.folder
+            path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+            slurm = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_MAX": "7", "SLURM_CPUS_PER_TASK": "4", "PATH": path}
+            done = subprocess.run(words, cwd=inside, env=os.environ | slurm, capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+            for line in done.stdout.splitlines():  # what make would do, and what Slurm would start
+                if "-m pdstudy " in line:
+                    parsed(shlex.split(line.split("-m pdstudy ")[1]))
+
+
+@pytest.fixture(scope="module")
+def here(smoke, tmp_path_factory):
+    """The small files that the pages' commands name, in a folder of their own."""
+    folder, rng = tmp_path_factory.mktemp("docs"), np.random.default_rng(0)
+    shutil.copytree(paths.PARAMS, folder / "params")
+
+    def review(kind: str) -> str:
+        words = [*rng.choice(NEUTRAL, 5), *rng.choice(WORDS[kind], 3)]
+        return " ".join(rng.permutation(words))
+
+    kinds = ["scorn", "praise"] * 180
+    (folder / "reviews.csv").write_text("text,label\n" + "".join(f"{review(k)} {i},{k}\n" for i, k in enumerate(kinds)))
+    (folder / "new.csv").write_text("text\n" + "".join(f"{review(k)}\n" for k in kinds[:20]))
+    for name in ("more", "news", "forum"):
+        (folder / f"{name}.txt").write_text("".join(f"{review(k)} {name} {i}\n" for i, k in enumerate(kinds)))
+    small = STUDY | {"name": "small", "curves": {}, "task": {"train": "reviews.csv", "transfer": "more.txt"}}
+    (folder / "small.yaml").write_text(yaml.safe_dump(small))
+    (folder / "bin").mkdir()
+    (folder / "bin" / "srun").write_text('#!/bin/sh\necho "$@"\n')
+    (folder / "bin" / "srun").chmod(0o755)
+    return Here(folder)
+
+
+@pytest.fixture
+def registries():
+    """Recipes and tasks as they were, after a page has added its own."""
+    known = (recipes.RECIPES, tasks.TASKS, tasks.DATA)
+    kept = [dict(registry) for registry in known]
+    yield
+    for registry, before in zip(known, kept, strict=True):
+        registry.clear()
+        registry.update(before)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_page_has_no_command_that_is_not_run_here(page):
+    assert {language for language, _ in blocks(page)} <= {"sh", "python", "yaml"}, "a block of another language would not be run"
+    assert page.read_text().count("\n```") == 2 * len(blocks(page)), "a fence is not closed, or not at the margin"
+    unknown = [c for c in commands(page) if c not in AS_TYPED and c not in SHORTER and not c.startswith("python -c ")]
+    assert not unknown, f"write these into AS_TYPED, or into SHORTER with the reason: {unknown}"
+
+
+def test_the_tables_of_commands_hold_none_that_no_page_shows():
+    shown = {command for page in PAGES for command in commands(page)}
+    assert AS_TYPED | set(SHORTER) <= shown, (AS_TYPED | set(SHORTER)) - shown
+    assert not AS_TYPED & set(SHORTER) and all(reason for _, reason in SHORTER.values())
+
+
+@pytest.mark.parametrize("command", SHORTER)
+def test_a_command_that_is_run_in_a_shorter_form_could_be_run_as_it_is_typed(command):
+    known(command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python -m pdstudy plam params/quick.yaml",
+        "python -m pdstudy run params/quick.yaml --wokers 2",
+        "python -m pdstudy run params/quik.yaml",
+        "pip install -e '.[clustre]'",
+        "torchrun --standalone --nproc-pre-node 2 -m pdstudy zoo params/zoo.yaml",
+        "export PDSTUDY_OUTPUT=/shared",
+    ],
+)
+def test_a_command_that_could_not_be_run_is_found(command):
+    with pytest.raises((Exception, SystemExit)):
+        known(command)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_a_page_tells_to_type_works(page, here, registries, monkeypatch):
+    monkeypatch.chdir(here.folder)
+    if "pytorch_model.bin" in page.read_text():
+        import torch
+
+        torch.save({"weight": torch.zeros(2, 2)}, here.folder / "pytorch_model.bin")
+    for language, text in blocks(page):
+        if language == "sh":
+            for command in typed(text):
+                here.run(SHORTER[command][0] if command in SHORTER else command)
+        elif language == "python":
+            exec(text.replace('"quick"', '"smoke"'), {})  # quick's single answers are not committed
+        elif language == "yaml":
+            changed = yaml.safe_load(text)
+            if "task" not in changed and "teacher" not in changed:
+                file = here.folder / "params" / "mine.yaml"
+                file.write_text(yaml.safe_dump(load(file) | changed))
+            else:
+                (here.folder / "my-bert").mkdir(exist_ok=True)
+                Study.given(load(here.folder / "small.yaml") | changed)
+
+
+def test_the_tutorials_changed_study_takes_its_encoders_from_the_store(here):
+    changed = next(yaml.safe_load(text) for language, text in blocks(ROOT / "docs" / "tutorial.md") if language == "yaml")
+    made, there = plan.make(Study.given(load(paths.PARAMS / "smoke.yaml") | changed)), Store().here()
+    assert all(step.digest in there for step in made.of_stage("pretrain"))
+    assert not all(step.digest in there for step in made.steps.values())
+
+
+# -- what a command writes
+
+
+SHOWN = str(ROOT / "outputs" / pages.shown())
+
+
+def test_the_paper_to_code_table_is_the_studys():
+    assert pages.paper_to_code(SHOWN) in pages.TABLE.read_text(), "run: python -m pdstudy readme"
+
+
+@pytest.mark.parametrize("name", pages.KEY_FIGURES)
+def test_a_key_figure_is_small_and_shows_the_study(name):
+    drawn, record = pages.draw(SHOWN, name)
+    picture = pages.PICTURES / f"{name}.png"
+    assert pages.recorded(picture) == record, "run: python -m pdstudy readme"
+    assert picture.stat().st_size < pages.MOST_BYTES
+    assert f"![{drawn.alt}](docs/figures/{name}.png)" in pages.README.read_text()
+
+
+def test_every_figure_and_claim_has_its_part_of_the_paper():
+    of_questions = {f"gains_{question}" for question in claims.QUESTIONS}
+    assert {name for part in pages.PRINTED for name in part.figures} | of_questions == set(figures.FIGURES)
+    assert {i for part in pages.PRINTED for i in part.claims} == {claim.id for claim in claims.CLAIMS}
+    for part in (*pages.ALGORITHM, *pages.PRINTED):
+        assert not part.notebook or (paths.NOTEBOOKS / f"{part.notebook}.ipynb").is_file()
+
+
+def test_a_function_that_is_gone_is_missed(monkeypatch):
+    from pdstudy import objectives
+
+    monkeypatch.delattr(objectives, "soft_label_loss")
+    with pytest.raises(AttributeError, match="soft_label_loss"):
+        pages.paper_to_code(SHOWN)
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+    """The pages that the command writes, and the study's evidence under another name."""
+    for name in ("README", "TABLE"):
+        copy = tmp_path / getattr(pages, name).name
+        shutil.copy(getattr(pages, name), copy)
+        monkeypatch.setattr(pages, name, copy)
+    monkeypatch.setattr(pages, "KEY_FIGURES", ("domains",))
+    shutil.copytree(pages.PICTURES, tmp_path / "figures")
+    monkeypatch.setattr(pages, "PICTURES", tmp_path / "figures")
+    shutil.copytree(SHOWN, tmp_path / "outputs" / "another")
+    monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "outputs")
+    return pages.README, pages.TABLE
+
+
+def test_the_command_writes_another_study_everywhere_and_is_done_once(copies):
+    said = CliRunner().invoke(app, ["readme", "another"])
+    assert said.exit_code == 0, said.output
+    assert {"README.md changed", "paper_to_code.md changed"} <= set(said.output.splitlines())
+    for page in copies:
+        assert "of another: made by" in page.read_text() and f"of {Path(SHOWN).name}: made by" not in page.read_text()
+    assert pages.shown() == "another" and pages.recorded(pages.PICTURES / "domains.png")["study"] == "another"
+    assert "all is up to date" in CliRunner().invoke(app, ["readme"]).output
+
+
+def test_a_study_that_is_not_there_changes_no_page(copies):
+    before = [page.read_text() for page in copies]
+    said = CliRunner().invoke(app, ["readme", "nothing"])
+    assert said.exit_code == 2 and "python -m pdstudy run" in said.output
+    assert [page.read_text() for page in copies] == before
+
+
+def test_a_page_without_its_markers_is_named(copies):
+    pages.TABLE.write_text("no marker")
+    said = CliRunner().invoke(app, ["readme", "another"])
+    assert said.exit_code == 1 and "paper_to_code.md: there is no place for its parts" in said.output
+
+
+# -- the built pages
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The documentation, built strictly: a link that leads nowhere or a page outside the navigation fails."""
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(
+        words, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_the_documentation_builds_and_asks_nobody(site):
+    built = list(site.rglob("*.html"))
+    assert len(built) > len(PAGES) - 3
+    for page in built:
+        asked = re.findall(
+            r"""<(?:script|link|img|iframe|source)[^>]*(?:src|href)=["']?((?:https?:)?//[^"'\s>]+)""", page.read_text()
+        )
+        assert not asked, f"{page.name} asks {asked}"
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\(\s*[\"']?(https?:)?//|@import", sheet.read_text()), sheet
+
+
+def test_the_reference_holds_every_module_once():
+    named = re.findall(r"^::: pdstudy\.(\w+)$", "\n".join(p.read_text() for p in pages.REFERENCE.glob("*.md")), re.MULTILINE)
+    assert sorted(named) == sorted(p.stem for p in (ROOT / "pdstudy").glob("*.py") if p.stem != "__init__")
+
+
+# -- habits
+
+
+def test_the_hooks_are_pinned_and_strip_a_notebook_as_it_is_kept(tmp_path):
+    from importlib.metadata import version
+
+    hooks = {h["id"]: h for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"] for h in repo["hooks"]}
+    assert all("==" in pin for hook in hooks.values() for pin in hook["additional_dependencies"])
+    notebook = tmp_path / "00_one_student.ipynb"
+    shutil.copy(paths.NOTEBOOKS / notebook.name, notebook)
+    kept = notebook.read_text()
+    import nbformat
+
+    used = nbformat.read(notebook, as_version=4)
+    used.metadata["language_info"] = {"name": "python", "version": "3.11.7", "mimetype": "text/x-python", "file_extension": ".py"}
+    for cell in used.cells:
+        cell.metadata["editable"], cell.metadata["slideshow"] = True, {"slide_type": ""}
+        if cell.cell_type == "code":
+            cell.execution_count, cell.outputs = 3, [nbformat.v4.new_output("stream", text="secret")]
+    nbformat.write(used, notebook)
+    program, *options = shlex.split(hooks["nbstripout"]["entry"])
+    subprocess.run([sys.executable, "-m", program, *options, str(notebook)], check=True, timeout=60)
+    assert not report.clean_source(notebook) and notebook.read_text() == kept
+    assert version("ruff") and version("nbstripout")
+
+
+def test_continuous_integration_runs_what_a_newcomer_runs():
+    job = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["run"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.13"] and os.access(ROOT / ".ci" / "run", os.X_OK)
+    for form in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        fields = yaml.safe_load(form.read_text())
+        assert form.stem == "config" or {"name", "description", "body"} <= set(fields)
+
+
+def test_the_citation_names_this_version_and_the_paper():
+    import pdstudy
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert str(cited["version"]) == pdstudy.__version__ and cited["license"] == "Apache-2.0"
+    (paper,) = cited["references"]
+    assert paper["year"] == 2019 and [a["family-names"] for a in paper["authors"]] == ["Turc", "Chang", "Lee", "Toutanova"]
