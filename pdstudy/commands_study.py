@@ -1,4 +1,4 @@
-"""The commands of a study: plan, run, report, zoo, claims, readme."""
+"""The commands of a study: plan, run, report, serve, zoo, claims, readme."""
 
 import contextlib
 import os
@@ -112,6 +112,25 @@ def report(params: Params, workers: Workers = None, log_with: LogWith = None, fr
     except KeyboardInterrupt:
         fail("stopped; the study is computed, and the same command renders its reports", 130)
     out.print(str(page), markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: python -m pdstudy serve outputs/quick")
+def serve(
+    study: Annotated[str, typer.Argument(help="A study's name, or its folder in outputs/.")],
+    port: Annotated[int | None, typer.Option(help="Default: the first free one from 8000 on.", min=1, max=65535)] = None,
+) -> None:
+    """Show a study's reports to the browsers of this machine, and to no other, until Ctrl-C."""
+    from pdstudy.serve import ServeError, first_page, server
+
+    folder = Path(study) if Path(study).is_dir() else paths.study_folder(study)
+    try:
+        serving = server(folder, port)
+    except ServeError as error:
+        fail(str(error), 2)
+    with serving, contextlib.suppress(KeyboardInterrupt):
+        address = f"http://{serving.server_address[0]}:{serving.server_port}{first_page(folder)}"
+        out.print(f"{address}  (Ctrl-C ends it)", markup=False, soft_wrap=True)
+        serving.serve_forever()
 
 
 @app.command(epilog="Example: python -m pdstudy zoo params/zoo.yaml --to zoo")

@@ -5,7 +5,7 @@ the verdicts; what was not measured is not drawn, and the figure says so.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 from pdstudy import claims, contrasts, evidence, paper, paths, plots, results, stats
 from pdstudy.plots import GREY, RECIPE_COLOURS, RECIPE_MARKERS
@@ -21,6 +22,18 @@ from pdstudy.sizes import Size
 PAPER_GREY = "#A0A0A0"
 STARTS = ["PD", "PD (truncated)", "PD (embeddings)", "Distillation"]  # Fig 5
 STRATEGIES = ["PD", "PF", "Distillation", "Basic"]  # Fig 6
+TITLES = {  # whose findings are a figure's title
+    "pretraining_gain": ("V1", "V2"),
+    "strategies": ("R1a", "R2"),
+    "starts": ("R3a", "R4c"),
+    "depth_width": ("R5a", "R6"),
+    "matched": ("R5a", "R5d"),
+    "speed": ("R5d", "R15"),
+    "compound": ("R7a", "R7c"),
+    "corpora": ("R8a", "R8b"),
+    "transfer_size": ("R9", "R10"),
+    "domains": ("R11a", "R12"),
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,16 @@ class Drawn:
 
 def draw(study: str, name: str, verdicts: pd.DataFrame) -> Drawn:
     """Return one of FIGURES for a study, titled by its verdicts. Raises KeyError for a name that there is not."""
-    return FIGURES[name](study, verdicts)
+    drawn = FIGURES[name](study, verdicts)
+    findings = drawn.axes.figure.get_suptitle().replace("\n", ". ")
+    return replace(drawn, alt=f"{drawn.alt}. {findings}" if findings else drawn.alt)
+
+
+def of_claims() -> dict[str, str]:
+    """Return the figure of each claim that has one: the last one titled by it, else the effects of its question."""
+    titled = {id: name for name, ids in TITLES.items() for id in ids}
+    effects = {claim.id: f"gains_{claim.question}" for claim in claims.CLAIMS if isinstance(claim, claims.Claim)}
+    return effects | titled
 
 
 def keep(drawn: Drawn, study: str, name: str) -> None:
@@ -48,7 +70,7 @@ def show(study: str, name: str, verdicts: pd.DataFrame) -> None:
     """Draw a figure, keep it, and display it once."""
     drawn = draw(study, name, verdicts)
     keep(drawn, study, name)
-    plots.show(drawn.axes, drawn.alt)
+    plots.show(drawn.axes, drawn.alt, name)
 
 
 # -- Fig 6 and what it says
@@ -59,7 +81,7 @@ def strategies(study: str, verdicts: pd.DataFrame) -> Drawn:
     metrics, (left, right) = results.load_results(study), beside()
     plots.accuracy_by_size(metrics, left, [r for r in STRATEGIES if r in set(metrics.recipe)])
     plots.paper_sst2(results.load_settings(study)["sizes"], right)
-    title(left, verdicts, "R1a", "R2")
+    title(left, verdicts, "strategies")
     title_of_paper(right, "The paper, Fig 6: SST-2, all 24 sizes; ringed: sizes we share")
     return Drawn(
         left, _students(metrics, STRATEGIES), "Test accuracy over student size for four strategies, the paper's Fig 6 beside it"
@@ -78,7 +100,7 @@ def pretraining_gain(study: str, verdicts: pd.DataFrame) -> Drawn:
     """Draw what reading first adds, by size, to students that are distilled and to those that are fine-tuned."""
     table = claims.gains_by_size(study, [("PD", "Distillation"), ("PF", "Basic")])
     ax = plots.gains_by_size(table)
-    title(ax, verdicts, "V1", "V2")
+    title(ax, verdicts, "pretraining_gain")
     return Drawn(ax, table, "Gain from pre-training by size, for distilled and for fine-tuned students, with 95 % intervals")
 
 
@@ -93,7 +115,7 @@ def starts(study: str, verdicts: pd.DataFrame) -> Drawn:
     theirs["x"] = [Size.parse(s).n_params() for s in theirs["size"]]
     paper_lines(theirs, right, "student, layers/hidden", "MNLI accuracy, % (digitised)")
     name_sizes(right, theirs)
-    title(left, verdicts, "R3a", "R4c")
+    title(left, verdicts, "starts")
     title_of_paper(right, "The paper, Fig 5: MNLI")
     return Drawn(
         left,
@@ -128,7 +150,7 @@ def depth_width(study: str, verdicts: pd.DataFrame) -> Drawn:
         ax.set(xlabel="layers")
     panels[0][0].set_ylabel("test accuracy, %\n(dots: seeds, line: their mean)")
     panels[0][-1].legend(frameon=False, fontsize=8.5)
-    title(panels[0][0], verdicts, "R5a", "R6")
+    title(panels[0][0], verdicts, "depth_width")
     return Drawn(panels[0][0], metrics, "Test accuracy over depth, one line for each width, one panel for each recipe")
 
 
@@ -157,8 +179,8 @@ def matched(study: str, verdicts: pd.DataFrame) -> Drawn:
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(range(len(table)), [f"{r.recipe}, {r.pair}, {r[1]}" for r in table.itertuples()], fontsize=8.5)
     ax.invert_yaxis()
-    ax.set(xlabel="deep minus wide, points of test accuracy (bars: 95 % over seeds and texts)")
-    title(ax, verdicts, "R5a", "R5d")
+    ax.figure.supxlabel("deep minus wide, points of test accuracy (bars: 95 % over seeds and texts)", fontsize=9)
+    title(ax, verdicts, "matched")
     return Drawn(ax, table, "Deep minus wide students at matched parameters and at matched latency, with 95 % intervals")
 
 
@@ -172,7 +194,7 @@ def speed(study: str, verdicts: pd.DataFrame) -> Drawn:
     theirs = paper.sst2().query("recipe == 'PD'").merge(paper.sizes(), on="size")
     by_width(theirs.assign(x=1 / theirs.speedup, value=theirs.value / 100), right, "Greys")
     right.set(xlabel="time on the paper's TPU, BERT-Large = 1", ylabel="SST-2 accuracy of PD, % (digitised)")
-    title(left, verdicts, "R5d")
+    title(left, verdicts, "speed")
     title_of_paper(right, "The paper, Fig 6 over Table 2: never plotted there")
     return Drawn(
         left, metrics, "Accuracy of distilled students over their measured latency, one line for each width, the paper's beside it"
@@ -196,7 +218,7 @@ def compound(study: str, verdicts: pd.DataFrame) -> Drawn:
     theirs["x"] = [Size.parse(s).n_params() for s in theirs["size"]]
     paper_lines(theirs, right, "student, layers/hidden", "MNLI accuracy, % (digitised)")
     name_sizes(right, theirs)
-    title(left, verdicts, "R7a", "R7c")
+    title(left, verdicts, "compound")
     title_of_paper(right, "The paper, Fig 10: MNLI, D_LM = D_T")
     return Drawn(
         left,
@@ -227,7 +249,7 @@ def corpora(study: str, verdicts: pd.DataFrame) -> Drawn:
                 ax.annotate(
                     size,
                     (x, rows.value.mean() * 100),
-                    xytext=(0, 9),
+                    xytext=(0, 9 if recipe != "PF" else -15),  # PF and PD lie near each other
                     textcoords="offset points",
                     fontsize=7.5,
                     color=GREY,
@@ -240,7 +262,7 @@ def corpora(study: str, verdicts: pd.DataFrame) -> Drawn:
     ax.legend(handles=handles, frameon=False, fontsize=9)
     ax.margins(0.08)
     ax.set(xlabel="D_LM, what the start has read", ylabel="test accuracy, %\n(faint: seeds)")
-    title(ax, verdicts, "R8a", "R8b")
+    title(ax, verdicts, "corpora")
     return Drawn(ax, table, "Test accuracy by the text that a student's start has read")
 
 
@@ -293,7 +315,7 @@ def transfer_size(study: str, verdicts: pd.DataFrame) -> Drawn:
         fontsize=8,
         color=GREY,
     )
-    title(left, verdicts, "R9", "R10")
+    title(left, verdicts, "transfer_size")
     title_of_paper(right, "The paper, Fig 8: Book Reviews")
     return Drawn(left, table, "Test accuracy over the number of transfer texts with a fitted law, the paper's Fig 8 beside it")
 
@@ -314,10 +336,10 @@ def domains(study: str, verdicts: pd.DataFrame) -> Drawn:
         left.axhline(level.value.mean() * 100, color=RECIPE_COLOURS["PF"], lw=1, ls="--")
         left.annotate(
             "PF, no transfer text",
-            (0.99, level.value.mean() * 100),
+            (0.01, level.value.mean() * 100),
             xycoords=("axes fraction", "data"),
             va="bottom",
-            ha="right",
+            path_effects=plots.HALO,
             fontsize=8,
             color=RECIPE_COLOURS["PF"],
         )
@@ -337,7 +359,7 @@ def domains(study: str, verdicts: pd.DataFrame) -> Drawn:
     left.set(xlabel="S: rank correlation of word frequencies of D_T with D_L", ylabel="test accuracy, %")
     theirs = paper.domains()
     paper_lines(theirs.assign(x=theirs.S), right, "S", "Book Reviews accuracy, % (digitised)", log=False)
-    title(left, verdicts, "R11a", "R12")
+    title(left, verdicts, "domains")
     title_of_paper(right, "The paper, Fig 9: Book Reviews, 4/256")
     return Drawn(left, table, "Test accuracy over the similarity of the transfer set to the task, the paper's Fig 9 beside it")
 
@@ -366,14 +388,10 @@ def beside() -> tuple[Axes, Axes]:
     return tuple(plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", width_ratios=(1.25, 1))[1])
 
 
-def headline(verdicts: pd.DataFrame, *ids: str) -> str:
-    """Return the findings of some claims, one a line."""
-    return "\n".join(claims.headline(verdicts, i) for i in ids if i in set(verdicts.id))
-
-
-def title(ax: Axes, verdicts: pd.DataFrame, *ids: str) -> None:
-    """Title a figure with what was found, over all its panels."""
-    ax.figure.suptitle(headline(verdicts, *ids), fontsize=10, x=0.01, ha="left")
+def title(ax: Axes, verdicts: pd.DataFrame, name: str) -> None:
+    """Title a figure with what was found, one claim a line, over all its panels."""
+    found = [claims.headline(verdicts, id) for id in TITLES[name] if id in set(verdicts.id)]
+    ax.figure.suptitle("\n".join(found), fontsize=10, x=0.01, ha="left")
 
 
 def title_of_paper(ax: Axes, text: str) -> None:
@@ -400,8 +418,7 @@ def paper_lines(table: pd.DataFrame, ax: Axes, x: str, y: str, log: bool = True)
 def name_sizes(ax: Axes, table: pd.DataFrame) -> None:
     """Write sizes instead of numbers of parameters on the axis."""
     sizes = table.drop_duplicates("size").sort_values("x")
-    ax.set_xticks(sizes.x, sizes["size"])
-    ax.set_xticks([], minor=True)
+    plots.name_ticks(ax, sizes.x, sizes["size"])
 
 
 def by_width(table: pd.DataFrame, ax: Axes, palette: str) -> None:
@@ -418,6 +435,9 @@ def by_width(table: pd.DataFrame, ax: Axes, palette: str) -> None:
             ax.annotate(row.name, (row.x, row.value * 100), xytext=(4, -11), textcoords="offset points", fontsize=7.5, color=GREY)
     if len(means):
         ax.set_xscale("log")
+        ax.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("{x:g}")
         ax.legend(frameon=False, fontsize=8.5)
     ax.margins(0.12)
 

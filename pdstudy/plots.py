@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from pdstudy import paper
 from pdstudy.sizes import Size
@@ -36,6 +37,7 @@ RECIPE_MARKERS = {
 }
 VERDICT_COLOURS = {"supported": "#0072B2", "refuted": "#B22222", "undecided": "#777777", "not measured": "#BBBBBB"}
 GREY = "#6E6E6E"
+HALO = [withStroke(linewidth=2.5, foreground="white")]  # around words that lie on lines
 
 
 def style() -> None:
@@ -52,11 +54,14 @@ def new(width: float = 7.2, height: float = 4.2) -> Axes:
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 
-def show(ax: Axes, alt: str) -> None:
-    """Display a figure once, with its text for those who cannot see it, and close it."""
+def show(ax: Axes, alt: str, name: str = "") -> None:
+    """Display a figure once, with its text for those who cannot see it, and close it.
+
+    By its name a page links it to its claims and its data, by its width it keeps its letters one size.
+    """
     from IPython.display import display
 
-    display(ax.figure, metadata={"image/png": {"alt": alt}})
+    display(ax.figure, metadata={"image/png": {"alt": alt, "figure": name, "inches": ax.figure.get_figwidth()}})
     plt.close(ax.figure)
 
 
@@ -89,8 +94,7 @@ def accuracy_by_size(metrics: pd.DataFrame, ax: Axes | None = None, recipes: Ite
     label_ends(ax, ends)
     sizes = test[test.recipe.isin(RECIPE_COLOURS)].drop_duplicates("size").sort_values("n_params")
     ax.set_xscale("log")
-    ax.set_xticks(sizes.n_params, [f"{s}\n{n / 1e6:.1f} M" for s, n in zip(sizes["size"], sizes.n_params, strict=True)])
-    ax.set_xticks([], minor=True)
+    name_ticks(ax, sizes.n_params, [f"{s}\n{n / 1e6:.1f} M" for s, n in zip(sizes["size"], sizes.n_params, strict=True)])
     ax.margins(x=0.12)
     ax.set(xlabel="student, layers/hidden and parameters", ylabel="test accuracy, %")
     return ax
@@ -103,13 +107,27 @@ def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
     for y, text, colour, x in sorted(ends):
         last = max(y, last + step)
         ax.annotate(
-            text, (x, last), xytext=(9, 0), textcoords="offset points", va="center", color=colour, fontsize=9, weight="bold"
-        )
+            text, (x, last), xytext=(9, 0), textcoords="offset points", va="center", color=colour, fontsize=9, weight="bold",
+            path_effects=HALO,
+        )  # fmt: skip
+
+
+def name_ticks(ax: Axes, places: Iterable[float], names: Iterable[str], apart: float = 0.15) -> None:
+    """Name places of a logarithmic axis, in rising order; a name that would touch another stands lower."""
+    places, names = np.log(list(places)), list(names)
+    span = (places.max() - places.min() or 1) if len(places) else 1
+    rows, labels = [], []  # where the last name of each row stands
+    for place, name in zip(places, names, strict=True):
+        row = next((i for i, last in enumerate(rows) if place - last > apart * span), len(rows))
+        rows[row:] = [place, *rows[row + 1 :]]
+        labels.append("\n" * row * (1 + name.count("\n")) + name)
+    ax.set_xticks(np.exp(places), labels)
+    ax.set_xticks([], minor=True)
 
 
 def gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw claims as effects in points with 95 % intervals, one row a claim; the paper's value a grey diamond."""
-    ax = ax or new(7.6, 0.62 * len(table) + 1.3)
+    ax = ax or new(7.6, 0.42 * len(table) + 1.3)
     for y, row in enumerate(table.itertuples()):
         colour = VERDICT_COLOURS[row.verdict]
         if np.isfinite(row.low):
@@ -121,8 +139,8 @@ def gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(range(len(table)), [f"{i}  {what}" for i, what in zip(table.id, table.compared, strict=True)])
     ax.invert_yaxis()
-    ax.set(xlabel="gain, points of test accuracy: dot and bar ours, 95 % interval;\ndiamond the paper's, of its own task and scale")
-    ax.xaxis.label.set_size(9)
+    words = "gain, points of test accuracy: dot and bar ours, 95 % interval; diamond the paper's, of its own task and scale"
+    ax.figure.supxlabel(words, fontsize=9)  # wider than the axis, beside names so long
     return ax
 
 
@@ -278,28 +296,29 @@ def curve(found, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def searches(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw dev accuracy over the learning rate, one line a recipe and size; the chosen rate is filled."""
-    ax = ax or new(7.2, 3.8)
-    sizes = list(dict.fromkeys(table[table.recipe.isin(RECIPE_COLOURS)]["size"]))
-    dashes = ["-", "--", ":", "-."]
-    table = table.drop_duplicates(["recipe", "size", "rate"])
-    for (recipe, size), rows in table[table.recipe.isin(RECIPE_COLOURS)].groupby(["recipe", "size"], sort=False):
-        rows = rows.sort_values("rate")
-        colour = RECIPE_COLOURS[recipe]
-        ax.plot(
-            rows.rate, rows.dev_accuracy * 100, ls=dashes[sizes.index(size) % 4], color=colour, lw=1.3, label=f"{recipe} {size}"
-        )
-        best = rows[rows.chosen]
-        ax.plot(rows.rate, rows.dev_accuracy * 100, ls="", marker=RECIPE_MARKERS[recipe], color=colour, mfc="white", ms=6)
-        ax.plot(best.rate, best.dev_accuracy * 100, ls="", marker=RECIPE_MARKERS[recipe], color=colour, ms=8)
-    ax.set_xscale("log")
-    rates = sorted(set(table.rate))
-    ax.set_xticks(rates, [f"{r:g}" for r in rates])
-    ax.set_xticks([], minor=True)
-    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    ax.set(xlabel="peak learning rate (filled: chosen)", ylabel="dev accuracy, %")
-    return ax
+def searches(table: pd.DataFrame) -> Axes:
+    """Draw dev accuracy over the learning rate, one panel a recipe and one line a size; the chosen rate is filled."""
+    table = table[table.recipe.isin(RECIPE_COLOURS)].drop_duplicates(["recipe", "size", "rate"])
+    recipes, sizes, rates = (list(dict.fromkeys(table[column])) for column in ("recipe", "size", "rate"))
+    style()
+    _, panels = plt.subplots(
+        1, max(1, len(recipes)), figsize=(1.75 * len(recipes) + 1.6, 3.2), sharey=True, layout="constrained", squeeze=False
+    )
+    colours = dict(zip(sizes, sns.color_palette("viridis", len(sizes) + 1), strict=False))
+    for ax, recipe in zip(panels[0], recipes, strict=False):
+        for size, rows in table[table.recipe == recipe].sort_values("rate").groupby("size", sort=False):
+            ax.plot(rows.rate, rows.dev_accuracy * 100, "o-", color=colours[size], mfc="white", lw=1.3, ms=6)
+            ax.plot(rows[rows.chosen].rate, rows[rows.chosen].dev_accuracy * 100, "o", color=colours[size], ms=7, zorder=3)
+        ax.set_xscale("log")
+        ax.set_xticks(sorted(rates), [f"{r:g}" for r in sorted(rates)], fontsize=8, rotation=45)
+        ax.set_xticks([], minor=True)
+        ax.margins(x=0.15)
+        ax.set_title(recipe, fontsize=9.5, color=RECIPE_COLOURS[recipe], weight="bold")
+    panels[0][0].set_ylabel("dev accuracy, %")
+    handles = [plt.Line2D([], [], color=colour, marker="o", label=size) for size, colour in colours.items()]
+    panels[0][0].figure.legend(handles=handles, frameon=False, fontsize=8.5, loc="outside right center")
+    panels[0][0].figure.supxlabel("peak learning rate (filled: chosen)", fontsize=9)
+    return panels[0][0]
 
 
 def paper_sst2(ours: Iterable[str], ax: Axes | None = None) -> Axes:

@@ -8,7 +8,6 @@ import ast
 import base64
 import html
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,13 +15,19 @@ import jinja2
 import nbformat
 
 from pdstudy import claims, disk, figures, paths, results
+from pdstudy.page import TEMPLATES, page, template
 from pdstudy.params import ParamsError, Study, check_names
 from pdstudy.visible import visible
 
-TEMPLATES = Path(__file__).parent / "templates"
 QUESTIONS = {f"{number:02d}_{name}": question for number, (name, question) in enumerate(claims.QUESTIONS.items(), 1)}
 ADVICE = "05_your_task"
-KEY_FIGURES = ("strategies", "pretraining_gain", "depth_width", "compound", "transfer_size", "domains")  # of the index page
+KEY_FIGURES = {  # of the index page
+    claims.VALUE: ("pretraining_gain", "strategies"),
+    claims.DEPTH: ("depth_width",),
+    claims.COMPOUND: ("compound",),
+    claims.ROBUST: ("transfer_size", "domains"),
+}
+SITE = [("All answers", "index.html"), *((question, f"{stem}.html") for stem, question in QUESTIONS.items())]
 NAMED = 12  # students that a sentence names
 CELL_TIMEOUT = 3600  # seconds; the work is done before the notebooks run, they read the store
 
@@ -141,9 +146,8 @@ def clean_executed(notebook: nbformat.NotebookNode) -> None:
 
 
 def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
-    """Return a self-contained page: no script, no request to anywhere, code folded away."""
+    """Return a self-contained page: no script but ours, no request to anywhere, code folded away."""
     from nbconvert import HTMLExporter
-    from pygments.formatters import HtmlFormatter
 
     exporter = HTMLExporter(
         template_name="basic",
@@ -153,11 +157,10 @@ def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
         exclude_output_prompt=True,
         exclude_anchor_links=True,
     )
-    body, _ = exporter.from_notebook_node(notebook)
-    body = re.sub(r'<style scoped(="")?>.*?</style>', "", body, flags=re.DOTALL)  # pandas' own, under each table
-    links = [("index", "index.html")] + [(q, None if s == stem else f"{s}.html") for s, q in QUESTIONS.items()]
-    links = links if stem in QUESTIONS else []  # advice stands alone
-    return _page(QUESTIONS.get(stem, stem), body, links, HtmlFormatter(style="default").get_style_defs(".highlight"))
+    body, _ = exporter.from_notebook_node(notebook, resources={"claims": figures.TITLES})
+    title = QUESTIONS.get(stem) or next((c.source.splitlines()[0].lstrip("# ") for c in notebook.cells if c.source), stem)
+    site = SITE if stem in QUESTIONS else []  # advice stands alone
+    return page(title, body, site, f"{stem}.html", rows={id: f"#figure-{name}" for id, name in figures.of_claims().items()})
 
 
 def index(study: Study, folder: Path) -> Path:
@@ -165,22 +168,29 @@ def index(study: Study, folder: Path) -> Path:
     table = claims.judge(study.name)
     claims.save(table, study.name)
     metrics, environment = results.load_results(study.name), results.load_environment(study.name)
-    body = _template("index.html.j2").render(
+    body = template("index.html.j2").render(
         study=study,
         task=study.resolved_task(),
-        answers=[
-            (q, f"{stem}.html", claims.answer(table, name), claims.shown(table[table.question == name]))
-            for (name, q), stem in zip(claims.QUESTIONS.items(), QUESTIONS, strict=True)
+        questions=[
+            {
+                "question": question,
+                "page": f"{stem}.html",
+                "answer": claims.answer(table, name),
+                "claims": claims.shown(table[table.question == name]),
+                "figures": _figures(study.name, table, KEY_FIGURES[name]),
+            }
+            for (name, question), stem in zip(claims.QUESTIONS.items(), QUESTIONS, strict=True)
         ],
+        titles=figures.TITLES,
+        figure_of=figures.of_claims(),
         accuracy=accuracy_table(metrics, study.recipe_sizes).to_html(border=0, escape=True),
         costs=cost_table(study.name).to_html(border=0, escape=True),
-        texts=results.load_counts(study.name).to_html(border=0, escape=True, na_rep=""),
+        texts=results.load_counts(study.name).astype(object).fillna("").to_html(border=0, escape=True),
         collapsed=collapsed(study.name),
-        figures=_figures(study.name, table),
         environment=environment,
     )
-    links = [("index", None)] + [(q, f"{s}.html") for s, q in QUESTIONS.items()]
-    return _write(folder / "index.html", _page(f"pdstudy: {study.name}", body, links, footer=results.provenance(study.name)))
+    made = page(f"pdstudy: {study.name}", body, SITE, "index.html", footer=results.provenance(study.name))
+    return _write(folder / "index.html", made)
 
 
 def collapsed(study: str) -> str:
@@ -198,19 +208,18 @@ def collapsed(study: str) -> str:
     return f"{len(names)} of {len(students)} students collapsed to the majority class: {shown}."
 
 
-def _figures(study: str, verdicts) -> list[tuple[str, str]]:
-    """Return the key figures as (data address, text for those who cannot see them)."""
+def _figures(study: str, verdicts, names: tuple[str, ...]) -> list[dict[str, str | float]]:
+    """Return key figures as the page shows them, after keeping each."""
     from matplotlib import pyplot as plt
 
     found = []
-    for name in KEY_FIGURES:
+    for name in names:
         drawn = figures.draw(study, name, verdicts)
-        if drawn.data.empty:
-            continue  # not measured, as the claims say
-        figures.keep(drawn, study, name)
+        if not drawn.data.empty:  # else it was not measured, as the claims say
+            figures.keep(drawn, study, name)
+            picture = base64.b64encode((paths.study_folder(study) / "figures" / f"{name}.png").read_bytes()).decode()
+            found.append({"name": name, "png": picture, "alt": drawn.alt, "inches": drawn.axes.figure.get_figwidth()})
         plt.close(drawn.axes.figure)
-        data = base64.b64encode((paths.study_folder(study) / "figures" / f"{name}.png").read_bytes()).decode()
-        found.append((f"data:image/png;base64,{data}", drawn.alt))
     return found
 
 
@@ -319,16 +328,6 @@ def update_readme(study: str, readme: Path = paths.ROOT / "README.md") -> bool:
     if after != before:
         readme.write_text(after, encoding="utf-8")
     return after != before
-
-
-def _template(name: str) -> jinja2.Template:
-    return jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True).get_template(name)
-
-
-def _page(title: str, body: str, links: list, more_style: str = "", footer: str = "") -> str:
-    # Styles are ours and hold no markup; everything else is escaped or was made by nbconvert from escaped data.
-    style = jinja2.utils.markupsafe.Markup((TEMPLATES / "page.css").read_text() + more_style)
-    return _template("page.html.j2").render(title=title, body=body, links=links, style=style, footer=footer)
 
 
 def _write(path: Path, text: str) -> Path:

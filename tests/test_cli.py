@@ -89,7 +89,7 @@ def test_a_plan_answers_in_a_second_and_loads_no_torch(tmp_path):
 
 
 def test_every_command_explains_itself():
-    for command in ("plan", "run", "report", "zoo", "claims", "export", "predict", "clean", "doctor"):
+    for command in ("plan", "run", "report", "serve", "zoo", "claims", "export", "predict", "clean", "doctor"):
         said = CliRunner().invoke(app, [command, "--help"])
         assert said.exit_code == 0
         assert "Example: python -m pdstudy" in said.output

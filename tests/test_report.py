@@ -1,16 +1,21 @@
 """Reports: strict parameters, whole or not at all, offline, without this machine's paths, made from the numbers."""
 
+import base64
+import hashlib
 import json
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import bs4
 import nbformat
 import pytest
 
-from pdstudy import Study, claims, paths, report, results
+from pdstudy import Study, claims, figures, paths, report, results
 from pdstudy.params import ParamsError
+
+OUR_SCRIPT = (paths.ROOT / "pdstudy" / "templates" / "page.js").read_text()
 
 
 class Page(HTMLParser):
@@ -19,18 +24,33 @@ class Page(HTMLParser):
     def __init__(self, text: str):
         super().__init__()
         self.tags, self.handlers, self.addresses, self.images, self.words = [], [], [], [], []
+        self.scripts, self.links, self.policies, self.anchors, self.within = [], [], [], [], ""
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        attributes = dict(attributes)
+        attributes, self.within = dict(attributes), tag
+        if tag == "script":
+            self.scripts.append("")
+            assert not attributes, "a script of ours says nothing of itself"
+        if tag == "link":
+            self.links.append(attributes)
+        if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy":
+            self.policies.append(attributes["content"])
+        self.anchors += [attributes["id"]] if "id" in attributes else []
         self.handlers += [name for name in attributes if name.startswith("on")]
         self.addresses += [attributes[name] for name in ("src", "href") if name in attributes]
         if tag == "img":
             self.images.append(attributes)
 
+    def handle_endtag(self, tag):
+        self.within = ""
+
     def handle_data(self, data):
-        self.words.append(data)
+        if self.within == "script":
+            self.scripts[-1] += data
+        else:
+            self.words.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +74,80 @@ def notebook(folder: Path, *sources: str) -> Path:
     return path
 
 
-def test_a_page_asks_nobody_and_runs_nothing(page):
-    assert not {"script", "iframe", "object", "embed", "link"} & set(page.tags)
+def test_a_page_asks_nobody_and_runs_nothing_but_our_script(page):
+    assert not {"iframe", "object", "embed", "base", "form"} & set(page.tags)
     assert not page.handlers
-    assert all(a.startswith("data:image/png") or re.fullmatch(r"[\w.]+\.html|#.*", a) for a in page.addresses), page.addresses
+    assert page.scripts == [OUR_SCRIPT] and page.links == [{"rel": "icon", "href": "data:,"}]
+    local = r"data:image/png;base64,[\w+/=]+|data:,|(\w+\.html)?(#[\w-]+)?|\.\./figures/\w+\.csv|\.\./claims\.json"
+    assert all(re.fullmatch(local, address) for address in page.addresses), [a[:80] for a in page.addresses]
+
+
+def test_a_page_forbids_all_scripts_but_ours_by_its_digest(page):
+    digest = base64.b64encode(hashlib.sha256(OUR_SCRIPT.encode()).digest()).decode()
+    (policy,) = page.policies
+    assert sorted(policy.split("; ")) == [
+        "base-uri 'none'",
+        "default-src 'none'",
+        "form-action 'none'",
+        "img-src data:",
+        f"script-src 'sha256-{digest}'",
+        "style-src 'unsafe-inline'",
+    ]
+
+
+def test_our_script_asks_nobody_and_makes_no_markup():
+    forbidden = r"fetch|XMLHttpRequest|WebSocket|EventSource|sendBeacon|import\b|eval|Function|innerHTML|outerHTML|insertAdjacent|write\(|//\w|cookie"
+    assert not re.findall(forbidden, OUR_SCRIPT)
+
+
+def test_every_link_leads_somewhere(rendered):
+    pages = {path.name: Page(path.read_text()) for path in rendered.glob("*.html")}
+    for name, page in pages.items():
+        for address in page.addresses:
+            file, _, anchor = address.partition("#")
+            if file.startswith("data:"):
+                continue
+            assert not file or (rendered / file).resolve().is_file(), (name, address)
+            assert not anchor or anchor in pages[file or name].anchors, (name, address)
+
+
+def test_every_claim_on_the_index_leads_to_its_figure_and_its_data(rendered):
+    index = bs4.BeautifulSoup((rendered / "index.html").read_text(), "html5lib")
+    measured = set(claims.judge("smoke").query("verdict != 'not measured'").id)
+    assert {"V1", "R2", "R9", "R12", "R14"} <= measured
+    for claim in claims.CLAIMS:
+        row = index.find("tr", id=f"claim-{claim.id}")
+        assert row.th.get_text() == claim.id
+        links = [a["href"] for a in row.find_all("a")]
+        page = next(f"{stem}.html" for stem, q in report.QUESTIONS.items() if q == claims.QUESTIONS[claim.question])
+        if claim.id == "R14" or claim.id not in measured:  # a table of the paper, and of no run; or nothing was drawn
+            assert links == [page]
+            continue
+        figure, data = links
+        name = figure.removeprefix(f"{page}#figure-")
+        assert data == f"../figures/{name}.csv" and name in figures.FIGURES
+        if claim.id not in figures.TITLES.get(name, ()):  # then every claim of the question that has an effect is drawn there
+            assert name == f"gains_{claim.question}"
+
+
+def test_a_question_leads_to_its_neighbours_and_to_its_own_sections(rendered):
+    names = ["index.html", *(f"{stem}.html" for stem in report.QUESTIONS)]
+    for before, name, after in zip([None, *names], names, [*names[1:], None], strict=False):
+        found = bs4.BeautifulSoup((rendered / name).read_text(), "html5lib")
+        top, contents, turns = (
+            [a["href"] for a in found.find("nav", attrs={"aria-label": label}).find_all("a")]
+            for label in ("pages", "on this page", "previous and next")
+        )
+        assert top == names and found.find("a", attrs={"aria-current": "page"})["href"] == name
+        assert contents == [f"#{heading['id']}" for heading in found.find_all("h2")] and len(contents) >= 5
+        assert turns == [n for n in (before, after) if n]
+
+
+def test_code_is_folded(rendered):
+    for path in rendered.glob("0*.html"):
+        found = bs4.BeautifulSoup(path.read_text(), "html5lib")
+        inputs = found.select("div.input")
+        assert inputs and all(code.find_parent("details") and not code.find_parent("details").has_attr("open") for code in inputs)
 
 
 def test_every_figure_has_words_for_those_who_cannot_see_it(page):
@@ -124,7 +214,7 @@ def test_hostile_text_is_shown_and_not_run(tmp_path):
     source = f"import pandas as pd\nfrom pdstudy.claims import Prose\ndisplay(Prose({hostile!r}))\npd.DataFrame({{'text': [{hostile!r}]}})"
     made = report.execute(notebook(tmp_path, source), {"name": "x"}, tmp_path)
     found = Page(made.read_text())
-    assert "script" not in found.tags and not found.handlers
+    assert found.scripts == [OUR_SCRIPT] and "x" not in found.addresses and not found.handlers
     assert hostile in " ".join(found.words)
 
 

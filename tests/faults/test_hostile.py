@@ -1,5 +1,7 @@
 """Texts and label names of an enemy, through every report: shown, never run; and nobody but this machine is asked for anything."""
 
+import base64
+import hashlib
 import os
 import re
 import shutil
@@ -28,8 +30,11 @@ HOSTILE = [
 ]
 LABELS = (f'<img src=x onerror="document.title=`PWNED`" title="{LONG}">', "javascript:alert(1)\u202e\x1b[31m</td><script>")
 ACTIVE = {"script", "iframe", "object", "embed", "link", "base", "form", "input", "svg", "meta"}
+LOCAL = r"data:,|data:image/png;base64,[\w+/=]+|(\w+\.html)?(#[\w-]+)?|\.\./figures/\w+\.csv|\.\./claims\.json"
 ACTING = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 PAGES = ("index", *report.QUESTIONS)
+OUR_SCRIPT = (paths.ROOT / "pdstudy" / "templates" / "page.js").read_text()
+OURS = (f"<script>{OUR_SCRIPT}</script>", '<link href="data:," rel="icon"/>')  # to the letter, and in the head
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +66,12 @@ def tutorial(tmp_path_factory):
 def dangers(text: str) -> list[str]:
     """Return what a browser would act upon in a page, as html5lib, which repairs as a browser does, understands it."""
     page = bs4.BeautifulSoup(text, "html5lib")
-    found = [str(tag)[:80] for tag in page.find_all(ACTIVE) if tag.name != "meta" or tag.get("http-equiv", "").lower() == "refresh"]
+    active = [tag for tag in page.find_all(ACTIVE) if tag.name != "meta" or tag.get("http-equiv", "").lower() == "refresh"]
+    found = [str(tag)[:80] for tag in active if tag.parent is not page.head or str(tag) not in OURS]
     for tag in page.find_all(True):
         for name, value in tag.attrs.items():
             address = name in ("src", "href", "action", "data", "xlink:href", "srcset", "formaction", "background")
-            local = re.fullmatch(r"data:image/png;base64,[\w+/=]+|[\w.]+\.html|#[\w-]*", str(value).strip())
+            local = re.fullmatch(LOCAL, str(value))
             if (
                 name.startswith("on")
                 or (address and not local)
@@ -89,6 +95,22 @@ def broken(text: str) -> list[str]:
     [(f"<p>{text}</p>", n) for text, n in zip(HOSTILE, (1, 2, 1, 2, 2, 0, 7, 3, 0, 1), strict=True)],
 )
 def test_the_check_itself_sees_what_is_dangerous(source, n):
+    assert len(dangers(source)) == n, dangers(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "n"),
+    [
+        (f"<head>{OURS[1]}{OURS[0]}</head>", 0),
+        (f"<head><script>{OUR_SCRIPT};</script></head>", 1),
+        (f'<head><script type="module">{OUR_SCRIPT}</script></head>', 1),
+        (f"<body><p>{OURS[0]}</p></body>", 1),
+        ('<head><link href="data:,x" rel="icon"/></head>', 2),
+        ('<p><a href="../figures/../x.csv">', 1),
+        ('<p><a href="//evil.example/x.html">', 1),
+    ],
+)
+def test_the_check_itself_passes_our_script_and_nothing_like_it(source, n):
     assert len(dangers(source)) == n, dangers(source)
 
 
@@ -123,11 +145,14 @@ def test_the_tutorial_shows_hostile_texts_and_runs_none(tutorial):
 
 
 @pytest.mark.faults
-def test_every_page_forbids_scripts_and_requests_by_its_own_policy(reports):
+def test_every_page_forbids_other_scripts_and_all_requests_by_its_own_policy(reports):
     for name in PAGES:
         page = bs4.BeautifulSoup((reports[0] / f"{name}.html").read_text(), "html5lib")
         (policy,) = (m["content"] for m in page.find_all("meta") if m.get("http-equiv") == "Content-Security-Policy")
-        assert {"default-src 'none'", "img-src data:", "base-uri 'none'", "form-action 'none'"} <= set(policy.split("; "))
+        digest = base64.b64encode(hashlib.sha256(OUR_SCRIPT.encode()).digest()).decode()
+        ours = {f"script-src 'sha256-{digest}'", "style-src 'unsafe-inline'"}
+        assert set(policy.split("; ")) == {"default-src 'none'", "img-src data:", "base-uri 'none'", "form-action 'none'"} | ours
+        assert len(page.find_all("script")) == 1
         assert page.head.find("meta", attrs={"http-equiv": True}).find_previous_sibling("style") is None, "before any content"
 
 
