@@ -48,6 +48,7 @@ READING = [
     "soundness",
     "plots",
     "figures",
+    "explore",
 ]
 # The top may import anything.
 TOP = [
