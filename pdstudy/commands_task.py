@@ -70,6 +70,7 @@ def advise(
         found = reasons.recommend(advising.Candidates(study.name, limits))
     except advising.AdviceError as error:
         fail(str(error), 1)
+    reasons.keep(found, study.name, limits)
     for reason in found.reasons:
         out.print(reason, markup=False, soft_wrap=True)
     out.print(f"python -m pdstudy export {study.name} --student {found.student} --to model", markup=False, soft_wrap=True)

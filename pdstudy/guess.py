@@ -125,6 +125,7 @@ def params_file(
         rows=len(raw.labelled["train"]),
         classes=counts,
         name=name or _name(train),
+        file=to.name,
         train=_beside(train, to),
         files={k: [_beside(p, to) for p in v] if isinstance(v, list) else _beside(v, to) if v else None for k, v in files.items()},
         held=held,

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from pdstudy.recipes import RECIPES
+
 
 @dataclass(frozen=True)
 class Number:
@@ -187,3 +189,17 @@ def table3_section(split: str = "dev", ours: dict[tuple[str, str, str], float] |
     return pd.DataFrame(
         [{task: cell(model, task) for task in tasks} for model in models], index=pd.Index(models, name=TABLE3_SOURCE)
     )
+
+
+def table3_beside(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return Table 3 on GLUE's validation split with a study's own students of 6/768 in rows below: means of their seeds.
+
+    A study that has none, or whose task is not in the table, shows "-" in one row of its own: missing, not left out.
+    """
+    mine = metrics[(metrics["size"] == "6/768") & (metrics.split == "test") & metrics.recipe.isin(RECIPES)]
+    means = mine.groupby(["recipe", "task", "metric"]).agg(value=("value", "mean"), seeds=("seed", "nunique"))
+    cells = {(f"ours, {r}, {row.seeds:.0f} seeds", task, metric): 100 * row.value for (r, task, metric), row in means.iterrows()}
+    shown = table3_section("dev", {place: value for place, value in cells.items() if place[1] in set(table3().task)})
+    if not any(name.startswith("ours") for name in shown.index):
+        shown.loc["ours"] = "-"
+    return shown

@@ -3,15 +3,20 @@
 Every sentence is made from the numbers of `advise`.
 """
 
+import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from pdstudy.advise import POINTS, Candidates, choose, curves
+from pdstudy import paths, results
+from pdstudy.advise import POINTS, Candidates, Limits, choose, curves
 from pdstudy.claims import Prose
+from pdstudy.disk import whole
 from pdstudy.stats import Effect
+
+ADVICE = "advice.json"
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,20 @@ def recommend(found: Candidates) -> Advice:
         *_cheaper(found, chosen),
         *_dearer(found, chosen),
         *_curves(found, chosen),
+        *_untaught(found, chosen),
     ]
     advice = Advice(chosen, said, found.table)
     return replace(advice, reasons=[*said, _kept(found, chosen, advice.student)])
+
+
+def keep(advice: Advice, study: str, limits: Limits) -> Path:
+    """Return the path of the advice as JSON beside the study's results: the student, the sentences, every candidate's numbers."""
+    path = paths.study_folder(study) / ADVICE
+    table = json.loads(advice.table.to_json(orient="records"))  # what is not known is null
+    said = {"student": advice.student, "limits": vars(limits), "reasons": advice.reasons, "candidates": table}
+    with whole(path) as new:
+        new.write_text(json.dumps(said | {"provenance": results.provenance(study)}, indent=1) + "\n")
+    return path
 
 
 def _name(row) -> str:
@@ -128,6 +144,20 @@ def _curves(found: Candidates, chosen) -> list[str]:
                 f"{words[c.kind]} ({2 * c.points.texts.max():,.0f}) would buy {c.recipe} about {c.twice:+.1f} points{missed}."
             )
     return said
+
+
+def _untaught(found: Candidates, chosen) -> list[str]:
+    """Return what distilling gave where there was no transfer text to distil on: the price of having none."""
+    if results.load_counts(found.study).get("of train", pd.Series(dtype=float)).fillna(0).get("D_T", 0) == 0:
+        return []
+    arms = {r["recipe"]: r for _, r in found.table[found.table["size"] == chosen["size"]].iterrows()}
+    if not {"PD", "PF"} <= set(arms):
+        return ["What distilling on the texts of train gives was not measured at this size: PD and PF were not both trained."]
+    effect = found.difference(arms["PD"], arms["PF"])
+    return [
+        f"There was no transfer text: on the texts of train, {chosen['size']} by PD is {effect.estimate:+.1f} points "
+        f"({_interval(effect)}) from PF, which asks no teacher; that is all that distilling gives here."
+    ]
 
 
 def _kept(found: Candidates, row, name: str) -> str:

@@ -20,6 +20,7 @@ from pdstudy import mirror, paths
 from pdstudy.tasks import DATA, Files, Named, Task, Wheel
 
 csv.field_size_limit(1 << 26)  # 64 MB: a longer field is a broken quote, not a text
+LONGEST_LINE = 1 << 28  # bytes; a record may hold several fields
 LONGEST = 1 << 15  # characters of a labelled or transfer text that are kept: far more than any model reads
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 TAG = re.compile(r"<[^<>]{1,40}>")
@@ -299,22 +300,28 @@ def _delimited(path: Path, columns: list[str], kind: str, exactly: bool) -> Iter
 def _records(path: Path, kind: str) -> Iterator[tuple[str, list[str]]]:
     """Yield the rows of a CSV or TSV file, the header too."""
     style = {"strict": True} if kind == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
-    with _utf8(path) as file:
-        reader = csv.reader(file, **style)
-        try:
-            for row in reader:
-                yield f"{path.name}, line {reader.line_num}", row
-        except csv.Error as error:
-            raise TextError(f"{path.name}, line {reader.line_num}: {error}; is a quote missing?") from None
-        except UnicodeDecodeError:
-            raise TextError(f"{path.name}, after line {reader.line_num}: not UTF-8 text; save it as UTF-8") from None
+    reader = csv.reader(_utf8(path), **style)
+    try:
+        for row in reader:
+            yield f"{path.name}, line {reader.line_num}", row
+    except csv.Error as error:
+        raise TextError(f"{path.name}, line {reader.line_num}: {error}; is a quote missing?") from None
 
 
-def _utf8(path: Path):
+def _utf8(path: Path) -> Iterator[str]:
+    """Yield a file's lines, in bounded memory. Raises TextError with the line that is not UTF-8, or far longer than a text."""
     with path.open("rb") as file:
-        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+        if file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise TextError(f"{path.name}: UTF-16 text; save it as UTF-8")
-    return path.open(encoding="utf-8-sig", newline="")
+        n = 0
+        while line := file.readline(LONGEST_LINE + 1):
+            n += 1
+            if len(line) > LONGEST_LINE:
+                raise TextError(f"{path.name}, line {n}: longer than {LONGEST_LINE >> 20} MB; is this text, a line each?")
+            try:
+                yield line.decode("utf-8-sig" if n == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise TextError(f"{path.name}, line {n}: not UTF-8 text; save it as UTF-8") from None
 
 
 def _positions(path: Path, header: list[str], columns: list[str]) -> list[int]:
@@ -333,19 +340,16 @@ def _json_lines(path: Path, columns: list[str]) -> Iterator[tuple[str, list]]:
 
 
 def _objects(path: Path) -> Iterator[tuple[str, dict]]:
-    n = 0
-    with _utf8(path) as file:
+    for n, line in enumerate(_utf8(path), 1):
+        if not line.strip():
+            continue
         try:
-            for n, line in enumerate(file, 1):
-                if line.strip():
-                    record = json.loads(line)
-                    if not isinstance(record, dict):
-                        raise TextError(f"{path.name}, line {n}: not a JSON object; write one object a line")
-                    yield f"{path.name}, line {n}", record
-        except UnicodeDecodeError:
-            raise TextError(f"{path.name}, after line {n}: not UTF-8 text; save it as UTF-8") from None
+            record = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
             raise TextError(f"{path.name}, line {n}: {str(error).split(':')[0]}; write one JSON object a line") from None
+        if not isinstance(record, dict):
+            raise TextError(f"{path.name}, line {n}: not a JSON object; write one object a line")
+        yield f"{path.name}, line {n}", record
 
 
 def _parquet(path: Path, columns: list[str]) -> Iterator[tuple[str, list]]:
@@ -394,16 +398,11 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
     if not files:
         raise TextError(f"{path.name}: the folder holds no .txt file")
     for file in files:
-        n = 0
-        try:
-            with _utf8(file) as opened:
-                for n, line in enumerate([opened.read()] if path.is_dir() else opened, 1):
-                    if "\0" in line:
-                        raise TextError(f"{file.name}, line {n}: a NUL character; remove it")
-                    if line.strip():
-                        yield f"{file.name}, line {n}", line
-        except UnicodeDecodeError:
-            raise TextError(f"{file.name}, after line {n}: not UTF-8 text; save it as UTF-8") from None
+        for n, line in enumerate(["".join(_utf8(file))] if path.is_dir() else _utf8(file), 1):
+            if "\0" in line:
+                raise TextError(f"{file.name}, line {n}: a NUL character; remove it")
+            if line.strip():
+                yield f"{file.name}, line {n}", line
 
 
 def is_table(path: Path) -> bool:

@@ -59,18 +59,16 @@ def fresh_python():
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory, worker_id):
     """The smoke study, run once for all tests by the local pool; of tests on several workers, by one of them."""
-    from pdstudy import Study, run_study
+    from pdstudy import Study
 
-    study = Study.read("smoke")
     folder = tmp_path_factory.getbasetemp()
     made = (folder if worker_id == "master" else folder.parent) / "smoke"
     with FileLock(f"{made}.lock"):
         if not made.exists():
-            with pytest.MonkeyPatch.context() as elsewhere:
-                elsewhere.setenv("PDSTUDY_OUTPUTS", str(made))
-                run_study(study)
-    shutil.copytree(made, os.environ["PDSTUDY_OUTPUTS"], dirs_exist_ok=True, ignore=shutil.ignore_patterns("locks"))
-    return study
+            environment = os.environ | {"PDSTUDY_OUTPUTS": str(made)}
+            subprocess.run([sys.executable, "-m", "pdstudy", "run", "smoke"], env=environment, cwd=paths.ROOT, check=True)
+    shutil.copytree(made, paths.OUTPUTS, dirs_exist_ok=True)
+    return Study.read("smoke")
 
 
 @pytest.fixture(scope="session")

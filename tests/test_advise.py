@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import norm
 
-from pdstudy import advise, results
+from pdstudy import advise, paths, results
 from pdstudy.advise import AdviceError, Candidates, Limits, front
 from pdstudy.promise import chosen_anew, promise
-from pdstudy.reasons import recommend, shown
+from pdstudy.reasons import keep, recommend, shown
 
 PARAMS = {"2/128": 1_000_000, "4/128": 1_500_000, "4/256": 5_000_000, "4/512": 20_000_000}
 LATENCY = {"2/128": 1.0, "4/128": 2.0, "4/256": 4.0, "4/512": 12.0}
@@ -91,6 +92,27 @@ def test_the_best_on_dev_within_the_limits_is_chosen(study):
     assert recommend(Candidates(written)).student.startswith("4/256-PD-s")
     assert recommend(Candidates(written, Limits(latency_ms=3))).student.startswith("4/128-PD-s")
     assert recommend(Candidates(written, Limits(size_mb=4.5))).student.startswith("2/128-PD-s")
+
+
+def test_the_advice_is_kept_with_every_candidate_s_numbers(study, monkeypatch):
+    written, limits = study(CHANCES, latency=False), Limits(size_mb=50)
+    monkeypatch.setattr(results, "provenance", lambda study: "made here")
+    monkeypatch.setattr(paths, "study_folder", lambda name: Path(written))
+    advice = recommend(Candidates(written, limits))
+    kept = json.loads(keep(advice, "mine", limits).read_text())
+    assert kept["student"] == advice.student and kept["reasons"] == advice.reasons and kept["provenance"] == "made here"
+    assert kept["limits"] == {"latency_ms": None, "size_mb": 50}
+    assert {(c["recipe"], c["size"]) for c in kept["candidates"]} == set(CHANCES)
+    assert all(c["p50_ms"] is None for c in kept["candidates"]), "what was not measured is null"
+
+
+def test_without_transfer_text_the_price_is_said_in_points(study):
+    written = study(CHANCES)
+    assert "no transfer text" not in said(written)
+    (Path(written) / results.TEXTS).write_text(json.dumps({"train": {"kept": 1000}, "D_T": {"of train": 1000}}))
+    at_4_128 = said(written, Limits(latency_ms=3))
+    assert "There was no transfer text: on the texts of train, 4/128 by PD is +" in at_4_128 and "points (95 % " in at_4_128
+    assert "gives was not measured at this size" in said(written), "PF was not trained at 4/256"
 
 
 def test_what_a_dearer_student_would_add_is_said_with_its_price(study):

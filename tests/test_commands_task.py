@@ -31,6 +31,7 @@ def test_init_writes_a_study_beside_the_table_and_never_over_one_unasked(reviews
     assert code == 2 and "is there already; give another with --to, or --force to write over it" in " ".join(said.split())
     assert typed("init", reviews, "--force", "--name", "other")[0] == 0
     assert Study.read(reviews.with_suffix(".yaml")).name == "other"
+    assert "advise reviews.yaml" in reviews.with_suffix(".yaml").read_text(), "the file, not the study"
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_init_writes_a_study_beside_the_table_and_never_over_one_unasked(reviews
         ("t.xlsx", b"PK\x03\x04\xff\xfe\x00", "t.xlsx: tables are .csv, .tsv"),
         ("t.txt", b"a line\n", "t.txt: tables are .csv, .tsv"),
         ("t.csv", b"text,label\na,x\nb,y\n", "the task has 2 distinct labelled texts; ask for fewer"),
-        ("t.csv", "text,label\nété,x\n".encode("latin-1"), "t.csv, after line 0: not UTF-8 text; save it as UTF-8"),
+        ("t.csv", "text,label\nété,x\n".encode("latin-1"), "t.csv, line 2: not UTF-8 text; save it as UTF-8"),
         ("t.csv", b"text,text,label\na,b,x\n", "t.csv: 2 columns 'text'"),
         ("t.csv", b"text,label\n", "t.csv holds no rows"),
         (".", None, "not a folder that `datasets` saved"),

@@ -1,5 +1,6 @@
 """The paper's numbers: transcribed so that they agree with each other."""
 
+import pandas as pd
 import pytest
 
 from pdstudy import paper
@@ -38,3 +39,14 @@ def test_table_3_is_shown_with_our_own_rows_below():
     assert shown.loc["ours, PD"].rte == "61.4" and set(shown.loc["ours, PD"].drop("rte")) == {"-"}
     with pytest.raises(ValueError, match="choose dev or test"):
         paper.table3_section("train")
+
+
+def test_table_3_shows_a_study_s_own_students_of_that_size_or_that_there_are_none():
+    row = {"task": "rte", "recipe": "PD", "size": "6/768", "split": "test", "metric": "accuracy"}
+    metrics = pd.DataFrame(
+        [row | {"seed": 0, "value": 0.6}, row | {"seed": 1, "value": 0.7}, row | {"size": "2/128", "value": 0.1}]
+    )
+    shown = paper.table3_beside(metrics)
+    assert list(shown.index) == ["PF", "PD", "DistilBERT", "ours, PD, 2 seeds"] and shown.iloc[-1].rte == "65.0"
+    for without in (metrics.assign(size="2/128"), metrics.assign(task="movies")):
+        assert set(paper.table3_beside(without).loc["ours"]) == {"-"}

@@ -1,0 +1,62 @@
+"""Three tasks as the plain files that an engineer has, from a mirror of public data: what `init`, `advise`, `export` and `predict` are shown on.
+
+python benchmarks/plain_tasks.py MIRROR FOLDER
+
+`books` is a CSV of book reviews with unlabelled ones as lines of text, `rte` a TSV of pairs, `products` JSON lines of reviews whose
+label is one of ten kinds of product. MIRROR holds `reviews16` and `rte`, `<name>/<split>.parquet` each.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+KINDS = [
+    "apparel",
+    "baby",
+    "books",
+    "camera_photo",
+    "dvd",
+    "health_personal_care",
+    "kitchen_housewares",
+    "music",
+    "sports_outdoors",
+    "toys_games",
+]
+
+
+def books(mirror: Path, folder: Path) -> None:
+    for split in ("train", "test"):
+        table = pd.read_parquet(mirror / "reviews16" / f"{split}.parquet").query("domain == 'books'")
+        answers = table.label.map({0: "negative", 1: "positive"})
+        pd.DataFrame({"review": table.text, "rating": answers}).to_csv(folder / f"books_{split}.csv", index=False)
+    lines(mirror, ["books"], folder / "books_unlabelled.txt")
+
+
+def rte(mirror: Path, folder: Path) -> None:
+    for split, name in (("train", "train"), ("validation", "test"), ("unlabelled", "unlabelled")):
+        table = pd.read_parquet(mirror / "rte" / f"{split}.parquet")
+        pairs = table[["sentence1", "sentence2"]].replace(r"\s+", " ", regex=True)
+        if split != "unlabelled":
+            pairs["label"] = table.label.map({0: "entailment", 1: "not_entailment"})
+        with (folder / f"rte_{name}.tsv").open("w", encoding="utf-8") as file:  # a TSV has no quotes: every line a row
+            file.writelines("\t".join(map(str, row)) + "\n" for row in [pairs.columns, *pairs.to_numpy()])
+
+
+def products(mirror: Path, folder: Path) -> None:
+    for split in ("train", "test"):
+        table = pd.read_parquet(mirror / "reviews16" / f"{split}.parquet").query("domain in @KINDS")
+        table[["text", "domain"]].to_json(folder / f"products_{split}.jsonl", orient="records", lines=True, force_ascii=False)
+    lines(mirror, KINDS, folder / "products_unlabelled.txt")
+
+
+def lines(mirror: Path, kinds: list[str], path: Path) -> None:
+    texts = pd.read_parquet(mirror / "reviews16" / "unlabelled.parquet").query("domain in @kinds").text
+    path.write_text("\n".join(" ".join(text.split()) for text in texts) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    mirror, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    folder.mkdir(parents=True, exist_ok=True)
+    for write in (books, rte, products):
+        write(mirror, folder)
