@@ -28,8 +28,8 @@ test: .venv/ready  ## the whole suite, the notebooks with it
 faults: .venv/ready  ## the slow faults: kills, full disks, hostile texts, a fuzz of params files, a cluster of Ray
 	@JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults $(BESIDE) tests/faults
 
-lab: .venv/ready  ## JupyterLab on this machine only, with its token
-	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks
+lab: .venv/ready  ## JupyterLab on this machine only, with its token; more for it in LAB="--port=9000 --no-browser"
+	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks $(LAB)
 
 lint: .venv/ready  ## ruff, notebooks too
 	$(BIN)/ruff check .

@@ -296,9 +296,9 @@ class _Panel:
         table = self.found.accuracy(recipes, sizes, self.domain.value, self.cost.value)
         self._filling, before = True, self.student.value
         best_first = table.sort_values("accuracy", ascending=False)
-        self.student.options = [(f"{r.recipe} {r.size}", (r.recipe, r.size)) for r in best_first.itertuples()]
-        if before in [value for _, value in self.student.options]:
-            self.student.value = before
+        offered = [(r.recipe, r.size) for r in best_first.itertuples()]
+        self.student.options = [(" ".join(student), student) for student in offered]
+        self.student.value = before if before in offered else next(iter(offered), None)
         self._filling = False
         if table.empty:
             self.table.value = "No such student was distilled on this text: choose other recipes or sizes."
