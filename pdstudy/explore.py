@@ -1,21 +1,18 @@
 """A study looked into by hand: how good its students are, which of them no other beats, and where they differ from their teacher.
 
 `Explorer` reads a study once and answers with tables. What is shown of them is HTML in which the texts of data sets are
-escaped, in a notebook's cells and in the widgets of `panel` alike.
+escaped, in a notebook's cells and in the widgets of panel.py alike.
 """
 
-import base64
-import html
-import io
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
 from matplotlib.axes import Axes
+from pandas.io.formats.style import Styler
 
 from pdstudy import advise, fidelity, paths, plots, results, stats
 from pdstudy.params import Study
@@ -245,96 +242,8 @@ def texts_shown(differing: pd.DataFrame, most: int = ROWS) -> HTML:
     )
 
 
-def panel(study: str):
-    """Return widgets that ask a study: which recipes and sizes, distilled on which text, over which cost, which student's texts."""
-    return _Panel(study).box
-
-
-class _Panel:
-    """The widgets, and what each of them changes."""
-
-    def __init__(self, study: str):
-        import ipywidgets as widgets
-
-        self._widgets, wrapped = widgets, widgets.Layout(flex_flow="row wrap")
-        self.study = widgets.Dropdown(options=sorted({*studies(), study}), value=study, description="study")
-        self.domain = widgets.Dropdown(description="D_T")
-        self.cost = widgets.Dropdown(description="over")
-        self.recipes, self.sizes = widgets.HBox(layout=wrapped), widgets.HBox(layout=wrapped)
-        self.student = widgets.Dropdown(description="student")
-        self.figure, self.table, self.words, self.texts = (widgets.HTML() for _ in range(4))
-        rows = [
-            widgets.HBox([self.study, self.domain, self.cost], layout=wrapped), self.recipes, self.sizes, self.figure, self.table,
-            self.student, self.words, self.texts,
-        ]  # fmt: skip
-        self.box = widgets.VBox(rows)
-        self._filling = False
-        self.study.observe(lambda change: self.open(), "value")
-        for choice in (self.domain, self.cost):
-            choice.observe(lambda change: self.choose(), "value")
-        self.student.observe(lambda change: self.read(), "value")
-        self.open()
-
-    def open(self) -> None:
-        """Read the study that is chosen, and offer what it has."""
-        self._filling = True
-        self.found = Explorer(self.study.value)
-        self.domain.options, self.domain.value = self.found.domains, OWN
-        self.cost.options, self.cost.value = [(COSTS[c].split(",")[0], c) for c in self.found.costs], "n_params"
-        for box, names in ((self.recipes, self.found.recipes), (self.sizes, self.found.sizes)):
-            box.children = [self._widgets.ToggleButton(value=True, description=n, layout={"width": "auto"}) for n in names]
-            for button in box.children:
-                button.observe(lambda change: self.choose(), "value")
-        self._filling = False
-        self.choose()
-
-    def choose(self) -> None:
-        """Show the students that are chosen."""
-        if self._filling:
-            return
-        recipes, sizes = ([b.description for b in box.children if b.value] for box in (self.recipes, self.sizes))
-        table = self.found.accuracy(recipes, sizes, self.domain.value, self.cost.value)
-        self._filling, before = True, self.student.value
-        best_first = table.sort_values("accuracy", ascending=False)
-        offered = [(r.recipe, r.size) for r in best_first.itertuples()]
-        self.student.options = [(" ".join(student), student) for student in offered]
-        self.student.value = before if before in offered else next(iter(offered), None)
-        self._filling = False
-        if table.empty:
-            self.table.value = "No such student was distilled on this text: choose other recipes or sizes."
-            self.figure.value = ""
-        else:
-            self.figure.value = _picture(draw(table, self.cost.value, self.found.ceiling()), alternative(table, self.cost.value))
-            self.table.value = shown(table).data
-        self.read()
-
-    def read(self) -> None:
-        """Show the texts on which the student that is chosen and its teacher differ."""
-        if self._filling:
-            return
-        self.words.value = self.texts.value = ""
-        if self.student.value is None:
-            return
-        try:
-            differing = self.found.disagreements(*self.student.value, self.domain.value)
-        except (ValueError, OSError) as error:  # no teacher; texts that were cleaned away
-            self.words.value = html.escape(visible(str(error)))
-            return
-        self.words.value = told(differing, len(self.found.texts))
-        self.texts.value = texts_shown(differing).data
-
-
-def _picture(ax: Axes, alt: str) -> str:
-    """Return a figure as HTML that asks nobody, with its text for those who cannot see it; the figure is closed."""
-    with io.BytesIO() as held:
-        ax.figure.savefig(held, format="png", dpi=110)
-        data = base64.b64encode(held.getvalue()).decode()
-    plt.close(ax.figure)
-    return f'<img alt="{html.escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{data}">'
-
-
 def _in_html(table: pd.DataFrame) -> str:
     """Return a table as HTML: every cell escaped, nothing in it acting on the reader or read as mathematics."""
-    styled = table.style.hide(axis="index").format(escape="html").set_properties(**{"text-align": "left", "vertical-align": "top"})
-    styled = styled.set_table_attributes('class="tex2jax_ignore mathjax_ignore"').set_uuid("explored")
-    return visible(styled.to_html())
+    left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
+    styled = Styler(table, cell_ids=False, escape="html").hide(axis="index").format(escape="html").set_table_styles(left)
+    return visible(styled.set_table_attributes('class="tex2jax_ignore mathjax_ignore"').to_html())

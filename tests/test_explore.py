@@ -10,6 +10,7 @@ import pytest
 
 from pdstudy import explore, paths, results, stats
 from pdstudy.explore import OWN, Explorer
+from pdstudy.panel import Panel
 from pdstudy.store import Store
 
 HOSTILE = "<script>alert(1)</script> $x^2$ \u202e<img src=x onerror=alert(2)>"
@@ -136,7 +137,7 @@ def test_the_texts_are_those_that_were_answered(smoke):
 
 
 def test_widgets_show_what_is_chosen(smoke):
-    panel = explore._Panel("smoke")
+    panel = Panel("smoke")
     assert panel.figure.value.startswith('<img alt="Test accuracy of 11 students')
     panel.domain.value = "news"
     assert panel.figure.value.startswith('<img alt="Test accuracy of 3 students')
@@ -151,4 +152,4 @@ def test_widgets_show_what_is_chosen(smoke):
 
 
 def test_whoever_only_looks_opens_no_torch(fresh_python):
-    assert fresh_python("import sys; import pdstudy.explore; print('torch' in sys.modules)") == "False"
+    assert fresh_python("import sys; import pdstudy.panel; print('torch' in sys.modules)") == "False"

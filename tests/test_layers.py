@@ -49,6 +49,7 @@ READING = [
     "plots",
     "figures",
     "explore",
+    "panel",
 ]
 # The top may import anything.
 TOP = [
