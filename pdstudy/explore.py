@@ -182,11 +182,9 @@ def draw(table: pd.DataFrame, cost: str, ceiling: float) -> Axes:
     line = students[students.front].sort_values("x")
     ax.plot(line.x, line.accuracy, color=plots.GREY, lw=1, zorder=0)
     if np.isfinite(ceiling):
-        ax.axhline(ceiling, color=plots.GREY, lw=1, ls="--", zorder=0)
-        where = {"xycoords": ("axes fraction", "data"), "va": "bottom", "ha": "right", "color": plots.GREY, "fontsize": 8}
-        ax.annotate(f"teacher {ceiling:.1f}", (0.99, ceiling), **where)
+        ax.axhline(ceiling, color=plots.GREY, lw=1, ls="--", zorder=0, label=f"teacher {ceiling:.1f}")
     drawn = students.accuracy.tolist() + [ceiling] * bool(np.isfinite(ceiling))
-    ax.set_ylim(max(students.low.min(), min(drawn) - ROOM), min(students.high.max(), max(drawn) + ROOM))  # nan: left as it is
+    ax.set_ylim(np.fmax(students.low.min(), min(drawn) - ROOM), np.fmin(students.high.max(), max(drawn) + ROOM))
     ax.set_xscale("log")
     _name_sizes(ax, students.drop_duplicates("size").sort_values(cost), cost)
     ax.margins(x=0.12)
@@ -219,7 +217,7 @@ def told(differing: pd.DataFrame, n_texts: int) -> str:
     n = differing.seeds.sum()
     teacher, student = differing.seeds[differing.teacher == differing.label].sum() / n, differing.right.sum() / n
     return (
-        f"A student of one seed differs from its teacher on {n / differing.of.iloc[0] / n_texts:.1%} of {n_texts:,} test texts; "
+        f"A student of one seed differs from its teacher on {n / differing.of.iloc[0] / n_texts:.1%} of {n_texts:,} test texts;\n"
         f"there the teacher is right in {teacher:.0%}, the student in {student:.0%} of cases."
     )
 
@@ -244,6 +242,6 @@ def texts_shown(differing: pd.DataFrame, most: int = ROWS) -> HTML:
 
 def _in_html(table: pd.DataFrame) -> str:
     """Return a table as HTML: every cell escaped, nothing in it acting on the reader or read as mathematics."""
-    left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
+    left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top; padding-right: 1em"}]
     styled = Styler(table, cell_ids=False, escape="html").hide(axis="index").format(escape="html").set_table_styles(left)
     return visible(styled.set_table_attributes('class="tex2jax_ignore mathjax_ignore"').to_html())

@@ -95,7 +95,7 @@ def test_texts_on_which_student_and_teacher_differ_come_with_who_says_what(tiny)
     assert list(rows.seeds) == [2, 1, 1] and list(rows.right) == [2, 0, 0] and set(rows.of) == {2}
     assert rows.p_student.tolist() == pytest.approx([np.exp(3) / (np.exp(3) + 2), np.exp(2) / (np.exp(2) + 2), np.e / (np.e + 2)])
     assert explore.told(rows, 4) == (
-        "A student of one seed differs from its teacher on 50.0% of 4 test texts; "
+        "A student of one seed differs from its teacher on 50.0% of 4 test texts;\n"
         "there the teacher is right in 50%, the student in 50% of cases."
     )
 
@@ -125,6 +125,13 @@ def test_the_figures_words_name_the_front(whole):
     table = whole.accuracy(["PD", "Basic"], ["2/64", "2/128"])
     words = explore.alternative(table, "n_params")
     assert words.startswith("Test accuracy of 4 students over parameters; none beats 2/64 PD") and "Basic" not in words
+
+
+def test_students_without_an_interval_are_drawn_too(whole):
+    table = whole.accuracy(["PD"], ["2/64"]).assign(low=np.nan, high=np.nan)
+    low, high = explore.draw(table, "n_params", np.nan).get_ylim()
+    assert low < table.accuracy[0] < high
+    assert "not known" in explore.shown(table).data
 
 
 def test_the_texts_are_those_that_were_answered(smoke):
