@@ -19,8 +19,9 @@ from pdstudy.disk import whole
 from pdstudy.estimate import estimate, needed
 from pdstudy.params import Study
 from pdstudy.plan import judged, make
+from pdstudy.progress import Progress
 from pdstudy.recipes import RECIPES
-from pdstudy.run import Progress, RunError, run_study
+from pdstudy.run import RunError, run_study
 from pdstudy.steps import Plan
 from pdstudy.store import Store
 
