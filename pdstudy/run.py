@@ -263,9 +263,7 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
                     heappush(ready, turn(child))
         if crew.stopping and not running:
             tell()
-            raise Interrupted(
-                "stopped; what was finished is kept, and the same command goes on from there; in a notebook, run the cell again"
-            )
+            raise Interrupted("stopped; what was finished is kept, and the same command goes on from there")
         if crew.stopping:
             ready.clear()
             later.clear()

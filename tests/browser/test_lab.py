@@ -29,6 +29,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 NOTEBOOKS = sorted(p.stem for p in paths.NOTEBOOKS.glob("*.ipynb"))
 TWO_MB = 2_000_000
 MINUTE = 60
+IDLE = "Python 3 (ipykernel) | Idle"  # in the status bar
 STEPS = re.compile(r"\d+ of \d+ steps|nothing to compute")
 STUDY = "01_pretraining_value"  # the notebook that computes the smoke study, for all that come after it
 
@@ -66,9 +67,11 @@ def lab(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    own = {
-        name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
-    }
+    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "JUPYTERLAB_SETTINGS_DIR")
+    own = {name: str(folder / name.lower()) for name in names}
+    news = Path(own["JUPYTERLAB_SETTINGS_DIR"]) / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True)
+    news.write_text('{"fetchNews": "false", "checkForUpdates": false}')  # else it asks, in front of the notebook
     environment = os.environ | own | {"PDSTUDY_OUTPUTS": str(folder / "outputs"), "OMP_NUM_THREADS": "1"}
     more = f"--no-browser --port={port} --ServerApp.port_retries=0" + (" --allow-root" if os.geteuid() == 0 else "")
     # .venv/ready is taken for made: these tests run in the environment that it would make
@@ -109,7 +112,7 @@ class Opened:
         self.page = browser.new_page(viewport={"width": 1280, "height": 900})
         base, token = lab.address.split("/lab?")
         self.page.goto(f"{base}/lab/tree/{self.path.name}?reset&{token}")
-        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=2 * MINUTE * 1000)  # in the status bar
+        self.page.get_by_text(IDLE).wait_for(timeout=2 * MINUTE * 1000)
 
     def choose(self, menu: str, entry: str) -> None:
         """Choose an entry of a menu."""
@@ -261,6 +264,8 @@ def test_the_explorer_answers_to_its_widgets(opened, pictures):
     assert int(re.search(r"(\d+) students", fewer)[1]) == int(students) - 2
     page.get_by_label("D_T", exact=True).select_option("news")
     page.wait_for_function("alt => document.querySelector('.widget-html img').alt != alt", arg=fewer)
+    page.get_by_text(IDLE).wait_for()
+    page.wait_for_timeout(2000)  # what the kernel has sent is drawn
     assert page.locator(".widget-html table").count() == 2
     page.locator(".widget-html table").last.scroll_into_view_if_needed()
     page.screenshot(path=pictures / "lab_explorer_texts.png")
