@@ -41,8 +41,4 @@ lint: .venv/ready  ## ruff, notebooks too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-<<<<<<< HEAD
-.PHONY: help setup study test faults browser lab lint
-=======
-.PHONY: help setup study test faults lab docs lint
->>>>>>> main
+.PHONY: help setup study test faults browser lab docs lint

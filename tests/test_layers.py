@@ -51,11 +51,7 @@ READING = [
 ]
 # The top may import anything.
 TOP = [
-<<<<<<< HEAD
-    "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "page", "report", "serve", "console", "commands_study",
-=======
-    "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "report", "pages", "console", "commands_study",
->>>>>>> main
+    "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "site", "report", "pages", "serve", "console", "commands_study",
     "commands_store", "commands_task", "commands_model", "commands_hub", "__main__",
 ]  # fmt: skip
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]
