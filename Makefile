@@ -28,11 +28,11 @@ test: .venv/ready  ## the whole suite, the notebooks with it
 faults: .venv/ready  ## the slow faults: kills, full disks, hostile texts, a fuzz of params files, a cluster of Ray
 	@JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults $(BESIDE) tests/faults
 
-browser: .venv/ready  ## the reports in this machine's Chromium; the pictures stay in the folder PDSTUDY_SCREENSHOTS
+browser: .venv/ready  ## JupyterLab and the reports in this machine's Chromium; the pictures stay in the folder PDSTUDY_SCREENSHOTS
 	@JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 PDSTUDY_SCREENSHOTS="$${PDSTUDY_SCREENSHOTS:-outputs/screenshots}" $(BIN)/python -m pytest -m browser tests/browser
 
-lab: .venv/ready  ## JupyterLab on this machine only, with its token
-	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks
+lab: .venv/ready  ## JupyterLab on this machine only, with its token; more for it in LAB="--port=9000 --no-browser"
+	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks $(LAB)
 
 docs: .venv/ready  ## the documentation in site/, strict; prints the path of its first page
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo "$(CURDIR)/site/index.html"

@@ -9,6 +9,13 @@ _HOME = {"Study": "params", "run_study": "run", "load_results": "results", "Size
 
 __all__ = ["Size", "Study", "load_results", "run_study"]
 
+TYPE_CHECKING = False  # editors and type checkers read what stands below as if it were true; nothing runs
+if TYPE_CHECKING:
+    from pdstudy.params import Study
+    from pdstudy.results import load_results
+    from pdstudy.run import run_study
+    from pdstudy.sizes import Size
+
 
 def __getattr__(name: str):
     """Return a public name, importing its module on first use (torch loads only when work runs)."""

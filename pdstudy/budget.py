@@ -6,6 +6,7 @@ recommended. Every round is a plan over the same store, so a round costs only wh
 run goes on where it was. What there was no time for is said.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -19,8 +20,9 @@ from pdstudy.disk import whole
 from pdstudy.estimate import estimate, needed
 from pdstudy.params import Study
 from pdstudy.plan import judged, make
+from pdstudy.progress import Progress
 from pdstudy.recipes import RECIPES
-from pdstudy.run import Progress, RunError, run_study
+from pdstudy.run import RunError, run_study
 from pdstudy.steps import Plan
 from pdstudy.store import Store
 
@@ -34,6 +36,7 @@ class Spent:
     """What the time went to, and what there was none for."""
 
     minutes: float
+    study: str  # a digest of its settings: time spent on other settings is not this study's
     rounds: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -46,7 +49,10 @@ def spend(
     listen: Callable[[Progress], None] | None = None,
     store: Store | None = None,
 ) -> Spent:
-    """Return what was trained in about so many minutes; the tables are the study's. Raises RunError and Interrupted."""
+    """Return what was trained in about so many minutes; the tables are the study's. Raises RunError and Interrupted.
+
+    What earlier calls spent on the same study counts: asked again with the same minutes, nothing more is trained.
+    """
     work = _Work(study, minutes, workers, listen, store or Store())
     once = {(recipe, size): study.seeds[:1] for recipe in study.recipes for size in study.sizes}
     smallest = work.by_cost(once)[0]
@@ -71,6 +77,13 @@ def spend(
     with whole(folder / SPENT) as new:
         new.write_text(json.dumps(vars(work.spent), indent=1) + "\n")
     return work.spent
+
+
+def earlier(study: str, digest: str) -> list[dict[str, Any]]:
+    """Return the rounds that earlier calls spent on a study of these settings."""
+    path = paths.study_folder(study) / SPENT
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found["rounds"] if found.get("study") == digest else []
 
 
 def promising(study: str, grid: Grid) -> list[tuple[str, str]]:
@@ -130,8 +143,9 @@ class _Work:
 
     def __init__(self, study: Study, minutes: float, workers: int | None, listen, store: Store):
         self.study, self.workers, self.listen, self.store = study, workers, listen, store
-        self.deadline = time.monotonic() + 60 * minutes
-        self.spent = Spent(minutes)
+        digest = hashlib.sha256(study.model_dump_json().encode()).hexdigest()[:16]
+        self.spent = Spent(minutes, digest, earlier(study.name, digest))
+        self.deadline = time.monotonic() + 60 * minutes - sum(r["seconds"] for r in self.spent.rounds)
 
     def plan(self, grid: Grid, study: Study | None = None) -> Plan:
         return judged(make(study or self.study, grid), self.store.here())
@@ -144,7 +158,7 @@ class _Work:
         return estimate(list(needed(plan, missing).values()), self.store, workers)
 
     def fits(self, grid: Grid, study: Study | None = None, share: float = 1.0) -> bool:
-        return self.seconds(self.plan(grid, study)) <= share * (self.deadline - time.monotonic())
+        return self.seconds(self.plan(grid, study)) <= share * max(0.0, self.deadline - time.monotonic())
 
     def by_cost(self, grid: Grid) -> list[str]:
         """Return the sizes, those that cost least first."""
@@ -172,7 +186,10 @@ class _Work:
             self.spent.left_out.append(f"recipes that distil, for {str(error).splitlines()[0].partition(': ')[2]}")
             return self.round(name, others, study)
         seconds = round(time.monotonic() - begun, 1)
-        self.spent.rounds.append({"round": name, "students": sum(map(len, grid.values())), "seconds": seconds})
+        known = next((r for r in self.spent.rounds if r["round"] == name), None)
+        if known is None:
+            self.spent.rounds.append(known := {"round": name, "students": 0, "seconds": 0.0})
+        known |= {"students": sum(map(len, grid.values())), "seconds": round(known["seconds"] + seconds, 1)}
         return grid
 
     def _unfit_teacher(self, grid: Grid, study: Study) -> bool:

@@ -56,7 +56,9 @@ def advise(
         float | None, typer.Option(min=0, help="The most that one text may take, median, on this machine.")
     ] = None,
     size_mb: Annotated[float | None, typer.Option(min=0, help="The most that the weights may take, in fp32.")] = None,
-    max_minutes: Annotated[float, typer.Option(min=0, help="Of training; what it does not allow is said.")] = 60.0,
+    max_minutes: Annotated[
+        float, typer.Option(min=0, help="Of training, earlier calls for this study counted; what it does not allow is said.")
+    ] = 60.0,
     workers: Workers = None,
 ) -> None:
     """Train what the time allows, measure, and say which student to take, with its reasons. Writes a report."""

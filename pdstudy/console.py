@@ -32,7 +32,8 @@ def computed(study: Study, compute) -> None:
 
     from pdstudy import hub, mirror, sources
     from pdstudy.crew import Interrupted
-    from pdstudy.run import RunError, line
+    from pdstudy.progress import line
+    from pdstudy.run import RunError
 
     try:
         hub.supply(study, lambda text: err.print(text, markup=False, soft_wrap=True))

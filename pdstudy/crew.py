@@ -26,13 +26,14 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 from pdstudy import disk, paths
+from pdstudy.progress import Told
 from pdstudy.steps import Step
 from pdstudy.store import Store
 
 GRACE = 20.0  # seconds that a step may take to its next safe point before it is killed
 
 
-class Interrupted(RuntimeError):
+class Interrupted(Told):
     """Raised after a request to stop: finished steps are kept, long ones have saved their state."""
 
 

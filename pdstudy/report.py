@@ -15,8 +15,8 @@ import jinja2
 import nbformat
 
 from pdstudy import claims, disk, figures, paths, results
+from pdstudy.page import TEMPLATES, page, template
 from pdstudy.params import ParamsError, Study, check_names
-from pdstudy.site import TEMPLATES, page, template
 from pdstudy.visible import visible
 
 QUESTIONS = {f"{number:02d}_{name}": question for number, (name, question) in enumerate(claims.QUESTIONS.items(), 1)}

@@ -7,10 +7,9 @@ the work.
 
 import json
 import os
-import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from pdstudy.crew import Crew, Failure, Interrupted, signals
 from pdstudy.estimate import cost, measured_speed, needed
 from pdstudy.params import Study
 from pdstudy.plan import make, pretraining
+from pdstudy.progress import Progress, Stage, Told, in_notebook
 from pdstudy.sizes import Size
 from pdstudy.steps import Plan, Step
 from pdstudy.store import Store
@@ -30,27 +30,15 @@ from pdstudy.store import Store
 POLL = 0.5  # seconds between looks at the workers' progress
 ATTEMPTS = 2  # a step whose worker was killed, or that failed for no certain reason, is tried once more
 TEXT = ("texts", "domain", "corpus", "tokenizer", "ids")  # stages of text alone: first of all, and what is wrong there ends the run
-SHOWN = 8  # running steps that a progress line names
 Engine = Callable[..., Any]  # (store, workers, logs, tracker) -> workers with the methods of crew.Crew
 
 
-class RunError(RuntimeError):
+class RunError(Told):
     """Raised when steps failed; the message names each with its reason. `bad_input` says whose fault it was."""
 
     def __init__(self, message: str, bad_input: bool):
         super().__init__(message)
         self.bad_input = bad_input
-
-
-@dataclass
-class Progress:
-    """What is done, told to whoever listens: counts, the running steps' labels, the seconds left."""
-
-    total: int
-    done: int = 0
-    running: tuple[str, ...] = ()
-    seconds_left: float = 0.0
-    share: float = 0.0  # of the work, by estimated cost
 
 
 @dataclass
@@ -84,7 +72,7 @@ def run_study(
     hub.supply(study)
     plan, store = plan or make(study), store or Store()
     folder = writable(study)
-    summary = run(plan, store, workers, listen or notebook_line(), folder / "logs", tracker, engine, shard)
+    summary = run(plan, store, workers, listen or in_notebook(), folder / "logs", tracker, engine, shard)
     try:
         tables.write(plan, store, record.environment(plan, summary.computed, summary.reused, summary.seconds))
     except OSError as error:
@@ -118,7 +106,7 @@ def pretrain_family(
     """Return the plan of a family of miniatures after pre-training what the store lacks. Raises RunError."""
     plan = pretraining(study, map(Size.parse, study.sizes))
     folder = writable(study)
-    summary = run(plan, Store(families=()), workers, listen or notebook_line(), folder / "logs", engine=engine)
+    summary = run(plan, Store(families=()), workers, listen or in_notebook(), folder / "logs", engine=engine)
     if summary.failures:
         raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
     return plan
@@ -181,34 +169,6 @@ def writable(study: Study) -> Path:
     return folder
 
 
-def notebook_line() -> Callable[[Progress], None]:
-    """Return a listener that keeps one line up to date in a notebook, and does nothing elsewhere."""
-    shell = sys.modules.get("IPython")
-    if shell is None or getattr(shell.get_ipython(), "kernel", None) is None:
-        return lambda progress: None
-    from IPython.display import display
-
-    handle, last = display({"text/plain": "planning"}, raw=True, display_id=True), [0.0]
-
-    def show(progress: Progress) -> None:
-        if time.monotonic() - last[0] > 5 or progress.done == progress.total:
-            last[0] = time.monotonic()
-            handle.update({"text/plain": line(progress)}, raw=True)
-
-    return show
-
-
-def line(progress: Progress) -> str:
-    """Return a progress line: steps done, what is running, time left."""
-    if progress.total == 0:
-        return "nothing to compute: every step is in the store"
-    if progress.done == progress.total:
-        return f"{progress.done} of {progress.total} steps done"
-    minutes, seconds = divmod(round(progress.seconds_left), 60)
-    now = [*progress.running[:SHOWN], *([f"{len(progress.running) - SHOWN} more"] if len(progress.running) > SHOWN else [])]
-    return f"{progress.done} of {progress.total} steps, about {minutes}:{seconds:02d} left; now {', '.join(now) or 'starting'}"
-
-
 def _processes(workers: int | None, steps: int) -> int:
     return min(os.cpu_count() or 1, steps) if workers is None else workers
 
@@ -236,8 +196,8 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
     attempts = dict.fromkeys(todo, 0)
     running: dict[Future, str] = {}
     speed, spent, begun = measured_speed(crew.store), 0.0, time.monotonic()
-    costs = {d: cost(s, speed) for d, s in todo.items()}
-    total, failed, lost, ended = sum(costs.values()), set(), set(), 0
+    costs, steps = {d: cost(s, speed) for d, s in todo.items()}, Counter(s.stage for s in todo.values())
+    total, failed, lost, ended = sum(costs.values()), set(), set(), Counter()
     later: dict[str, float] = {}  # steps that another run computes just now: when to look again
 
     def tell() -> None:
@@ -245,8 +205,10 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
         share = min(1.0, (spent + part) / total)
         elapsed = time.monotonic() - begun
         left = (total - spent - part) / max(1, crew.workers) if share < 0.05 else elapsed * (1 - share) / share
-        done = ended + len(summary.failures)
-        listen(Progress(len(todo), done, tuple(todo[d].label for d in running.values()), left, share))
+        now = [todo[d] for d in running.values()]
+        stages = [Stage(s, n, ended[s], tuple(step.label for step in now if step.stage == s)) for s, n in steps.items()]
+        labels = tuple(step.label for step in now)
+        listen(Progress(len(todo), ended.total(), labels, left, share, tuple(stages), crew.stopping))
 
     while ready or later or running:
         for digest in [d for d, when in later.items() if when <= time.monotonic()]:
@@ -279,6 +241,7 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
                     heappush(ready, turn(digest))
                     continue
                 summary.failures.append(outcome)
+                ended[todo[digest].stage] += 1
                 failed.add(digest)
                 lost |= _descendants(failed, todo)
                 # On a full disk nothing else would fit; of wrong text nobody wants to hear after hours of training.
@@ -293,13 +256,16 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
                 summary.reused += 1
             else:
                 summary.computed += 1
-            ended += 1
+            ended[todo[digest].stage] += 1
             for child in waiting.keys() & children[digest]:
                 waiting[child].discard(digest)
                 if not waiting[child]:
                     heappush(ready, turn(child))
         if crew.stopping and not running:
-            raise Interrupted("stopped; what was finished is kept, and the same command goes on from there")
+            tell()
+            raise Interrupted(
+                "stopped; what was finished is kept, and the same command goes on from there; in a notebook, run the cell again"
+            )
         if crew.stopping:
             ready.clear()
             later.clear()

@@ -110,11 +110,27 @@ def test_a_study_that_is_run_without_advice_keeps_no_other_answers_and_the_same_
 
 
 def test_a_second_spending_finds_everything_in_the_store(spent):
-    study, _ = spent
+    study, first = spent
     before = results.load_results(study.name)
     again = budget.spend(study, 10, workers=0)
-    assert sum(r["seconds"] for r in again.rounds) < 10
+    assert [r["round"] for r in again.rounds] == [r["round"] for r in first.rounds]
+    assert sum(r["seconds"] for r in again.rounds) < sum(r["seconds"] for r in first.rounds) + 10
     assert results.load_results(study.name).equals(before)
+
+
+def test_the_minutes_are_a_study_s_own_and_not_those_of_one_call(tmp_path):
+    study = write(tmp_path, 0.8, name="again")
+    spent = {"study": "of other settings", "rounds": [{"round": "long ago", "students": 1, "seconds": 7200}]}
+    folder = paths.study_folder("again")
+    folder.mkdir(parents=True)
+    (folder / budget.SPENT).write_text(json.dumps(spent))
+    first = budget.spend(study, 0, workers=0)
+    assert len(first.rounds) == 1 and first.rounds[0]["round"] == "the teacher, and 1/64 once"
+    first.rounds[0]["seconds"] = 3600  # an hour of this study
+    (folder / budget.SPENT).write_text(json.dumps(vars(first)))
+    again = budget.spend(study, 60, workers=0)
+    assert set(advise.Candidates("again").table["size"]) <= {"1/64", "2/64"} and len(again.rounds) == 1
+    assert "students of 2/64, for want of time" in again.left_out
 
 
 def test_without_time_the_smallest_students_are_tried_and_the_rest_is_named(tmp_path):

@@ -31,8 +31,8 @@ GROUND = [
 GROUND += ["record", "results", "tables"]
 # The training wing: torch, never pandas; scipy comes with scikit-learn and is at home in both.
 TRAINING = [
-    "corpora", "domain", "tokens", "counts", "bert", "models", "objectives", "train", "answers", "evaluate", "stages", "latency", "prepare", "work", "crew",
-    "run", "cluster", "ranks",
+    "corpora", "domain", "tokens", "counts", "bert", "models", "objectives", "train", "answers", "evaluate", "stages", "latency", "prepare", "work",
+    "progress", "crew", "run", "cluster", "ranks",
 ]  # fmt: skip
 # The reading wing: pandas, scipy, seaborn, never torch.
 READING = [
@@ -48,11 +48,13 @@ READING = [
     "soundness",
     "plots",
     "figures",
+    "explore",
+    "panel",
 ]
 # The top may import anything.
 TOP = [
-    "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "site", "report", "pages", "serve", "console", "commands_study",
-    "commands_store", "commands_task", "commands_model", "commands_hub", "__main__",
+    "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "page", "report", "pages", "serve", "console",
+    "commands_study", "commands_store", "commands_task", "commands_model", "commands_hub", "__main__",
 ]  # fmt: skip
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]
 TRAINERS = {"torch", "transformers", "accelerate", "safetensors"}

@@ -4,6 +4,7 @@ import ast
 import re
 
 import nbformat
+import papermill
 import pytest
 
 from pdstudy import paths
@@ -12,6 +13,8 @@ from pdstudy.paramsfile import load
 from pdstudy.report import ADVICE, QUESTIONS, clean_source, declared
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+EXPLORER = "06_explore"
+WIDGETS = "application/vnd.jupyter.widget-view+json"
 MAX_LINES = 8  # of a code cell that holds no parameters
 
 
@@ -19,8 +22,8 @@ def code(path):
     return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
 
 
-def test_the_notebooks_are_the_tutorial_and_one_for_each_question():
-    assert [p.stem for p in NOTEBOOKS] == ["00_one_student", *QUESTIONS, ADVICE]
+def test_the_notebooks_are_the_tutorial_one_for_each_question_advice_and_the_explorer():
+    assert [p.stem for p in NOTEBOOKS] == ["00_one_student", *QUESTIONS, ADVICE, EXPLORER]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -67,6 +70,22 @@ def test_the_defaults_of_a_question_are_the_smoke_study(stem):
     found = declared(paths.NOTEBOOKS / f"{stem}.ipynb")
     assert found == load(paths.PARAMS / "smoke.yaml")
     assert set(found) == set(Study.model_fields)
+
+
+def test_the_explorer_shows_what_it_has_where_nobody_can_click(smoke, tmp_path):
+    made = tmp_path / "explorer.ipynb"
+    papermill.execute_notebook(
+        paths.NOTEBOOKS / f"{EXPLORER}.ipynb", made, {"sizes": ["2/64"], "domain": "news"}, progress_bar=False, cwd=tmp_path
+    )
+    cells = code(made)
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    kinds = [set(o.get("data", {})) for o in outputs]
+    students, figure, texts, widgets = (i for i, kind in enumerate(kinds) if kind & {"text/html", "image/png", WIDGETS})
+    assert outputs[students].data["text/html"].count("<tr") == 4  # Distillation, PD and PD-F
+    assert outputs[figure].metadata["image/png"]["alt"].startswith("Test accuracy of 3 students")
+    assert "<td" in outputs[texts].data["text/html"] and WIDGETS in kinds[widgets]
+    assert made.stat().st_size < 2_000_000
 
 
 @pytest.mark.parametrize("stem", QUESTIONS)

@@ -1,0 +1,266 @@
+"""JupyterLab as people use it: started by `make lab`, in this machine's Chromium, every notebook by Run All, stopped once.
+
+Screenshots lie in $PDSTUDY_SCREENSHOTS, else in pytest's folder of this run.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from pdstudy import paths
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("lab")]
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NOTEBOOKS = sorted(p.stem for p in paths.NOTEBOOKS.glob("*.ipynb"))
+TWO_MB = 2_000_000
+MINUTE = 60
+STEPS = re.compile(r"\d+ of \d+ steps|nothing to compute")
+STUDY = "01_pretraining_value"  # the notebook that computes the smoke study, for all that come after it
+
+
+@dataclass
+class Lab:
+    """A running JupyterLab: its address with the token, the folder of its notebooks, its process."""
+
+    address: str
+    folder: Path
+    process: psutil.Process
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes that the kernels have started for steps of a study."""
+        found = []
+        for child in self.process.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "spawn_main" in " ".join(child.cmdline()):
+                    found.append(child)
+        return found
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    folder = Path(os.environ.get("PDSTUDY_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab by `make lab` beside copies of the notebooks, with outputs and settings of its own."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(paths.NOTEBOOKS, folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {
+        name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    }
+    environment = os.environ | own | {"PDSTUDY_OUTPUTS": str(folder / "outputs"), "OMP_NUM_THREADS": "1"}
+    more = f"--no-browser --port={port} --ServerApp.port_retries=0" + (" --allow-root" if os.geteuid() == 0 else "")
+    # .venv/ready is taken for made: these tests run in the environment that it would make
+    command = ["make", "-C", folder, "-f", paths.ROOT / "Makefile", "-o", ".venv/ready", f"BIN={Path(sys.prefix) / 'bin'}", "lab"]
+    with (folder / "log").open("w") as log:
+        made = subprocess.Popen([*command, f"LAB={more}"], env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        address = None
+        deadline = time.monotonic() + 2 * MINUTE
+        while address is None and time.monotonic() < deadline and made.poll() is None:
+            time.sleep(0.5)
+            address = re.search(rf"http://127\.0\.0\.1:{port}/lab\?token=\w+", (folder / "log").read_text())
+        assert address, (folder / "log").read_text()
+        yield Lab(address[0], folder / "notebooks", psutil.Process(made.pid))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(made.pid, signal.SIGTERM)
+        made.wait(MINUTE)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        yield chromium
+        chromium.close()
+
+
+class Opened:
+    """One notebook in a tab of its own."""
+
+    def __init__(self, lab: Lab, browser, stem: str):
+        self.lab, self.path = lab, lab.folder / f"{stem}.ipynb"
+        self.page = browser.new_page(viewport={"width": 1280, "height": 900})
+        base, token = lab.address.split("/lab?")
+        self.page.goto(f"{base}/lab/tree/{self.path.name}?reset&{token}")
+        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=2 * MINUTE * 1000)  # in the status bar
+
+    def choose(self, menu: str, entry: str) -> None:
+        """Choose an entry of a menu."""
+        self.page.locator(".lm-MenuBar-itemLabel").get_by_text(menu, exact=True).click()
+        self.page.locator(".lm-Menu-itemLabel").get_by_text(re.compile(f"^{entry}")).first.click()
+
+    def saved(self) -> list[nbformat.NotebookNode]:
+        """Return the code cells as they stand now, after saving them."""
+        before, asked = self.path.stat().st_mtime_ns, time.monotonic()
+        self.page.keyboard.press("Control+s")
+        while True:
+            self.page.wait_for_timeout(200)
+            if self.path.stat().st_mtime_ns != before or time.monotonic() > asked + 3:  # then nothing had changed
+                with contextlib.suppress(nbformat.reader.NotJSONError):  # it is being written
+                    return [c for c in nbformat.read(self.path, as_version=4).cells if c.cell_type == "code"]
+            assert time.monotonic() < asked + MINUTE
+
+    def when(self, told, minutes: float) -> list[nbformat.NotebookNode]:
+        """Return the code cells as soon as `told` is true of them."""
+        deadline = time.monotonic() + minutes * MINUTE
+        while not told(cells := self.saved()):
+            assert time.monotonic() < deadline, [c.outputs for c in cells if c.outputs][-1:]
+            self.page.wait_for_timeout(1000)
+        return cells
+
+    def idle(self) -> bool:
+        """Return whether the kernel has nothing to do."""
+        base, token = self.lab.address.split("/lab?")
+        with urllib.request.urlopen(f"{base}/api/sessions?{token}") as answer:
+            (kernel,) = [s["kernel"] for s in json.load(answer) if s["path"] == self.path.name]
+        return kernel["execution_state"] == "idle"
+
+    def run_all(self) -> None:
+        """Choose Run All, until a cell runs: Lab passes over it while it still connects to the kernel."""
+        for _ in range(10):
+            self.choose("Run", "Run All Cells")
+            self.page.wait_for_timeout(2000)
+            if not self.idle() or any(c.execution_count for c in self.saved()):
+                return
+        raise AssertionError("nothing runs")
+
+    def ended(self, minutes: float = 15) -> list[nbformat.NotebookNode]:
+        """Return the code cells when the last has run or one has failed."""
+        return self.when(lambda cells: self.idle() and (cells[-1].execution_count is not None or failures(cells)), minutes)
+
+    def look_at(self, selector: str, text: str | re.Pattern = "") -> None:
+        """Scroll to what holds this text; cells that are out of sight are not in the page."""
+        found, view = self.page.locator(selector, has_text=text).first, self.page.locator(".jp-WindowedPanel-outer").first
+        view.evaluate("e => e.scrollTo(0, 0)")
+        for _ in range(60):
+            self.page.wait_for_timeout(150)
+            if found.is_visible():
+                found.scroll_into_view_if_needed()
+                break
+            view.evaluate("e => e.scrollBy(0, 500)")
+        self.page.wait_for_timeout(500)
+
+    def close(self) -> None:
+        """Close the tab and end the kernel, as by Shut Down Kernel."""
+        base, token = self.lab.address.split("/lab?")
+        with urllib.request.urlopen(f"{base}/api/sessions?{token}") as answer:
+            sessions = json.load(answer)
+        for session in sessions:
+            request = urllib.request.Request(f"{base}/api/sessions/{session['id']}?{token}", method="DELETE")
+            urllib.request.urlopen(request).close()
+        self.page.close()
+
+
+@pytest.fixture
+def opened(lab, browser):
+    """Open a notebook by name; it is closed when the test ends."""
+    with contextlib.ExitStack() as stack:
+
+        def open_one(stem: str) -> Opened:
+            made = Opened(lab, browser, stem)
+            stack.callback(made.close)
+            return made
+
+        yield open_one
+
+
+def outputs(cells: list, kind: str) -> list:
+    return [o for c in cells for o in c.outputs if o.output_type == kind]
+
+
+def failures(cells: list) -> list[str]:
+    """Return what a reader sees of errors."""
+    return ["\n".join(o.traceback) for o in outputs(cells, "error")]
+
+
+def progress(cells: list) -> list[str]:
+    """Return what stands in the displays that are kept up to date while a study runs."""
+    texts = [o.data.get("text/plain", "") for o in outputs(cells, "display_data")]
+    return [t for t in texts if STEPS.search(t)]
+
+
+def test_a_run_shows_its_progress_stops_when_it_is_interrupted_and_goes_on(lab, opened, pictures):
+    notebook = opened(STUDY)
+    notebook.run_all()
+    (running,) = progress(notebook.when(lambda cells: any(re.match(r"[3-9] of ", t) for t in progress(cells)), minutes=6))
+    assert len(running.splitlines()) > 5 and " left" in running and "█" in running
+    assert lab.workers()
+    notebook.look_at(".jp-OutputArea-output pre", STEPS)
+    notebook.page.screenshot(path=pictures / "lab_running.png")
+    notebook.choose("Kernel", "Interrupt Kernel")
+    cells = notebook.when(lambda cells: failures(cells) and notebook.idle(), minutes=2)
+    (said,) = failures(cells)
+    assert said.startswith("Interrupted: stopped; what was finished is kept") and len(said.splitlines()) == 1
+    assert re.fullmatch(r"\d+ of \d+ steps; stopped", progress(cells)[0])
+    assert not lab.workers()
+    notebook.look_at(".jp-OutputArea-output pre", "Interrupted")
+    notebook.page.screenshot(path=pictures / "lab_interrupted.png")
+    done, steps = map(int, re.findall(r"\d+", progress(cells)[0]))
+    notebook.run_all()
+    cells = notebook.ended()
+    assert not failures(cells)
+    (finished,) = progress(cells)
+    left = int(re.fullmatch(r"(\d+) of \1 steps done in \d+:\d\d", finished)[1])
+    assert left == steps - done, "what was finished is not computed again"
+    notebook.look_at(".jp-OutputArea-output pre", STEPS)
+    notebook.page.screenshot(path=pictures / "lab_finished.png")
+
+
+@pytest.mark.parametrize("stem", NOTEBOOKS)
+def test_run_all_ends_with_every_cell_run_and_nothing_to_complain_of(opened, pictures, stem):
+    notebook = opened(stem)
+    notebook.run_all()
+    cells = notebook.ended()
+    assert not failures(cells)
+    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
+    assert not [o.text for o in outputs(cells, "stream") if o.name == "stderr"], "no warning, of widgets or of anything else"
+    assert max(len(c.outputs) for c in cells) <= 12, "no flood of outputs"
+    assert notebook.path.stat().st_size < TWO_MB
+    notebook.page.screenshot(path=pictures / f"lab_{stem}.png")
+
+
+def test_the_explorer_answers_to_its_widgets(opened, pictures):
+    notebook = opened("06_explore")
+    notebook.run_all()
+    assert not failures(notebook.ended())
+    page = notebook.page
+    figure = page.locator(".widget-html img")
+    figure.scroll_into_view_if_needed()
+    students = re.match(r"Test accuracy of (\d+) students", figure.get_attribute("alt"))[1]
+    page.screenshot(path=pictures / "lab_explorer.png")
+    page.get_by_role("button", name="Basic", exact=True).click()
+    page.wait_for_function("n => !document.querySelector('.widget-html img').alt.includes(` ${n} students`)", arg=students)
+    fewer = figure.get_attribute("alt")
+    assert int(re.search(r"(\d+) students", fewer)[1]) == int(students) - 2
+    page.get_by_label("D_T", exact=True).select_option("news")
+    page.wait_for_function("alt => document.querySelector('.widget-html img').alt != alt", arg=fewer)
+    assert page.locator(".widget-html table").count() == 2
+    page.locator(".widget-html table").last.scroll_into_view_if_needed()
+    page.screenshot(path=pictures / "lab_explorer_texts.png")
