@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy import explore, paths, results, stats
+from pdstudy import explore, paths, plan, results, stats
 from pdstudy.explore import OWN, Explorer
 from pdstudy.panel import Panel
 from pdstudy.store import Store
