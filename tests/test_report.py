@@ -10,6 +10,7 @@ from pathlib import Path
 
 import bs4
 import nbformat
+import pandas as pd
 import pytest
 
 from pdstudy import Study, claims, figures, paths, report, results
@@ -242,6 +243,14 @@ def test_a_missing_student_is_named_in_the_table_and_never_averaged_over(rendere
     table = report.accuracy_table(metrics[~gone & ~one_seed])
     assert table.loc["PD", "2/64"] == "missing" and table.loc["Basic", "2/128"] == "missing 1 of 2 seeds"
     assert table.loc["teacher", "2/64"] == "-", "none was asked for"
+
+
+def test_a_missing_student_of_the_only_size_is_named_too():
+    row = {"recipe": "PD", "size": "2/64", "split": "test", "metric": "accuracy", "n_params": 1.0}
+    metrics = pd.DataFrame([row | {"seed": 0, "value": 0.7}, row | {"recipe": "majority", "seed": 0, "value": 0.5}])
+    assert report.accuracy_table(metrics).loc["PD", "2/64"] == "70.0"
+    teacher = pd.DataFrame([row | {"recipe": "teacher", "seed": 0, "value": 0.8}, row | {"recipe": "PF", "seed": 0, "value": 0.6}])
+    assert list(report.accuracy_table(pd.concat([metrics, teacher]))["2/64"]) == ["80.0", "70.0", "60.0", "50.0"]
 
 
 def test_claims_json_is_written_beside_the_metrics(rendered):

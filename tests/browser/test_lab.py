@@ -23,9 +23,8 @@ import pytest
 
 from pdstudy import paths
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("lab")]
+pytestmark = pytest.mark.browser
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NOTEBOOKS = sorted(p.stem for p in paths.NOTEBOOKS.glob("*.ipynb"))
 TWO_MB = 2_000_000
 MINUTE = 60
@@ -50,13 +49,6 @@ class Lab:
                 if "spawn_main" in " ".join(child.cmdline()):
                     found.append(child)
         return found
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    folder = Path(os.environ.get("PDSTUDY_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -92,24 +84,12 @@ def lab(tmp_path_factory):
         made.wait(MINUTE)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [])
-        yield chromium
-        chromium.close()
-
-
 class Opened:
     """One notebook in a tab of its own."""
 
-    def __init__(self, lab: Lab, browser, stem: str):
+    def __init__(self, lab: Lab, chromium, stem: str):
         self.lab, self.path = lab, lab.folder / f"{stem}.ipynb"
-        self.page = browser.new_page(viewport={"width": 1280, "height": 900})
+        self.page = chromium.new_page(viewport={"width": 1280, "height": 900})
         base, token = lab.address.split("/lab?")
         self.page.goto(f"{base}/lab/tree/{self.path.name}?reset&{token}")
         self.page.get_by_text(IDLE).wait_for(timeout=2 * MINUTE * 1000)
@@ -182,12 +162,12 @@ class Opened:
 
 
 @pytest.fixture
-def opened(lab, browser):
+def opened(lab, chromium):
     """Open a notebook by name; it is closed when the test ends."""
     with contextlib.ExitStack() as stack:
 
         def open_one(stem: str) -> Opened:
-            made = Opened(lab, browser, stem)
+            made = Opened(lab, chromium, stem)
             stack.callback(made.close)
             return made
 
