@@ -97,7 +97,10 @@ def pretraining(study: Study, sizes: Iterable[Size]) -> Plan:
 def folder_digest(folder: str, *names: str) -> str:
     """Return the sha256 over those of `names` that the folder holds. Raises ParamsError where none is there."""
     found = [Path(folder).expanduser() / name for name in names]
-    found = [path for path in found if path.is_file()]
+    try:
+        found = [path for path in found if path.is_file()]
+    except OSError as error:  # a name that no file system takes
+        raise ParamsError(f"{folder[:80]}: {error.strerror}; give the folder of a saved model or tokenizer") from None
     if not found:
         raise ParamsError(f"{folder}: holds none of {', '.join(names)}; give the folder of a saved model or tokenizer")
     digest = hashlib.sha256()

@@ -54,7 +54,7 @@ def reports(tmp_path_factory):
 def tutorial(tmp_path_factory):
     """The tutorial's page, whose tables show texts, made from the hostile ones."""
     folder = tmp_path_factory.mktemp("tutorial")
-    world = small.World.make(folder / "site", small.texts(snippets=1400, reviews=300, add=HOSTILE), labels=LABELS, task="movies")
+    world = small.World.make(folder / "site", small.texts(snippets=1700, reviews=300, add=HOSTILE), labels=LABELS, task="movies")
     values = {"documents": 280, "labelled": 100, "transfer": 200, "vocabulary_size": 400, "reading_steps": 5}
     code = f"from pathlib import Path; from pdstudy import paths, report; report.execute(paths.NOTEBOOKS / '00_one_student.ipynb', {values}, Path('.'))"
     environment = os.environ | world.environment | {"PDSTUDY_OUTPUTS": str(folder / "outputs")}
