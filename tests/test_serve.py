@@ -109,7 +109,8 @@ def test_a_port_in_use_is_passed_over_or_named(folder, monkeypatch):
 def command(*words, outputs):
     environment = os.environ | {"PDSTUDY_OUTPUTS": str(outputs)}
     return subprocess.Popen(
-        [sys.executable, "-m", "pdstudy", "serve", *map(str, words)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "pdstudy", "serve", *map(str, words)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in a terminal; what runs us in the background ignores it
     )  # fmt: skip
 
 
