@@ -96,13 +96,13 @@ def pretraining(study: Study, sizes: Iterable[Size]) -> Plan:
 
 def folder_digest(folder: str, *names: str) -> str:
     """Return the sha256 over those of `names` that the folder holds. Raises ParamsError where none is there."""
-    found = [Path(folder).expanduser() / name for name in names]
+    found, why = [Path(folder).expanduser() / name for name in names], ""
     try:
         found = [path for path in found if path.is_file()]
     except OSError as error:  # a name that no file system takes
-        raise ParamsError(f"{folder[:80]}: {error.strerror}; give the folder of a saved model or tokenizer") from None
+        found, why = [], f" ({error.strerror})"
     if not found:
-        raise ParamsError(f"{folder}: holds none of {', '.join(names)}; give the folder of a saved model or tokenizer")
+        raise ParamsError(f"{folder[:200]}: holds none of {', '.join(names)}{why}; give the folder of a saved model or tokenizer")
     digest = hashlib.sha256()
     for path in found:
         with path.open("rb") as file:
