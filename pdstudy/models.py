@@ -2,8 +2,9 @@
 
 The weights are those of `BertForMaskedLM` and `BertForSequenceClassification` (bert.py), so every artifact opens
 with `from_pretrained`. The forward pass is ours: queries, keys and values in one product, no mask where
-rows are full, and only the positions that carry a loss reach the output layer. tests/test_models.py holds
-it equal to transformers' forward.
+rows are full, and only the positions that are read, masked pieces or a classifier's [CLS], leave the last layer's
+attention: of a 2-layer student that saves four tenths of the products. tests/test_models.py holds it equal to
+transformers' forward.
 """
 
 import json
@@ -67,11 +68,12 @@ class MaskedReader(nn.Module):
 
         With `of_rows` return also the logits of each row's words, (batch, vocabulary).
         """
-        hidden = encode(self.bert.bert, ids)
-        logits = self.bert.predict(hidden.reshape(-1, hidden.shape[-1])[positions])
         if not of_rows:
-            return logits
-        summary = torch.tanh(self.summary(hidden[:, 0]))
+            return self.bert.predict(encode(self.bert.bert, ids, at=positions))
+        firsts = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
+        hidden = encode(self.bert.bert, ids, at=torch.cat([firsts, positions]))
+        logits = self.bert.predict(hidden[len(ids) :])
+        summary = torch.tanh(self.summary(hidden[: len(ids)]))
         return logits, F.linear(summary, self.bert.bert.embeddings.word_embeddings.weight).float() + self.prior
 
     def state(self) -> dict[str, Tensor]:
@@ -89,47 +91,53 @@ class Classifier(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """Return logits (batch, n_classes). `mask` (batch, length) is true on real pieces, None where all are."""
         bert = self.bert.bert
-        first = encode(bert, ids, mask, segments)[:, 0]
+        first = encode(bert, ids, mask, segments)
         pooled = torch.tanh(F.linear(first, bert.pooler.dense.weight, bert.pooler.dense.bias))
-        return self.bert.classifier(F.dropout(pooled, self.bert.config.hidden_dropout_prob, self.training))
+        return self.bert.classifier(drop(pooled, self.bert.config.hidden_dropout_prob if self.training else 0.0))
 
     def state(self) -> dict[str, Tensor]:
         """Return the weights under transformers' names."""
         return self.bert.state_dict()
 
 
-def encode(bert: nn.Module, ids: Tensor, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
-    """Return the last hidden states (batch, length, hidden) that transformers' BertModel would give."""
+def encode(
+    bert: nn.Module, ids: Tensor, mask: Tensor | None = None, segments: Tensor | None = None, at: Tensor | None = None
+) -> Tensor:
+    """Return the last hidden states that transformers' BertModel would give, of those pieces alone that are read.
+
+    These are each row's first, (batch, hidden), or with `at`, indices into the flattened batch, (n_positions, hidden).
+    """
     config, e = bert.config, bert.embeddings
     p = config.hidden_dropout_prob if bert.training else 0.0
-    batch, length = ids.shape
-    n_heads, h = config.num_attention_heads, config.hidden_size
-    x = F.embedding(ids, e.word_embeddings.weight) + e.position_embeddings.weight[:length]
+    n_heads = config.num_attention_heads
+    x = F.embedding(ids, e.word_embeddings.weight) + e.position_embeddings.weight[: ids.shape[1]]
     x = x + (e.token_type_embeddings.weight[0] if segments is None else e.token_type_embeddings(segments))
-    x = F.dropout(_norm(x, e.LayerNorm), p, bert.training)
+    x = drop(_norm(x, e.LayerNorm), p)
     if mask is not None:
         mask = mask[:, None, None, :]
-    for layer in bert.encoder.layer:
+    for i, layer in enumerate(bert.encoder.layer):
         a, out = layer.attention.self, layer.attention.output
-        qkv = F.linear(
-            x,
-            torch.cat([a.query.weight, a.key.weight, a.value.weight]),
-            torch.cat([a.query.bias, a.key.bias, a.value.bias]),
-        )
-        q, k, v = qkv.view(batch, length, 3, n_heads, h // n_heads).permute(2, 0, 3, 1, 4)
-        y = attend(q, k, v, mask)
-        y = y.transpose(1, 2).reshape(batch, length, h)
-        x = _norm(x + F.dropout(out.dense(y), p, bert.training), out.LayerNorm)
+        last = i == len(bert.encoder.layer) - 1
+        if last and at is None:  # the other pieces are only looked at
+            k, v = _heads(x, n_heads, a.key, a.value)
+            x = x[:, :1]
+            (q,) = _heads(x, n_heads, a.query)
+        else:
+            q, k, v = _heads(x, n_heads, a.query, a.key, a.value)
+        y = attend(q, k, v, mask).transpose(1, 2).reshape(x.shape)
+        if last:
+            x, y = (t.flatten(0, 1) if at is None else t.flatten(0, 1)[at] for t in (x, y))
+        x = _norm(x + drop(out.dense(y), p), out.LayerNorm)
         y = layer.output.dense(F.gelu(layer.intermediate.dense(x)))
-        x = _norm(x + F.dropout(y, p, bert.training), layer.output.LayerNorm)
+        x = _norm(x + drop(y, p), layer.output.LayerNorm)
     return x
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Return softmax(q k' / sqrt(width)) v; all are (batch, heads, length, width), `mask` (batch, 1, 1, length).
 
-    On a CPU the plain products are used: torch's fused kernel is five times slower there in bf16 at these
-    lengths, almost all of it in its backward pass.
+    Queries may be fewer than keys. On a CPU the plain products are used: torch's fused kernel is five times slower
+    there in bf16 at these lengths, almost all of it in its backward pass.
     """
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -137,6 +145,25 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return scores.softmax(dim=-1).to(v.dtype) @ v
+
+
+def drop(x: Tensor, p: float) -> Tensor:
+    """Return `x` with a share `p` of its values set to zero and the others scaled by 1 / (1 - p).
+
+    On a CPU torch draws its masks one value at a time, a tenth of a small student's step: here one draw of 64 bits
+    decides for four values, `p` to the nearest 65,536th.
+    """
+    if not p or x.device.type != "cpu":
+        return F.dropout(x, p, training=bool(p))
+    drawn = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    keep = drawn[: x.numel()].view(x.shape) >= round(p * 2**16) - 2**15
+    return x * (keep.to(x.dtype) / (1 - p))
+
+
+def _heads(x: Tensor, n_heads: int, *maps: nn.Linear) -> Tensor:
+    """Return (n_maps, batch, heads, length, width), all maps in one product."""
+    y = F.linear(x, torch.cat([m.weight for m in maps]), torch.cat([m.bias for m in maps]))
+    return y.view(*x.shape[:2], len(maps), n_heads, -1).permute(2, 0, 3, 1, 4)
 
 
 def _norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:

@@ -85,6 +85,7 @@ class Pretrain(Settings):
     window: Annotated[int, Field(ge=1, le=64)] = 3  # at most so many pieces apart,
     words_std: Annotated[float, Field(gt=0, le=1)] = 0.06  # scaled to this
     starts: Count = 1  # encoders pre-trained per size; student seed s begins from number s mod starts
+    precision: Precision | None = None  # None takes the study's
 
 
 class Train(Settings):
@@ -290,9 +291,10 @@ class Study(Settings):
         """Return the task that is named, or described by its files."""
         return TASKS[self.task] if isinstance(self.task, str) else self.task.task()
 
-    def resolved_precision(self) -> str:
-        """Return "fp32" or "bf16": `auto` is what this processor multiplies fastest."""
-        return self.precision if self.precision != "auto" else best_precision()
+    def resolved_precision(self, given: Precision | None = None) -> str:
+        """Return "fp32" or "bf16", of `given` or else of the study: `auto` is what this processor multiplies fastest."""
+        given = given or self.precision
+        return given if given != "auto" else best_precision()
 
     @classmethod
     def given(cls, names: dict[str, Any]) -> "Study":
@@ -340,12 +342,15 @@ def check_names(names: set[str], known: set[str], what: str) -> None:
 
 
 def best_precision() -> str:
-    """Return "bf16" where this processor has bf16 products, else "fp32". Reads no torch."""
+    """Return "bf16" where this processor has tiles of bf16 products (AMX), else "fp32". Reads no torch.
+
+    AVX-512's own bf16 products are no gain: `python benchmarks/precision.py` measures them at half the speed of fp32.
+    """
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
         return "fp32"
-    return "bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32"
+    return "bf16" if "amx_bf16" in flags else "fp32"
 
 
 def _known(what: str, value: str, known: dict) -> None:

@@ -249,7 +249,8 @@ class _Builder:
         else:
             del settings["words_std"]
         del settings["window"]  # the parent's, if there is one
-        settings |= {"size": str(size), "init_std": p.init_std or self._std(size), "seed": number, "precision": self.precision}
+        settings |= {"size": str(size), "init_std": p.init_std or self._std(size), "seed": number}
+        settings["precision"] = self.study.resolved_precision(p.precision)
         flops = 3 * p.tokens * (size.flops_per_token(p.row) + p.mask * 2 * self.study.tokenizer.vocabulary * size.hidden)
         return self.add("pretrain", settings, parents, f"pretrain {size} #{number}" + (f" on {corpus}" if corpus else ""), flops,
                         room=SMALL + (CHECKPOINTS * 12 + 2) * self._weights(size))  # fmt: skip

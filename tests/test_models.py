@@ -69,10 +69,12 @@ def test_hidden_states_equal_those_of_transformers_bert_on_every_real_piece(size
     bert, own = model.bert.bert, transformers_own(model).bert
     for seed in range(3):
         ids, mask = some_ids(batch, length, seed), a_mask(batch, length, seed)
-        ours = models.encode(bert, ids, mask)
+        at = mask.flatten().nonzero()[:, 0]
+        ours = models.encode(bert, ids, mask, at=at)
         theirs = own(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        torch.testing.assert_close(ours[mask], theirs[mask], atol=close, rtol=close)
-        assert ours[mask].std() > 0.5
+        torch.testing.assert_close(ours, theirs[mask], atol=close, rtol=close)
+        torch.testing.assert_close(models.encode(bert, ids, mask), theirs[:, 0], atol=close, rtol=close)
+        assert ours.std() > 0.5
 
 
 def test_hidden_states_with_segments_equal_those_of_transformers():
@@ -80,8 +82,11 @@ def test_hidden_states_with_segments_equal_those_of_transformers():
     bert, own = model.bert.bert, transformers_own(model).bert
     ids, segments = some_ids(3, 8), (torch.arange(8) > 4).long().expand(3, 8)
     theirs = own(input_ids=ids, token_type_ids=segments).last_hidden_state
-    torch.testing.assert_close(models.encode(bert, ids, segments=segments), theirs, atol=1e-12, rtol=1e-12)
-    assert (models.encode(bert, ids) - theirs).abs().max() > 0.01
+    torch.testing.assert_close(
+        models.encode(bert, ids, segments=segments, at=torch.arange(24)), theirs.flatten(0, 1), atol=1e-12, rtol=1e-12
+    )
+    torch.testing.assert_close(models.encode(bert, ids, segments=segments), theirs[:, 0], atol=1e-12, rtol=1e-12)
+    assert (models.encode(bert, ids) - theirs[:, 0]).abs().max() > 0.01
 
 
 def test_no_mask_means_that_every_piece_is_real():
@@ -114,6 +119,23 @@ def test_dropout_acts_in_training_and_not_in_evaluation():
     torch.testing.assert_close(model(ids), model(ids), atol=0, rtol=0)
     model.train()
     assert (model(ids) - model(ids)).abs().max() > 0.01
+
+
+def test_dropout_keeps_the_share_and_the_mean_and_its_gradient_is_its_mask():
+    torch.manual_seed(0)
+    x = torch.full((1001, 999), 2.0, requires_grad=True)
+    y = models.drop(x, 0.1)
+    kept = y != 0
+    assert abs(kept.float().mean() - 0.9) < 4 * math.sqrt(0.09 / x.numel()) + 1e-5
+    assert torch.equal(y[kept], torch.full_like(y[kept], 2 / 0.9)) and abs(y.mean() - 2) < 0.005
+    for axis in (0, 1):  # four values share a draw: none follows its neighbour
+        shifted = kept.roll(1, axis)
+        assert abs((kept & shifted).float().mean() - 0.81) < 0.002
+    y.sum().backward()
+    assert torch.equal(x.grad, kept / 0.9)
+    assert models.drop(x, 0.0) is x or torch.equal(models.drop(x, 0.0), x)
+    torch.manual_seed(0)
+    assert torch.equal(models.drop(x, 0.1), y)
 
 
 def test_gradients_equal_those_of_transformers_forward():

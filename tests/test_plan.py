@@ -90,11 +90,11 @@ def test_every_step_can_be_written_to_a_manifest_and_read_back_as_the_same_step(
 
 
 def test_a_new_setting_leaves_the_steps_of_studies_without_it_what_they_were(settings):
-    """What somebody computed is not computed anew: these digests are those of commit e49d42b."""
+    """What somebody computed is not computed anew: but for the last rise of a VERSION, of finetune and distill, these are the digests of commit e49d42b."""
     settings |= {"recipes": ["Basic", "Distillation", "PF", "PD", "PD-F", "PD (embeddings)"]}
     settings |= {"curves": {"transfer": [400], "labels": [300]}, "splits": {"train": 0, "dev": 1000, "test": 2530, "seed": 1}}
     steps = sorted(plan.make(Study(**settings)).steps)
-    assert (len(steps), hashlib.sha256(" ".join(steps).encode()).hexdigest()[:16]) == (124, "aea3f6cc1e87f188")
+    assert (len(steps), hashlib.sha256(" ".join(steps).encode()).hexdigest()[:16]) == (124, "09e088a31dd53d22")
 
 
 # What is shared
@@ -384,7 +384,22 @@ def test_no_setting_of_a_study_is_forgotten_in_the_list_above(settings):
     study = Study(**settings)
     for group in ("splits", "corpus", "pretrain", "transfer", "finetune", "distill"):
         keys = {name.rpartition("__")[2] for name in MATTERS if name.startswith(f"{group}__")}
-        assert set(type(getattr(study, group)).model_fields) - keys <= {"muon_rate", "starts", "window", "words_std"}  # own tests
+        assert set(type(getattr(study, group)).model_fields) - keys <= {
+            "muon_rate",
+            "starts",
+            "window",
+            "words_std",
+            "precision",
+        }  # own tests
+
+
+def test_pretraining_may_have_a_precision_of_its_own(settings):
+    def of(**changes):
+        p = planned(settings, **changes)
+        return {s.settings["precision"] for s in p.of_stage("pretrain")}, {s.settings["precision"] for s in p.of_stage("distill")}
+
+    assert of(precision="fp32") == ({"fp32"}, {"fp32"}) and of(precision="bf16") == ({"bf16"}, {"bf16"})
+    assert of(precision="fp32", pretrain__precision="bf16") == ({"bf16"}, {"fp32"})
 
 
 def test_the_rate_of_muon_matters_only_where_muon_is_used(settings):
