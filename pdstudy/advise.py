@@ -49,6 +49,8 @@ class Candidates:
         metrics = results.load_results(study)
         told = metrics[(metrics.metric == "accuracy") & ~metrics.recipe.isin(["start", "majority"])]
         self.models = told[told.split == "dev"].set_index(["recipe", "size", "seed"]).sort_index()
+        floor = metrics[(metrics.recipe == "majority") & (metrics.split == "dev") & (metrics.metric == "accuracy")].value
+        self.majority = float(floor.iloc[0])  # share of dev that the commonest class of train is right on
         predictions = results.load_predictions(study)
         right = (predictions.label == predictions.predicted).to_numpy(float)
         groups = predictions.groupby(["digest", "split"], observed=True).indices

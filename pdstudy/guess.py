@@ -24,7 +24,7 @@ PAIR_NAMES = (
 )  # fmt: skip
 MOST_LABELS = 200
 LENGTHS = (32, 48, 64, 96, 128)  # pieces of a text that are read: twice as long costs twice the time
-FINETUNED, DISTILLED = 16_000, 40_000  # texts that a student sees in all, repeats included
+FINETUNED, DISTILLED = 8_000, 20_000  # texts that a student sees in all, repeats included
 MOST_TRANSFER, HELDOUT = 60_000, 0.02
 UNKNOWN, PIECES_A_WORD = 0.01, 1.7  # above these the released family's word pieces do not fit a text
 
@@ -131,7 +131,7 @@ def params_file(
         held=held,
         max_length=next((n for n in LENGTHS if n >= int(found.words * max(rate, 1.0)) + 3), LENGTHS[-1]),
         n_transfer=n_transfer,
-        finetune_epochs=_epochs(FINETUNED, n_train, 3),
+        finetune_epochs=_epochs(FINETUNED, n_train, 2),
         distill_epochs=_epochs(DISTILLED, n_transfer, 1),
         family=fits,
         unknown=unknown,

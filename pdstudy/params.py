@@ -341,16 +341,17 @@ def check_names(names: set[str], known: set[str], what: str) -> None:
         raise ParamsError(f"{what}: unknown parameter {name!r}; {hint}")
 
 
-def best_precision() -> str:
-    """Return "bf16" where this processor has tiles of bf16 products (AMX), else "fp32". Reads no torch.
+def best_precision(processor: Path = Path("/proc/cpuinfo")) -> str:
+    """Return "bf16" where the processor multiplies that fastest, else "fp32". Reads no torch.
 
-    AVX-512's own bf16 products are no gain: `python benchmarks/precision.py` measures them at half the speed of fp32.
+    Intel's tiles (AMX) do; its AVX-512 products alone run at half the speed of fp32 (`python benchmarks/precision.py`).
+    AMD's are another make.
     """
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        told = processor.read_text()
     except OSError:
         return "fp32"
-    return "bf16" if "amx_bf16" in flags else "fp32"
+    return "bf16" if "amx_bf16" in told or ("AuthenticAMD" in told and "avx512_bf16" in told) else "fp32"
 
 
 def _known(what: str, value: str, known: dict) -> None:

@@ -42,6 +42,7 @@ def recommend(found: Candidates) -> Advice:
     chosen = choose(found)
     said = [
         _chosen(found, chosen),
+        *_unlearned(found, chosen),
         *_luck(found, chosen),
         *_cheaper(found, chosen),
         *_dearer(found, chosen),
@@ -82,6 +83,16 @@ def _chosen(found: Candidates, row) -> str:
         if math.isfinite(ratio := teacher.p50_ms / row.p50_ms) and teacher["size"] != row["size"]:
             words += f", {ratio:.1f} times as fast"
     return words + "."
+
+
+def _unlearned(found: Candidates, chosen) -> list[str]:
+    """Return a warning where the promise does not rule out that the student is no better than always answering one class."""
+    if chosen.low > (majority := found.majority * POINTS):
+        return []
+    return [
+        f"Do not ship it: always answering the commonest class is right on {majority:.1f} % of dev, which lies within the "
+        "promise, so nothing shows that this student has learned the task; it needs more labels, a better teacher or longer texts."
+    ]
 
 
 def _luck(found: Candidates, chosen) -> list[str]:

@@ -141,6 +141,13 @@ def test_the_student_is_named_as_export_knows_it(study):
     assert advice.student == f"4/256-PD-s{dev.idxmax():.0f}"
 
 
+def test_a_student_that_may_have_learned_nothing_is_not_sold(study):
+    ignorant = study({("teacher", "4/512"): 0.54, ("PD", "2/128"): 0.52, ("Basic", "4/128"): 0.50})
+    words = said(ignorant)
+    assert "Do not ship it: always answering the commonest class is right on 50.0 % of dev" in words
+    assert "Do not ship" not in said(study(CHANCES))
+
+
 def test_limits_that_no_student_keeps_are_refused_with_what_would_have_to_give(study):
     with pytest.raises(AdviceError, match=r"the fastest takes 1.00 ms, the smallest 4.0 MB"):
         recommend(Candidates(study(CHANCES), Limits(latency_ms=0.5)))

@@ -5,7 +5,7 @@ import yaml
 from pydantic import ValidationError
 
 from pdstudy import paths
-from pdstudy.params import ParamsError, Study, check_names, explain
+from pdstudy.params import ParamsError, Study, best_precision, check_names, explain
 from pdstudy.paramsfile import load
 from pdstudy.sizes import Size
 
@@ -86,6 +86,21 @@ def test_an_arm_that_is_searched_less_than_another_is_refused(settings):
 
 def test_a_byte_order_mark_does_no_harm(settings, written):
     assert Study.read(written(b"\xef\xbb\xbf" + yaml.safe_dump(settings).encode())) == Study(**settings)
+
+
+@pytest.mark.parametrize(
+    ("told", "best"),
+    [
+        ("vendor_id : GenuineIntel\nflags : avx512f avx512_bf16 amx_bf16", "bf16"),
+        ("vendor_id : GenuineIntel\nflags : avx512f avx512_bf16", "fp32"),  # at half the speed of fp32
+        ("vendor_id : AuthenticAMD\nflags : avx512f avx512_bf16", "bf16"),
+        ("vendor_id : AuthenticAMD\nflags : avx2", "fp32"),
+    ],
+)
+def test_the_best_precision_is_what_the_processor_multiplies_fastest(tmp_path, told, best):
+    (tmp_path / "cpuinfo").write_text(told)
+    assert best_precision(tmp_path / "cpuinfo") == best
+    assert best_precision(tmp_path / "none") == "fp32"
 
 
 def test_auto_precision_is_one_of_the_two_and_a_given_one_stays(settings):
