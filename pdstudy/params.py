@@ -85,7 +85,7 @@ class Pretrain(Settings):
     window: Annotated[int, Field(ge=1, le=64)] = 3  # at most so many pieces apart,
     words_std: Annotated[float, Field(gt=0, le=1)] = 0.06  # scaled to this
     starts: Count = 1  # encoders pre-trained per size; student seed s begins from number s mod starts
-    precision: Precision | None = None  # None takes the study's
+    precision: Precision | None = None  # None takes the study's, as compound's encoders do
 
 
 class Train(Settings):

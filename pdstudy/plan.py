@@ -238,7 +238,7 @@ class _Builder:
             return self.adopted(size)
         p: Pretrain = self.study.pretraining(size)
         if corpus is not None:
-            p = p.model_copy(update={"tokens": self.study.compound.tokens})
+            p = p.model_copy(update={"tokens": self.study.compound.tokens, "precision": None})
         settings = {k: v for k, v in p.model_dump().items() if k != "starts"}
         pieces = self.corpus_ids(corpus)
         parents = {"ids": pieces}
