@@ -1,7 +1,7 @@
 """Fine-tuning, ours against Hugging Face Trainer as `run_glue` sets it up, with dynamic padding.
 
 Same starting weights (a seed's), same texts, word pieces, epochs, batch, rate, schedule and number of threads. Arms: ours in
-bf16; Trainer at its default fp32; Trainer in bf16. Starting Python, reading and evaluating are outside the clock.
+the precision that this processor multiplies fastest; Trainer at its default fp32; Trainer in bf16. Starting Python, reading and evaluating are outside the clock.
 
 Run:  python benchmarks/finetuning_peer.py            (about 15 minutes on 2 quiet cores: 5 rounds of 3 arms at 2 sizes)
 Writes benchmarks/results/finetuning_peer.json.
@@ -18,7 +18,7 @@ import side_by_side
 import torch
 
 from pdstudy import evaluate, models, plan, record, stages, work
-from pdstudy.params import Study
+from pdstudy.params import Study, best_precision
 from pdstudy.sizes import Size
 from pdstudy.store import Store
 from pdstudy.train import Watch
@@ -47,7 +47,7 @@ def run(arm: str, size: Size, threads: int) -> dict:
     model = models.new_classifier(config, 0)
     if arm == OURS:
         begun = time.perf_counter()
-        done = stages.finetune(model, train, _first(dev), SETTINGS | {"precision": "bf16"}, vocabulary)
+        done = stages.finetune(model, train, _first(dev), SETTINGS | {"precision": best_precision()}, vocabulary)
         seconds, steps, pieces = time.perf_counter() - begun, done.fitted.steps, done.fitted.tokens
     else:
         seconds, steps, pieces = trainer(model, train, vocabulary, bf16=arm.endswith("bf16"))

@@ -15,9 +15,10 @@ from accelerate.utils import broadcast_object_list, send_to_device
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pdstudy.muon import Muon
+
 CLIP = 1.0  # gradient norm, BERT's
 BETAS = (0.9, 0.98)
-MUON_MOMENTUM = 0.95
 
 
 class Diverged(RuntimeError):
@@ -96,7 +97,7 @@ def fit(
     accelerator = Accelerator(log_with=watch.tracker, project_dir=watch.tracker_folder)
     if watch.tracker:
         accelerator.init_trackers(watch.label.replace("/", "-").replace(" ", "_").replace("#", "n"))
-    optimisers = [accelerator.prepare(o) for o in _optimisers(model, schedule)]
+    optimisers = [accelerator.prepare(o) for o in _optimisers(model, schedule, precision)]
     runner = accelerator.prepare(model)
     runner.train()
     first, state = 0, _Tally()
@@ -164,7 +165,7 @@ def _together(accelerator: Accelerator, loss: Tensor, pieces: int, stopping: boo
     return loss.new_tensor(told[0] / accelerator.num_processes), round(told[1]), told[2] > 0
 
 
-def _optimisers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
+def _optimisers(model: nn.Module, schedule: Schedule, precision: str) -> list[torch.optim.Optimizer]:
     """Return AdamW for everything, or Muon for the layers' matrices and AdamW for the rest."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if schedule.muon_rate and ".encoder.layer." in name and p.ndim == 2]
@@ -176,9 +177,8 @@ def _optimisers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimi
     ]
     optimisers = [torch.optim.AdamW([g for g in groups if g["params"]], lr=schedule.rate, betas=BETAS, fused=True)]
     if matrices:
-        optimisers.append(
-            torch.optim.Muon(matrices, lr=schedule.muon_rate, momentum=MUON_MOMENTUM, weight_decay=schedule.weight_decay)
-        )
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        optimisers.append(Muon(matrices, schedule.muon_rate, schedule.weight_decay, dtype))
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["peak"] = group["lr"]

@@ -13,7 +13,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from pdstudy import Study, claims, figures, paths, report, results
+from pdstudy import Study, claims, figures, pages, paths, report, results
 from pdstudy.params import ParamsError
 
 OUR_SCRIPT = (paths.ROOT / "pdstudy" / "templates" / "page.js").read_text()
@@ -233,7 +233,7 @@ def test_the_readme_table_is_made_from_the_results(rendered, tmp_path):
 
 def test_readme_shows_the_committed_evidence():
     before = (paths.ROOT / "README.md").read_text()
-    assert report.readme_table(str(paths.ROOT / "outputs" / "quick")) in before, "run: python -m pdstudy readme"
+    assert report.readme_table(str(paths.ROOT / "outputs" / pages.shown())) in before, "run: python -m pdstudy readme"
 
 
 def test_a_missing_student_is_named_in_the_table_and_never_averaged_over(rendered):
