@@ -219,6 +219,11 @@ def test_hostile_text_is_shown_and_not_run(tmp_path):
     assert hostile in " ".join(found.words)
 
 
+def test_a_kernel_says_nothing_in_the_terminal(tmp_path, capfd):
+    report.execute(notebook(tmp_path, "print(name)"), {"name": "y"}, tmp_path)
+    assert "".join(capfd.readouterr()) == ""
+
+
 def test_the_readme_table_is_made_from_the_results(rendered, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(
