@@ -5,6 +5,7 @@ continues from step k draws exactly what the unbroken run drew.
 """
 
 import json
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ import numpy as np
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # in the order in which a new vocabulary holds them
 MASKING, ORDER, SHIFT = range(3)  # what a random stream is for
+LISTED, ROUNDS = 1 << 24, 6  # the order of more rows than this is not listed but computed, in so many rounds
+LET_GO = 1024  # rows, after which the pages of a mapped text are given back
 
 
 def stream(seed: int, what: int, step: int) -> np.random.Generator:
@@ -70,7 +73,8 @@ class Rows:
     """Packed rows for masked language modelling: [CLS] and `length - 1` pieces of one running text.
 
     Documents follow each other, parted by [SEP], so no position is padding. Each epoch cuts the text at
-    another offset and takes the rows in another order.
+    another offset and takes the rows in another order. A text that is memory-mapped may be larger than memory:
+    what was read of it is let go again, and the order of many rows is computed row by row.
     """
 
     text: np.ndarray  # (n_pieces,)
@@ -87,16 +91,21 @@ class Rows:
         """Return the rows of training step `step`, (size, length) int64."""
         rows = np.empty((size, self.length), dtype=np.int64)
         rows[:, 0] = self.vocabulary.cls
+        if step * size // LET_GO != (step * size + size) // LET_GO:
+            _let_go(self.text)
         for i in range(size):
             epoch, k = divmod(step * size + i, self.per_epoch)
             order, shift = self._epoch(epoch)
-            start = shift + order[k] * (self.length - 1)
+            place = order[k] if isinstance(order, np.ndarray) else scatter(k, self.per_epoch, order)
+            start = shift + place * (self.length - 1)
             rows[i, 1:] = self.text[start : start + self.length - 1]
         return rows
 
-    def _epoch(self, epoch: int) -> tuple[np.ndarray, int]:
+    def _epoch(self, epoch: int) -> tuple["np.ndarray | list[int]", int]:
+        """Return an epoch's order of the rows, or the keys that `scatter` makes it from, and where the first row begins."""
         if self._cached.get("epoch") != epoch:
-            order = stream(self.seed, ORDER, epoch).permutation(self.per_epoch)
+            rng = stream(self.seed, ORDER, epoch)
+            order = rng.permutation(self.per_epoch) if self.per_epoch <= LISTED else rng.integers(1 << 32, size=ROUNDS).tolist()
             shift = int(stream(self.seed, SHIFT, epoch).integers(self.length))
             self._cached.update(epoch=epoch, value=(order, shift))
         return self._cached["value"]
@@ -108,6 +117,28 @@ class Rows:
                 "give a longer D_LM or a shorter pretrain.row"
             )
         object.__setattr__(self, "_cached", {})
+
+
+def scatter(k: int, n: int, keys: list[int]) -> int:
+    """Return the place of number `k` in a permutation of 0 .. n - 1 that takes no memory: a Feistel network over `keys`.
+
+    The network permutes a power of four that is at least n; whoever lands above n goes through it again.
+    """
+    half = ((n - 1).bit_length() + 1) // 2
+    low = (1 << half) - 1
+    while True:
+        left, right = k >> half, k & low
+        for key in keys:
+            left, right = right, left ^ (((right + key) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 32 & low)
+        k = left << half | right
+        if k < n:
+            return k
+
+
+def _let_go(text: np.ndarray) -> None:
+    """Give back the memory in which pages of a mapped file are held; they are read again when they are needed."""
+    if isinstance(text, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+        text._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def mask_rows(rows: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.random.Generator, continues: np.ndarray | None = None):

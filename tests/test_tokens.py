@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -355,3 +357,51 @@ def test_a_fresh_process_trains_the_same_vocabulary(fresh_python):
 def test_a_vocabulary_smaller_than_the_letters_is_refused_with_the_cure():
     with pytest.raises(ValueError, match=r"more than tokenizer.vocabulary 10; give a larger vocabulary"):
         tokens.train_word_pieces(TEXTS, 10)
+
+
+# A corpus larger than memory
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 15, 16, 17, 1000, 4097])
+def test_scattering_is_a_permutation_and_another_with_other_keys(n):
+    keys = [3, 1 << 31, 77, 123456789, 5, 0]
+    places = [tokens.scatter(k, n, keys) for k in range(n)]
+    assert sorted(places) == list(range(n))
+    if n >= 1000:
+        others = [tokens.scatter(k, n, keys[::-1]) for k in range(n)]
+        assert sum(map(int.__eq__, places, others)) < 20  # 1 expected
+        assert abs(np.corrcoef(places, range(n))[0, 1]) < 0.15
+        assert abs(np.corrcoef(places[1:], places[:-1])[0, 1]) < 0.15  # neighbours part
+
+
+def test_many_rows_are_read_once_an_epoch_in_an_order_that_is_computed(monkeypatch):
+    text = np.arange(5, 5 + 9 * 101 + 10, dtype=np.uint16)
+    listed = Rows(text, 10, 0, Vocabulary(2000))
+    monkeypatch.setattr(tokens, "LISTED", 50)
+    rows = Rows(text, 10, 0, Vocabulary(2000))
+    assert rows.per_epoch == listed.per_epoch == 101
+    epochs = [np.concatenate([rows.batch(i, 1)[:, 1:] for i in range(101 * e, 101 * (e + 1))]) for e in (0, 1)]
+    for epoch in epochs:
+        starts = sorted(epoch[:, 0])
+        assert np.array_equal(np.diff(starts), [9] * 100) and (np.diff(epoch, axis=1) == 1).all()
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert sorted(epochs[0][:, 0]) == sorted(listed.batch(0, 101)[:, 1])  # the same rows as the listed order takes
+    assert np.array_equal(rows.batch(30, 2), Rows(text, 10, 0, Vocabulary(2000)).batch(30, 2))
+
+
+def test_ten_gigabytes_of_pieces_are_read_in_bounded_memory(tmp_path):
+    """The file has holes for pages, so that it takes no disk; what is resident counts as for any other."""
+    path = tmp_path / "corpus.npy"
+    made = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint16, shape=(5_000_000_000,))
+    del made
+    script = (
+        "import resource, numpy as np; from pdstudy import tokens\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"text = np.load({str(path)!r}, mmap_mode='r')\n"
+        "rows = tokens.Rows(text, 64, 0, tokens.Vocabulary(8192))\n"
+        "for step in range(100): rows.batch(step, 32)\n"
+        "print(rows.per_epoch, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    n_rows, grown = map(int, done.stdout.split())
+    assert n_rows == 79_365_078 and grown < 130_000, f"{grown / 1000:.0f} MB"
