@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
@@ -28,11 +28,10 @@ import side_by_side
 import torch
 import torch.nn.functional as F
 
-from pdstudy import evaluate, models, plan, record, stages, work
-from pdstudy.params import Study, best_precision
+from pdstudy import evaluate, models, record, stages, work
+from pdstudy.params import best_precision
 from pdstudy.sizes import Size
-from pdstudy.store import Store
-from pdstudy.train import CLIP, Watch
+from pdstudy.train import CLIP
 
 OURS, ARMS = "ours", ("ours", "TextBrewer", "torchdistill", "Trainer")
 BATCH, RATE, WARMUP, DECAY = 32, 3e-4, 0.1, 0.01
@@ -57,13 +56,7 @@ class Grid:
     @cached_property
     def inputs(self) -> work.Inputs:
         """Return the opened texts of the quick study, as word pieces; they are made if need be."""
-        store, made = Store(), plan.make(Study.read("quick"))
-        step = made.of_stage("distill")[0]
-        ids = made.steps[step.parents["ids"]]
-        for digest in (*ids.parents.values(), ids.digest):
-            if store.find(digest) is None:
-                work.execute(made.steps[digest], store, Watch())
-        return work.Inputs(step, store)
+        return side_by_side.inputs_of("distill")
 
     @cached_property
     def transfer(self):
@@ -276,7 +269,7 @@ def main() -> None:
     arms = tuple(arm for arm in ARMS if arm not in lacking)
     found = side_by_side.alternate(__file__, arms, [*options, "--teacher", grid.teacher], asked.rounds)
     side_by_side.agree(found, OURS, lambda r: float(np.mean([v for of in r["KL from the teacher"].values() for v in of])), 0.05)
-    told = {"command": "python benchmarks/distillation_peer.py", "grid": vars(grid) | {"inputs": None, "transfer": None}}
+    told = {"command": "python benchmarks/distillation_peer.py", "grid": asdict(grid)}
     told |= {
         "runs": found,
         "left out": lacking,

@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from pdstudy import record
+
 ROOT = Path(__file__).resolve().parent.parent
 
 CLEAN = r"""
@@ -84,9 +86,6 @@ def main(tasks: list[str]) -> None:
             rows[name] = {"student": facts["student"], "test": facts["test"]["n"]} | asked(python, folder, file, columns)
             rows[name]["engines"] = engines
             print(name, json.dumps(rows[name]), flush=True)
-    sys.path.insert(0, str(ROOT))
-    from pdstudy import record
-
     found = {
         "command": "python benchmarks/exported.py " + " ".join(t.split("=")[0] + "=..." for t in tasks),
         "commit": record.commit(),

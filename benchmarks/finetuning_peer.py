@@ -17,31 +17,18 @@ import numpy as np
 import side_by_side
 import torch
 
-from pdstudy import evaluate, models, plan, record, stages, work
+from pdstudy import evaluate, models, plan, record, stages
 from pdstudy.params import Study, best_precision
 from pdstudy.sizes import Size
-from pdstudy.store import Store
-from pdstudy.train import Watch
 
 OURS, ARMS = "ours", ("ours", "Trainer, fp32", "Trainer, bf16")
 SETTINGS = {"epochs": 2, "batch": 32, "rate": 3e-4, "warmup": 0.1, "weight_decay": 0.01, "seed": 0}
 
 
-def inputs_of() -> work.Inputs:
-    """Return the opened inputs of the teacher's fine-tuning in the quick study; its text steps are made if need be."""
-    store, made = Store(), plan.make(Study.read("quick"))
-    step = made.of_stage("finetune")[0]
-    ids = made.steps[step.parents["ids"]]
-    for digest in (*ids.parents.values(), ids.digest):
-        if store.find(digest) is None:
-            work.execute(made.steps[digest], store, Watch())
-    return work.Inputs(step, store)
-
-
 def run(arm: str, size: Size, threads: int) -> dict:
     """Return one run's seconds of training, optimiser steps, real pieces, and accuracy on dev afterwards."""
     torch.set_num_threads(threads)
-    inputs = inputs_of()
+    inputs = side_by_side.inputs_of("finetune")
     train, dev, vocabulary = inputs.labelled("train"), inputs.labelled("dev"), inputs.vocabulary()
     config = models.bert_config(size, vocabulary.size, 0.04 if size.hidden == 256 else 0.02, dropout=0.1)
     model = models.new_classifier(config, 0)
@@ -99,7 +86,7 @@ def trainer(model: models.Classifier, train: stages.Labelled, vocabulary, bf16: 
 
 def _tokenizer() -> str:
     """Return the file of the word pieces that cut the texts."""
-    inputs = inputs_of()
+    inputs = side_by_side.inputs_of("finetune")
     return str(inputs.store.open(inputs.store.manifest(inputs.step.parents["ids"])["parents"]["tokenizer"]) / "tokenizer.json")
 
 
@@ -113,7 +100,7 @@ def main() -> None:
     if asked.arm:
         print(json.dumps(run(asked.arm, Size.parse(asked.sizes[0]), asked.threads)))
         return
-    inputs_of()
+    side_by_side.inputs_of("finetune")
     runs, ratios = {}, {}
     for size in asked.sizes:
         runs[size] = side_by_side.alternate(__file__, ARMS, ["--sizes", size, "--threads", str(asked.threads)], asked.rounds)

@@ -10,7 +10,23 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pdstudy import plan, work
+from pdstudy.params import Study
+from pdstudy.store import Store
+from pdstudy.train import Watch
+
 RESULTS = Path(__file__).parent / "results"
+
+
+def inputs_of(stage: str) -> work.Inputs:
+    """Return the opened inputs of the quick study's first step of a stage; its text steps are made if need be."""
+    store, made = Store(), plan.make(Study.read("quick"))
+    step = made.of_stage(stage)[0]
+    ids = made.steps[step.parents["ids"]]
+    for digest in (*ids.parents.values(), ids.digest):
+        if store.find(digest) is None:
+            work.execute(made.steps[digest], store, Watch())
+    return work.Inputs(step, store)
 
 
 def alternate(script: str, arms: tuple[str, ...], options: list[str], rounds: int) -> dict[str, list[dict]]:

@@ -90,8 +90,8 @@ def _unlearned(found: Candidates, chosen) -> list[str]:
     if chosen.low > (majority := found.majority * POINTS):
         return []
     return [
-        f"Do not ship it: always answering the commonest class is right on {majority:.1f} % of dev, which lies within the "
-        "promise, so nothing shows that this student has learned the task; it needs more labels, a better teacher or longer texts."
+        f"Do not ship it: always answering the commonest class is right on {majority:.1f} % of dev, and the promise does not "
+        "exclude that this student is no better; it needs more labels, a better teacher or longer texts."
     ]
 
 
