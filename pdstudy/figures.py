@@ -16,12 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
 from pdstudy import claims, contrasts, evidence, paper, paths, plots, results, stats
-from pdstudy.plots import GREY, RECIPE_COLOURS, RECIPE_MARKERS
+from pdstudy.plots import GREY, RECIPE_COLOURS, RECIPE_MARKERS, WIDTH_MARKERS
 from pdstudy.sizes import Size
 
 PAPER_GREY = "#A0A0A0"
 STARTS = ["PD", "PD (truncated)", "PD (embeddings)", "Distillation"]  # Fig 5
 STRATEGIES = ["PD", "PF", "Distillation", "Basic"]  # Fig 6
+NO_START = "none: Distillation"  # the D_LM of a student that begins at random
 TITLES = {  # whose findings are a figure's title
     "pretraining_gain": ("V1", "V2"),
     "strategies": ("R1a", "R2"),
@@ -140,11 +141,11 @@ def depth_width(study: str, verdicts: pd.DataFrame) -> Drawn:
     colours = dict(zip(widths, sns.color_palette("viridis", len(widths) + 1), strict=False))
     for ax, recipe in zip(panels[0], recipes, strict=True):
         rows = metrics[metrics.recipe == recipe]
-        for width in widths:
+        for width, marker in zip(widths, WIDTH_MARKERS, strict=False):
             mine = rows[rows.hidden == width]
             mean = mine.groupby("layers").value.mean() * 100
-            ax.scatter(mine.layers, mine.value * 100, color=colours[width], alpha=0.35, s=16, linewidth=0)
-            ax.plot(mean.index, mean, "o-", color=colours[width], lw=1.8, ms=6, label=f"{width} wide")
+            ax.scatter(mine.layers, mine.value * 100, color=colours[width], alpha=0.35, s=16, linewidth=0, marker=marker)
+            ax.plot(mean.index, mean, color=colours[width], marker=marker, lw=1.8, ms=6, label=f"{width} wide")
         ax.set_xticks(sorted(metrics.layers.unique()))
         ax.set_title(recipe, fontsize=10, color=RECIPE_COLOURS[recipe], weight="bold")
         ax.set(xlabel="layers")
@@ -233,29 +234,23 @@ def corpora(study: str, verdicts: pd.DataFrame) -> Drawn:
     recipes = [r for r in ("PD", "PF") if r in set(other.recipe)]
     sizes = list(dict.fromkeys(other[other.recipe.isin(recipes)].sort_values("n_params")["size"]))
     mine = own[own.recipe.isin(recipes) & own["size"].isin(sizes)].assign(corpus="the study's own")
-    base = own[(own.recipe == "Distillation") & own["size"].isin(sizes)].assign(corpus="none: Distillation")
+    base = own[(own.recipe == "Distillation") & own["size"].isin(sizes)].assign(corpus=NO_START)
     table = _both(base, other[other.recipe.isin(recipes)].replace({"corpus": {"transfer": "D_T itself"}}), mine)
     table = table[(table.split == "test") & (table.metric == "accuracy")]
     ax, order = plots.new(7.6, 4.2), list(dict.fromkeys(table.corpus))
+    places = [(k - (len(sizes) - 1) / 2) * 0.7 / len(sizes) for k in range(len(sizes))]
     for i, corpus in enumerate(order):
-        for j, recipe in enumerate(("Distillation", *recipes)):
-            for k, size in enumerate(sizes):
+        for j, recipe in enumerate(["Distillation"] if corpus == NO_START else recipes):
+            for size, place in zip(sizes, places, strict=True):
                 rows = table[(table.corpus == corpus) & (table.recipe == recipe) & (table["size"] == size)]
                 if rows.empty:
                     continue
-                x = i + (j - 1) * 0.2 / len(sizes) + (k - (len(sizes) - 1) / 2) * 0.7 / len(sizes)
+                x = i + place + j * 0.2 / len(sizes)
                 ax.scatter([x] * len(rows), rows.value * 100, color=RECIPE_COLOURS[recipe], alpha=0.3, s=16, linewidth=0)
                 ax.plot(x, rows.value.mean() * 100, RECIPE_MARKERS[recipe], color=RECIPE_COLOURS[recipe], ms=8)
-                ax.annotate(
-                    size,
-                    (x, rows.value.mean() * 100),
-                    xytext=(0, 9 if recipe != "PF" else -15),  # PF and PD lie near each other
-                    textcoords="offset points",
-                    fontsize=7.5,
-                    color=GREY,
-                    ha="center",
-                )
     ax.set_xticks(range(len(order)), order)
+    ax.tick_params("x", length=0, pad=18)
+    ax.set_xticks([i + place for i in range(len(order)) for place in places], sizes * len(order), minor=True, fontsize=8)
     handles = [
         plt.Line2D([], [], color=RECIPE_COLOURS[r], marker=RECIPE_MARKERS[r], ls="", label=r) for r in ("Distillation", *recipes)
     ]
@@ -427,9 +422,9 @@ def by_width(table: pd.DataFrame, ax: Axes, palette: str) -> None:
     means = table.groupby(["hidden", "size"], sort=False).agg(x=("x", "first"), value=("value", "mean")).reset_index()
     widths = sorted(means.hidden.unique())
     colours = dict(zip(widths, sns.color_palette(palette, len(widths) + 2)[1:], strict=False))
-    for width in widths:
+    for width, marker in zip(widths, WIDTH_MARKERS, strict=False):
         rows = means[means.hidden == width].sort_values("x")
-        ax.plot(rows.x, rows.value * 100, "o-", color=colours[width], lw=1.6, ms=6, label=f"{width} wide")
+        ax.plot(rows.x, rows.value * 100, color=colours[width], marker=marker, lw=1.6, ms=6, label=f"{width} wide")
         named = rows if len(rows) < 5 else rows.iloc[[0, -1]]  # of a crowd its ends
         for row in named.assign(name=named["size"]).itertuples():
             ax.annotate(row.name, (row.x, row.value * 100), xytext=(4, -11), textcoords="offset points", fontsize=7.5, color=GREY)

@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from scipy.optimize import isotonic_regression
 
 from pdstudy import paper
 from pdstudy.sizes import Size
@@ -35,6 +36,7 @@ RECIPE_MARKERS = {
     "PD (embeddings)": "v",
     "PD (truncated)": "X",
 }
+WIDTH_MARKERS = ["o", "s", "^", "D", "v"]  # of the widths in rising order, with their colours
 VERDICT_COLOURS = {"supported": "#0072B2", "refuted": "#B22222", "undecided": "#777777", "not measured": "#BBBBBB"}
 GREY = "#6E6E6E"
 HALO = [withStroke(linewidth=2.5, foreground="white")]  # around words that lie on lines
@@ -101,14 +103,22 @@ def accuracy_by_size(metrics: pd.DataFrame, ax: Axes | None = None, recipes: Ite
 
 
 def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
-    """Write each line's name at its end, pushed apart where they would overlap: (y, text, colour, x)."""
+    """Write the lines' names beside the last point, pushed apart where they would overlap: (y, text, colour, x).
+
+    A line that ends before the others is led to its name, which would lie on theirs.
+    """
+    if not ends:
+        return
     low, high = ax.get_ylim()
-    step, last = (high - low) * 0.055, -np.inf
-    for y, text, colour, x in sorted(ends):
-        last = max(y, last + step)
+    ends, steps = sorted(ends), np.arange(len(ends)) * (high - low) * 0.055
+    places = isotonic_regression([y for y, *_ in ends] - steps).x + steps  # one below the other, as near to their ends as can be
+    right = max(x for *_, x in ends)
+    for (y, text, colour, x), place in zip(ends, places, strict=True):
+        if x < right:
+            ax.plot([x, right], [y, place], color=colour, lw=0.8, ls=":", zorder=0)
         ax.annotate(
-            text, (x, last), xytext=(9, 0), textcoords="offset points", va="center", color=colour, fontsize=9, weight="bold",
-            path_effects=HALO,
+            text, (right, place), xytext=(9, 0), textcoords="offset points", va="center", color=colour, fontsize=9, weight="bold",
+            path_effects=HALO, annotation_clip=False,
         )  # fmt: skip
 
 

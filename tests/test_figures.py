@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from handmade import both, whole, write
 
-from pdstudy import claims, figures, paths, results
+from pdstudy import claims, figures, paths, plots, results
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +56,18 @@ def test_the_papers_numbers_stand_in_grey_beside_ours(measured):
     assert {line.get_color() for line in theirs.get_lines()} == {figures.PAPER_GREY}
     assert sorted(len(line.get_xdata()) for line in theirs.get_lines()) == [5, 5, 5]
     plt.close(ours.figure)
+
+
+def test_names_of_lines_that_end_alike_stand_apart_near_their_ends_and_none_is_left_out():
+    ax = plots.new()
+    ax.set_ylim(0, 100)
+    plots.label_ends(ax, [(99, "a", "black", 2.0), (99, "b", "black", 2.0), (99, "c", "black", 1.0), (20, "d", "black", 2.0)])
+    names = {text.get_text(): text for text in ax.texts}
+    assert [names[n].xy for n in "abcd"] == [(2, 93.5), (2, 99), (2, 104.5), (2, 20)]
+    ax.figure.canvas.draw()
+    assert all(text.get_window_extent().width > 0 and not text.get_annotation_clip() for text in names.values()), (
+        "above the axis too"
+    )
+    (lead,) = (line for line in ax.lines if line.get_linestyle() == ":")
+    assert lead.get_xydata().tolist() == [[1, 99], [2, 104.5]], "c ends before the others and is led to its name"
+    plt.close(ax.figure)
