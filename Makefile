@@ -25,11 +25,13 @@ test: .venv/ready  ## the whole suite, the notebooks with it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BESIDE) && \
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120 notebooks
 
+FAULTS ?= faults
+
 faults: .venv/ready  ## the slow faults: kills, full disks, hostile texts, a fuzz of params files, a cluster of Ray
-	@JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults $(BESIDE) tests/faults
+	@JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "$(FAULTS)" $(BESIDE) tests/faults
 
 browser: .venv/ready  ## JupyterLab and the reports in this machine's Chromium; the pictures stay in the folder PDSTUDY_SCREENSHOTS
-	@JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 PDSTUDY_SCREENSHOTS="$${PDSTUDY_SCREENSHOTS:-outputs/screenshots}" $(BIN)/python -m pytest -m browser tests/browser
+	@JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 PDSTUDY_SCREENSHOTS="$${PDSTUDY_SCREENSHOTS:-outputs/screenshots}" $(BIN)/python -m pytest -m browser $(BESIDE) tests/browser
 
 lab: .venv/ready  ## JupyterLab on this machine only, with its token; more for it in LAB="--port=9000 --no-browser"
 	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks $(LAB)

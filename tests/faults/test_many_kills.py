@@ -13,6 +13,7 @@ import small
 
 
 @pytest.mark.faults
+@pytest.mark.night
 def test_twenty_kills_at_random_moments_give_twenty_times_the_same_tables(world, params, unbroken, tmp_path, capsys):
     rng = random.Random(20)
     for i in range(20):
@@ -57,6 +58,7 @@ print("finished", flush=True)
 
 
 @pytest.mark.faults
+@pytest.mark.night
 def test_twenty_kills_in_one_pre_training_end_with_the_weights_of_an_unbroken_one(world, tmp_path, capsys):
     """Every kill falls on a random step of the same pre-training, which saves its state after each step."""
     longer = small.written(tmp_path / "params", pretrain=small.STUDY["pretrain"] | {"tokens": 80_000})

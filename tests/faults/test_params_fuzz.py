@@ -166,6 +166,7 @@ def test_params_files_of_each_kind_are_a_study_or_refused_with_a_sentence(place,
 
 
 @pytest.mark.faults
+@pytest.mark.night
 @pytest.mark.parametrize("kind", strategies())
 def test_thousands_of_params_files_of_each_kind_are_a_study_or_refused_with_a_sentence(place, monkeypatch, kind, capsys):
     codes = tried(MANY, kind, place, monkeypatch)

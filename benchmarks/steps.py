@@ -1,0 +1,152 @@
+"""How fast one training step is, and which share of this machine's own matrix-product rate it reaches.
+
+python benchmarks/steps.py [SIZE ...]        writes benchmarks/results/steps.json; five minutes for the five sizes on a quiet core
+
+For each size a pre-training step (32 rows of 64 pieces, 30 % masked, Muon, vocabulary 8,192) and a distillation step (32
+texts of 5 to 47 pieces, AdamW), on one thread, through the stages that a study calls. The operations are counted as they
+run (torch's FlopCounterMode), so the share tells how busy the multipliers are, not how few products are asked for. The
+machine's rate, a product of squares of 512, is measured before and after each; where the time goes is torch's profile.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from pdstudy import models, record, stages
+from pdstudy.params import best_precision
+from pdstudy.sizes import Size
+from pdstudy.tokens import Ids, Vocabulary
+
+OUT = Path(__file__).parent / "results" / "steps.json"
+SIZES = ("2/128", "4/128", "2/256", "4/256", "4/512")
+VOCABULARY, ROWS, ROW = Vocabulary(8192), 32, 64
+REPEATS, SECONDS = 5, 4.0  # each repeat trains about so long
+KINDS = {  # an operation's name holds this
+    "matrix products": ("addmm", "mm", "bmm", "attention"),
+    "optimiser": ("adamw", "foreach"),
+    "gelu": ("gelu",),
+    "norm": ("layer_norm",),
+    "softmax": ("softmax",),
+    "dropout and its draws": ("random", "masked_fill", "bernoulli"),
+}
+
+
+def pieces(n: int) -> np.ndarray:
+    """Return word pieces, as common as words are."""
+    ranks = np.arange(1, VOCABULARY.size - 4)
+    return (np.random.default_rng(0).choice(ranks, n, p=(1 / ranks) / (1 / ranks).sum()) + 4).astype(np.uint16)
+
+
+def pretraining(size: Size, precision: str):
+    """Return what trains a masked reader for so many steps."""
+    read = pieces(2_000_000)
+    unigram = np.bincount(read, minlength=VOCABULARY.size)
+    reader = models.new_reader(models.bert_config(size, VOCABULARY.size, 0.03, 0.0), 0, "sinusoid", unigram=unigram)
+    text = stages.Running(read, np.zeros(VOCABULARY.size, bool))
+    settings = {"seed": 0, "batch": ROWS, "row": ROW, "mask": 0.3, "cls_words": 0.5, "whole_words": False, "rate": 1e-3}
+    settings |= {"muon_rate": 0.015, "warmup": 0.03, "weight_decay": 0.01, "precision": precision}
+    return lambda n: stages.pretrain(reader, text, settings | {"tokens": n * ROWS * ROW}, VOCABULARY)
+
+
+def distillation(size: Size, precision: str):
+    """Return what distils a student for so many steps."""
+    student = models.new_classifier(models.bert_config(size, VOCABULARY.size, 0.02, 0.1), 0)
+    lengths = np.random.default_rng(1).integers(5, 48, 3200)
+    ids = Ids(pieces(int(lengths.sum())), np.concatenate([[0], lengths.cumsum()]))
+    soft = np.random.default_rng(2).normal(size=(3200, 2)).astype(np.float32)
+    dev = stages.Labelled(Ids(ids.flat[: ids.starts[2]], ids.starts[:3]), np.array([0, 1]))
+    settings = {
+        "seed": 0,
+        "batch": 32,
+        "rate": 3e-4,
+        "warmup": 0.1,
+        "weight_decay": 0.01,
+        "temperature": 1.0,
+        "precision": precision,
+    }
+    return lambda n: stages.distill(student, ids, soft, dev, settings | {"epochs": n / 100}, VOCABULARY).fitted
+
+
+def machine_rate(precision: str) -> float:
+    """Return the floating-point operations a second of a product of two squares of 512, on one thread."""
+    a, b = (torch.randn(512, 512, dtype=torch.bfloat16 if precision == "bf16" else torch.float32) for _ in "ab")
+    best = float("inf")
+    for _ in range(9):
+        begun = time.perf_counter()
+        for _ in range(40):
+            a @ b
+        best = min(best, (time.perf_counter() - begun) / 40)
+    return 2 * 512**3 / best
+
+
+def where_it_goes(train, steps: int) -> dict[str, float]:
+    """Return the share of the time of each kind of operation."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        train(steps)
+    spent: Counter = Counter()
+    for event in seen.key_averages():
+        name = event.key.lower()
+        kind = next((k for k, parts in KINDS.items() if any(p in name for p in parts)), "the rest, copies and sums")
+        spent[kind] += event.self_cpu_time_total
+    return {kind: round(time / spent.total(), 3) for kind, time in spent.most_common()}
+
+
+def measured(make, size: Size, precision: str) -> dict:
+    """Return one step's milliseconds, operations and share of the machine's rate."""
+    train = make(size, precision)
+    fitted = train(20)
+    n = max(20, round(SECONDS / (fitted.seconds / fitted.steps)))
+    with FlopCounterMode(display=False) as counted:
+        few = train(20)
+    flops = counted.get_total_flops() / few.steps
+    before, steps = machine_rate(precision), []
+    for _ in range(REPEATS):
+        fitted = train(n)
+        steps.append(fitted.seconds / fitted.steps)
+    rate, step = (before + machine_rate(precision)) / 2, statistics.median(steps)
+    found = {"ms": round(1000 * step, 2), "least": round(1000 * min(steps), 2), "most": round(1000 * max(steps), 2)}
+    found |= {"pieces_a_second": round(fitted.tokens / fitted.steps / step), "gflop": round(flops / 1e9, 3)}
+    found |= {
+        "gflops": round(flops / step / 1e9, 1),
+        "machine_gflops": round(rate / 1e9, 1),
+        "share": round(flops / step / rate, 3),
+    }
+    return found | {"where": where_it_goes(train, 20)}
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("sizes", nargs="*", default=SIZES, metavar="SIZE")
+    words.add_argument("--precision", choices=("fp32", "bf16"), default=best_precision())
+    asked = words.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for size in map(Size.parse, asked.sizes):
+        for make in (pretraining, distillation):
+            rows.append({"size": str(size), "stage": make.__name__} | measured(make, size, asked.precision))
+            told = (
+                "{size:6} {stage:12} {ms:7.1f} ms, {pieces_a_second:,} pieces a second, {share:.0%} of {machine_gflops:.0f} GFLOP/s"
+            )
+            print(told.format(**rows[-1]), rows[-1]["where"], flush=True)
+    found = {"command": "python benchmarks/steps.py", "commit": record.commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d")}
+    found |= {
+        "processor": record.processor(),
+        "torch": torch.__version__,
+        "threads": 1,
+        "precision": asked.precision,
+        "steps": rows,
+    }
+    OUT.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
