@@ -21,8 +21,9 @@ study: .venv/ready  ## run the quick study and render its reports; prints the pa
 BESIDE = -n 2 --dist loadfile --durations=8
 
 test: .venv/ready  ## the whole suite, the notebooks with it
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && export PDSTUDY_OUTPUTS="$$folder" JUPYTER_PLATFORM_DIRS=1 && \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BESIDE) && \
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	export PDSTUDY_OUTPUTS="$$folder/outputs" JUPYTER_PLATFORM_DIRS=1 && \
+	OMP_NUM_THREADS=1 PDSTUDY_TESTS_SMOKE="$$folder/outputs" $(BIN)/python -m pytest $(BESIDE) && \
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120 notebooks
 
 FAULTS ?= faults

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from scipy import stats
 
 from pdstudy.sources import key
 
@@ -33,7 +32,9 @@ def similarity(one: Counter, other: Counter) -> float:
         if counts.total() < LEAST:
             raise ValueError(f"{counts.total():,} words are too few for S, which ranks them; give at least {LEAST:,}")
     ranked = sorted({w for counts in (one, other) for w, _ in counts.most_common(RANKED)})
-    return float(stats.spearmanr([one[w] for w in ranked], [other[w] for w in ranked]).statistic)
+    from scipy.stats import spearmanr  # here: every worker imports this module, and few of its steps ask for S
+
+    return float(spearmanr([one[w] for w in ranked], [other[w] for w in ranked]).statistic)
 
 
 def unseen(task: Counter, transfer: Counter) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pdstudy import corpora, counts, elsewhere, sources, tokens
+from pdstudy import corpora, elsewhere, sources, tokens
 from pdstudy import domain as nearness
 from pdstudy.sources import TextError
 from pdstudy.stages import Labelled
@@ -167,6 +167,8 @@ def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any
 
 def words(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Start word embeddings from the corpus' counts of pairs."""
+    from pdstudy import counts  # here: it loads scipy, which every worker would wait for
+
     s = step.settings
     np.save(folder / "words.npy", counts.word_vectors(inputs.ids("corpus"), inputs.vocabulary().size, s["width"], s["window"]))
     return {}

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -58,11 +59,15 @@ def fresh_python():
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory, worker_id):
-    """The smoke study, run once for all tests by the local pool; of tests on several workers, by one of them."""
+    """The smoke study, run once for all tests by the local pool; of tests on several workers, by one of them.
+
+    It is made in the folder PDSTUDY_TESTS_SMOKE, where that is set: `make test` lets the notebooks find it there afterwards.
+    """
     from pdstudy import Study
 
     folder = tmp_path_factory.getbasetemp()
-    made = (folder if worker_id == "master" else folder.parent) / "smoke"
+    kept = os.environ.get("PDSTUDY_TESTS_SMOKE")
+    made = Path(kept) if kept else (folder if worker_id == "master" else folder.parent) / "smoke"
     with FileLock(f"{made}.lock"):
         if not made.exists():
             environment = os.environ | {"PDSTUDY_OUTPUTS": str(made)}

@@ -306,6 +306,10 @@ def test_the_paper_to_code_table_is_the_studys():
     assert pages.paper_to_code(SHOWN) in pages.TABLE.read_text(), "run: python -m pdstudy readme"
 
 
+def test_what_advise_did_with_plain_files_is_what_the_records_say():
+    assert pages.own_tasks() in pages.OWN.read_text(), "run: python -m pdstudy readme"
+
+
 @pytest.mark.parametrize("name", pages.KEY_FIGURES)
 def test_a_key_figure_is_small_and_shows_the_study(name):
     drawn, record = pages.draw(SHOWN, name)
