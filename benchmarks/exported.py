@@ -64,7 +64,7 @@ def asked(python: Path, folder: Path, file: Path, columns: list[str]) -> dict:
             names = next(csv.reader(lines))
         columns = columns if set(columns) <= set(names) else [names[0]]
         told = subprocess.run(
-            [python, "-c", CLEAN, folder, labelled, *columns], check=True, cwd=scratch, capture_output=True, text=True
+            [python, "-I", "-c", CLEAN, folder, labelled, *columns], check=True, cwd=scratch, capture_output=True, text=True
         )
     return json.loads(told.stdout)
 
