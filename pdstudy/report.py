@@ -112,7 +112,7 @@ def _run(notebook: Path, temporary: Path, values: dict) -> str | None:
         papermill.execute_notebook(
             str(notebook), str(temporary), parameters=values, kernel_name="python3", language="python",
             progress_bar=False, execution_timeout=CELL_TIMEOUT, cwd=str(temporary.parent),
-            extra_arguments=["--log-level=ERROR"],  # a kernel warns in the user's terminal that loopback is not encrypted
+            extra_arguments=["--log-level=CRITICAL"],  # else a kernel tells the terminal of loopback without encryption, and of being shut down
         )  # fmt: skip
     except PapermillExecutionError as error:
         return f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
