@@ -68,7 +68,9 @@ def trainer(model: models.Classifier, train: stages.Labelled, vocabulary, bf16: 
     rows = datasets.Dataset.from_dict(
         {"input_ids": texts, "attention_mask": [[1] * len(t) for t in texts], "label": train.labels.tolist()}
     )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=_tokenizer(), pad_token="[PAD]", unk_token="[UNK]")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=side_by_side.tokenizer_file("finetune"), pad_token="[PAD]", unk_token="[UNK]"
+    )
     with tempfile.TemporaryDirectory() as place:
         arguments = TrainingArguments(
             output_dir=place, per_device_train_batch_size=SETTINGS["batch"], num_train_epochs=SETTINGS["epochs"],
@@ -82,12 +84,6 @@ def trainer(model: models.Classifier, train: stages.Labelled, vocabulary, bf16: 
         seconds = time.perf_counter() - begun
     model.bert.load_state_dict(theirs.state_dict(), strict=False)
     return seconds, done.global_step, SETTINGS["epochs"] * len(flat)
-
-
-def _tokenizer() -> str:
-    """Return the file of the word pieces that cut the texts."""
-    inputs = side_by_side.inputs_of("finetune")
-    return str(inputs.store.open(inputs.store.manifest(inputs.step.parents["ids"])["parents"]["tokenizer"]) / "tokenizer.json")
 
 
 def main() -> None:

@@ -29,6 +29,12 @@ def inputs_of(stage: str) -> work.Inputs:
     return work.Inputs(step, store)
 
 
+def tokenizer_file(stage: str) -> str:
+    """Return the file of the word pieces that cut the texts of a stage."""
+    inputs = inputs_of(stage)
+    return str(inputs.store.open(inputs.store.manifest(inputs.step.parents["ids"])["parents"]["tokenizer"]) / "tokenizer.json")
+
+
 def alternate(script: str, arms: tuple[str, ...], options: list[str], rounds: int) -> dict[str, list[dict]]:
     """Return what each arm printed last, as JSON, in every round; the first round's order is turned in the second."""
     found: dict[str, list[dict]] = {arm: [] for arm in arms}
