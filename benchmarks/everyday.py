@@ -53,31 +53,11 @@ def main() -> None:
         "import pdstudy": spread([theirs - bare for bare, theirs in pairs]),
         "Python alone": spread([bare for bare, _ in pairs]),
     }
-    plans = [started(PLANNED, "60")[1].split() for _ in range(TIMES)]
+    plans = [started(PLANNED, "80")[1].split() for _ in range(TIMES)]
     found["plan"] = {"steps": int(plans[0][0])} | spread([float(seconds) for _, seconds in plans])
     made, here = plan.make(Study.read(study)), Store().here()
     if rest := estimate.needed(made, {digest: step for digest, step in made.steps.items() if digest not in here}):
         sys.exit(f"{len(rest)} steps of {study} are to be computed first: python -m pdstudy run {study}")
-    begun = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
-    return time.perf_counter() - begun, done.stdout
-
-
-def spread(seconds: list[float]) -> dict[str, float]:
-    """Return median, least and most."""
-    return {"seconds": round(statistics.median(seconds), 3), "least": round(min(seconds), 3), "most": round(max(seconds), 3)}
-
-
-def main() -> None:
-    study = sys.argv[1] if len(sys.argv) > 1 else "quick"
-    pairs = [(started("pass")[0], started("import pdstudy")[0]) for _ in range(TIMES)]
-    found = {
-        "import pdstudy": spread([theirs - bare for bare, theirs in pairs]),
-        "Python alone": spread([bare for bare, _ in pairs]),
-    }
-    plans = [started(PLANNED, "60")[1].split() for _ in range(TIMES)]
-    found["plan"] = {"steps": int(plans[0][0])} | spread([float(seconds) for _, seconds in plans])
-    missing = plan.make(Study.read(study)).counts()
     begun = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "pdstudy", "report", study], capture_output=True, text=True)
     if done.returncode:
