@@ -2,7 +2,7 @@
 
 python benchmarks/everyday.py [STUDY]        STUDY, "quick" by default, is computed already; writes benchmarks/results/everyday.json
 
-- `import pdstudy` in a new Python, beside Python's own start; that it leaves torch unloaded is a test;
+- the package in a new Python, beside Python's own start; that it leaves torch unloaded is a test;
 - a plan of 10,000 steps and more, in a new Python: a params file with ever more seeds;
 - every report of the study, each step of which lies in the store: as a user types it, and the kernels' starts with it.
 Each is done in a process of its own, five times (the reports once); median, least and most seconds are kept.
@@ -22,6 +22,7 @@ from pdstudy.store import Store
 
 OUT = Path(__file__).parent / "results" / "everyday.json"
 TIMES = 5
+IMPORT = "from pdstudy import Study, run_study, load_results"
 PLANNED = """
 import sys, time
 from pdstudy import Study, plan
@@ -48,9 +49,9 @@ def spread(seconds: list[float]) -> dict[str, float]:
 
 def main() -> None:
     study = sys.argv[1] if len(sys.argv) > 1 else "quick"
-    pairs = [(started("pass")[0], started("import pdstudy")[0]) for _ in range(TIMES)]
+    pairs = [(started("pass")[0], started(IMPORT)[0]) for _ in range(TIMES)]
     found = {
-        "import pdstudy": spread([theirs - bare for bare, theirs in pairs]),
+        IMPORT: spread([theirs - bare for bare, theirs in pairs]),
         "Python alone": spread([bare for bare, _ in pairs]),
     }
     plans = [started(PLANNED, "80")[1].split() for _ in range(TIMES)]
