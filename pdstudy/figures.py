@@ -350,6 +350,8 @@ def domains(study: str, verdicts: pd.DataFrame) -> Drawn:
             color=GREY,
         )
     left.margins(x=0.15, y=0.12)
+    low, high = left.get_ylim()
+    left.set_ylim(low - 0.15 * (high - low), high)  # room for the corpora's names
     plots.label_ends(left, ends)
     left.set(xlabel="S: rank correlation of word frequencies of D_T with D_L", ylabel="test accuracy, %")
     theirs = paper.domains()
