@@ -3,7 +3,8 @@
 python benchmarks/plain_tasks.py MIRROR FOLDER
 
 `books` is a CSV of book reviews with unlabelled ones as lines of text, `rte` a TSV of pairs, `products` JSON lines of reviews whose
-label is one of ten kinds of product. MIRROR holds `reviews16` and `rte`, `<name>/<split>.parquet` each.
+label is one of ten kinds of product. `domains/` has a file of texts for each of the sixteen domains but books, what
+`benchmarks/reviews16.yaml` asks for. MIRROR holds `reviews16` and `rte`, `<name>/<split>.parquet` each.
 """
 
 import sys
@@ -50,13 +51,22 @@ def products(mirror: Path, folder: Path) -> None:
     lines(mirror, KINDS, folder / "products_unlabelled.txt")
 
 
-def lines(mirror: Path, kinds: list[str], path: Path) -> None:
-    texts = pd.read_parquet(mirror / "reviews16" / "unlabelled.parquet").query("domain in @kinds").text
+def domains(mirror: Path, folder: Path) -> None:
+    (folder / "domains").mkdir(exist_ok=True)
+    known = pd.read_parquet(mirror / "reviews16" / "unlabelled.parquet").domain.value_counts()
+    for name, n in known.items():
+        if name != "books":  # one domain has few texts without labels, and gives those of train too
+            lines(mirror, [name], folder / "domains" / f"{name}.txt", ("unlabelled",) if n >= 2000 else ("unlabelled", "train"))
+
+
+def lines(mirror: Path, kinds: list[str], path: Path, splits: tuple[str, ...] = ("unlabelled",)) -> None:
+    tables = [pd.read_parquet(mirror / "reviews16" / f"{split}.parquet") for split in splits]
+    texts = pd.concat(tables).query("domain in @kinds").text
     path.write_text("\n".join(" ".join(text.split()) for text in texts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
     mirror, folder = Path(sys.argv[1]), Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    for write in (books, rte, products):
+    for write in (books, rte, products, domains):
         write(mirror, folder)
