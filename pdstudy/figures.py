@@ -338,20 +338,16 @@ def domains(study: str, verdicts: pd.DataFrame) -> Drawn:
             fontsize=8,
             color=RECIPE_COLOURS["PF"],
         )
-    for corpus, rows in table.groupby("domain", sort=False):
-        left.annotate(
-            corpus,
-            (rows.S.iloc[0], 0.01),
-            xycoords=("data", "axes fraction"),
-            rotation=90,
-            ha="right",
-            va="bottom",
-            fontsize=8,
-            color=GREY,
-        )
     left.margins(x=0.15, y=0.12)
     low, high = left.get_ylim()
     left.set_ylim(low - 0.15 * (high - low), high)  # room for the corpora's names
+    named = table.groupby("domain").S.first().sort_values()
+    width = np.diff(left.get_xlim())[0]
+    for (corpus, x), place in zip(named.items(), plots.apart(named, 0.028 * width), strict=True):
+        left.annotate(
+            corpus, (x, 0.01), xytext=(place, 0.01), xycoords=("data", "axes fraction"), textcoords=("data", "axes fraction"),
+            rotation=90, ha="right", va="bottom", fontsize=8, color=GREY,
+        )  # fmt: skip
     plots.label_ends(left, ends)
     left.set(xlabel="S: rank correlation of word frequencies of D_T with D_L", ylabel="test accuracy, %")
     theirs = paper.domains()

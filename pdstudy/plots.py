@@ -110,8 +110,8 @@ def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
     if not ends:
         return
     low, high = ax.get_ylim()
-    ends, steps = sorted(ends), np.arange(len(ends)) * (high - low) * 0.055
-    places = isotonic_regression([y for y, *_ in ends] - steps).x + steps  # one below the other, as near to their ends as can be
+    ends = sorted(ends)
+    places = apart([y for y, *_ in ends], 0.055 * (high - low))
     right = max(x for *_, x in ends)
     for (y, text, colour, x), place in zip(ends, places, strict=True):
         if x < right:
@@ -120,6 +120,13 @@ def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
             text, (right, place), xytext=(9, 0), textcoords="offset points", va="center", color=colour, fontsize=9, weight="bold",
             path_effects=HALO, annotation_clip=False,
         )  # fmt: skip
+
+
+def apart(places: Iterable[float], step: float) -> np.ndarray:
+    """Return places in rising order moved as little as can be (least squares) so that each is at least `step` from the next."""
+    places = np.asarray(list(places), dtype=float)
+    steps = np.arange(len(places)) * step
+    return isotonic_regression(places - steps).x + steps
 
 
 def name_ticks(ax: Axes, places: Iterable[float], names: Iterable[str], apart: float = 0.15) -> None:

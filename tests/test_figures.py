@@ -71,3 +71,9 @@ def test_names_of_lines_that_end_alike_stand_apart_near_their_ends_and_none_is_l
     (lead,) = (line for line in ax.lines if line.get_linestyle() == ":")
     assert lead.get_xydata().tolist() == [[1, 99], [2, 104.5]], "c ends before the others and is led to its name"
     plt.close(ax.figure)
+
+
+def test_names_are_moved_apart_as_little_as_can_be_and_not_at_all_where_there_is_room():
+    assert plots.apart([1, 5, 9], 2).tolist() == [1, 5, 9]
+    assert plots.apart([4, 4, 9], 2).tolist() == [3, 5, 9]
+    assert plots.apart([], 2).tolist() == []
