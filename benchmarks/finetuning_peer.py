@@ -7,9 +7,7 @@ Run:  python benchmarks/finetuning_peer.py            (about 15 minutes on 2 qui
 Writes benchmarks/results/finetuning_peer.json.
 """
 
-import argparse
 import itertools
-import json
 import tempfile
 import time
 
@@ -17,8 +15,8 @@ import numpy as np
 import side_by_side
 import torch
 
-from pdstudy import evaluate, models, plan, record, stages
-from pdstudy.params import Study, best_precision
+from pdstudy import evaluate, models, stages
+from pdstudy.params import best_precision
 from pdstudy.sizes import Size
 
 OURS, ARMS = "ours", ("ours", "Trainer, fp32", "Trainer, bf16")
@@ -86,27 +84,5 @@ def trainer(model: models.Classifier, train: stages.Labelled, vocabulary, bf16: 
     return seconds, done.global_step, SETTINGS["epochs"] * len(flat)
 
 
-def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--sizes", nargs="+", default=["2/128", "4/256"])
-    words.add_argument("--rounds", type=int, default=5)
-    words.add_argument("--threads", type=int, default=2)
-    words.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
-    asked = words.parse_args()
-    if asked.arm:
-        print(json.dumps(run(asked.arm, Size.parse(asked.sizes[0]), asked.threads)))
-        return
-    side_by_side.inputs_of("finetune")
-    runs, ratios = {}, {}
-    for size in asked.sizes:
-        runs[size] = side_by_side.alternate(__file__, ARMS, ["--sizes", size, "--threads", str(asked.threads)], asked.rounds)
-        assert len({(r["steps"], r["pieces"]) for arm in runs[size].values() for r in arm}) == 1, "not the same work"
-        side_by_side.agree(runs[size], OURS, lambda r: r["dev accuracy"], within=0.03)
-        ratios[size] = side_by_side.ratios(runs[size], OURS)
-    made = record.environment(plan.make(Study.read("quick")), 0, 0, 0.0)
-    place = {k: made[k] for k in ("commit", "date", "versions", "machine")}
-    side_by_side.keep("finetuning_peer", {"ratios": ratios, "settings": SETTINGS, "threads": asked.threads, "runs": runs} | place)
-
-
 if __name__ == "__main__":
-    main()
+    side_by_side.compare(__file__, __doc__, ARMS, run, "finetune", ("steps", "pieces"), "dev accuracy", 0.03, settings=SETTINGS)

@@ -3,6 +3,7 @@
 What a benchmark shows is a ratio of one run on one machine; its spread is that of the pairs.
 """
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -10,8 +11,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pdstudy import plan, work
+from pdstudy import plan, record, work
 from pdstudy.params import Study
+from pdstudy.sizes import Size
 from pdstudy.store import Store
 from pdstudy.train import Watch
 
@@ -67,10 +69,46 @@ def agree(found: dict[str, list[dict]], ours: str, measure: Callable[[dict], flo
         assert abs(theirs - mine) <= within, f"{arm} ends at {theirs:.4f}, {ours} at {mine:.4f}: not the same work"
 
 
-def keep(name: str, record: dict) -> None:
+def compare(
+    script: str,
+    doc: str,
+    arms: tuple[str, ...],
+    run: Callable,
+    stage: str,
+    same: tuple[str, ...],
+    outcome: str,
+    within: float,
+    **told,
+):
+    """Run a benchmark's command line: every arm at every size, and its record with the ratios to the first arm.
+
+    `run(arm, size, threads)` is one run, in a process of its own; runs must be equal in `same` and may differ by `within` in `outcome`.
+    """
+    words = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--sizes", nargs="+", default=["2/128", "4/256"])
+    words.add_argument("--rounds", type=int, default=5)
+    words.add_argument("--threads", type=int, default=2)
+    words.add_argument("--arm", choices=arms, help=argparse.SUPPRESS)
+    asked = words.parse_args()
+    if asked.arm:
+        print(json.dumps(run(asked.arm, Size.parse(asked.sizes[0]), asked.threads)))
+        return
+    inputs_of(stage)
+    runs, found = {}, {}
+    for size in asked.sizes:
+        runs[size] = alternate(script, arms, ["--sizes", size, "--threads", str(asked.threads)], asked.rounds)
+        assert len({tuple(r[k] for k in same) for arm in runs[size].values() for r in arm}) == 1, "not the same work"
+        agree(runs[size], arms[0], lambda r: r[outcome], within)
+        found[size] = ratios(runs[size], arms[0])
+    made = record.environment(plan.make(Study.read("quick")), 0, 0, 0.0)
+    place = {k: made[k] for k in ("commit", "date", "versions", "machine")}
+    keep(Path(script).stem, {"ratios": found, "threads": asked.threads, "runs": runs} | told | place)
+
+
+def keep(name: str, kept: dict) -> None:
     """Write a benchmark's record, and print its ratios."""
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    for place, found in record["ratios"].items():
+    (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    for place, found in kept["ratios"].items():
         for arm, ratio in found.items():
             print(
                 f"{place}: {arm} takes {ratio['median']} times as long ({ratio['low']} to {ratio['high']}, {ratio['pairs']} pairs)"

@@ -7,6 +7,7 @@ the verdicts; what was not measured is not drawn, and the figure says so.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -141,7 +142,7 @@ def depth_width(study: str, verdicts: pd.DataFrame) -> Drawn:
     colours = dict(zip(widths, sns.color_palette("viridis", len(widths) + 1), strict=False))
     for ax, recipe in zip(panels[0], recipes, strict=True):
         rows = metrics[metrics.recipe == recipe]
-        for width, marker in zip(widths, WIDTH_MARKERS, strict=False):
+        for width, marker in zip(widths, cycle(WIDTH_MARKERS), strict=False):
             mine = rows[rows.hidden == width]
             mean = mine.groupby("layers").value.mean() * 100
             ax.scatter(mine.layers, mine.value * 100, color=colours[width], alpha=0.35, s=16, linewidth=0, marker=marker)
@@ -420,7 +421,7 @@ def by_width(table: pd.DataFrame, ax: Axes, palette: str) -> None:
     means = table.groupby(["hidden", "size"], sort=False).agg(x=("x", "first"), value=("value", "mean")).reset_index()
     widths = sorted(means.hidden.unique())
     colours = dict(zip(widths, sns.color_palette(palette, len(widths) + 2)[1:], strict=False))
-    for width, marker in zip(widths, WIDTH_MARKERS, strict=False):
+    for width, marker in zip(widths, cycle(WIDTH_MARKERS), strict=False):
         rows = means[means.hidden == width].sort_values("x")
         ax.plot(rows.x, rows.value * 100, color=colours[width], marker=marker, lw=1.6, ms=6, label=f"{width} wide")
         named = rows if len(rows) < 5 else rows.iloc[[0, -1]]  # of a crowd its ends

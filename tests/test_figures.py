@@ -77,3 +77,11 @@ def test_names_are_moved_apart_as_little_as_can_be_and_not_at_all_where_there_is
     assert plots.apart([1, 5, 9], 2).tolist() == [1, 5, 9]
     assert plots.apart([4, 4, 9], 2).tolist() == [3, 5, 9]
     assert plots.apart([], 2).tolist() == []
+
+
+def test_no_width_is_left_out_however_many_there_are():
+    widths = [64 * k for k in range(1, 8)]
+    ax = plots.new()
+    figures.by_width(pd.DataFrame({"size": [f"2/{w}" for w in widths], "x": widths, "value": 0.5}), ax, "viridis")
+    assert len(ax.get_lines()) == len(widths)
+    plt.close(ax.figure)
