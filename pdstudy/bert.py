@@ -55,11 +55,10 @@ class MaskedLM(nn.Module):
         _start(self.cls, config.initializer_range)
         predictions.decoder.weight, predictions.decoder.bias = self.bert.embeddings.word_embeddings.weight, predictions.bias
 
-    def predict(self, hidden: Tensor) -> Tensor:
-        """Return the logits (n, vocabulary) of hidden states (n, hidden)."""
-        head = self.cls.predictions
-        x = F.gelu(head.transform.dense(hidden))
-        return head.decoder(head.transform.LayerNorm(x))
+    def transform(self, hidden: Tensor) -> Tensor:
+        """Return what the output layer, `cls.predictions.decoder`, reads of hidden states; both are (n, hidden)."""
+        head = self.cls.predictions.transform
+        return head.LayerNorm(F.gelu(head.dense(hidden)))
 
 
 class SequenceClassifier(nn.Module):

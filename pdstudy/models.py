@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import BertConfig
 
+from pdstudy import readout
 from pdstudy.bert import MaskedLM, SequenceClassifier
 from pdstudy.mirror import CONFIG, WEIGHTS, pickled
 from pdstudy.sizes import POSITIONS, Size
@@ -63,18 +64,25 @@ class MaskedReader(nn.Module):
             self.summary = nn.Linear(config.hidden_size, config.hidden_size)
             self.register_buffer("prior", ((unigram + 1) / (unigram + 1).sum()).log(), persistent=False)
 
-    def forward(self, ids: Tensor, positions: Tensor, of_rows: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, ids: Tensor, positions: Tensor, pieces: Tensor | None = None, of_rows: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits at `positions`, indices into the flattened batch: only those reach the output layer.
 
+        With `pieces` (n_positions,), what stood there, return their mean loss instead: those logits are never held at once.
         With `of_rows` return also the logits of each row's words, (batch, vocabulary).
         """
         if not of_rows:
-            return self.bert.predict(encode(self.bert.bert, ids, at=positions))
+            return self._answer(encode(self.bert.bert, ids, at=positions), pieces)
         firsts = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
         hidden = encode(self.bert.bert, ids, at=torch.cat([firsts, positions]))
-        logits = self.bert.predict(hidden[len(ids) :])
         summary = torch.tanh(self.summary(hidden[: len(ids)]))
-        return logits, F.linear(summary, self.bert.bert.embeddings.word_embeddings.weight).float() + self.prior
+        of_row = F.linear(summary, self.bert.bert.embeddings.word_embeddings.weight).float() + self.prior
+        return self._answer(hidden[len(ids) :], pieces), of_row
+
+    def _answer(self, hidden: Tensor, pieces: Tensor | None) -> Tensor:
+        decoder, x = self.bert.cls.predictions.decoder, self.bert.transform(hidden)
+        return decoder(x) if pieces is None else readout.mlm_loss(x, decoder.weight, decoder.bias, pieces)
 
     def state(self) -> dict[str, Tensor]:
         """Return the weights under transformers' names, the tied decoder once."""

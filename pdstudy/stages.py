@@ -68,9 +68,9 @@ def pretrain(model: MaskedReader, corpus: Running, settings: dict, vocabulary: V
 
     def loss(reader, data):
         ids, positions, pieces, share = data
-        found = reader(ids, positions, of_rows=bool(weight))
-        logits, of_rows = found if weight else (found, None)
-        shown = value = objectives.mlm_loss(logits, pieces) * share if share else logits.sum()  # 0: none is masked in this part
+        found = reader(ids, positions, pieces, of_rows=bool(weight))
+        masked, of_rows = found if weight else (found, None)
+        shown = value = masked * share
         if weight:
             words = ids.flatten().index_copy(0, positions, pieces).view_as(ids)[:, 1:]  # as they were before masking
             value = value + weight * objectives.row_words_loss(of_rows, words) * (n_ranks * len(ids) / n)

@@ -50,9 +50,9 @@ def faulty_write(self, stage, digest, fill):
     if strikes("sleep in", stage):
         time.sleep(300)
     if strikes("lose the number in", stage):
-        from pdstudy import objectives
+        from pdstudy import readout
 
-        objectives.mlm_loss = lambda logits, pieces: logits.sum() * float("nan")
+        readout.mlm_loss = lambda hidden, weight, bias, pieces: hidden.sum() * float("nan")
     place = write(self, stage, digest, fill)
     if strikes("die after", stage):
         die()
