@@ -23,12 +23,12 @@ OURS, ARMS = "ours", ("ours", "Trainer, fp32", "Trainer, bf16")
 SETTINGS = {"epochs": 2, "batch": 32, "rate": 3e-4, "warmup": 0.1, "weight_decay": 0.01, "seed": 0}
 
 
-def run(arm: str, size: Size, threads: int) -> dict:
+def run(arm: str, size: str, threads: int) -> dict:
     """Return one run's seconds of training, optimiser steps, real pieces, and accuracy on dev afterwards."""
     torch.set_num_threads(threads)
     inputs = side_by_side.inputs_of("finetune")
     train, dev, vocabulary = inputs.labelled("train"), inputs.labelled("dev"), inputs.vocabulary()
-    config = models.bert_config(size, vocabulary.size, 0.04 if size.hidden == 256 else 0.02, dropout=0.1)
+    config = models.bert_config(Size.parse(size), vocabulary.size, 0.04 if size.endswith("/256") else 0.02, dropout=0.1)
     model = models.new_classifier(config, 0)
     if arm == OURS:
         begun = time.perf_counter()
@@ -85,4 +85,14 @@ def trainer(model: models.Classifier, train: stages.Labelled, vocabulary, bf16: 
 
 
 if __name__ == "__main__":
-    side_by_side.compare(__file__, __doc__, ARMS, run, "finetune", ("steps", "pieces"), "dev accuracy", 0.03, settings=SETTINGS)
+    side_by_side.compare(
+        __file__,
+        __doc__,
+        ARMS,
+        run,
+        lambda size: side_by_side.inputs_of("finetune"),
+        ("steps", "pieces"),
+        "dev accuracy",
+        0.03,
+        settings=SETTINGS,
+    )

@@ -22,12 +22,14 @@ OURS, ARMS = "ours", ("ours", "Trainer, batches of 8", "Trainer, batches of 128"
 TEXTS = 6000
 
 
-def run(arm: str, size: Size, threads: int) -> dict:
+def run(arm: str, size: str, threads: int) -> dict:
     """Return one run's seconds, and what its logits sum to, by which arms are compared."""
     torch.set_num_threads(threads)
     inputs = side_by_side.inputs_of("distill")
     ids, vocabulary = inputs.ids("transfer").head(TEXTS), inputs.vocabulary()
-    model = models.new_classifier(models.bert_config(size, vocabulary.size, 0.08, dropout=0.1), 0)  # wild: answers differ
+    model = models.new_classifier(
+        models.bert_config(Size.parse(size), vocabulary.size, 0.08, dropout=0.1), 0
+    )  # wild: answers differ
     if arm == OURS:
         begun = time.perf_counter()
         logits = evaluate.logits(model, ids, vocabulary.pad, "fp32")
@@ -65,4 +67,6 @@ def trainer(model: models.Classifier, ids, batch: int) -> tuple[float, np.ndarra
 
 
 if __name__ == "__main__":
-    side_by_side.compare(__file__, __doc__, ARMS, run, "distill", ("texts",), "mean size", 1e-4, texts=TEXTS)
+    side_by_side.compare(
+        __file__, __doc__, ARMS, run, lambda size: side_by_side.inputs_of("distill"), ("texts",), "mean size", 1e-4, texts=TEXTS
+    )

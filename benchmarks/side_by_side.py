@@ -13,7 +13,6 @@ from pathlib import Path
 
 from pdstudy import plan, record, work
 from pdstudy.params import Study
-from pdstudy.sizes import Size
 from pdstudy.store import Store
 from pdstudy.train import Watch
 
@@ -73,29 +72,31 @@ def compare(
     script: str,
     doc: str,
     arms: tuple[str, ...],
-    run: Callable,
-    stage: str,
+    run: Callable[[str, str, int], dict],
+    prepare: Callable[[str], object],
     same: tuple[str, ...],
     outcome: str,
     within: float,
+    sizes: tuple[str, ...] = ("2/128", "4/256"),
     **told,
 ):
     """Run a benchmark's command line: every arm at every size, and its record with the ratios to the first arm.
 
-    `run(arm, size, threads)` is one run, in a process of its own; runs must be equal in `same` and may differ by `within` in `outcome`.
+    `run(arm, size, threads)` is one run, in a process of its own, after `prepare(size)` here; runs must be equal in `same` and
+    may differ by `within` in `outcome`.
     """
     words = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--sizes", nargs="+", default=["2/128", "4/256"])
+    words.add_argument("--sizes", nargs="+", default=sizes)
     words.add_argument("--rounds", type=int, default=5)
     words.add_argument("--threads", type=int, default=2)
     words.add_argument("--arm", choices=arms, help=argparse.SUPPRESS)
     asked = words.parse_args()
     if asked.arm:
-        print(json.dumps(run(asked.arm, Size.parse(asked.sizes[0]), asked.threads)))
+        print(json.dumps(run(asked.arm, asked.sizes[0], asked.threads)))
         return
-    inputs_of(stage)
     runs, found = {}, {}
     for size in asked.sizes:
+        prepare(size)
         runs[size] = alternate(script, arms, ["--sizes", size, "--threads", str(asked.threads)], asked.rounds)
         assert len({tuple(r[k] for k in same) for arm in runs[size].values() for r in arm}) == 1, "not the same work"
         agree(runs[size], arms[0], lambda r: r[outcome], within)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import answers, card, disk, latency, models, onnxfiles, record, results, student, tokens, work
+from pdstudy import answers, card, disk, latency, models, onnxfiles, record, results, student, wordpieces, work
 from pdstudy.latency import Opening
 from pdstudy.predict import FACTS
 from pdstudy.store import Store, sha256
@@ -94,11 +94,11 @@ def write(found: Finished, folder: Path) -> None:
 
 
 def write_tokenizer(source: Path, folder: Path, max_length: int) -> None:
-    """Write a tokenizer that AutoTokenizer opens and that, asked to truncate, gives what `tokens.encode_texts` gives."""
+    """Write a tokenizer that AutoTokenizer opens and that, asked to truncate, gives what `wordpieces.encode_texts` gives."""
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
-    pieces, vocabulary = tokens.open_tokenizer(source)
+    pieces, vocabulary = wordpieces.open_tokenizer(source)
     special = [("[CLS]", vocabulary.cls), ("[SEP]", vocabulary.sep)]
     pieces.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=special)
     PreTrainedTokenizerFast(

@@ -90,10 +90,10 @@ def _text(path: Path, columns: dict[str, list]) -> tuple[str, ...]:
 
 def family_fits(sample: tuple[str, ...]) -> tuple[bool, float, float]:
     """Return whether the released family's word pieces fit a text, its share of unknown pieces, and pieces a word."""
-    from pdstudy import tokens
+    from pdstudy import wordpieces
 
-    tokenizer, vocabulary = tokens.open_tokenizer(paths.ZOO / "tokenizer")
-    ids, counts = tokens.encode_texts(tokenizer, vocabulary, list(sample), None)
+    tokenizer, vocabulary = wordpieces.open_tokenizer(paths.ZOO / "tokenizer")
+    ids, counts = wordpieces.encode_texts(tokenizer, vocabulary, list(sample), None)
     n_words = max(1, sum(t.count(" ") + 1 for t in sample))
     unknown, rate = counts["unknown"] / max(1, counts["pieces"]), (len(ids.flat) - len(sample)) / n_words
     return unknown <= UNKNOWN and rate <= PIECES_A_WORD, unknown, rate

@@ -55,7 +55,7 @@ ALGORITHM = (
     Part("Require: D_LM, D_T, D_L", "texts cleaned, split, without repeats of what measures",
          ("sources:read", "corpora:build", "corpora:transfer_set", "tasks:TASKS"), notebook=TUTORIAL),
     Part("Require: student θ", "a BERT of any layers and width, on word pieces",
-         ("sizes:Size", "models:bert_config", "models:new_classifier", "tokens:train_word_pieces"), notebook=TUTORIAL),
+         ("sizes:Size", "models:bert_config", "models:new_classifier", "wordpieces:train_word_pieces"), notebook=TUTORIAL),
     Part("Require: teacher Ω", "a larger model, fine-tuned on D_L; one that is hardly better than the majority teaches nobody",
          ("stages:finetune", "work:label"), notebook=TUTORIAL),
     Part("1: pre-train θ on D_LM", "masked language modelling",

@@ -15,7 +15,8 @@ import numpy as np
 
 from pdstudy import answers, disk, sources
 from pdstudy.answers import Answer
-from pdstudy.tokens import Vocabulary, encode_texts, open_tokenizer
+from pdstudy.tokens import Vocabulary
+from pdstudy.wordpieces import encode_texts, open_tokenizer
 
 ADDED = ("label", "probability")  # the columns that are written behind the input's
 FACTS = "export.json"  # what `export` tells of a folder

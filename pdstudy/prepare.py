@@ -5,12 +5,14 @@ No model is trained here. What they write is Parquet, arrays that can be memory-
 
 import json
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pdstudy import corpora, elsewhere, sources, tokens
+from pdstudy import corpora, elsewhere, sources, wordpieces
 from pdstudy import domain as nearness
 from pdstudy.sources import TextError
 from pdstudy.stages import Labelled
@@ -20,6 +22,7 @@ from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, Wheel
 from pdstudy.tokens import Ids, Vocabulary
 from pdstudy.train import Watch
 
+ROWS = 16_384  # documents in a row group, which is what a reader holds in memory
 MAX_UNKNOWN = 0.05  # share of unknown pieces above which the vocabulary is the wrong one
 
 
@@ -69,7 +72,7 @@ def texts(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
         pq.write_table(pa.table(_columns(lines) | {"label": labels}), folder / f"{split}.parquet")
     pq.write_table(pa.table(_columns(found.transfer)), folder / "transfer.parquet")
     for name, lines in (("corpus", found.documents), ("heldout", found.heldout)):
-        pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet")
+        pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet", row_group_size=ROWS)
     classes = {name: np.bincount(labels, minlength=len(raw.labels)).tolist() for name, (_, labels) in found.labelled.items()}
     return {"counts": found.counts, "labels": list(raw.labels), "classes": classes}
 
@@ -104,7 +107,7 @@ def corpus(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
     found = [found[i] for i in np.random.default_rng(s["split_seed"]).permutation(len(found))]
     read, held = corpora.documents(found, {sources.key(text) for text in measured}, None, s["heldout"], counts)
     for name, lines in (("corpus", read), ("heldout", held)):
-        pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet")
+        pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet", row_group_size=ROWS)
     return {"counts": counts, "labels": inputs.record("texts")["labels"]}
 
 
@@ -129,8 +132,8 @@ def _documents_of(name: str, step: Step, raw: Path) -> list[str]:
 def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Train word pieces on D_LM, or copy a tokenizer's folder."""
     if step.folder is None:
-        trained = tokens.train_word_pieces(_column(inputs.folder("texts") / "corpus.parquet"), step.settings["vocabulary"])
-        tokens.save_tokenizer(trained.get_vocab(), folder)
+        trained = wordpieces.train_word_pieces(Lines(inputs.folder("texts") / "corpus.parquet"), step.settings["vocabulary"])
+        wordpieces.save_tokenizer(trained.get_vocab(), folder)
         return {}
     source = Path(step.folder).expanduser()
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
@@ -142,23 +145,22 @@ def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[st
 def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Cut D_LM, or the texts of the task, into word pieces: on disk, ready to be memory-mapped."""
     raw, tokenizer_folder = inputs.folder("texts"), inputs.folder("tokenizer")
-    tokenizer, vocabulary = tokens.open_tokenizer(tokenizer_folder)
+    tokenizer, vocabulary = wordpieces.open_tokenizer(tokenizer_folder)
     names = {"corpus": ("corpus", "heldout"), "task": ("train", "dev", "test", "transfer"), "transfer": ("transfer",)}[
         step.settings["of"]
     ]
     counts = {}
     for name in names:
-        lines = _texts(raw / f"{name}.parquet")
-        pieces, counts[name] = tokens.encode_texts(tokenizer, vocabulary, lines, step.settings.get("max_length"))
+        lines, length = Lines(raw / f"{name}.parquet"), step.settings.get("max_length")
+        counts[name], seen = wordpieces.write_texts(folder, name, tokenizer, vocabulary, lines.batches(), length)
         share = counts[name]["unknown"] / max(1, counts[name]["pieces"])
         if share > MAX_UNKNOWN:
             raise TextError(
                 f"{name}: {share:.0%} of the word pieces are unknown to the tokenizer; it was made for another language or script"
             )
-        pieces.save(folder, name)
         if name == "corpus":
-            np.save(folder / "corpus.counts.npy", np.bincount(pieces.flat, minlength=vocabulary.size))
-            np.save(folder / "continues.npy", tokens.continues(tokenizer))
+            np.save(folder / "corpus.counts.npy", seen)
+            np.save(folder / "continues.npy", wordpieces.continues(tokenizer))
         if name in ("train", "dev", "test"):
             np.save(folder / f"{name}.labels.npy", np.array(_column(raw / f"{name}.parquet", "label"), dtype=np.int64))
     labels = json.loads((raw / "record.json").read_text())["labels"]
@@ -180,17 +182,29 @@ def _columns(texts: list) -> dict[str, list[str]]:
     return dict(zip(("text", "pair"), columns, strict=False))
 
 
-def _texts(path: Path) -> list:
-    """Return the texts of a Parquet file, pairs as tuples."""
-    import pyarrow.parquet as pq
+@dataclass(frozen=True)
+class Lines:
+    """The texts of a Parquet file, pairs as tuples: read a few thousand at a time, as often as somebody goes through them."""
 
-    table = pq.read_table(path)
-    columns = [table.column(name).to_pylist() for name in ("text", "pair") if name in table.column_names]
-    return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+    path: Path
+
+    def batches(self) -> Iterator[list]:
+        """Yield the texts in lists."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.path) as file:
+            names = [name for name in ("text", "pair") if name in file.schema_arrow.names]
+            for batch in file.iter_batches(wordpieces.AT_ONCE, columns=names):
+                columns = [batch.column(name).to_pylist() for name in names]
+                yield columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+
+    def __iter__(self):
+        for batch in self.batches():
+            yield from batch
 
 
 def _tuples(path: Path) -> list[sources.Text]:
-    return [(t,) if isinstance(t, str) else t for t in _texts(path)]
+    return [(t,) if isinstance(t, str) else t for t in Lines(path)]
 
 
 def _joined(texts: list[sources.Text]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import evaluate, models, prepare, stages, tokens
+from pdstudy import evaluate, models, prepare, stages, wordpieces
 from pdstudy.models import Classifier
 from pdstudy.prepare import Inputs
 from pdstudy.sizes import Size
@@ -166,7 +166,7 @@ def given(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     source = Path(step.folder).expanduser()
     model = models.load_classifier(source)
     config, wanted = model.bert.config, inputs.record("texts")["labels"]
-    _, vocabulary = tokens.open_tokenizer(source)
+    _, vocabulary = wordpieces.open_tokenizer(source)
     if vocabulary.size > config.vocab_size:
         raise ValueError(f"{source}: the teacher knows {config.vocab_size:,} word pieces, its tokenizer {vocabulary.size:,}")
     names = [str(config.id2label[i]).lower() for i in range(config.num_labels)]

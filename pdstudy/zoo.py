@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pdstudy import claims, models, paths, plots, results, tokens
+from pdstudy import claims, models, paths, plots, results, wordpieces
 from pdstudy.params import Study
 from pdstudy.plan import pretraining
 from pdstudy.sizes import Size
@@ -61,7 +61,7 @@ def fill_mask(folder: Path, sentences: Sequence[str]) -> list[list[tuple[str, fl
     """Return a model's best pieces for the one [MASK] of each sentence, each with its probability."""
     import torch
 
-    tokenizer, vocabulary = tokens.open_tokenizer(folder)
+    tokenizer, vocabulary = wordpieces.open_tokenizer(folder)
     reader, found = models.load_reader(folder).eval(), []
     for sentence in sentences:
         ids = [vocabulary.cls, *tokenizer.encode(sentence, add_special_tokens=False).ids, vocabulary.sep]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from first_question import FIRST_QUESTION
 
-from pdstudy import Study, answers, card, export, onnxfiles, paths, plan, results, student, tokens
+from pdstudy import Study, answers, card, export, onnxfiles, paths, plan, results, student, wordpieces
 from pdstudy.export import ExportError, Unfaithful
 from pdstudy.store import Store
 from pdstudy.visible import in_markdown
@@ -191,13 +191,13 @@ def test_the_exported_tokenizer_cuts_hostile_texts_as_training_does(lowercase, t
     from tokenizers import normalizers
     from transformers import AutoTokenizer
 
-    made = tokens._trained(["Émile says no . it's a film 中文"], 60, tokens.SPECIAL)
+    made = wordpieces._trained(["Émile says no . it's a film 中文"], 60, wordpieces.SPECIAL)
     made.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     (tmp_path / "given").mkdir()
     made.save(str(tmp_path / "given" / "tokenizer.json"))
     export.write_tokenizer(tmp_path / "given", tmp_path, 8)
     texts = ["A Film it's", "", "Émile " * 9, "[SEP] [MASK]it [CLS]", "中文\u200b\ufffd NA", "\t ", "é e\u0301", "f" * 300]
-    ids, _ = tokens.encode_texts(*tokens.open_tokenizer(tmp_path / "given"), texts, 8)
+    ids, _ = wordpieces.encode_texts(*wordpieces.open_tokenizer(tmp_path / "given"), texts, 8)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     expected = [ids.flat[a:b].tolist() for a, b in zip(ids.starts, ids.starts[1:], strict=False)]
     assert tokenizer(texts, truncation=True)["input_ids"] == expected

@@ -1,7 +1,6 @@
-"""Word pieces, masking, rows and batches: every random choice is a function of (seed, what, step)."""
+"""Masking, rows and batches: every random choice is a function of (seed, what, step)."""
 
 import dataclasses
-import json
 import subprocess
 import sys
 
@@ -12,7 +11,6 @@ from pdstudy import tokens
 from pdstudy.tokens import MASKING, ORDER, Batches, Ids, Rows, Vocabulary, mask_rows, stream
 
 WORDS = Vocabulary(size=105)  # 5 special pieces and 100 others
-TEXTS = ["the old film is good", "the new film is bad", "a good old story", "bad new films are old", "the story is good"] * 4
 
 
 def texts_of(lengths: list[int]) -> Ids:
@@ -98,13 +96,6 @@ def test_at_least_one_position_is_masked_however_small_the_batch():
     assert len(positions) == 1 and pieces == rows.reshape(-1)[positions]
 
 
-def test_no_texts_are_no_ids(tmp_path):
-    tokenizer = tokens.train_word_pieces(TEXTS, 50)
-    ids, counts = tokens.encode_texts(tokenizer, Vocabulary(50), [], 16)
-    ids.save(tmp_path, "none")
-    assert len(Ids.load(tmp_path, "none")) == 0 and counts["texts"] == 0
-
-
 CONTINUES = np.arange(WORDS.size) >= 60  # pieces 60 to 104 continue a word
 
 
@@ -142,13 +133,6 @@ def test_a_word_longer_than_the_share_is_masked_whole():
 def test_a_small_batch_has_at_least_one_masked_piece():
     _, positions, _ = mask_rows(np.array([[WORDS.cls, 9, 10]]), 0.15, WORDS, stream(0, MASKING, 0))
     assert len(positions) == 1
-
-
-def test_pieces_that_continue_a_word_are_known_by_their_mark():
-    trained = tokens.train_word_pieces(TEXTS, 40)
-    continues = tokens.continues(trained)
-    assert all(continues[i] == piece.startswith("##") for piece, i in trained.get_vocab().items())
-    assert continues.any() and not continues.all()
 
 
 # Rows
@@ -258,105 +242,6 @@ def test_ids_come_back_from_disk_memory_mapped_and_unchanged(tmp_path):
     assert isinstance(loaded.flat, np.memmap)
     assert (loaded.flat == ids.flat).all() and loaded.flat.dtype == np.uint16
     assert (loaded.starts == ids.starts).all()
-
-
-# Word pieces
-
-
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory):
-    """Return (folder, tokenizer, vocabulary) of 40 word pieces trained on a few sentences."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    tokens.save_tokenizer(tokens.train_word_pieces(TEXTS, 40).get_vocab(), folder)
-    return folder, *tokens.open_tokenizer(folder)
-
-
-def test_a_new_vocabulary_has_the_asked_size_and_the_special_pieces_in_front(opened):
-    _, tokenizer, vocabulary = opened
-    assert vocabulary == Vocabulary(size=40)
-    assert [tokenizer.id_to_token(i) for i in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
-
-def test_training_word_pieces_twice_gives_the_same_vocabulary():
-    assert tokens.train_word_pieces(TEXTS, 40).get_vocab() == tokens.train_word_pieces(TEXTS, 40).get_vocab()
-
-
-def test_auto_tokenizer_opens_the_saved_folder_and_gives_the_same_ids(opened):
-    from transformers import AutoTokenizer
-
-    folder, tokenizer, vocabulary = opened
-    texts = ["The OLD film!", "good", "née Zoë ... films", ""]
-    ids, _ = tokens.encode_texts(tokenizer, vocabulary, texts, 16)
-    theirs = AutoTokenizer.from_pretrained(folder)(texts)["input_ids"]
-    assert [ids.flat[a:b].tolist() for a, b in zip(ids.starts, ids.starts[1:], strict=False)] == theirs
-
-
-def test_pairs_have_the_ids_and_segments_that_transformers_gives_them_at_every_length(opened, tmp_path):
-    from transformers import AutoTokenizer
-
-    folder, tokenizer, vocabulary = opened
-    pairs = [("good " * a, "bad film " * b) for a, b in [(1, 1), (9, 1), (1, 9), (5, 2), (4, 3), (3, 3), (0, 2), (20, 20), (7, 2)]]
-    for length in (8, 9, 12, 64):
-        ids, counts = tokens.encode_texts(tokenizer, vocabulary, pairs, length)
-        theirs = AutoTokenizer.from_pretrained(folder)(*map(list, zip(*pairs, strict=True)), truncation=True, max_length=length)
-        assert [ids.flat[a:b].tolist() for a, b in zip(ids.starts, ids.starts[1:], strict=False)] == theirs["input_ids"]
-        segments = [tokens.padded(ids, np.array([i]), 0)[2][0].tolist() for i in range(len(pairs))]
-        assert segments == theirs["token_type_ids"]
-        whole = tokens.encode_texts(tokenizer, vocabulary, pairs, 512)[0]
-        assert counts["truncated"] == (whole.lengths > length).sum()
-    ids.save(tmp_path, "pairs")
-    assert (Ids.load(tmp_path, "pairs").second == ids.second).all()
-
-
-def test_a_vocabulary_larger_than_the_text_supports_is_refused_with_the_cure():
-    with pytest.raises(ValueError, match=r"supports only \d+ word pieces, fewer than tokenizer.vocabulary 5,000; give more text"):
-        tokens.train_word_pieces(TEXTS, 5000)
-
-
-def test_a_folder_with_only_a_vocab_txt_gives_its_lines_as_ids(tmp_path):
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "film", "##s"]
-    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
-    tokenizer, vocabulary = tokens.open_tokenizer(tmp_path)
-    ids, _ = tokens.encode_texts(tokenizer, vocabulary, ["Good films"], 16)
-    assert ids.flat.tolist() == [2, 5, 6, 7, 3]
-    assert vocabulary == Vocabulary(size=8)
-
-
-def test_a_tokenizer_without_a_mask_piece_is_refused_by_name(tmp_path):
-    from tokenizers import Tokenizer, models
-
-    Tokenizer(models.WordPiece({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "a": 4}, unk_token="[UNK]")).save(
-        str(tmp_path / "tokenizer.json")
-    )
-    with pytest.raises(ValueError, match=r"the tokenizer has no \[MASK\] piece"):
-        tokens.open_tokenizer(tmp_path)
-
-
-def test_texts_are_closed_by_cls_and_sep_and_cut_ones_are_counted(opened):
-    _, tokenizer, vocabulary = opened
-    ids, counts = tokens.encode_texts(tokenizer, vocabulary, ["a a a", "a a a a", ""], 5)
-    a = tokenizer.token_to_id("a")
-    assert ids.flat.tolist() == [2, a, a, a, 3, 2, a, a, a, 3, 2, 3]
-    assert ids.lengths.tolist() == [5, 5, 2]
-    assert counts == {"texts": 3, "pieces": 12, "unknown": 0, "truncated": 1}
-
-
-def test_documents_stay_whole_and_end_in_sep_and_unknown_pieces_are_counted(opened):
-    _, tokenizer, vocabulary = opened
-    a = tokenizer.token_to_id("a")
-    ids, counts = tokens.encode_texts(tokenizer, vocabulary, ["a a a a a a", "猫"], None)
-    assert ids.flat.tolist() == [a] * 6 + [3, 1, 3]
-    assert counts == {"texts": 2, "pieces": 9, "unknown": 1, "truncated": 0}
-
-
-def test_a_fresh_process_trains_the_same_vocabulary(fresh_python):
-    code = f"import json; from pdstudy.tokens import train_word_pieces as t; print(json.dumps(t({TEXTS!r}, 40).get_vocab()))"
-    assert json.loads(fresh_python(code)) == tokens.train_word_pieces(TEXTS, 40).get_vocab()
-
-
-def test_a_vocabulary_smaller_than_the_letters_is_refused_with_the_cure():
-    with pytest.raises(ValueError, match=r"more than tokenizer.vocabulary 10; give a larger vocabulary"):
-        tokens.train_word_pieces(TEXTS, 10)
 
 
 # A corpus larger than memory

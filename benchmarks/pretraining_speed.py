@@ -1,0 +1,116 @@
+"""Pre-training's speed: ours against Hugging Face Trainer as `run_mlm` sets it up, on the same work.
+
+The same start, the same rows of 128 word pieces, 32 a step, 15 % masked, AdamW at the same rate, as many optimiser steps, as many
+threads: BERT's own recipe in both arms, none of the budget recipe's devices (what those are worth is pretraining_peer.py's
+question). Trainer: its collator, a dense output layer over every position. A size is LAYERS/WIDTH, or LAYERS/WIDTH@VOCABULARY where
+that is not 8,192. Starting Python, reading and evaluating are outside the clock; the held-out losses must agree to 0.1 nats, for
+each arm draws its own masks.
+
+Run:  python benchmarks/pretraining_speed.py          (about 25 minutes on 2 quiet cores: 5 rounds of 2 arms at 5 sizes)
+Writes benchmarks/results/pretraining_speed.json.
+"""
+
+import tempfile
+import time
+
+import numpy as np
+import side_by_side
+import torch
+
+from pdstudy import evaluate, models, plan, stages, work
+from pdstudy.params import Study, best_precision
+from pdstudy.paramsfile import load
+from pdstudy.paths import PARAMS
+from pdstudy.sizes import Size
+from pdstudy.store import Store
+from pdstudy.tokens import Rows
+from pdstudy.train import Watch
+
+OURS, ARMS = "ours", ("ours", "Trainer")
+SIZES = ("2/128", "4/128", "4/256", "4/512", "4/128@30522")
+STEPS = {"2/128": 80, "4/128": 60, "4/256": 30, "4/512": 12, "4/128@30522": 20}
+SETTINGS = {"batch": 32, "row": 128, "mask": 0.15, "whole_words": False, "cls_words": 0, "rate": 1e-3, "warmup": 0.1}
+SETTINGS |= {"weight_decay": 0.01, "muon_rate": None, "seed": 0}
+
+
+def parts(size: str) -> tuple[Size, int]:
+    """Return the size and the vocabulary that a name stands for."""
+    shape, _, vocabulary = size.partition("@")
+    return Size.parse(shape), int(vocabulary or 8192)
+
+
+def inputs_of(size: str) -> work.Inputs:
+    """Return the opened inputs of a pre-train step on IMDb reviews; its text steps are made if need be."""
+    shape, vocabulary = parts(size)
+    study = Study.given(load(PARAMS / "zoo.yaml") | {"tokenizer": {"vocabulary": vocabulary, "folder": None}})
+    store, made = Store(), plan.pretraining(study, [shape])
+    for step in made.steps.values():
+        if step.stage in ("texts", "tokenizer", "ids", "words") and store.find(step.digest) is None:
+            work.execute(step, store, Watch())
+    return work.Inputs(made.of_stage("pretrain")[0], store)
+
+
+def run(arm: str, size: str, threads: int) -> dict:
+    """Return one run's seconds of training, optimiser steps, pieces, and the held-out loss afterwards."""
+    torch.set_num_threads(threads)
+    inputs, (shape, _) = inputs_of(size), parts(size)
+    vocabulary, text = inputs.vocabulary(), np.array(inputs.ids("corpus").flat)
+    reader = models.new_reader(models.bert_config(shape, vocabulary.size, 0.05, dropout=0.1), 0)
+    if arm == OURS:
+        corpus = stages.Running(text, np.load(inputs.folder("ids") / "continues.npy"))
+        given = SETTINGS | {"tokens": STEPS[size] * SETTINGS["batch"] * SETTINGS["row"], "precision": best_precision()}
+        begun = time.perf_counter()
+        steps = stages.pretrain(reader, corpus, given, vocabulary).steps
+        seconds = time.perf_counter() - begun
+    else:
+        seconds, steps = trainer(reader, text, inputs, STEPS[size])
+    counts = np.load(inputs.folder("ids") / "corpus.counts.npy")
+    level = evaluate.reading_level(reader, np.array(inputs.ids("heldout").flat), vocabulary, counts, "fp32")["mlm_loss"]
+    pieces = steps * SETTINGS["batch"] * SETTINGS["row"]
+    return {"arm": arm, "seconds": round(seconds, 2), "steps": steps, "pieces": pieces, "held-out loss": round(level, 4)}
+
+
+def trainer(reader: models.MaskedReader, text: np.ndarray, inputs: work.Inputs, steps: int) -> tuple[float, int]:
+    """Train with Hugging Face Trainer as examples/pytorch/language-modeling/run_mlm.py does; return (seconds, steps).
+
+    The rows are those that ours reads; run_mlm too leaves a special piece unmasked. The weights are given back to `reader`.
+    """
+    import datasets
+    from transformers import (
+        BertForMaskedLM,
+        DataCollatorForLanguageModeling,
+        PreTrainedTokenizerFast,
+        Trainer,
+        TrainingArguments,
+    )
+
+    theirs = BertForMaskedLM(reader.bert.config)
+    theirs.load_state_dict(reader.bert.state_dict(), strict=False)
+    ours = Rows(text, SETTINGS["row"], SETTINGS["seed"], inputs.vocabulary())
+    ids = np.concatenate([ours.batch(step, SETTINGS["batch"]) for step in range(steps)])
+    special = (np.arange(SETTINGS["row"]) == 0) | np.isin(ids, np.arange(5))
+    columns = {"input_ids": ids, "attention_mask": np.ones_like(ids), "special_tokens_mask": special.astype(np.int64)}
+    rows = datasets.Dataset.from_dict({k: v.tolist() for k, v in columns.items()})
+    folder = inputs.store.open(inputs.store.manifest(inputs.step.parents["ids"])["parents"]["tokenizer"])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+        sep_token="[SEP]", mask_token="[MASK]",
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as place:
+        arguments = TrainingArguments(
+            output_dir=place, per_device_train_batch_size=SETTINGS["batch"], max_steps=steps, learning_rate=SETTINGS["rate"],
+            warmup_steps=round(SETTINGS["warmup"] * steps), weight_decay=SETTINGS["weight_decay"], adam_beta2=0.98, use_cpu=True,
+            seed=0, report_to=[], save_strategy="no", disable_tqdm=True,
+        )  # fmt: skip
+        collator = DataCollatorForLanguageModeling(tokenizer=tokenizer, mlm_probability=SETTINGS["mask"])
+        given = Trainer(model=theirs, args=arguments, train_dataset=rows, data_collator=collator)
+        begun = time.perf_counter()
+        done = given.train()
+        seconds = time.perf_counter() - begun
+    reader.bert.load_state_dict(theirs.state_dict(), strict=False)
+    return seconds, done.global_step
+
+
+if __name__ == "__main__":
+    same = ("steps", "pieces")
+    side_by_side.compare(__file__, __doc__, ARMS, run, inputs_of, same, "held-out loss", 0.1, SIZES, settings=SETTINGS, steps=STEPS)
