@@ -18,11 +18,19 @@ import matplotlib.pyplot as plt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pdstudy import claims, figures, paths, report, results
+from pdstudy import claims, figures, measured, paths, report, results
 from pdstudy.disk import whole
 
-README, TABLE, OWN = paths.ROOT / "README.md", paths.ROOT / "docs" / "paper_to_code.md", paths.ROOT / "docs" / "own_data.md"
-EXPORTED = paths.ROOT / "benchmarks" / "results" / "exported.json"
+README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs"
+TABLE, OWN, SPEED = DOCS / "paper_to_code.md", DOCS / "own_data.md", DOCS / "speed.md"
+MEASURED = (  # what benchmarks left, by page and part
+    (README, "peers", measured.peers),
+    (OWN, "tasks", measured.own_tasks),
+    *(
+        (SPEED, part.__name__, part)
+        for part in (measured.peers, measured.steps, measured.reading, measured.corpus, measured.everyday)
+    ),
+)
 PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
 MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python -m pdstudy readme`, not typed -->)")
 # One or two for each question, of those that need no single answers of students: predictions.parquet is not committed.
@@ -105,13 +113,14 @@ def update(study: str | None = None) -> list[str]:
     study = study or shown()
     parts, drawn = paper_to_code(study), {name: draw(study, name) for name in KEY_FIGURES}  # first: what fails changes no page
     changed = [f"{name}.png" for name in KEY_FIGURES if picture(*drawn[name])]
-    before = {page: page.read_text(encoding="utf-8") for page in (README, TABLE, OWN)}
+    before = {page: page.read_text(encoding="utf-8") for page in (README, TABLE, OWN, SPEED)}
     for page, text in before.items():
         page.write_text(MARKER.sub(rf"\g<1>{study}\g<3>", text), encoding="utf-8")
     report.update_readme(study, README)
     fill(README, "figures", key_figures(study, {name: figure.alt for name, (figure, _) in drawn.items()}))
     fill(TABLE, "parts", parts)
-    fill(OWN, "tasks", own_tasks())
+    for page, part, text_of in MEASURED:
+        fill(page, part, text_of())
     return changed + [page.name for page, text in before.items() if page.read_text(encoding="utf-8") != text]
 
 
@@ -172,48 +181,6 @@ def key_figures(study: str, alts: dict[str, str]) -> str:
     """Return README's figures in Markdown, each with its text for those who cannot see it."""
     lines = [f"![{alt}](docs/figures/{name}.png)\n" for name, alt in alts.items()]
     return "\n".join([*lines, f"<sub>{results.provenance(study)}</sub>"])
-
-
-# -- what advise and export did with plain files
-
-
-def own_tasks() -> str:
-    """Return a table in Markdown of the tasks whose exported students were checked: advised, promised, measured."""
-    record = json.loads(EXPORTED.read_text(encoding="utf-8"))
-    said = []
-    head = [
-        "task",
-        "labelled, unlabelled texts",
-        "advised",
-        "promised, %",
-        "test, %",
-        "majority, %",
-        "int8, test, %",
-        "MB: fp32, int8",
-    ]
-    head += ["ms: fp32, int8", "answers like ours elsewhere"]
-    rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for name, found in record["tasks"].items():
-        folder = paths.ROOT / "outputs" / name
-        advice, texts, classes = (json.loads((folder / f"{kept}.json").read_text()) for kept in ("advice", "texts", "classes"))
-        size, recipe = re.fullmatch(r"(\d+/\d+)-(.+)-s\d+", found["student"]).groups()
-        taken = next(c for c in advice["candidates"] if (c["size"], c["recipe"]) == (size, recipe))
-        counts = classes["classes"]
-        majority = counts["test"][counts["train"].index(max(counts["train"]))] / sum(counts["test"])
-        fp32, int8 = (next(e for e in found["engines"] if "ONNX" in e["engine"] and e["precision"] == p) for p in ("fp32", "int8"))
-        cells = [
-            f"{name}, {len(classes['labels'])} classes",
-            f"{texts['D_L']['kept']:,}, {texts['D_T']['kept']:,}",
-            found["student"],
-        ]
-        cells += [f"{taken['low']:.1f} to {taken['high']:.1f}", f"{100 * fp32['accuracy']:.1f} of {found['test']:,}"]
-        cells += [f"{100 * majority:.1f}", f"{100 * int8['accuracy']:.1f}", f"{fp32['bytes'] / 1e6:.1f}, {int8['bytes'] / 1e6:.1f}"]
-        cells += [f"{fp32['p50_ms']:.1f}, {int8['p50_ms']:.1f}", f"{found['same_labels']:,} of {found['texts']:,}"]
-        rows.append("| " + " | ".join(cells) + " |")
-        said.append(f"- {name}: {' '.join(advice['reasons'])}")
-    versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
-    told = f"{record['command']} · commit {record['commit'][:12]} · {record['date']} · {versions} · {record['processor']}"
-    return "\n".join([*rows, "", f"<sub>{told}</sub>", "", "What `advise` said:", "", *said])
 
 
 # -- where each part of the paper is

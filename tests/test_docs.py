@@ -306,8 +306,9 @@ def test_the_paper_to_code_table_is_the_studys():
     assert pages.paper_to_code(SHOWN) in pages.TABLE.read_text(), "run: python -m pdstudy readme"
 
 
-def test_what_advise_did_with_plain_files_is_what_the_records_say():
-    assert pages.own_tasks() in pages.OWN.read_text(), "run: python -m pdstudy readme"
+@pytest.mark.parametrize(("page", "part", "text_of"), pages.MEASURED, ids=lambda x: getattr(x, "name", None))
+def test_what_was_measured_is_what_the_records_say(page, part, text_of):
+    assert text_of() in page.read_text(), "run: python -m pdstudy readme"
 
 
 @pytest.mark.parametrize("name", pages.KEY_FIGURES)

@@ -53,7 +53,7 @@ READING = [
 ]
 # The top may import anything.
 TOP = [
-    "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "page", "report", "pages", "serve", "console",
+    "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "page", "report", "measured", "pages", "serve", "console",
     "commands_study", "commands_store", "commands_task", "commands_model", "commands_hub", "__main__",
 ]  # fmt: skip
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]
