@@ -4,13 +4,14 @@ Every variant reads the same number of pieces. Shown are the held-out MLM loss a
 leave the plateau, and what the reading is worth to a classifier: a linear probe on the frozen [CLS] vector
 (five folds of the training labels) and dev accuracy after fine-tuning at one fixed rate. Never test.
 
-Run:  python benchmarks/pretraining_budget.py 2/128 --pieces 3e6     (about 25 minutes on 2 quiet cores)
-      python benchmarks/pretraining_budget.py 4/256 --pieces 2e6     (about 40 minutes)
+Run:  python benchmarks/pretraining_budget.py 2/128 --pieces 1.5e6   (about 35 minutes on 2 quiet cores)
+      python benchmarks/pretraining_budget.py 4/256 --pieces 1e6     (about 25 minutes)
       python benchmarks/pretraining_budget.py --write                (only the page)
 Goes on where it was stopped. Writes benchmarks/results/pretraining_budget.json and docs/pretraining_budget.md.
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import time
@@ -20,16 +21,17 @@ import numpy as np
 import torch
 
 from pdstudy import evaluate, models, paths, plan, record, stages, work
-from pdstudy.params import Study
+from pdstudy.params import Study, best_precision
 from pdstudy.sizes import Size
 from pdstudy.steps import Plan, Step
 from pdstudy.store import Store
-from pdstudy.tokens import Ids, padded
-from pdstudy.train import Watch
+from pdstudy.tokens import Ids, Rows, padded
+from pdstudy.train import Schedule, Watch
 
 OUT = Path(__file__).parent / "results" / "pretraining_budget.json"
 PAGE = paths.ROOT / "docs" / "pretraining_budget.md"
 FIGURE = paths.ROOT / "docs" / "pretraining_budget.png"
+KEYS = ("size", "pieces", "variant")
 POINTS = 10  # held-out measurements along a run
 FINETUNE_RATE = 3e-4  # fixed for all, so that no variant is searched more than another
 SEEDS = {"2/128": (0, 1), "4/128": (0,), "6/128": (0,), "4/256": (0,)}  # of fine-tuning
@@ -69,6 +71,12 @@ VARIANTS = {  # name -> what differs from the budget recipe
     "vocabulary 4,096": {"vocabulary": 4096},
     "vocabulary 16,384": {"vocabulary": 16384},
     "grown from half the layers": {"grown": True},
+    "rows of 32, then of 128": {"first": {"row": 32, "batch": 64}, "row": 128, "batch": 16},
+    "no row crosses documents": {"rows": "apart"},
+    "easy rows first": {"rows": "easy"},
+    "longer warm-up, 15 %": {"warmup": 0.15},
+    "the rate stays, then falls": {"stays": 0.7},  # for so much of the steps
+    "bf16": {"precision": "bf16"},
 }
 SIZED = ("budget recipe", "rate x 1.5", "Muon's rate / 1.5", "rate x 1.5, Muon's / 1.5", "rate x 2, Muon's / 1.5")  # rates by size
 DEEP = (  # the variants worth their time at 4/256
@@ -85,7 +93,8 @@ def steps_of(size: Size, change: dict, pieces: float) -> Plan:
         if change.get(key, 0) >= 0.5:  # a factor
             change = change | {key: own[key] * change[key]}
     fields = study.model_dump() | {"sizes": [str(size)], "pretrain_by_size": {}, "teacher": {"size": str(size), "folder": None}}
-    fields["pretrain"] = own | {k: v for k, v in change.items() if k in own}
+    fields["pretrain"] = own | {k: v for k, v in change.items() if k in own and k != "precision"}
+    fields["precision"] = change.get("precision", best_precision())
     fields["tokenizer"] = {"vocabulary": change.get("vocabulary", study.tokenizer.vocabulary), "folder": None}
     study = Study(**fields)
     made = plan.make(study)
@@ -114,7 +123,10 @@ def one(job: tuple[str, str, float]) -> dict:
     curve: list[dict] = []
     heldout, vocabulary = np.array(inputs.ids("heldout").flat), inputs.vocabulary()
     unigram = np.load(inputs.folder("ids") / "corpus.counts.npy")
-    corpus = stages.Running(np.array(inputs.ids("corpus").flat), np.load(inputs.folder("ids") / "continues.npy"))
+    text = arranged(inputs.ids("corpus"), s, vocabulary, unigram, VARIANTS[name].get("rows"))
+    corpus = stages.Running(text, np.load(inputs.folder("ids") / "continues.npy"))
+    if stays := VARIANTS[name].get("stays"):
+        Schedule.factor = lambda self, step: min((step + 1) / (self.warmup * self.steps), 1, (1 - step / self.steps) / (1 - stays))
     aside = 0.0
 
     def look(share: float) -> None:
@@ -134,6 +146,9 @@ def one(job: tuple[str, str, float]) -> dict:
         stages.pretrain(small, corpus, s | {"tokens": pieces / 2}, vocabulary, Watch())
         stack(small, model)
         s = s | {"tokens": pieces / 2}
+    if first := VARIANTS[name].get("first"):
+        stages.pretrain(model, corpus, s | first | {"tokens": pieces / 2}, vocabulary, Watch())
+        s = s | {"tokens": pieces / 2}
     stages.pretrain(model, corpus, s, vocabulary, Watch(progress=look, log_every=20))
     level = evaluate.reading_level(model, heldout, vocabulary, unigram, s["precision"])
     train, dev = task.labelled("train"), task.labelled("dev")
@@ -147,6 +162,27 @@ def one(job: tuple[str, str, float]) -> dict:
         "probe": probe(model, train, vocabulary.pad),
         "dev": [finetuned(model, config, train, dev, made.study, vocabulary, seed) for seed in SEEDS[size_text]],
     }
+
+
+def arranged(ids: Ids, s: dict, vocabulary, unigram: np.ndarray, rows: str | None) -> np.ndarray:
+    """Return the running text, changed so that the rows that are read are `rows`: "apart", of one document each, or "easy"
+    ones first, by the mean unigram loss of their pieces; None changes nothing.
+    """
+    text, width = np.array(ids.flat), s["row"] - 1
+    if rows is None:
+        return text
+    order, shift = Rows(text, s["row"], s["seed"], vocabulary)._epoch(0)
+    places = shift + order[: round(s["tokens"] / s["row"])] * width  # where the rows that will be read begin
+    if rows == "apart":
+        begins = np.concatenate([np.arange(a, b - width + 1, width) for a, b in itertools.pairwise(ids.starts)])
+        begins = np.random.default_rng(0).choice(begins, len(places), replace=False)
+    else:
+        hard = -np.log((unigram + 1) / (unigram + 1).sum())
+        begins = places[np.argsort([hard[text[a : a + width]].mean() for a in places], kind="stable")]
+    changed = text.copy()
+    for place, begin in zip(places, begins, strict=True):
+        changed[place : place + width] = text[begin : begin + width]
+    return changed
 
 
 def start(step: Step, inputs: work.Inputs, size: Size):
@@ -244,11 +280,10 @@ def measure(options: argparse.Namespace) -> None:
                 flush=True,
             )
             known = load()
-            same = (run["size"], run["variant"], run["pieces"])
-            known["runs"] = [r for r in known["runs"] if (r["size"], r["variant"], r["pieces"]) != same] + [run]
+            same = [run[k] for k in KEYS]
+            known["runs"] = [r for r in known["runs"] if [r[k] for k in KEYS] != same] + [run]
             made = record.environment(steps_of(Size.parse(run["size"]), {}, run["pieces"]), 0, 0, 0.0)
-            known |= {k: made[k] for k in ("date", "versions", "machine", "precision")}
-            run["commit"] = made["commit"]
+            run |= {k: made[k] for k in ("commit", "date", "versions", "machine", "precision")}
             OUT.write_text(json.dumps(known, indent=1) + "\n")
 
 

@@ -1,5 +1,6 @@
 """The page and the figure of benchmarks/pretraining_budget.py, every number and sentence from its results."""
 
+import itertools
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -42,22 +43,21 @@ Seconds are processor seconds of one core, without the time of the measurements.
 
 def write(results: dict, page: Path, figure: Path) -> None:
     """Write the page and its figure from the results."""
-    sizes = sorted({r["size"] for r in results["runs"]})
+    kinds = itertools.groupby(sorted(results["runs"], key=alike), alike)
+    groups = [list(runs) for _, runs in kinds]
     text = INTRODUCTION + f"![Held-out loss against seconds, one line a variant]({figure.name})\n"
-    for size in sizes:
-        text += section(size, [r for r in results["runs"] if r["size"] == size])
-    made = results["versions"]
-    text += (
-        f"\n<sub>python benchmarks/pretraining_budget.py · {results['date']} · torch {made['torch']} · "
-        f"{results['machine']['processor']}, {results['machine']['cores']} cores · {results['precision']} · commits "
-        f"{', '.join(sorted({r['commit'] for r in results['runs']}))}</sub>\n"
-    )
-    page.write_text(text)
-    draw(results["runs"], sizes, figure)
+    page.write_text(text + "".join(map(section, groups)))
+    draw([runs for runs in groups if sum(r["variant"] in DRAWN for r in runs) > 2], figure)
 
 
-def section(size: str, runs: list[dict]) -> str:
-    """Return the table and the findings of one size."""
+def alike(run: dict) -> tuple:
+    """Return what runs must have in common to stand in one table: size, pieces, the machine and the study's precision."""
+    return run["size"], run["pieces"], run["machine"]["processor"], run["versions"]["torch"]
+
+
+def section(runs: list[dict]) -> str:
+    """Return the table and the findings of one size, on one machine."""
+    size = runs[0]["size"]
     runs = sorted(runs, key=lambda r: r["reading"]["mlm_loss"])
     base = next((r for r in runs if r["variant"] == "budget recipe"), None)
     rates = f"; the recipe's rate here {base['settings']['rate']:g}, Muon's {base['settings']['muon_rate']:g}" if base else ""
@@ -83,6 +83,12 @@ def section(size: str, runs: list[dict]) -> str:
             f"about as well, {len(better)} better{': ' + ', '.join(better) if better else ''}. One run each; smaller differences are not "
             "read as effects. A loss over another vocabulary is not comparable; its probe and dev are."
         )
+    made = runs[0]
+    commits, dates = (", ".join(sorted({r[k][:n] for r in runs})) for k, n in (("commit", 12), ("date", 10)))
+    lines.append(
+        f"\n<sub>python benchmarks/pretraining_budget.py {size} --pieces {made['pieces']:g} · {dates} · torch {made['versions']['torch']} · "
+        f"{made['machine']['processor']}, {made['machine']['cores']} cores · {(base or made)['settings']['precision']} · commits {commits}</sub>"
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -103,20 +109,22 @@ def off_plateau(run: dict) -> float | None:
     return None
 
 
-def draw(runs: list[dict], sizes: list[str], path: Path) -> None:
-    """Draw held-out loss against seconds, one panel a size; of sizes at which only rates were tried, none."""
+def draw(groups: list[list[dict]], path: Path) -> None:
+    """Draw held-out loss against seconds, one panel a table."""
     plots.style()
-    sizes = [size for size in sizes if sum(r["size"] == size and r["variant"] in DRAWN for r in runs) > 2]
-    figure, axes = plt.subplots(1, len(sizes), figsize=(6 * len(sizes), 4.2), layout="constrained", squeeze=False)
-    for ax, size in zip(axes[0], sizes, strict=True):
-        mine = [r for r in runs if r["size"] == size]
+    figure, axes = plt.subplots(1, len(groups), figsize=(6 * len(groups), 4.2), layout="constrained", squeeze=False)
+    for ax, mine in zip(axes[0], groups, strict=True):
         for run in mine:
             if run["variant"] in DRAWN:
                 x, y = ([p[k] for p in run["curve"]] for k in ("seconds", "loss"))
                 thick = 2.6 if run["variant"] == "budget recipe" else 1.4
                 ax.plot(x, y, color=DRAWN[run["variant"]], lw=thick, marker="o", ms=3, label=run["variant"])
         ax.axhline(mine[0]["reading"]["unigram_loss"], color=plots.GREY, ls="--", lw=1)
-        ax.set(xlabel="seconds of one core", ylabel="held-out MLM loss, nats", title=size)
+        ax.set(
+            xlabel="seconds of one core",
+            ylabel="held-out MLM loss, nats",
+            title=f"{mine[0]['size']}, {mine[0]['pieces'] / 1e6:g} M pieces",
+        )
         ax.legend(frameon=False, fontsize=8)
     figure.savefig(path)
     plt.close(figure)
