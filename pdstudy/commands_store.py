@@ -42,7 +42,7 @@ def doctor(
     """Check this machine: versions, processor, threads, disk, the default task's text, and every file of the store."""
     import importlib.metadata
 
-    from pdstudy import sources, upkeep
+    from pdstudy import sources, textfiles, upkeep
     from pdstudy.params import best_precision
     from pdstudy.store import Store
     from pdstudy.tasks import DATA, TASKS, Wheel
@@ -59,7 +59,7 @@ def doctor(
     for task in (task for task in TASKS.values() if isinstance(task.source, Wheel)):
         try:
             table.add_row(f"text of {task.name}", f"{sources.locate(task.source).name}, sha256 as pinned")
-        except sources.TextError as error:
+        except textfiles.TextError as error:
             well = False
             table.add_row(f"text of {task.name}", str(error))
     at_hand = [

@@ -30,7 +30,7 @@ def init(
 ) -> None:
     """Look at a table of labelled texts and write a commented params file for it. Trains nothing."""
     from pdstudy import guess
-    from pdstudy.sources import TextError
+    from pdstudy.textfiles import TextError
 
     to = to or (train if train.stem.strip(".") else train.resolve()).with_suffix(".yaml")
     if to.exists() and not force:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pdstudy.sources import Raw, Text, TextError, key
+from pdstudy.sources import Raw, Text, key
 from pdstudy.tasks import HELD_BACK
+from pdstudy.textfiles import TextError
 
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
 SENTENCE_WORDS = (4, 60)  # shorter ones say little, longer ones are lists and lost full stops

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import jinja2
 
-from pdstudy import corpora, paths, sources
-from pdstudy.sources import TextError
+from pdstudy import corpora, paths, sources, textfiles
 from pdstudy.tasks import Files, Task
+from pdstudy.textfiles import TextError
 
 LOOKED_AT = 5000  # rows
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "verdict", "gold", "intent", "topic", "y")
@@ -41,13 +41,13 @@ class Guess:
 
 def look(path: Path, text: tuple[str, ...] = (), label: str | None = None) -> Guess:
     """Return what a table of labelled texts seems to be, from its first rows. Raises TextError, naming the options."""
-    names = sources.columns_of(path)
+    names = textfiles.columns_of(path)
     if path.suffix.lower() in (".csv", ".tsv") and (twice := [n for n, k in Counter(names).items() if k > 1]):
         raise TextError(f"{path.name}: 2 columns {twice[0]!r}; its columns are {', '.join(names)[:200]}")
     for wanted in (*text, *([label] if label else [])):
         if wanted not in names:
             raise TextError(f"{path.name}: no column {wanted!r}; its columns are {', '.join(names)[:200]}")
-    rows = [values for _, values in islice(sources.rows(path, names), LOOKED_AT)]
+    rows = [values for _, values in islice(textfiles.rows(path, names), LOOKED_AT)]
     if not rows:
         raise TextError(f"{path.name} holds no rows; give at least a few hundred labelled texts")
     columns = {name: [row[i] for row in rows] for i, name in enumerate(names)}
@@ -145,15 +145,15 @@ def _epochs(passes: int, texts: int, least: int) -> int:
 
 def texts_of(path: Path, columns: list[str]) -> list[str]:
     """Return the texts of a corpus: a table's column (that of the task, or guessed), or the lines of a text file."""
-    if not sources.is_table(path):
-        return [sources.spaced(text) for _, text in sources.lines(path)]
-    names = sources.columns_of(path)
+    if not textfiles.is_table(path):
+        return [sources.spaced(text) for _, text in textfiles.lines(path)]
+    names = textfiles.columns_of(path)
     columns = columns if set(columns) <= set(names) else [*_text(path, {n: [v for (v,) in _first(path, n)] for n in names})]
-    return [" ".join(str(v or "") for v in values) for _, values in sources.rows(path, columns)]
+    return [" ".join(str(v or "") for v in values) for _, values in textfiles.rows(path, columns)]
 
 
 def _first(path: Path, column: str) -> list[list]:
-    return [values for _, values in islice(sources.rows(path, [column]), 200)]
+    return [values for _, values in islice(textfiles.rows(path, [column]), 200)]
 
 
 def _name(path: Path) -> str:

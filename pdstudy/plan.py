@@ -14,9 +14,10 @@ from pdstudy import elsewhere, mirror, paths
 from pdstudy.params import Curves, Domains, ParamsError, Pretrain, Study, Train
 from pdstudy.recipes import PRETRAINED, RANDOM, RECIPES, TEACHER, TRUNCATED
 from pdstudy.sizes import Size
-from pdstudy.sources import TextError, digests
+from pdstudy.sources import digests
 from pdstudy.steps import Plan, Step, Student
 from pdstudy.tasks import OWN_TRANSFER, Named, Task, Wheel
+from pdstudy.textfiles import TextError
 
 DONOR = 12  # layers of the model that others are cut from; cut from itself it is whole, as in the paper's Fig 5
 SEARCH_SEED = 0  # the rate is searched once per size and recipe, on this seed

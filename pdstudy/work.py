@@ -19,10 +19,10 @@ from pdstudy import evaluate, models, prepare, stages, wordpieces
 from pdstudy.models import Classifier
 from pdstudy.prepare import Inputs
 from pdstudy.sizes import Size
-from pdstudy.sources import TextError
 from pdstudy.stages import Labelled
 from pdstudy.steps import VERSION, Step
 from pdstudy.store import Store
+from pdstudy.textfiles import TextError
 from pdstudy.train import Diverged, Watch, device
 
 LONG = ("pretrain",)  # stages that keep checkpoints

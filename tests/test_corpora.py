@@ -6,8 +6,9 @@ import pytest
 
 from pdstudy import sources
 from pdstudy.corpora import _split, build, distinct, sentences
-from pdstudy.sources import TextError, key, locate, read, read_movies, without_tags
+from pdstudy.sources import key, locate, read, read_movies, without_tags
 from pdstudy.tasks import TASKS
+from pdstudy.textfiles import TextError
 
 MOVIES = TASKS["movies"]
 

@@ -8,9 +8,10 @@ import pytest
 from pdstudy import corpora, elsewhere, paths, plan, work
 from pdstudy.params import Study
 from pdstudy.paramsfile import load
-from pdstudy.sources import TextError, key
+from pdstudy.sources import key
 from pdstudy.store import Store
 from pdstudy.tasks import TASKS, PythonDocs, WheelFolder
+from pdstudy.textfiles import TextError
 from pdstudy.train import Watch
 
 NEWS = dict(TASKS["movies"].elsewhere)["news"]

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from pdstudy import Study, guess, plan
-from pdstudy.sources import TextError
+from pdstudy.textfiles import TextError
 
 REVIEW = "it was a fine film with a good story and a cast that one likes to see"
 

@@ -29,7 +29,7 @@ from pdstudy.params import ParamsError
 from pdstudy.run import RunError
 from pdstudy.store import Store
 from pdstudy.tasks import DATA, TASKS, Named
-from pdstudy.tokens import open_tokenizer
+from pdstudy.wordpieces import open_tokenizer
 
 GLUE, IMDB = DATA["sst2"].hub, DATA["imdb"].hub
 START, FAMILY = "google/bert_uncased_L-1_H-64_A-1", "hub:google/bert_uncased_L-{layers}_H-{hidden}_A-{heads}"

@@ -15,6 +15,7 @@ GROUND = [
     "recipes",
     "tasks",
     "mirror",
+    "textfiles",
     "sources",
     "elsewhere",
     "paramsfile",

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from pdstudy import corpora, sources
-from pdstudy.sources import TextError
+from pdstudy import corpora, sources, textfiles
 from pdstudy.tasks import Files, Task
+from pdstudy.textfiles import TextError
 
 ROWS = [
     ("a good film", "pos"),
@@ -153,10 +153,10 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_place_and_the_cure(name,
 
 @pytest.mark.parametrize("name", ["t.txt", "t.jsonl", "t.csv"])
 def test_a_line_longer_than_any_text_is_named_and_never_read_whole(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(textfiles, "LONGEST_LINE", 1 << 20)
     (tmp_path / name).write_bytes(b"text,label\n" + b"x" * (1 << 21) if name != "t.jsonl" else b"x" * (1 << 21))
     with pytest.raises(TextError, match=rf"{name}, line [12]: longer than 1 MB; is this text"):
-        list(sources.lines(tmp_path / name) if name == "t.txt" else sources.rows(tmp_path / name, ["text", "label"]))
+        list(textfiles.lines(tmp_path / name) if name == "t.txt" else textfiles.rows(tmp_path / name, ["text", "label"]))
 
 
 @pytest.mark.parametrize("split", ["dev", "test"])
