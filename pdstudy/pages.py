@@ -22,15 +22,8 @@ from pdstudy import claims, figures, measured, paths, report, results
 from pdstudy.disk import whole
 
 README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs"
-TABLE, OWN, SPEED = DOCS / "paper_to_code.md", DOCS / "own_data.md", DOCS / "speed.md"
-MEASURED = (  # what benchmarks left, by page and part
-    (README, "peers", measured.peers),
-    (OWN, "tasks", measured.own_tasks),
-    *(
-        (SPEED, part.__name__, part)
-        for part in (measured.peers, measured.steps, measured.reading, measured.corpus, measured.everyday)
-    ),
-)
+TABLE, OWN, SPEED, SCALE = (DOCS / f"{name}.md" for name in ("paper_to_code", "own_data", "speed", "paper_scale"))
+SST2 = str(paths.ROOT / "outputs" / "desk-sst2")  # the paper's own task, as far as two cores go
 PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
 MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python -m pdstudy readme`, not typed -->)")
 # One or two for each question, of those that need no single answers of students: predictions.parquet is not committed.
@@ -112,16 +105,30 @@ def update(study: str | None = None) -> list[str]:
     """
     study = study or shown()
     parts, drawn = paper_to_code(study), {name: draw(study, name) for name in KEY_FIGURES}  # first: what fails changes no page
-    changed = [f"{name}.png" for name in KEY_FIGURES if picture(*drawn[name])]
-    before = {page: page.read_text(encoding="utf-8") for page in (README, TABLE, OWN, SPEED)}
+    pictures = drawn | {Path(SST2).name: draw(SST2, "strategies")}
+    changed = [f"{name}.png" for name, shows in pictures.items() if picture(name, *shows)]
+    before = {page: page.read_text(encoding="utf-8") for page in (README, TABLE, OWN, SPEED, SCALE)}
     for page, text in before.items():
         page.write_text(MARKER.sub(rf"\g<1>{study}\g<3>", text), encoding="utf-8")
     report.update_readme(study, README)
     fill(README, "figures", key_figures(study, {name: figure.alt for name, (figure, _) in drawn.items()}))
     fill(TABLE, "parts", parts)
-    for page, part, text_of in MEASURED:
-        fill(page, part, text_of())
+    for page, part, text in records():
+        fill(page, part, text)
     return changed + [page.name for page, text in before.items() if page.read_text(encoding="utf-8") != text]
+
+
+def records() -> list[tuple[Path, str, str]]:
+    """Return (page, part, text) of what benchmarks and the study of SST-2 left."""
+    found = [(README, "peers", measured.peers()), (OWN, "tasks", measured.own_tasks()), (SCALE, "sst2", sst2())]
+    parts = (measured.peers, measured.steps, measured.reading, measured.corpus, measured.everyday)
+    return [*found, *((SPEED, part.__name__, part()) for part in parts)]
+
+
+def sst2() -> str:
+    """Return the answers of the study of SST-2 in Markdown, its figure in front."""
+    drawn, record = draw(SST2, "strategies")
+    return f"![{drawn.alt}]({PICTURES.name}/{record['study']}.png)\n\n{report.readme_table(SST2)}"
 
 
 def shown() -> str:
@@ -155,9 +162,9 @@ def draw(study: str, name: str) -> tuple[figures.Drawn, dict[str, str]]:
     return drawn, {"study": Path(study).name, "figure": name, "data": digest}
 
 
-def picture(drawn: figures.Drawn, record: dict[str, str]) -> bool:
-    """Write a figure as a small PNG for README, where what is there shows something else; return whether it did."""
-    path = PICTURES / f"{record['figure']}.png"
+def picture(name: str, drawn: figures.Drawn, record: dict[str, str]) -> bool:
+    """Write a figure as a small PNG for a page, where what is there shows something else; return whether it did."""
+    path = PICTURES / f"{name}.png"
     if path.exists() and recorded(path) == record:
         return False
     full, text = io.BytesIO(), PngInfo()

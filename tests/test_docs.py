@@ -16,7 +16,7 @@ import yaml
 from reviews import NEUTRAL, STUDY, WORDS
 from typer.testing import CliRunner
 
-from pdstudy import Study, claims, figures, pages, paths, plan, recipes, report, tasks
+from pdstudy import Study, claims, figures, measured, pages, paths, plan, recipes, report, tasks
 from pdstudy.__main__ import app
 from pdstudy.paramsfile import load
 from pdstudy.store import Store
@@ -306,18 +306,30 @@ def test_the_paper_to_code_table_is_the_studys():
     assert pages.paper_to_code(SHOWN) in pages.TABLE.read_text(), "run: python -m pdstudy readme"
 
 
-@pytest.mark.parametrize(("page", "part", "text_of"), pages.MEASURED, ids=lambda x: getattr(x, "name", None))
-def test_what_was_measured_is_what_the_records_say(page, part, text_of):
-    assert text_of() in page.read_text(), "run: python -m pdstudy readme"
+def test_what_was_measured_is_what_the_records_say():
+    for page, part, text in pages.records():
+        assert text in page.read_text(), f"{page.name}, {part}: run python -m pdstudy readme"
 
 
-@pytest.mark.parametrize("name", pages.KEY_FIGURES)
-def test_a_key_figure_is_small_and_shows_the_study(name):
-    drawn, record = pages.draw(SHOWN, name)
+def test_a_benchmark_without_a_record_is_shown_as_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(measured, "RESULTS", tmp_path)
+    for part in (measured.steps, measured.reading, measured.corpus, measured.everyday, measured.own_tasks):
+        assert "Not measured yet" in part()
+    assert measured.peers().count("Not measured yet") == len(measured.PEERS)
+
+
+PICTURES = [(SHOWN, name, name, pages.README, "docs/figures") for name in pages.KEY_FIGURES]
+
+
+@pytest.mark.parametrize(
+    ("study", "figure", "name", "page", "folder"), [*PICTURES, (pages.SST2, "strategies", "desk-sst2", pages.SCALE, "figures")]
+)
+def test_a_key_figure_is_small_and_shows_the_study(study, figure, name, page, folder):
+    drawn, record = pages.draw(study, figure)
     picture = pages.PICTURES / f"{name}.png"
     assert pages.recorded(picture) == record, "run: python -m pdstudy readme"
     assert picture.stat().st_size < pages.MOST_BYTES
-    assert f"![{drawn.alt}](docs/figures/{name}.png)" in pages.README.read_text()
+    assert f"![{drawn.alt}]({folder}/{name}.png)" in page.read_text()
 
 
 def test_every_figure_and_claim_has_its_part_of_the_paper():
@@ -339,7 +351,7 @@ def test_a_function_that_is_gone_is_missed(monkeypatch):
 @pytest.fixture
 def copies(tmp_path, monkeypatch):
     """The pages that the command writes, and the study's evidence under another name."""
-    for name in ("README", "TABLE"):
+    for name in ("README", "TABLE", "OWN", "SPEED", "SCALE"):
         copy = tmp_path / getattr(pages, name).name
         shutil.copy(getattr(pages, name), copy)
         monkeypatch.setattr(pages, name, copy)
