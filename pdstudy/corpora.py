@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pdstudy.sources import Raw, Text, key
-from pdstudy.tasks import HELD_BACK
+from pdstudy.tasks import HELD_BACK, SCALE
 from pdstudy.textfiles import TextError
 
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
@@ -86,7 +86,8 @@ def _labelled(raw: Raw, splits: dict[str, int], rng: np.random.Generator, counts
     cut = _split(list(zip(texts, labels, strict=True)), {name: n for name, n in splits.items() if name not in labelled})
     counts |= {name: {"kept": len(found)} for name, (found, _) in cut.items()}
     labelled |= cut
-    if lost := sorted(set(range(len(raw.labels))) - set(labelled["train"][1])):
+    lost = sorted(set(range(len(raw.labels))) - set(labelled["train"][1]))
+    if lost and raw.labels != SCALE:  # a scale goes on where nobody scored
         lost = raw.labels[lost[0]]
         raise TextError(
             f"train: no text of class {lost!r} is left after repeats and the other splits; give more of it, or leave it out"

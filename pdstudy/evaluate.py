@@ -19,19 +19,32 @@ def logits(model: Classifier, ids: Ids, pad: int, precision: str) -> np.ndarray:
     return answer_all(of_model(model, precision), ids, pad, model.bert.config.num_labels)
 
 
-def metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return accuracy, F1 (of class 1 where there are two classes, else macro), Matthews' r and the mean loss in nats."""
+def metrics(logits: np.ndarray, labels: np.ndarray, scale: bool = False) -> dict[str, float]:
+    """Return accuracy, F1 (of class 1 where there are two classes, else macro), Matthews' r and the mean loss in nats.
+
+    Where the classes are steps of a `scale` also Pearson's and Spearman's r of the expected step with the right one, both 0,
+    as Matthews' r, where either is the same for every text.
+    """
     from sklearn.metrics import f1_score, matthews_corrcoef  # here: not every process that trains also measures
 
     predicted = logits.argmax(axis=1)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return {
+    found = {
         "accuracy": float((predicted == labels).mean()),
         "f1": float(f1_score(labels, predicted, average="binary" if logits.shape[1] == 2 else "macro", zero_division=0.0)),
         "mcc": float(matthews_corrcoef(labels, predicted)),
         "loss": float(-log_p[np.arange(len(labels)), labels].mean()),
     }
+    return found | (_correlations(np.exp(log_p) @ np.arange(logits.shape[1]), labels) if scale else {})
+
+
+def _correlations(expected: np.ndarray, right: np.ndarray) -> dict[str, float]:
+    from scipy.stats import pearsonr, spearmanr
+
+    if np.ptp(expected) < 1e-6 or not np.ptp(right):
+        return {"pearson": 0.0, "spearman": 0.0}
+    return {"pearson": float(pearsonr(expected, right)[0]), "spearman": float(spearmanr(expected, right)[0])}
 
 
 @torch.inference_mode()

@@ -36,7 +36,7 @@ from pdstudy.own import TASK_FILES, TASK_NAME, Own, TaskGiven, placed
 from pdstudy.paramsfile import ParamsError, find, load
 from pdstudy.recipes import RECIPES
 from pdstudy.sizes import Size
-from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, REFUSED, TASKS, Task
+from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, TASKS, Task
 
 
 class Splits(Settings):
@@ -195,8 +195,6 @@ class Study(Settings):
         if self.name in ("store", "cache", "hub"):
             raise ValueError(f"name {self.name!r} is kept for the {'hub' if self.name == 'hub' else 'store'}; choose another")
         if isinstance(self.task, str):
-            if self.task in REFUSED:
-                raise ValueError(f"task: {REFUSED[self.task]}")
             _known("task", self.task, TASKS)
         for recipe in self.recipes:
             _known("recipe", recipe, RECIPES)

@@ -17,7 +17,7 @@ from pdstudy import domain as nearness
 from pdstudy.stages import Labelled
 from pdstudy.steps import Step
 from pdstudy.store import Store
-from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, Wheel
+from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, SCALE, Wheel
 from pdstudy.textfiles import TextError
 from pdstudy.tokens import Ids, Vocabulary
 from pdstudy.train import Watch
@@ -47,7 +47,8 @@ class Inputs:
     def labelled(self, split: str) -> Labelled:
         """Return one split of D_L."""
         folder = self.folder("ids")
-        return Labelled(Ids.load(folder, split), np.load(folder / f"{split}.labels.npy"))
+        scale = tuple(self.record("ids")["labels"]) == SCALE
+        return Labelled(Ids.load(folder, split), np.load(folder / f"{split}.labels.npy"), scale)
 
     def ids(self, name: str) -> Ids:
         """Return transfer, corpus or heldout as pieces."""

@@ -134,7 +134,12 @@ def _read_named(source: Named) -> Raw:
         if name := getattr(source, split):
             found = []
             for place, values in _named_rows(name, counts, labelled=True):
-                number = _class_number(place, _cell(place, values[-1]), source.data.labels)
+                labels = source.data.labels
+                number = (
+                    _nearest(place, values[-1], labels)
+                    if source.data.scale
+                    else _class_number(place, _cell(place, values[-1]), labels)
+                )
                 found.append((_text(place, values[:-1], counts), number))
             if not found:
                 raise TextError(f"{split}: {name}.parquet holds no rows; fetch it again")
@@ -301,6 +306,14 @@ def _cell(place: str, cell: object) -> str:
     if len(text) > 100:
         raise TextError(f"{place}: the label is {text[:40]!r}..., {len(text):,} characters; is it the label column?")
     return text
+
+
+def _nearest(place: str, score: object, scale: tuple[str, ...]) -> int:
+    """Return the number of the class that is nearest to a score."""
+    least, most = float(scale[0]), float(scale[-1])
+    if isinstance(score, bool) or not isinstance(score, (int, float)) or not least <= score <= most:
+        raise TextError(f"{place}: the label is {str(score)[:40]!r}, no score from {least:g} to {most:g}")
+    return round((score - least) / (most - least) * (len(scale) - 1))
 
 
 def _class_number(place: str, cell: str, labels: tuple[str, ...]) -> int:

@@ -13,19 +13,24 @@ from pdstudy.models import Classifier, MaskedReader
 from pdstudy.tokens import MASKING, Batches, Ids, Rows, Vocabulary, mask_rows, own_rows, stream
 from pdstudy.train import Fitted, Loss, Schedule, Watch, fit, ranks
 
-COLLAPSE_MARGIN = 0.02  # a model less than two points above the majority class has learned nothing
+COLLAPSE_MARGIN = 0.02  # a model less than two points above the majority class, or Pearson's r of 0, has learned nothing
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """One split of D_L: texts as pieces, and their class numbers (n_texts,)."""
+    """One split of D_L: texts as pieces, and their class numbers (n_texts,), or steps of a scale."""
 
     ids: Ids
     labels: np.ndarray
+    scale: bool = False
 
     def majority(self) -> float:
         """Return the share of the largest class."""
         return float(np.bincount(self.labels).max() / len(self.labels))
+
+    def above_nothing(self, scores: dict[str, float]) -> float:
+        """Return how far scores on this split lie above those of one answer to all: in accuracy, of a scale in Pearson's r."""
+        return scores["pearson"] if self.scale else scores["accuracy"] - self.majority()
 
 
 @dataclass(frozen=True)
@@ -131,8 +136,8 @@ def _train(model, ids, targets, loss, dev, settings, vocabulary, watch) -> Outco
     steps = max(1, round(settings["epochs"] * batches.per_epoch))
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"])
     fitted = fit(model, batch, loss, schedule, settings["seed"], settings["precision"], watch)
-    found = evaluate.metrics(evaluate.logits(model, dev.ids, vocabulary.pad, settings["precision"]), dev.labels)
-    return Outcome(fitted, found, found["accuracy"] < dev.majority() + COLLAPSE_MARGIN)
+    found = evaluate.metrics(evaluate.logits(model, dev.ids, vocabulary.pad, settings["precision"]), dev.labels, dev.scale)
+    return Outcome(fitted, found, dev.above_nothing(found) < COLLAPSE_MARGIN)
 
 
 def _real(ids, mask) -> int:

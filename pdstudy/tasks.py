@@ -62,6 +62,11 @@ class Data:
     label: str = "label"
     tags: bool = False  # its texts hold HTML tags
 
+    @property
+    def scale(self) -> bool:
+        """Return whether its labels are scores, each read as the nearest class of a scale."""
+        return self.labels == SCALE
+
 
 @dataclass(frozen=True)
 class Named:
@@ -99,7 +104,7 @@ class Task:
     limits: str = ""  # of what a model that has read D_LM can know
     elsewhere: tuple[tuple[str, Elsewhere], ...] = ()  # text of other domains, by name
     cloze: tuple[str, ...] = ()  # sentences with one [MASK], for the cards of models that have read the corpus
-    metric: str = "accuracy"  # what the paper reports, of those that every evaluation holds: accuracy, f1, mcc
+    metric: str = "accuracy"  # what the paper reports, of those that an evaluation holds: accuracy, f1, mcc; of scores pearson
 
     @property
     def without_tags(self) -> bool:
@@ -107,6 +112,8 @@ class Task:
         return isinstance(self.source, Wheel) or (isinstance(self.source, Named) and self.source.data.tags)
 
 
+# A score from 0 to 5 as the class of the nearest fifth, as in T5 (Raffel et al., 2020): losses and soft labels need classes.
+SCALE = tuple(f"{i / 5:.1f}" for i in range(26))
 ENTAILMENT = ("entailment", "not_entailment")
 THREE_WAY = ("entailment", "neutral", "contradiction")
 GLUE = "nyu-mll/glue"
@@ -118,6 +125,7 @@ DATA = {
     "qqp": Data(GLUE, "qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), 363_846),
     "mrpc": Data(GLUE, "mrpc", ("sentence1", "sentence2"), ("not_equivalent", "equivalent"), 3_668),
     "cola": Data(GLUE, "cola", ("sentence",), ("unacceptable", "acceptable"), 8_551),
+    "stsb": Data(GLUE, "stsb", ("sentence1", "sentence2"), SCALE, 5_749),
     "snli": Data("stanfordnlp/snli", "plain_text", ("premise", "hypothesis"), THREE_WAY, 549_367),
     "imdb": Data("stanfordnlp/imdb", "plain_text", ("text",), ("neg", "pos"), 25_000, tags=True),
     # The paper's Amazon book reviews (D_L 50,000, D_T 8 million) stand on the hub under no name that could be checked.
@@ -149,6 +157,7 @@ NAMED = (
     _named("qqp", "whether two questions ask the same (GLUE)", "qqp/validation", _OWN, metric="f1"),
     _named("mrpc", "whether two sentences say the same (GLUE)", "mrpc/validation", _OWN, metric="f1"),
     _named("cola", "whether a sentence is grammatical (GLUE)", "cola/validation", _OWN, metric="mcc"),
+    _named("stsb", "how alike two sentences are, from 0 to 5 (GLUE)", "stsb/validation", _OWN, metric="pearson"),
     _named("snli", "entailment of picture captions", "snli/test", _NLI, dev="snli/validation", transfer=NLI),
     _named(
         "imdb", "sentiment of film reviews", "imdb/test", "IMDb reviews without labels", transfer=("imdb/unsupervised",), corpus=REVIEWS
@@ -164,10 +173,6 @@ NAMED = (
         "snli-small", "entailment of picture captions, trained on SNLI's validation pairs", "snli/test", _OWN, train="snli/validation"
     ),
 )  # fmt: skip
-REFUSED = {
-    "stsb": "stsb scores similarity from 0 to 5; it is a regression, and this package trains classifiers: its losses, soft labels "
-    "and claims are about classes, so half of it would be invented; choose another task",
-}
 
 TASKS = {
     "movies": Task(

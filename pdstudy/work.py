@@ -8,6 +8,7 @@ import json
 import platform
 import shutil
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ def search(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
     usable = [r for r in tried if not r["diverged"]]
     if not usable:
         raise Diverged(f"every rate from {tried[0]['rate']:g} to {tried[-1]['rate']:g} diverged; search lower rates")
-    best = max(usable, key=lambda r: (r["dev"]["accuracy"], -r["rate"]))
+    best = better(usable)
     source = next((p for r, p in below if r is best), None) or inputs.folder(next(k for k, r in records.items() if r is best))
     for name in (models.WEIGHTS, "config.json", "curve.jsonl"):
         shutil.copy(source / name, folder / name)
@@ -159,6 +160,11 @@ def search(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
         shutil.rmtree(place)
     table = [{k: r[k] for k in ("rate", "batch", "dev", "collapsed", "diverged") if k in r} for r in tried]
     return best | {"searched": table, "seconds": sum(r["seconds"] for r, _ in below)}
+
+
+def better(tried: list[dict]) -> dict:
+    """Return the candidate that is best on dev: by accuracy, of scores by Pearson's r; of equal ones that of the lowest rate."""
+    return max(tried, key=lambda r: (r["dev"].get("pearson", r["dev"]["accuracy"]), -r["rate"]))
 
 
 def given(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
@@ -196,13 +202,16 @@ def label(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
 def _qualified(teacher: Classifier, step: Step, inputs: Inputs) -> None:
     """Raise ValueError where a teacher is hardly better on dev than the majority class, or its classes seem swapped."""
     dev, margin = inputs.labelled("dev"), step.settings["margin"]
-    answers = evaluate.logits(teacher, dev.ids, inputs.vocabulary().pad, step.settings["precision"]).argmax(1)
-    right, majority = float((answers == dev.labels).mean()), dev.majority()
-    if right >= majority + margin:
+    logits = evaluate.logits(teacher, dev.ids, inputs.vocabulary().pad, step.settings["precision"])
+    scores, majority = evaluate.metrics(logits, dev.labels, dev.scale), dev.majority()
+    answers, right = logits.argmax(1), scores["accuracy"]
+    if dev.above_nothing(scores) >= margin:
         return
+    cure = "train it longer, on more text, or choose another; teacher.margin sets how much better it must be"
+    if dev.scale:
+        raise ValueError(f"the teacher's scores on dev have Pearson's r = {scores['pearson']:.2f} with the right ones: {cure}")
     names = inputs.record("ids")["labels"]
     order = np.array([np.bincount(dev.labels[answers == i], minlength=len(names)).argmax() for i in range(len(names))])
-    cure = "train it longer, on more text, or choose another; teacher.margin sets how much better it must be"
     if (mended := float((order[answers] == dev.labels).mean())) >= majority + max(margin, 0.1):
         swapped = ", ".join(f"{names[i]!r} for {names[order[i]]!r}" for i in np.flatnonzero(order != np.arange(len(names))))
         cure = f"it seems to say {swapped} (read so it is right on {mended:.1%}): set id2label in its config.json"
@@ -223,7 +232,7 @@ def evaluation(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[s
         np.save(folder / f"{split}.logits.npy", found)
         np.save(folder / f"{split}.labels.npy", data.labels)
         majority = float((data.labels == np.bincount(inputs.labelled("train").labels).argmax()).mean())
-        scores[split] = evaluate.metrics(found, data.labels) | {"n": len(data.labels), "majority": majority}
+        scores[split] = evaluate.metrics(found, data.labels, data.scale) | {"n": len(data.labels), "majority": majority}
     return {"scores": scores, "model": kept}
 
 
@@ -280,7 +289,7 @@ def _first(data: Labelled, n: int) -> Labelled:
     """Return the first `n` labelled texts, 0 for all: smaller sets are parts of larger ones."""
     if n > len(data.ids):
         raise TextError(f"splits.train asks for {n:,} texts, but dev and test leave {len(data.ids):,}; ask for fewer")
-    return Labelled(data.ids.head(n), data.labels[:n]) if n else data
+    return replace(data, ids=data.ids.head(n), labels=data.labels[:n]) if n else data
 
 
 def _trained(fitted, folder: Path) -> dict[str, Any]:

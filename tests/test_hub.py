@@ -367,6 +367,21 @@ def test_a_data_set_that_is_another_than_expected_is_refused(study, online, file
     assert sentence in said("fetch", study(), code=2)
 
 
+def test_scores_come_as_the_numbers_that_they_are(study, place, online):
+    scores = {"train": [0.0, 2.917, 5.0], "validation": [3.8, 1.0, 4.75]}
+    files = {}
+    for split, labels in scores.items():
+        table = pa.table({"sentence1": ["a", "b", "c"], "sentence2": ["d", "e", "f"], "label": pa.array(labels, pa.float32())})
+        pq.write_table(table, buffer := io.BytesIO())
+        files[f"stsb/{split}-00000-of-00001.parquet"] = buffer.getvalue()
+    HUB.push("datasets", GLUE, {"README.md": card("stsb", *scores)} | files)
+    assert "stsb/validation: 3 rows" in said("fetch", study(task="stsb"), code=0)
+    kept = pq.read_table(place / "data" / "stsb" / "train.parquet").column("label").to_pylist()
+    assert kept == pytest.approx(scores["train"], abs=1e-6)
+    found = sources.read(TASKS["stsb"]).labelled
+    assert [found["test"][i][1] / 5 for i in range(3)] == [3.8, 1.0, 4.8]
+
+
 def test_a_repository_that_is_not_there_is_named(study, online):
     del HUB.repositories["models", START]
     assert f"the hub has no {START}, or not for you" in said("fetch", study(), code=2)

@@ -132,7 +132,6 @@ def test_a_family_is_a_folder_for_all_sizes_or_one_a_size(settings):
         ({"pretrain_by_size": {"1/64": {"rat": 1}}}, "pretrain_by_size.1/64: rat: unknown key; did you mean 'rate'?"),
         ({"pretrain_by_size": {"tiny": {"rate": -1}}}, "pretrain_by_size.2/128: rate: input should be greater than 0, got -1"),
         ({"recipes": ["PDF"]}, "unknown recipe 'PDF'; did you mean 'PD-F'? choose from 'Basic', 'Distillation'"),
-        ({"task": "stsb"}, "task: stsb scores similarity from 0 to 5; it is a regression"),
         ({"family": 3}, "family: input should be a valid string, got 3"),
         ({"family": {"1/64": "zoo"}}, "family: names nothing for 2/64; add it, or others"),
         ({"name": "hub"}, "name 'hub' is kept for the hub"),
