@@ -172,10 +172,15 @@ CLAIMS = (
 
 
 class Prose(str):
-    """Generated words that a notebook shows as a paragraph, escaped."""
+    """Generated words that a notebook and a page show escaped: a line as a paragraph, of several the others as a list under it."""
 
     def _repr_html_(self) -> str:
-        return f'<p class="answer">{html.escape(self)}</p>'
+        first, *others = html.escape(self).split("\n")
+        if not others:
+            return f'<p class="answer">{first}</p>'
+        return f'<div class="answer"><p>{first}</p><ul>{"".join(f"<li>{line}</li>" for line in others)}</ul></div>'
+
+    __html__ = _repr_html_  # what a template shows
 
 
 def judge(study: str | Path, claims: tuple = CLAIMS) -> pd.DataFrame:
@@ -234,7 +239,7 @@ def answer(table: pd.DataFrame, question: str = VALUE) -> Prose:
     said += [f"{row.reading}." for verdict in (SUPPORTED, REFUTED, UNDECIDED) for row in rows[rows.verdict == verdict].itertuples()]
     if missing := [f"{row.id} ({row.missing})" for row in rows[rows.verdict == NOT_MEASURED].itertuples()]:
         said.append(f"Not measured, for want of: {', '.join(missing)}.")
-    return Prose(" ".join(said))
+    return Prose("\n".join(said))
 
 
 def broken(table: pd.DataFrame) -> list[str]:

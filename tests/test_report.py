@@ -173,7 +173,7 @@ def test_the_answer_stands_in_the_report_and_on_the_index(rendered):
     for question, stem in zip(claims.QUESTIONS, report.QUESTIONS, strict=True):
         answer = claims.answer(table, question)
         for name in ("index.html", f"{stem}.html"):
-            assert answer in " ".join(Page((rendered / name).read_text()).words), name
+            assert " ".join(answer.split()) in " ".join(" ".join(Page((rendered / name).read_text()).words).split()), name
 
 
 def test_the_answer_changes_with_the_numbers(smoke, rendered, tmp_path):
