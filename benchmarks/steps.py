@@ -1,9 +1,10 @@
 """How fast one training step is, and which share of this machine's own matrix-product rate it reaches.
 
-python benchmarks/steps.py [SIZE ...]        writes benchmarks/results/steps.json; five minutes for the five sizes on a quiet core
+python benchmarks/steps.py [SIZE ...]        writes benchmarks/results/steps.json; eight minutes for the five sizes on a quiet core
 
-For each size a pre-training step (32 rows of 64 pieces, 30 % masked, Muon, vocabulary 8,192) and a distillation step (32
-texts of 5 to 47 pieces, AdamW), on one thread, through the stages that a study calls. The operations are counted as they
+For each size a pre-training step (32 rows of 64 pieces, 30 % masked, Muon, vocabulary 8,192), the same as it was before the output
+layer and its loss were made block by block, and a distillation step (32 texts of 5 to 47 pieces, AdamW), on one thread, through the
+stages that a study calls. The operations are counted as they
 run (torch's FlopCounterMode), so the share tells how busy the multipliers are, not how few products are asked for. The
 machine's rate, a product of squares of 512, is measured before and after each; where the time goes is torch's profile.
 """
@@ -18,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from pdstudy import models, record, stages
+from pdstudy import models, objectives, readout, record, stages
 from pdstudy.params import best_precision
 from pdstudy.sizes import Size
 from pdstudy.tokens import Ids, Vocabulary
@@ -55,6 +57,20 @@ def pretraining(size: Size, precision: str):
     settings = {"seed": 0, "batch": ROWS, "row": ROW, "mask": 0.3, "cls_words": 0.5, "whole_words": False, "rate": 1e-3}
     settings |= {"muon_rate": 0.015, "warmup": 0.03, "weight_decay": 0.01, "precision": precision}
     return lambda n: stages.pretrain(reader, text, settings | {"tokens": n * ROWS * ROW}, VOCABULARY)
+
+
+def whole_logits(size: Size, precision: str):
+    """Return what trains the same reader with its logits made whole, and torch's own gradient of the loss."""
+    train, in_blocks = pretraining(size, precision), readout.mlm_loss
+
+    def plain(n: int):
+        readout.mlm_loss = lambda hidden, weight, bias, pieces: objectives.mlm_loss(F.linear(hidden, weight, bias), pieces)
+        try:
+            return train(n)
+        finally:
+            readout.mlm_loss = in_blocks
+
+    return plain
 
 
 def distillation(size: Size, precision: str):
@@ -123,6 +139,9 @@ def measured(make, size: Size, precision: str) -> dict:
     return found | {"where": where_it_goes(train, 20)}
 
 
+STAGES = {"pre-training": pretraining, "pre-training, logits whole": whole_logits, "distillation": distillation}
+
+
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("sizes", nargs="*", default=SIZES, metavar="SIZE")
@@ -131,10 +150,10 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     for size in map(Size.parse, asked.sizes):
-        for make in (pretraining, distillation):
-            rows.append({"size": str(size), "stage": make.__name__} | measured(make, size, asked.precision))
+        for stage, make in STAGES.items():
+            rows.append({"size": str(size), "stage": stage} | measured(make, size, asked.precision))
             told = (
-                "{size:6} {stage:12} {ms:7.1f} ms, {pieces_a_second:,} pieces a second, {share:.0%} of {machine_gflops:.0f} GFLOP/s"
+                "{size:6} {stage:26} {ms:7.1f} ms, {pieces_a_second:,} pieces a second, {share:.0%} of {machine_gflops:.0f} GFLOP/s"
             )
             print(told.format(**rows[-1]), rows[-1]["where"], flush=True)
     found = {"command": "python benchmarks/steps.py", "commit": record.commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d")}
