@@ -22,7 +22,7 @@ from pdstudy import claims, figures, measured, paths, report, results
 from pdstudy.disk import whole
 
 README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs"
-TABLE, OWN, SPEED, SCALE = (DOCS / f"{name}.md" for name in ("paper_to_code", "own_data", "speed", "paper_scale"))
+TABLE, OWN, SPEED, PAPER_SCALE = (DOCS / f"{name}.md" for name in ("paper_to_code", "own_data", "speed", "paper_scale"))
 SST2 = str(paths.ROOT / "outputs" / "desk-sst2")  # the paper's own task, as far as two cores go
 PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
 MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python -m pdstudy readme`, not typed -->)")
@@ -107,7 +107,7 @@ def update(study: str | None = None) -> list[str]:
     parts, drawn = paper_to_code(study), {name: draw(study, name) for name in KEY_FIGURES}  # first: what fails changes no page
     pictures = drawn | {Path(SST2).name: draw(SST2, "strategies")}
     changed = [f"{name}.png" for name, shows in pictures.items() if picture(name, *shows)]
-    before = {page: page.read_text(encoding="utf-8") for page in (README, TABLE, OWN, SPEED, SCALE)}
+    before = {page: page.read_text(encoding="utf-8") for page in (README, TABLE, OWN, SPEED, PAPER_SCALE)}
     for page, text in before.items():
         page.write_text(MARKER.sub(rf"\g<1>{study}\g<3>", text), encoding="utf-8")
     report.update_readme(study, README)
@@ -120,7 +120,7 @@ def update(study: str | None = None) -> list[str]:
 
 def records() -> list[tuple[Path, str, str]]:
     """Return (page, part, text) of what benchmarks and the study of SST-2 left."""
-    found = [(README, "peers", measured.peers()), (OWN, "tasks", measured.own_tasks()), (SCALE, "sst2", sst2())]
+    found = [(README, "peers", measured.peers()), (OWN, "tasks", measured.own_tasks()), (PAPER_SCALE, "sst2", sst2())]
     parts = (measured.peers, measured.steps, measured.reading, measured.corpus, measured.everyday)
     return [*found, *((SPEED, part.__name__, part()) for part in parts)]
 

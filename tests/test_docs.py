@@ -322,7 +322,8 @@ PICTURES = [(SHOWN, name, name, pages.README, "docs/figures") for name in pages.
 
 
 @pytest.mark.parametrize(
-    ("study", "figure", "name", "page", "folder"), [*PICTURES, (pages.SST2, "strategies", "desk-sst2", pages.SCALE, "figures")]
+    ("study", "figure", "name", "page", "folder"),
+    [*PICTURES, (pages.SST2, "strategies", "desk-sst2", pages.PAPER_SCALE, "figures")],
 )
 def test_a_key_figure_is_small_and_shows_the_study(study, figure, name, page, folder):
     drawn, record = pages.draw(study, figure)
@@ -351,7 +352,7 @@ def test_a_function_that_is_gone_is_missed(monkeypatch):
 @pytest.fixture
 def copies(tmp_path, monkeypatch):
     """The pages that the command writes, and the study's evidence under another name."""
-    for name in ("README", "TABLE", "OWN", "SPEED", "SCALE"):
+    for name in ("README", "TABLE", "OWN", "SPEED", "PAPER_SCALE"):
         copy = tmp_path / getattr(pages, name).name
         shutil.copy(getattr(pages, name), copy)
         monkeypatch.setattr(pages, name, copy)
