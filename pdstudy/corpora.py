@@ -43,23 +43,24 @@ def build(raw: Raw, splits: dict[str, int], n_documents: int | None, heldout: fl
     `heldout` is the share of its documents kept to measure reading. A source without D_LM has its transfer texts
     read instead, one without D_T its training texts. Raises TextError when there are fewer texts than asked for.
     """
-    rng, counts = np.random.default_rng(seed), {}
+    rng, counts, given = np.random.default_rng(seed), {}, raw.documents if raw.reads is None else raw.reads
     if not raw.labelled:  # a corpus alone
-        read, held = documents([raw.documents[i] for i in rng.permutation(len(raw.documents))], set(), n_documents, heldout, counts)
+        read, held = documents([given[i] for i in rng.permutation(len(given))], set(), n_documents, heldout, counts)
         return Texts({}, [], read, held, counts)
     labelled = _labelled(raw, splits, rng, counts)
     measured = {key(*t) for name in ("test", "dev") for t in labelled[name][0]}
     parts = {key(part) for name in ("test", "dev") for t in labelled[name][0] for part in t}  # of pairs; else the same
     learned = {key(*t) for t in labelled["train"][0]}
 
-    found = raw.documents if raw.documents is not None else [" ".join(t) for t in raw.transfer or labelled["train"][0]]
+    found = given if given is not None else [" ".join(t) for t in raw.transfer or labelled["train"][0]]
     read, held = documents([found[i] for i in rng.permutation(len(found))], parts, n_documents, heldout, counts)
 
     if raw.transfer is None and not raw.sentences:
         transfer = labelled["train"][0]
         counts["D_T"] = {"read": len(transfer), "kept": len(transfer), "of train": len(transfer)}
     else:
-        texts = [(s,) for d in read for s in sentences(d)] if raw.sentences else raw.transfer
+        cut = read if raw.reads is None else raw.documents
+        texts = [(s,) for d in cut for s in sentences(d)] if raw.sentences else raw.transfer
         texts = [texts[i] for i in rng.permutation(len(texts))]
         kept, counts["D_T"] = distinct(texts, against=measured, known=() if raw.of_train else learned)
         transfer = [texts[i] for i in kept]

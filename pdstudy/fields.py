@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from pdstudy.sizes import Size
+from pdstudy.tasks import DATA
 
 MOST = 10**12  # of anything that is counted: estimates stay finite numbers
+SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -55,6 +57,18 @@ Seed = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(whole_number)]
 Precision = Literal["fp32", "bf16", "auto"]
 CorpusName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")]
 CorpusText = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}(\+[a-z0-9][a-z0-9._-]{0,31}){0,7}$")]  # "a+b": of each alike
+
+
+def _split_of_data(text: Any) -> Any:
+    data, _, split = text.partition("/") if isinstance(text, str) else ("", "", "")
+    if data not in DATA or not SPLIT.fullmatch(split):
+        raise ValueError(
+            f"{text!r} is no split of a named data set; write one of {', '.join(DATA)}, and its split, such as imdb/train"
+        )
+    return text
+
+
+DataSplit = Annotated[str, BeforeValidator(_split_of_data)]
 
 
 def _listed(value: Any) -> Any:

@@ -139,9 +139,11 @@ def _columns(datasets, files: list[Path], name: str, work: Path):
     """Return a split's texts and labels as a `datasets.Dataset`; rows without a label (-1) are left out of what has labels."""
     data = DATA[name]
     table = datasets.load_dataset("parquet", data_files=[str(f) for f in files], split="train", cache_dir=str(work / "tables"))
-    columns = [*data.text, data.label]
+    columns = list(data.columns)
     if lost := [c for c in columns if c not in table.column_names]:
         raise HubError(f"{data.hub}: no column {lost[0]!r}; its columns are {', '.join(table.column_names)}")
+    if data.label is None:
+        return table.select_columns(columns)
     names = getattr(table.features[data.label], "names", None)
     if names is not None and tuple(names) != data.labels:
         raise HubError(
@@ -163,7 +165,7 @@ def _keep(table: Any, name: str, split: str, sha: str, got: dict[str, str]) -> N
     files = record.get("files", {})
     with disk.whole(folder / file) as new:
         table.to_parquet(str(new))
-        held = content(new, (*data.text, data.label))
+        held = content(new, data.columns)
         if (pinned := files.get(file, {}).get("content")) not in (None, held):
             raise HubError(
                 f"{name}/{split} at {sha[:12]} holds another text than the manifest pins ({held[:12]}... for {pinned[:12]}...); if it "

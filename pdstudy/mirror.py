@@ -31,7 +31,7 @@ class MirrorError(ValueError):
 def tables(task: Task) -> tuple[str, ...]:
     """Return the splits that a task reads, each "data/split", each once."""
     parts = task.source.parts().values() if isinstance(task.source, Named) else ()
-    return tuple(dict.fromkeys(name for names in parts for name in names))
+    return tuple(dict.fromkeys(name for names in (*parts, task.reads) for name in names))
 
 
 def place(table: str) -> Path:
@@ -46,7 +46,7 @@ def table(name: str) -> Path:
         _check(path.parent, (path.name,))
         return path
     if data.hub is None:
-        columns = ", ".join((*data.text, data.label))
+        columns = ", ".join(data.columns)
         raise MirrorError(f"{_called(name)} is not at hand: put {name}.parquet (columns {columns}) into the folder PDSTUDY_DATA")
     raise MirrorError(
         f"{_called(name)} is not at hand: run `{FETCH}` on a machine with a network, or set PDSTUDY_DATA to a folder that holds "

@@ -7,6 +7,7 @@ it is computed (workers, progress, trackers) belongs to the command line.
 import difflib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ from pdstudy.fields import (
     CorpusText,
     Count,
     Counts,
+    DataSplit,
     Family,
     Precision,
     Rate,
@@ -56,6 +58,7 @@ class Corpus(Settings):
 
     documents: Count | None = None  # None takes all
     heldout: Annotated[float, Field(gt=0, lt=0.5)] = 0.02
+    data: Annotated[list[DataSplit], Field(max_length=20)] = []  # named splits that are read; none: the task's own D_LM
 
 
 class Tokenizer(Settings):
@@ -196,6 +199,10 @@ class Study(Settings):
             raise ValueError(f"name {self.name!r} is kept for the {'hub' if self.name == 'hub' else 'store'}; choose another")
         if isinstance(self.task, str):
             _known("task", self.task, TASKS)
+        elif self.task.corpus and self.corpus.data:
+            raise ValueError("corpus.data and task.corpus both say what D_LM is; leave out one of them")
+        if twice := [name for name in self.corpus.data if self.corpus.data.count(name) > 1]:
+            raise ValueError(f"corpus.data: {twice[0]!r} is listed twice; list each once")
         for recipe in self.recipes:
             _known("recipe", recipe, RECIPES)
         if more := [n for n in self.curves.transfer if n >= self.transfer.texts]:
@@ -286,8 +293,9 @@ class Study(Settings):
         return name
 
     def resolved_task(self) -> Task:
-        """Return the task that is named, or described by its files."""
-        return TASKS[self.task] if isinstance(self.task, str) else self.task.task()
+        """Return the task that is named, or described by its files, with the D_LM that the study gives it."""
+        task, data = TASKS[self.task] if isinstance(self.task, str) else self.task.task(), self.corpus.data
+        return replace(task, reads=tuple(data), corpus=", ".join(data)) if data else task
 
     def resolved_precision(self, given: Precision | None = None) -> str:
         """Return "fp32" or "bf16", of `given` or else of the study: `auto` is what this processor multiplies fastest."""

@@ -14,9 +14,9 @@ from pdstudy import elsewhere, mirror, paths
 from pdstudy.params import Curves, Domains, ParamsError, Pretrain, Study, Train
 from pdstudy.recipes import PRETRAINED, RANDOM, RECIPES, TEACHER, TRUNCATED
 from pdstudy.sizes import Size
-from pdstudy.sources import digests
+from pdstudy.sources import digests, read_digests
 from pdstudy.steps import Plan, Step, Student
-from pdstudy.tasks import OWN_TRANSFER, Named, Task, Wheel
+from pdstudy.tasks import DATA, OWN_TRANSFER, Named, Task, Wheel
 from pdstudy.textfiles import TextError
 
 DONOR = 12  # layers of the model that others are cut from; cut from itself it is whole, as in the paper's Fig 5
@@ -118,6 +118,19 @@ def _lies(folder: str) -> str:
 
 def _texts_settings(task: Task, assumed: bool) -> dict[str, Any]:
     """Return what tells a task's texts from any others."""
+    try:
+        read = read_digests(task)
+    except TextError as error:
+        if not assumed:
+            raise ParamsError(str(error)) from None
+        read = [ABSENT]
+    # What has tags is read without them, so that they are part of what is read.
+    reads = {"reads": {"sha256": read, "tags": [DATA[name.split("/")[0]].tags for name in task.reads]}} if task.reads else {}
+    return _source_settings(task, assumed) | reads
+
+
+def _source_settings(task: Task, assumed: bool) -> dict[str, Any]:
+    """Return what tells the texts of a task's own source from any others."""
     source = task.source
     if isinstance(source, Wheel):
         return {"task": task.name, "sha256": source.sha256}
@@ -141,7 +154,10 @@ class _Builder:
         self.precision = study.resolved_precision()
         task = study.resolved_task()
         self.n_train = study.splits.train or (task.source.data.train if isinstance(task.source, Named) else SOME_TEXTS)
-        texts = _texts_settings(task, assumed) | {"split_seed": study.splits.seed, "corpus": study.corpus.model_dump()}
+        texts = _texts_settings(task, assumed) | {
+            "split_seed": study.splits.seed,
+            "corpus": study.corpus.model_dump(exclude={"data"}),
+        }
         cut = ("dev", "test") if getattr(task.source, "train", True) else ()
         texts["splits"] = {name: getattr(study.splits, name) for name in cut if not getattr(task.source, name, None)}
         self.documents = study.corpus.documents or MOST_DOCUMENTS

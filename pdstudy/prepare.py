@@ -66,7 +66,8 @@ def texts(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
 
     s, source = step.settings, step.task.source
     raw = sources.read(step.task)
-    if not isinstance(source, Wheel) and sources.digests(source) != s["sha256"]:
+    own = s["sha256"] if isinstance(source, Wheel) else sources.digests(source)  # of a wheel it was looked at while it was read
+    if own != s["sha256"] or sources.read_digests(step.task) != s.get("reads", {"sha256": []})["sha256"]:
         raise TextError("a file of the task was changed while the study began; run the same command again")
     found = corpora.build(raw, s["splits"], s["corpus"]["documents"], s["corpus"]["heldout"], s["split_seed"])
     for split, (lines, labels) in found.labelled.items():

@@ -32,13 +32,24 @@ class Raw:
     labels: tuple[str, ...]  # names, in the order of the class numbers
     transfer: list[Text] | None
     documents: list[str] | None
-    sentences: bool = False  # D_T is the sentences of D_LM
+    sentences: bool = False  # D_T is the sentences of these documents
     of_train: bool = False  # D_T holds the texts of train on purpose
     counts: dict[str, int] = field(default_factory=dict)
+    reads: list[str] | None = None  # other documents that are D_LM in the place of these
 
 
 def read(task: Task) -> Raw:
     """Return the texts of a task. Raises TextError, with the cure."""
+    raw = _read_own(task)
+    if task.reads:
+        raw.reads = _documents(task.reads)
+        if not raw.reads:
+            raise TextError(f"corpus.data: {', '.join(task.reads)} hold no text")
+    return raw
+
+
+def _read_own(task: Task) -> Raw:
+    """Return what a task's own source holds."""
     if isinstance(task.source, Files):
         return _read_files(task.source)
     if isinstance(task.source, Named):
@@ -57,6 +68,7 @@ def check(task: Task) -> None:
         locate(task.source)
     else:
         digests(task.source)
+    read_digests(task)
 
 
 def digests(source: Files | Named) -> dict[str, list[str]]:
@@ -76,13 +88,18 @@ def digests(source: Files | Named) -> dict[str, list[str]]:
     return found
 
 
+def read_digests(task: Task) -> list[str]:
+    """Return the sha256 of the text of each named split that a task reads as D_LM. Raises TextError for one that is not there."""
+    return [content_of(name, "corpus") for name in task.reads]
+
+
 # -- named data sets
 
 
 def content_of(name: str, part: str) -> str:
     """Return the sha256 of what a named split, "data/split", gives to this part of a task. Raises TextError."""
     data, path = DATA[name.split("/")[0]], _table(name)
-    columns = (*data.text, data.label) if part in ("train", "dev", "test") else data.text
+    columns = data.columns if part in ("train", "dev", "test") else data.text
     stat = path.stat()
     return _content(path, columns, stat.st_mtime_ns, stat.st_size)
 
@@ -145,9 +162,14 @@ def _read_named(source: Named) -> Raw:
                 raise TextError(f"{split}: {name}.parquet holds no rows; fetch it again")
             labelled[split] = found
     transfer = [_text(place, values, counts) for name in source.transfer for place, values in _named_rows(name, counts)]
-    documents = [" ".join(_text(place, values, None)) for name in source.corpus for place, values in _named_rows(name, Counter())]
+    documents = _documents(source.corpus)
     of_train = source.train in source.transfer
     return Raw(labelled, source.data.labels, transfer or None, documents or None, source.sentences, of_train, dict(counts))
+
+
+def _documents(names: Iterable[str]) -> list[str]:
+    """Return the documents of named splits, whole."""
+    return [" ".join(_text(place, values, None)) for name in names for place, values in _named_rows(name, Counter())]
 
 
 def _named_rows(name: str, counts: Counter, labelled: bool = False) -> Iterator[tuple[str, list]]:

@@ -59,8 +59,13 @@ class Data:
     text: tuple[str, ...]  # its column, or the two of a pair
     labels: tuple[str, ...]  # names, in the order of the class numbers
     train: int  # labelled texts of its train split, published; for estimates only
-    label: str = "label"
+    label: str | None = "label"  # None: text alone
     tags: bool = False  # its texts hold HTML tags
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return its columns: the texts, and the label where it has one."""
+        return (*self.text, self.label) if self.label else self.text
 
     @property
     def scale(self) -> bool:
@@ -105,6 +110,7 @@ class Task:
     elsewhere: tuple[tuple[str, Elsewhere], ...] = ()  # text of other domains, by name
     cloze: tuple[str, ...] = ()  # sentences with one [MASK], for the cards of models that have read the corpus
     metric: str = "accuracy"  # what the paper reports, of those that an evaluation holds: accuracy, f1, mcc; of scores pearson
+    reads: tuple[str, ...] = ()  # splits of named data sets that are D_LM in the place of the source's own
 
     @property
     def without_tags(self) -> bool:
@@ -130,6 +136,8 @@ DATA = {
     "imdb": Data("stanfordnlp/imdb", "plain_text", ("text",), ("neg", "pos"), 25_000, tags=True),
     # The paper's Amazon book reviews (D_L 50,000, D_T 8 million) stand on the hub under no name that could be checked.
     "books": Data(None, None, ("text",), ("negative", "positive"), 50_000),
+    # Articles of an encyclopedia, as the paper's D_LM has them; all of Wikipedia is more than a compact model needs.
+    "wiki": Data(None, None, ("text",), (), 0, label=None),
 }
 NLI = ("snli/train", "mnli/train", "qqp/train")  # the paper's NLI*, labels dropped
 REVIEWS = ("imdb/train", "imdb/unsupervised")

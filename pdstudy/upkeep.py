@@ -88,7 +88,7 @@ def passed_over(plan: Plan, store: Store) -> list[str]:
     here, said = store.here(), []
     released = {d: store.manifest(d) for d in sorted(store.released())}
     for step in plan.of_stage("pretrain"):
-        if step.digest in here or plan.source_of(step) is not None:  # no family has read another D_LM
+        if step.digest in here or plan.source_of(step) is not None or plan.study.corpus.data:  # no family has read another D_LM
             continue
         for digest, theirs in released.items():
             key = {k: theirs["settings"].get(k) for k in ("size", "seed")}

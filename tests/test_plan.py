@@ -390,6 +390,7 @@ def test_no_setting_of_a_study_is_forgotten_in_the_list_above(settings):
             "window",
             "words_std",
             "precision",
+            "data",
         }  # own tests
 
 
