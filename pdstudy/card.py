@@ -16,6 +16,7 @@ STAGES |= {"finetune": "fine-tuned on D_L, from the labels", "given": "taken fro
 STAGES |= {"adopt": "begun from a released encoder that had read already"}
 COUNTS = {"read": "read", "empty": "empty", "exact": "repeated", "normalised": "repeated but for case and marks"}
 COUNTS |= {"contradictory": "under two labels", "leaks": "leaks of dev or test", "known": "stand in train", "kept": "kept"}
+CORRELATIONS = {"pearson": "pearsonr", "spearman": "spearmanr"}  # of a task whose labels are scores; as the hub calls them
 TO_FILL_IN = "# language: fill in, such as en\n# license: fill in, such as apache-2.0; the texts' own licences bear on it\n"
 
 
@@ -37,7 +38,8 @@ def card(facts: dict[str, Any]) -> str:
 
 def _front_matter(facts: dict[str, Any]) -> str:
     """Return what the hub reads: kind of model and its metrics."""
-    test, kinds = facts["test"], {"accuracy": "accuracy", "f1": "f1", "mcc": "matthews_correlation"}
+    test, kinds = facts["test"], {"accuracy": "accuracy", "f1": "f1", "mcc": "matthews_correlation"} | CORRELATIONS
+    kinds = {key: kind for key, kind in kinds.items() if key in test}
     metrics = [{"type": kind, "name": key, "value": round(test[key], 4)} for key, kind in kinds.items()]
     result = {"task": {"type": "text-classification"}, "dataset": {"name": facts["task"], "type": facts["task"], "split": "test"}}
     fields = {
@@ -86,6 +88,7 @@ def _quality(facts: dict[str, Any]) -> str:
         f"| accuracy | {test['accuracy']:.1%} | {test['low']:.1%} to {test['high']:.1%} |",
         f"| F1, {of} | {test['f1']:.3f} | |",
         f"| Matthews' r | {test['mcc']:.3f} | |",
+        *(f"| {key.capitalize()}'s r of the expected score | {test[key]:.3f} | |" for key in CORRELATIONS if key in test),
         f"| majority class, accuracy | {test['majority']:.1%} | |",
     ]
     if teacher:

@@ -14,6 +14,7 @@ from pdstudy.plan import make
 from pdstudy.recipes import RECIPES, TEACHER
 from pdstudy.steps import Plan, Step, Student
 from pdstudy.store import Store
+from pdstudy.tasks import SCALE
 from pdstudy.tokens import Ids
 
 LEVEL = 0.95
@@ -115,7 +116,7 @@ def lineage(found: Finished) -> list[dict[str, Any]]:
 def facts(found: Finished, logits: np.ndarray) -> dict[str, Any]:
     """Return what is known of a student whose exported folder gives `logits`, (n_texts, n_classes), to the test texts.
 
-    Accuracy, F1, Matthews' r and the agreement with the teacher are those of `logits`, with Wilson's 95 % interval
+    Accuracy, F1, Matthews' r (of scores Pearson's and Spearman's too) and the agreement with the teacher are those of `logits`, with Wilson's 95 % interval
     over the texts; the study's own measure stands beside them.
     """
     recipe, task = RECIPES.get(found.student.recipe, TEACHER), found.plan.study.resolved_task()
@@ -138,7 +139,9 @@ def facts(found: Finished, logits: np.ndarray) -> dict[str, Any]:
         "collapsed": evaluated["model"]["collapsed"],
         "max_length": found.max_length,
         "cut_short": pieces["counts"]["test"]["truncated"],
-        "test": evaluate.metrics(logits, labels) | interval(correct) | {"n": len(labels), "majority": told["majority"]},
+        "test": evaluate.metrics(logits, labels, tuple(pieces["labels"]) == SCALE)
+        | interval(correct)
+        | {"n": len(labels), "majority": told["majority"]},
         "study_test": told | {"precision": found.precision, "same_answers": float((before.argmax(1) == logits.argmax(1)).mean())},
         "teacher": _beside_teacher(found, logits),
         "stages": lineage(found),

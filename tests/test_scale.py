@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pdstudy import Study, evaluate, paths, run_study, sources, work
+from pdstudy import Study, evaluate, export, paths, run_study, sources, work
 from pdstudy.stages import Labelled
 from pdstudy.store import Store
 from pdstudy.tasks import SCALE, TASKS
@@ -83,10 +83,15 @@ def test_a_study_of_scores_runs_and_measures_them(place, settings, tmp_path, mon
     settings["pretrain"] = {"tokens": 2000, "row": 16, "batch": 8}
     monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "outputs")
     store = Store(tmp_path / "outputs" / "store", families=())
+    monkeypatch.setattr(export, "Store", lambda: store)
     found = run_study(Study(**settings), workers=0, store=store)
     scores = found[(found.split == "test")].set_index(["recipe", "metric"]).value
     for recipe in ("Basic", "Distillation"):
         assert scores[recipe, "pearson"] > 0.5 and scores[recipe, "spearman"] > 0.5, scores
+    told = export.export("scores", "2/64-Basic-s0", tmp_path / "model", onnx=False)
+    assert told["test"]["pearson"] == pytest.approx(scores["Basic", "pearson"], abs=1e-3)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert f"| Pearson's r of the expected score | {told['test']['pearson']:.3f} | |" in card and "type: pearsonr" in card
     settings["teacher"]["margin"] = 0.999
     with pytest.raises(Exception, match=r"the teacher's scores on dev have Pearson's r = 0\.\d\d with the right ones"):
         run_study(Study(**settings), workers=0, store=store)
