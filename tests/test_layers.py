@@ -25,6 +25,7 @@ GROUND = [
     "hub",
     "store",
     "steps",
+    "reading",
     "plan",
     "estimate",
     "upkeep",
