@@ -11,9 +11,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pdstudy import paths
 
 METRICS = "metrics.parquet"
@@ -28,28 +25,26 @@ DOMAINS = "domains.json"
 LATENCY = "latency.json"  # milliseconds by size, measured on this machine
 CLASSES = "classes.json"
 
-COLUMNS = pa.schema(
-    [
-        ("study", pa.string()),
-        ("task", pa.string()),
-        ("recipe", pa.string()),  # a recipe, "teacher", "majority" or "start" (a pre-trained encoder)
-        ("size", pa.string()),
-        ("seed", pa.int64()),
-        ("curve", pa.string()),  # null, or the learning curve that this is a point of: transfer or labels,
-        ("texts", pa.int64()),  # and how many texts it was trained on
-        ("domain", pa.string()),  # the corpus that D_T was taken from, null where it is the study's own
-        ("corpus", pa.string()),  # the D_LM that its start has read, null where it is the study's own
-        ("split", pa.string()),  # dev, test or heldout
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-        ("n", pa.int64()),  # texts, or masked pieces of a start
-        ("n_params", pa.int64()),
-        ("rate", pa.float64()),  # the learning rate used, null where none was searched
-        ("collapsed", pa.bool_()),  # no better than the majority class on dev
-        ("tokens", pa.int64()),  # real pieces read in the model's last stage
-        ("digest", pa.string()),  # of the model
-    ]
-)
+COLUMNS = {  # of metrics.parquet: name -> arrow's type
+    "study": "string",
+    "task": "string",
+    "recipe": "string",  # a recipe, "teacher", "majority" or "start" (a pre-trained encoder)
+    "size": "string",
+    "seed": "int64",
+    "curve": "string",  # null, or the learning curve that this is a point of: transfer or labels,
+    "texts": "int64",  # and how many texts it was trained on
+    "domain": "string",  # the corpus that D_T was taken from, null where it is the study's own
+    "corpus": "string",  # the D_LM that its start has read, null where it is the study's own
+    "split": "string",  # dev, test or heldout
+    "metric": "string",
+    "value": "double",
+    "n": "int64",  # texts, or masked pieces of a start
+    "n_params": "int64",
+    "rate": "double",  # the learning rate used, null where none was searched
+    "collapsed": "bool",  # no better than the majority class on dev
+    "tokens": "int64",  # real pieces read in the model's last stage
+    "digest": "string",  # of the model
+}
 
 
 def load_classes(study: str | Path) -> dict[str, Any]:
@@ -61,8 +56,8 @@ def load_counts(study: str | Path):
     """Return the counts of a study's texts as a pandas table, one row a kind of text; see `tables.counts`."""
     found = json.loads((folder_of(study) / TEXTS).read_text())
     columns = dict.fromkeys(name for count in found.values() for name in count)
-    table = pa.table({"text": list(found)} | {name: [count.get(name) for count in found.values()] for name in columns})
-    return table.to_pandas().set_index("text").rename_axis(None).astype("Int64")
+    table = _frame({"text": list(found)} | {name: [count.get(name) for count in found.values()] for name in columns})
+    return table.set_index("text").rename_axis(None).astype("Int64")
 
 
 def load_results(study: str | Path):
@@ -106,7 +101,7 @@ def latency_table(study: str | Path):
         | {f"texts a second, {m['batch']} at once": m["throughput"], "peak memory, MB": m["memory"]}
         for size, m in sizes.items()
     ]
-    return pa.Table.from_pylist(rows).to_pandas().set_index("size").rename_axis(None).round(2)
+    return _rows(rows).set_index("size").rename_axis(None).round(2)
 
 
 def load_domains(study: str | Path):
@@ -121,7 +116,7 @@ def load_nearness(study: str | Path):
     path = folder_of(study) / DOMAINS
     columns = ["corpus", "texts", "words", "S", "unseen", "repeats", "words a text"]
     rows = json.loads(path.read_text()) if path.is_file() else []
-    return pa.Table.from_pylist(rows).to_pandas() if rows else pa.table({c: [] for c in columns}).to_pandas()
+    return _rows(rows) if rows else _frame({c: [] for c in columns})
 
 
 def load_compound(study: str | Path):
@@ -147,15 +142,17 @@ def load_curves(study: str | Path):
     ends = own.drop(columns=["curve", "texts", "domain", "corpus"]).merge(kinds, on=["recipe", "size"])
     ends["texts"] = ends.curve.map(whole)
     ends = ends.merge(points[["recipe", "size", "seed", "curve"]].drop_duplicates())
+    import pyarrow as pa
+
     both = [pa.Table.from_pandas(t[[*table.columns]], preserve_index=False) for t in (points, ends)]
     return pa.concat_tables(both, promote_options="permissive").to_pandas()
 
 
 def _metrics(study: str | Path):
     folder = folder_of(study)
-    table = pq.read_table(folder / METRICS).to_pandas()
-    table = table.assign(**{c: None for c in COLUMNS.names if c not in table})  # of a table written before there was that column
-    costs = pq.read_table(folder / COSTS).to_pandas() if (folder / COSTS).is_file() else None
+    table = _parquet(folder / METRICS)
+    table = table.assign(**{c: None for c in COLUMNS if c not in table})  # of a table written before there was that column
+    costs = _parquet(folder / COSTS) if (folder / COSTS).is_file() else None
     if costs is not None:
         table = table.merge(costs[["digest", "seconds"]], on="digest", how="left")
     return table
@@ -169,24 +166,24 @@ def load_predictions(study: str | Path):
             f"{paths.scrub(str(path))} is not there: the answers to every text are too large to be committed; "
             f"run: python -m pdstudy run params/{path.parent.name}.yaml"
         )
-    return pq.read_table(path).to_pandas()
+    return _parquet(path)
 
 
 def load_searches(study: str | Path):
     """Return every rate that was tried on dev as a pandas table: recipe, size, rate, dev_accuracy, chosen, collapsed, diverged."""
-    return pq.read_table(folder_of(study) / SEARCHES).to_pandas()
+    return _parquet(folder_of(study) / SEARCHES)
 
 
 def load_tried(study: str | Path):
     """Return the answers on dev of every rate that was tried as a pandas table, see `tried`; empty where none are kept."""
     path = folder_of(study) / TRIED
     columns = ("recipe", "size", "rate", "digest", "item", "label", "predicted")
-    return (pq.read_table(path) if path.is_file() else pa.table({name: [] for name in columns})).to_pandas()
+    return _parquet(path) if path.is_file() else _frame({name: [] for name in columns})
 
 
 def load_costs(study: str | Path):
     """Return what each step took as a pandas table: digest, stage, label, seconds, tokens, flops."""
-    return pq.read_table(folder_of(study) / COSTS).to_pandas()
+    return _parquet(folder_of(study) / COSTS)
 
 
 def load_settings(study: str | Path) -> dict[str, Any]:
@@ -217,3 +214,27 @@ def folder_of(study: str | Path) -> Path:
             f"{paths.scrub(str(folder))}: no {METRICS} there; run: python -m pdstudy run params/{folder.name}.yaml"
         )
     return folder
+
+
+# pyarrow is imported where it is used: whoever wants a name of the package should not wait for it.
+
+
+def _parquet(path: Path):
+    """Return a Parquet file as a pandas table."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).to_pandas()
+
+
+def _frame(columns: dict[str, list]):
+    """Return columns as a pandas table."""
+    import pyarrow as pa
+
+    return pa.table(columns).to_pandas()
+
+
+def _rows(rows: list[dict[str, Any]]):
+    """Return rows as a pandas table."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(rows).to_pandas()

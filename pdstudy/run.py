@@ -17,7 +17,7 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Any
 
-from pdstudy import disk, hub, paths, record, results, tables
+from pdstudy import disk, hub, paths, record, results
 from pdstudy.crew import Crew, Failure, Interrupted, signals
 from pdstudy.estimate import cost, measured_speed, needed
 from pdstudy.params import Study
@@ -73,6 +73,8 @@ def run_study(
     plan, store = plan or make(study), store or Store()
     folder = writable(study)
     summary = run(plan, store, workers, listen or in_notebook(), folder / "logs", tracker, engine, shard)
+    from pdstudy import tables  # here: whoever wants a name of the package should not wait for pyarrow and numpy
+
     try:
         tables.write(plan, store, record.environment(plan, summary.computed, summary.reused, summary.seconds))
     except OSError as error:

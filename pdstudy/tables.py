@@ -19,6 +19,11 @@ from pdstudy.steps import Plan
 from pdstudy.store import Store
 
 
+def schema() -> pa.Schema:
+    """Return the schema of metrics.parquet."""
+    return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
+
+
 def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
     """Return the tables of every student that is in the store: metrics, predictions, costs."""
     here = store.here()
@@ -61,7 +66,7 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
         told.add(student.model)
     answers = tried(plan, store)
     return ({TRIED: answers} if len(answers) else {}) | {
-        METRICS: pa.Table.from_pylist(rows, schema=COLUMNS),
+        METRICS: pa.Table.from_pylist(rows, schema=schema()),
         SEARCHES: pa.Table.from_pylist(searched),
         PREDICTIONS: pa.concat_tables(items) if items else pa.table({}),
         COSTS: pa.Table.from_pylist([_cost(s.digest, store) for s in plan.steps.values() if s.digest in here]),

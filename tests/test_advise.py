@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import norm
 
-from pdstudy import advise, paths, results
+from pdstudy import advise, paths, results, tables
 from pdstudy.advise import AdviceError, Candidates, Limits, front
 from pdstudy.promise import chosen_anew, promise
 from pdstudy.reasons import keep, recommend, shown
@@ -60,7 +60,7 @@ def study(tmp_path):
                     columns = {"digest": [digest] * len(right), "split": [split] * len(right), "label": np.zeros(len(right), int)}
                     parts.append(pa.table(columns | {"predicted": (~right).astype(int)}))
         metrics += [{"recipe": "majority", "split": split, "metric": "accuracy", "value": 0.5} for split in N]
-        pq.write_table(pa.Table.from_pylist(metrics, schema=results.COLUMNS), tmp_path / results.METRICS)
+        pq.write_table(pa.Table.from_pylist(metrics, schema=tables.schema()), tmp_path / results.METRICS)
         pq.write_table(pa.concat_tables(parts), tmp_path / results.PREDICTIONS)
         pq.write_table(pa.Table.from_pylist(searches), tmp_path / results.SEARCHES)
         (tmp_path / results.TRIED).unlink(missing_ok=True)

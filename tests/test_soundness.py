@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy import results, soundness
+from pdstudy import results, soundness, tables
 
 SOUND = {
     "D_L": {"read": 100, "kept": 100, "leaks": 0},
@@ -21,7 +21,7 @@ def said(tmp_path):
 
     def write(counts: dict, train=(40, 40), nearness=None, dev: dict | None = None) -> str:
         rows = [{"recipe": recipe, "split": "dev", "metric": "accuracy", "value": value} for recipe, value in (dev or {}).items()]
-        pq.write_table(pa.Table.from_pylist(rows, schema=results.COLUMNS), tmp_path / results.METRICS)
+        pq.write_table(pa.Table.from_pylist(rows, schema=tables.schema()), tmp_path / results.METRICS)
         (tmp_path / results.TEXTS).write_text(json.dumps(counts))
         (tmp_path / results.CLASSES).write_text(json.dumps({"labels": ["a", "b"], "classes": {"train": list(train)}}))
         if nearness:
