@@ -225,7 +225,7 @@ def probe(model: models.MaskedReader, train: stages.Labelled, pad: int) -> float
 def first_vectors(model: models.MaskedReader, ids: Ids, index: np.ndarray, pad: int) -> np.ndarray:
     pieces, mask, _ = padded(ids, index, pad)
     mask = None if mask is None else torch.from_numpy(mask)
-    return models.encode(model.bert.bert, torch.from_numpy(pieces), mask)[:, 0].numpy()
+    return models.encode(model.bert.bert, torch.from_numpy(pieces), mask).numpy()
 
 
 def finetuned(reader, config, train, dev, study: Study, vocabulary, seed: int) -> float:

@@ -142,15 +142,17 @@ def zoo(
     worth: Annotated[
         list[str] | None, typer.Option(help="A finished study whose gains by size stand in the family's table.")
     ] = None,
+    from_scratch: FromScratch = False,
 ) -> None:
     """Pre-train a family of miniatures and write each as a folder that opens without this package."""
     from pdstudy.run import pretrain_family
     from pdstudy.zoo import release
 
     study = Study.read(params)
-    with _ranks(store_for(from_scratch=True)) as engine:
-        computed(study, lambda listen: pretrain_family(study, workers, listen, engine))
-    stuck = release(study, store_for(from_scratch=True), to, lambda text: out.print(text, markup=False), worth or ())
+    store = store_for(from_scratch)
+    with _ranks(store) as engine:
+        computed(study, lambda listen: pretrain_family(study, workers, listen, engine, store))
+    stuck = release(study, store, to, lambda text: out.print(text, markup=False), worth or ())
     if stuck and not allow_plateau:
         fail(f"{', '.join(stuck)}: still on the plateau near the unigram loss; read more tokens, or --allow-plateau", 1)
 

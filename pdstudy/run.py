@@ -104,11 +104,12 @@ def pretrain_family(
     workers: int | None = None,
     listen: Callable[[Progress], None] | None = None,
     engine: Engine | None = None,
+    store: Store | None = None,
 ) -> Plan:
     """Return the plan of a family of miniatures after pre-training what the store lacks. Raises RunError."""
     plan = pretraining(study, map(Size.parse, study.sizes))
     folder = writable(study)
-    summary = run(plan, Store(families=()), workers, listen or in_notebook(), folder / "logs", engine=engine)
+    summary = run(plan, store or Store(), workers, listen or in_notebook(), folder / "logs", engine=engine)
     if summary.failures:
         raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
     return plan

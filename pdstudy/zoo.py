@@ -35,7 +35,7 @@ def release(
 ) -> list[str]:
     """Write the family's folders, cards and table from the store; return the sizes that still sit on the plateau.
 
-    `worth` names finished studies that began from this family; their gains by size stand in the table.
+    What the released family holds already is taken from it, where the store may. `worth` names finished studies that began from this family; their gains by size stand in the table.
     """
     plan = pretraining(study, map(Size.parse, study.sizes))
     tokenizer = store.open(plan.of_stage("tokenizer")[0].digest)
@@ -173,7 +173,12 @@ def gains(studies: Sequence[str]) -> str:
 
 
 def _copy(source: Path, place: Path) -> None:
-    """Copy a sealed artifact whole, beside its place first, so that a broken copy is never a release."""
+    """Copy a sealed artifact whole, beside its place first, so that a broken copy is never a release.
+
+    One that was released before may already lie in its place.
+    """
+    if source.resolve() == place.resolve():
+        return
     place.parent.mkdir(parents=True, exist_ok=True)
     new = place.with_name(f".new-{place.name}")
     shutil.rmtree(new, ignore_errors=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pdstudy import Study, models, paths, plan, zoo
-from pdstudy.run import run
+from pdstudy.run import pretrain_family, run
 from pdstudy.sizes import Size
 from pdstudy.store import Store, damage
 
@@ -128,3 +128,16 @@ def test_a_released_miniature_is_whole_and_has_read(folder):
 def test_the_released_family_is_small_enough_to_clone():
     size = sum(p.stat().st_size for p in paths.ZOO.rglob("*") if p.is_file())
     assert 0 < size < MEGABYTES * 1e6
+
+
+def test_a_family_that_is_released_gets_its_page_anew_and_is_not_read_again(smoke, family, tmp_path):
+    folder, _ = family
+    before = {p: p.read_bytes() for p in folder.rglob("*.safetensors")}
+    store = Store(tmp_path / "store", families=(folder,))
+    pretrain_family(smoke, workers=0, store=store)
+    assert not list(store.root.glob("*/*/manifest.json")), "nothing was computed"
+    (folder / "README.md").write_text("")
+    zoo.release(smoke, store, folder)
+    assert "2/64" in (folder / "README.md").read_text()
+    assert {p: p.read_bytes() for p in folder.rglob("*.safetensors")} == before and len(before) > 1
+    assert all(damage(p) is None for p in store.released_folders())
