@@ -55,7 +55,7 @@ def open_torch(folder: str | Path, threads: int, precision: str = "fp32") -> Ans
     """Return the classifier of a folder in our own forward. Sets torch's threads, which are the process's."""
     import torch
 
-    from pdstudy.models import load_classifier
+    from pdstudy.modelfiles import load_classifier
 
     torch.set_num_threads(threads)
     return of_model(load_classifier(Path(folder)), precision)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import answers, card, disk, latency, models, onnxfiles, record, results, student, wordpieces, work
+from pdstudy import answers, card, disk, latency, mirror, modelfiles, onnxfiles, record, results, student, wordpieces, work
 from pdstudy.latency import Opening
 from pdstudy.predict import FACTS
 from pdstudy.store import Store, sha256
@@ -85,11 +85,11 @@ def export(
 
 def write(found: Finished, folder: Path) -> None:
     """Write config.json with the classes' names, model.safetensors, and the tokenizer."""
-    model, labels = models.load_classifier(found.folder("model")), found.record("ids")["labels"]
+    model, labels = modelfiles.load_classifier(found.folder("model")), found.record("ids")["labels"]
     config = model.bert.config
     config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
-    models.save(folder, config, model.state(), "BertForSequenceClassification")
-    (folder / models.WEIGHTS).chmod((folder / "config.json").stat().st_mode)  # safetensors writes for the owner alone
+    modelfiles.save(folder, config, model.state(), "BertForSequenceClassification")
+    (folder / mirror.WEIGHTS).chmod((folder / "config.json").stat().st_mode)  # safetensors writes for the owner alone
     write_tokenizer(found.folder("tokenizer"), folder, found.max_length)
 
 
@@ -139,7 +139,7 @@ def engines(found: Finished, folder: Path, logits: np.ndarray) -> list[dict[str,
     test, _, labels = found.test()
     rows = {}
     for name, engine in ENGINES.items():
-        file = models.WEIGHTS if name == "transformers" else engine.words[0]
+        file = mirror.WEIGHTS if name == "transformers" else engine.words[0]
         if not (folder / file).is_file():
             continue
         own = logits if name == "transformers" else _ask(found, engine, folder)

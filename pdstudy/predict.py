@@ -56,7 +56,7 @@ def open_labeller(folder: Path, onnx: str | None = None) -> Labeller:
     import torch
     from safetensors import SafetensorError
 
-    from pdstudy.models import load_config
+    from pdstudy.modelfiles import load_config
 
     folder, threads = Path(folder), torch.get_num_threads()
     try:

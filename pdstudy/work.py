@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import evaluate, models, prepare, stages, wordpieces
+from pdstudy import evaluate, mirror, modelfiles, models, prepare, stages, wordpieces
 from pdstudy.models import Classifier
 from pdstudy.prepare import Inputs
 from pdstudy.sizes import Size
@@ -78,9 +78,9 @@ def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str
     s, vocabulary = step.settings, inputs.vocabulary()
     model, fitted = _read(step, inputs, watch)
     # Weights are kept in 16 bits, as families are released: a released encoder is the computed one, byte for byte.
-    models.save(folder, model.bert.config, model.state(), "BertForMaskedLM", torch.float16)
+    modelfiles.save(folder, model.bert.config, model.state(), "BertForMaskedLM", torch.float16)
     unigram = np.load(inputs.folder("ids") / "corpus.counts.npy")
-    level = evaluate.reading_level(models.load_reader(folder), inputs.ids("heldout").flat, vocabulary, unigram, s["precision"])
+    level = evaluate.reading_level(modelfiles.load_reader(folder), inputs.ids("heldout").flat, vocabulary, unigram, s["precision"])
     plateau = level["mlm_loss"] > level["unigram_loss"] - PLATEAU
     n_params = sum(p.numel() for p in model.bert.parameters())
     return _trained(fitted, folder) | {"reading": level, "plateau": plateau, "n_params": n_params}
@@ -89,13 +89,13 @@ def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str
 def adopt(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Take an encoder that has read already, and measure how well it reads this study's D_LM."""
     source, s, vocabulary = Path(step.folder), step.settings, inputs.vocabulary()
-    config, weights, reader = models.load_start(source)
+    config, weights, reader = modelfiles.load_start(source)
     if str(models.size_of(config)) != s["size"]:
         raise ValueError(f"{source}: a BERT of {models.size_of(config)}, not of {s['size']}")
     if config.vocab_size != vocabulary.size:
         raise ValueError(f"{source}: the encoder knows {config.vocab_size:,} word pieces, its tokenizer {vocabulary.size:,}")
     half = all(w.dtype == torch.float16 for w in weights.values())  # as families are released; others stay as they came
-    models.save(folder, config, weights, "BertForMaskedLM", torch.float16 if half else torch.float32)
+    modelfiles.save(folder, config, weights, "BertForMaskedLM", torch.float16 if half else torch.float32)
     heldout, counted = inputs.ids("heldout").flat, np.load(inputs.folder("ids") / "corpus.counts.npy")
     # A small task may hold out too little to measure reading on, and an encoder may come without its MLM head: no reason to stop.
     enough = reader is not None and len(heldout) >= 2 * evaluate.HELDOUT_ROW
@@ -154,7 +154,7 @@ def search(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
         raise Diverged(f"every rate from {tried[0]['rate']:g} to {tried[-1]['rate']:g} diverged; search lower rates")
     best = better(usable)
     source = next((p for r, p in below if r is best), None) or inputs.folder(next(k for k, r in records.items() if r is best))
-    for name in (models.WEIGHTS, "config.json", "curve.jsonl"):
+    for name in (mirror.WEIGHTS, "config.json", "curve.jsonl"):
         shutil.copy(source / name, folder / name)
     for _, place in below:
         shutil.rmtree(place)
@@ -170,7 +170,7 @@ def better(tried: list[dict]) -> dict:
 def given(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Take a fine-tuned teacher from a folder: safetensors only, its classes checked against the task's by name."""
     source = Path(step.folder).expanduser()
-    model = models.load_classifier(source)
+    model = modelfiles.load_classifier(source)
     config, wanted = model.bert.config, inputs.record("texts")["labels"]
     _, vocabulary = wordpieces.open_tokenizer(source)
     if vocabulary.size > config.vocab_size:
@@ -180,7 +180,7 @@ def given(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
         raise ValueError(f"{source}: the teacher knows {len(names)} classes, the task {len(wanted)} ({', '.join(wanted)})")
     if not all(n == f"label_{i}" for i, n in enumerate(names)) and names != [w.lower() for w in wanted]:
         raise ValueError(f"{source}: the teacher's classes are {names}, the task's {list(wanted)}; set id2label in its config.json")
-    models.save(folder, config, model.state(), "BertForSequenceClassification")
+    modelfiles.save(folder, config, model.state(), "BertForSequenceClassification")
     return {"rate": None, "collapsed": False, "seconds": 0.0, "tokens": 0, "steps": 0, "n_params": _n_params(model)}
 
 
@@ -189,7 +189,7 @@ def label(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     transfer, n = inputs.transfer(), step.settings["texts"]
     if n > len(transfer):
         raise TextError(f"transfer.texts asks for {n:,} texts, but D_T has {len(transfer):,} after cleaning; ask for fewer")
-    teacher = models.load_classifier(inputs.folder("model")).to(device())
+    teacher = modelfiles.load_classifier(inputs.folder("model")).to(device())
     _qualified(teacher, step, inputs)
     found = stages.label(teacher, transfer.head(n), inputs.vocabulary(), step.settings["precision"])
     np.save(folder / "logits.npy", found)
@@ -225,7 +225,7 @@ def evaluation(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[s
     kept |= {"batch": source["batch"]} if "batch" in source else {}
     if source.get("diverged"):
         return {"scores": scores, "model": kept}
-    model = models.load_classifier(inputs.folder("model")).to(device())
+    model = modelfiles.load_classifier(inputs.folder("model")).to(device())
     for split in ("dev", "test"):
         data = inputs.labelled(split)
         found = evaluate.logits(model, data.ids, inputs.vocabulary().pad, step.settings["precision"])
@@ -264,8 +264,9 @@ def _student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: float
     config = models.bert_config(Size.parse(s["size"]), vocabulary.size, s["init_std"], s["dropout"], len(labels))
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: i for i, name in enumerate(labels)}
-    encoder = inputs.folder("start") if "start" in step.parents else None
-    model = models.new_classifier(config, s["seed"], s["start"], encoder)
+    model = models.new_classifier(config, s["seed"])
+    if "start" in step.parents:
+        modelfiles.take(model, s["start"], inputs.folder("start"))
     dev = inputs.labelled("dev")
     try:
         if step.stage == "finetune":
@@ -279,7 +280,7 @@ def _student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: float
             raise
         # A candidate that diverges is an answer to the search: it is recorded without weights and without a score.
         return {"rate": rate, "dev": None, "collapsed": True, "diverged": True, "seconds": 0.0, "why": str(error)}
-    models.save(folder, config, model.state(), "BertForSequenceClassification")
+    modelfiles.save(folder, config, model.state(), "BertForSequenceClassification")
     record = {"rate": rate, "dev": outcome.dev, "collapsed": outcome.collapsed, "diverged": False, "n_params": _n_params(model)}
     record |= {"batch": settings["batch"]} if isinstance(s["batch"], list) else {}
     return _trained(outcome.fitted, folder) | record

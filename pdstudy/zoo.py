@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pdstudy import claims, models, paths, plots, results, wordpieces
+from pdstudy import claims, modelfiles, paths, plots, results, wordpieces
 from pdstudy.params import Study
 from pdstudy.plan import pretraining
 from pdstudy.sizes import Size
@@ -62,7 +62,7 @@ def fill_mask(folder: Path, sentences: Sequence[str]) -> list[list[tuple[str, fl
     import torch
 
     tokenizer, vocabulary = wordpieces.open_tokenizer(folder)
-    reader, found = models.load_reader(folder).eval(), []
+    reader, found = modelfiles.load_reader(folder).eval(), []
     for sentence in sentences:
         ids = [vocabulary.cls, *tokenizer.encode(sentence, add_special_tokens=False).ids, vocabulary.sep]
         if ids.count(vocabulary.mask) != 1:

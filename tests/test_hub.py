@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from pdstudy import Study, hub, mirror, paths, plan, run_study, sources
 from pdstudy.__main__ import app
-from pdstudy.models import load_start
+from pdstudy.modelfiles import load_start
 from pdstudy.params import ParamsError
 from pdstudy.run import RunError
 from pdstudy.store import Store

@@ -121,11 +121,11 @@ def test_what_fails_in_the_fresh_python_is_told():
 def test_a_classifier_of_ours_is_measured_and_torch_s_threads_are_as_before(tmp_path):
     import torch
 
-    from pdstudy import models
+    from pdstudy import modelfiles, models
     from pdstudy.sizes import Size
 
     config = models.bert_config(Size(1, 64), 40, 0.05, 0.1)
-    models.save(tmp_path, config, models.new_classifier(config, 0).state(), "BertForSequenceClassification")
+    modelfiles.save(tmp_path, config, models.new_classifier(config, 0).state(), "BertForSequenceClassification")
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

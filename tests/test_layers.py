@@ -33,7 +33,7 @@ GROUND = [
 GROUND += ["record", "results", "tables"]
 # The training wing: torch, never pandas; scipy comes with scikit-learn and is at home in both.
 TRAINING = [
-    "corpora", "domain", "tokens", "wordpieces", "counts", "bert", "readout", "models", "objectives", "muon", "train", "answers", "evaluate", "stages", "latency", "prepare", "work",
+    "corpora", "domain", "tokens", "wordpieces", "counts", "bert", "readout", "models", "modelfiles", "objectives", "muon", "train", "answers", "evaluate", "stages", "latency", "prepare", "work",
     "progress", "crew", "run", "cluster", "ranks",
 ]  # fmt: skip
 # The reading wing: pandas, scipy, seaborn, never torch.

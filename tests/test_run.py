@@ -10,7 +10,7 @@ import torch
 from first_question import FIRST_QUESTION
 from safetensors.torch import save_file
 
-from pdstudy import Study, models, paths, plan, results, run_study, work
+from pdstudy import Study, modelfiles, paths, plan, results, run_study, work
 from pdstudy.paramsfile import load
 from pdstudy.run import RunError, run
 from pdstudy.store import Store
@@ -212,7 +212,7 @@ def test_a_teacher_whose_labels_do_not_match_by_name_is_refused(small, saved_tea
     config |= {"id2label": names, "label2id": {v: int(k) for k, v in names.items()}}
     (saved_teacher / "config.json").write_text(json.dumps(config))
     if len(names) == 3:
-        weights = models.load_weights(saved_teacher)
+        weights = modelfiles.load_weights(saved_teacher)
         for name in ("classifier.weight", "classifier.bias"):
             weights[name] = torch.cat([weights[name], weights[name][:1]])
         save_file(weights, saved_teacher / "model.safetensors")

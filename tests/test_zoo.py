@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pdstudy import Study, models, paths, plan, zoo
+from pdstudy import Study, modelfiles, paths, plan, zoo
 from pdstudy.run import pretrain_family, run
 from pdstudy.sizes import Size
 from pdstudy.store import Store, damage
@@ -31,7 +31,7 @@ def test_a_miniature_opens_with_transformers_alone_and_reads_as_ours_does(family
     assert not any(loading[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer("a film that [MASK] ends", return_tensors="pt").input_ids
-    ours = models.load_reader(folder).eval()
+    ours = modelfiles.load_reader(folder).eval()
     with torch.no_grad():
         expected = theirs.eval()(ids).logits[0]
         found = ours(ids, torch.arange(ids.numel()))
@@ -122,7 +122,7 @@ def test_a_released_miniature_is_whole_and_has_read(folder):
     assert damage(folder) is None
     level = json.loads((folder / "record.json").read_text())["reading"]
     assert level["mlm_loss"] < level["unigram_loss"] - 1
-    assert all(np.isfinite(w.float()).all() for w in models.load_weights(folder).values())
+    assert all(np.isfinite(w.float()).all() for w in modelfiles.load_weights(folder).values())
 
 
 def test_the_released_family_is_small_enough_to_clone():
