@@ -7,6 +7,9 @@ transformers' forward.
 """
 
 import math
+import os
+import shutil
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -52,6 +55,7 @@ class MaskedReader(nn.Module):
     def __init__(self, config: BertConfig, unigram: Tensor | None = None):
         super().__init__()
         self.bert = MaskedLM(config)
+        self._compiled: Callable[..., Tensor] | None = None
         self.summary = None
         if unigram is not None:
             self.summary = nn.Linear(config.hidden_size, config.hidden_size)
@@ -66,12 +70,33 @@ class MaskedReader(nn.Module):
         With `of_rows` return also the logits of each row's words, (batch, vocabulary).
         """
         if not of_rows:
-            return self._answer(encode(self.bert.bert, ids, at=positions), pieces)
+            return self._answer(self._encode(ids, positions), pieces)
         firsts = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
-        hidden = encode(self.bert.bert, ids, at=torch.cat([firsts, positions]))
+        hidden = self._encode(ids, torch.cat([firsts, positions]))
         summary = torch.tanh(self.summary(hidden[: len(ids)]))
         of_row = F.linear(summary, self.bert.bert.embeddings.word_embeddings.weight).float() + self.prior
         return self._answer(hidden[len(ids) :], pieces), of_row
+
+    def compile_encoder(self, batch: int, masked: int, graphs: bool) -> None:
+        """Run the encoder compiled from now on, for rows of one length, `batch` of them with at most `masked` positions in all.
+
+        With `graphs`, for a GPU, as CUDA graphs. Raises ValueError where a processor's kernels could not be compiled.
+        """
+        compiler = os.environ.get("CXX", "g++")
+        if not graphs and shutil.which(compiler) is None:
+            raise ValueError(
+                f"pretrain.compile wants a C++ compiler, and there is no {compiler} here: install it, or set it to false"
+            )
+        compiled = torch.compile(encode, mode="reduce-overhead" if graphs else "default")
+        most = batch + masked
+
+        def encoder(bert: nn.Module, ids: Tensor, at: Tensor) -> Tensor:
+            return compiled(bert, ids, at=F.pad(at, (0, most - len(at))))[: len(at)]  # the first piece again: one shape for all
+
+        self._compiled = encoder
+
+    def _encode(self, ids: Tensor, at: Tensor) -> Tensor:
+        return (self._compiled or encode)(self.bert.bert, ids, at=at)
 
     def _answer(self, hidden: Tensor, pieces: Tensor | None) -> Tensor:
         decoder, x = self.bert.cls.predictions.decoder, self.bert.transform(hidden)

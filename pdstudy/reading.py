@@ -145,6 +145,8 @@ class Reading:
         else:
             del settings["words_std"]
         del settings["window"]  # the parent's, if there is one
+        if not p.compile:
+            del settings["compile"]
         settings |= {"size": str(size), "init_std": p.init_std or self._std(size), "seed": number}
         settings["precision"] = self.study.resolved_precision(p.precision)
         flops = 3 * p.tokens * (size.flops_per_token(p.row) + p.mask * 2 * self.study.tokenizer.vocabulary * size.hidden)

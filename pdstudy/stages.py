@@ -3,6 +3,7 @@
 Each stage is a function of its inputs, settings and seed; where artifacts lie is not its business.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from pdstudy import evaluate, objectives
 from pdstudy.models import Classifier, MaskedReader
 from pdstudy.tokens import MASKING, Batches, Ids, Rows, Vocabulary, mask_rows, own_rows, stream
-from pdstudy.train import Fitted, Loss, Schedule, Watch, fit, ranks
+from pdstudy.train import Fitted, Loss, Schedule, Watch, device, fit, ranks
 
 COLLAPSE_MARGIN = 0.02  # a model less than two points above the majority class, or Pearson's r of 0, has learned nothing
 
@@ -55,8 +56,8 @@ def pretrain(model: MaskedReader, corpus: Running, settings: dict, vocabulary: V
 
     Rows of `row` pieces begin with [CLS]; `mask` of their pieces are predicted, and only those reach the output
     layer. With `cls_words` above 0, [CLS] is also asked for the words of its row, and that loss is added with
-    this weight: masking alone never asks [CLS] anything, and it is [CLS] that a classifier reads. Under torchrun
-    each rank reads its rows of the same batch, and its losses are weighed by its part of it: the ranks' mean is
+    this weight: masking alone never asks [CLS] anything, and it is [CLS] that a classifier reads. With `compile` the
+    encoder is compiled first, for its batches have one shape. Under torchrun each rank reads its rows of the same batch, and its losses are weighed by its part of it: the ranks' mean is
     the batch's loss.
     """
     seed, n, weight = settings["seed"], settings["batch"], settings["cls_words"]
@@ -65,6 +66,8 @@ def pretrain(model: MaskedReader, corpus: Running, settings: dict, vocabulary: V
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"], settings.get("muon_rate"))
     rows = Rows(corpus.text, settings["row"], seed, vocabulary)
     continues = corpus.continues if settings["whole_words"] else None
+    if settings.get("compile"):
+        model.compile_encoder(n, math.ceil(settings["mask"] * n * settings["row"]), graphs=device().type == "cuda")
 
     def batch(step: int):
         masked = mask_rows(rows.batch(step, n), settings["mask"], vocabulary, stream(seed, MASKING, step), continues)
@@ -90,8 +93,8 @@ def finetune(
     """Train a classifier on the labels of D_L, in place (line 6 of Algorithm 1, and the baselines)."""
 
     def loss(student, data):
-        ids, mask, segments, labels = data
-        return Loss(objectives.hard_label_loss(student(ids, mask, segments), labels), _real(ids, mask))
+        ids, mask, segments, labels, real = data
+        return Loss(objectives.hard_label_loss(student(ids, mask, segments), labels), real)
 
     return _train(model, train.ids, train.labels, loss, dev, settings, vocabulary, watch)
 
@@ -116,8 +119,8 @@ def distill(
         )
 
     def loss(student, data):
-        ids, mask, segments, teacher = data
-        return Loss(objectives.soft_label_loss(student(ids, mask, segments), teacher, settings["temperature"]), _real(ids, mask))
+        ids, mask, segments, teacher, real = data
+        return Loss(objectives.soft_label_loss(student(ids, mask, segments), teacher, settings["temperature"]), real)
 
     return _train(model, transfer, soft, loss, dev, settings, vocabulary, watch)
 
@@ -131,14 +134,12 @@ def _train(model, ids, targets, loss, dev, settings, vocabulary, watch) -> Outco
     batches = Batches(ids, targets, settings["batch"], settings["seed"], vocabulary.pad)
 
     def batch(step: int):
-        return [None if a is None else torch.from_numpy(a) for a in batches.batch(step)]
+        pieces, mask, *more = batches.batch(step)
+        real = pieces.size if mask is None else int(mask.sum())  # counted here: asked of a GPU, the number would be waited for
+        return [*(None if a is None else torch.from_numpy(a) for a in (pieces, mask, *more)), real]
 
     steps = max(1, round(settings["epochs"] * batches.per_epoch))
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"])
     fitted = fit(model, batch, loss, schedule, settings["seed"], settings["precision"], watch)
     found = evaluate.metrics(evaluate.logits(model, dev.ids, vocabulary.pad, settings["precision"]), dev.labels, dev.scale)
     return Outcome(fitted, found, dev.above_nothing(found) < COLLAPSE_MARGIN)
-
-
-def _real(ids, mask) -> int:
-    return ids.numel() if mask is None else int(mask.sum())

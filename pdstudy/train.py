@@ -3,7 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,8 +91,9 @@ def fit(
 ) -> Fitted:
     """Train `model` in place and return what happened.
 
-    `batch(step)` returns the data of a step as a function of its number alone. Dropout is seeded by (seed, step). So a run that continues from a checkpoint
-    ends with the same weights, bit for bit, as one that was never broken. Raises Diverged, Stopped.
+    `batch(step)` returns the data of a step as a function of its number alone; its thread may be another (`batches`). Dropout is
+    seeded by (seed, step). So a run that continues from a checkpoint ends with the same weights, bit for bit, as one that was
+    never broken. Raises Diverged, Stopped.
     """
     watch = watch or Watch()
     accelerator = Accelerator(log_with=watch.tracker, project_dir=watch.tracker_folder)
@@ -105,12 +107,12 @@ def fit(
         first = _restore(watch, model, optimisers, state, accelerator.is_main_process)
     begun = saved = time.monotonic()
     with torch.random.fork_rng(devices=[]):
-        for step in range(first, schedule.steps):
+        steps = range(first, schedule.steps)
+        for step, data in zip(steps, batches(batch, steps, accelerator.device), strict=True):
             for optimiser in optimisers:
                 for group in optimiser.param_groups:
                     group["lr"] = group["peak"] * schedule.factor(step)
             torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))  # torch reads 32 bits
-            data = send_to_device(batch(step), accelerator.device)
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 found = loss(runner, data)
             accelerator.backward(found.value)
@@ -143,6 +145,30 @@ def fit(
     seconds = state.seconds_before + time.monotonic() - begun
     tail = state.curve[-max(1, len(state.curve) // 10) :]
     return Fitted(schedule.steps, state.tokens, seconds, sum(r["loss"] for r in tail) / len(tail), state.curve)
+
+
+def batches(batch: Callable[[int], Any], steps: range, device: torch.device, ahead: bool | None = None) -> Iterator[Any]:
+    """Yield the data of each step on its device, made one step `ahead` by a thread of its own if the device is a GPU.
+
+    A GPU fetches from pinned memory while it computes, and nobody waits for it. On a processor the thread would take the
+    training's own core for the hundredth of a step that a batch costs (`python benchmarks/ways.py`).
+    """
+    ahead = device.type == "cuda" if ahead is None else ahead
+    if not ahead:
+        yield from (send_to_device(batch(step), device) for step in steps)
+        return
+
+    def pinned(step: int) -> Any:
+        data = batch(step)
+        return [x.pin_memory() if torch.is_tensor(x) and device.type == "cuda" else x for x in data]
+
+    with ThreadPoolExecutor(1, "batches") as thread:
+        coming = [thread.submit(pinned, step) for step in steps[:1]]
+        for step in steps:
+            data = coming.pop().result()
+            if step + 1 < steps.stop:
+                coming.append(thread.submit(pinned, step + 1))
+            yield send_to_device(data, device, non_blocking=True)
 
 
 def device() -> torch.device:

@@ -352,7 +352,7 @@ MATTERS = {
     "pretrain__tokens": 1e6, "pretrain__row": 32, "pretrain__batch": 16, "pretrain__mask": 0.3,
     "pretrain__rate": 2e-3, "pretrain__optimiser": "muon", "pretrain__warmup": 0.1, "pretrain__weight_decay": 0.02,
     "pretrain__init_std": 0.07, "pretrain__positions": "sinusoid", "pretrain__words": "counts", "pretrain__cls_words": 0.5,
-    "pretrain__whole_words": True, "pretrain_by_size": {"2/64": {"tokens": 5e6}},
+    "pretrain__whole_words": True, "pretrain__compile": True, "pretrain_by_size": {"2/64": {"tokens": 5e6}},
     "teacher__size": "3/128", "transfer__texts": 500,
     "finetune__epochs": 2, "finetune__batch": 16, "finetune__rates": [2e-4, 1e-3], "finetune__warmup": 0.2, "finetune__weight_decay": 0.1,
     "distill__epochs": 2, "distill__batch": 16, "distill__rates": [2e-4, 1e-3], "distill__warmup": 0.2, "distill__weight_decay": 0.1,

@@ -1,8 +1,11 @@
 """The stages on texts made for the purpose: what each is there to teach, it teaches."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from pdstudy import models, stages
 from pdstudy.models import bert_config, new_reader
@@ -50,6 +53,24 @@ def test_masked_pieces_are_learned_from_their_row(corpus):
     _, fitted = read(corpus)
     assert fitted.curve[0]["loss"] > np.log(40) - 0.2
     assert fitted.final_loss < np.log(20) + 0.45  # most rows touch two subjects, hence not log(20) itself
+
+
+@pytest.mark.parametrize("changes", [{}, {"cls_words": 0.5, "whole_words": True}], ids=["pieces alone", "rows' words too"])
+def test_a_compiled_encoder_is_compiled_once_for_all_batches_and_learns_the_same(corpus, monkeypatch, changes):
+    found, plain = read(corpus, tokens=10_000, **changes)
+    graphs = CompileCounterWithBackend("aot_eager")  # traced, with its gradients; benchmarks/ways.py makes the kernels too
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=graphs))
+    compiled, fitted = read(corpus, tokens=10_000, compile=True, **changes)
+    assert graphs.frame_count == 1
+    assert [r["loss"] for r in fitted.curve] == pytest.approx([r["loss"] for r in plain.curve], rel=1e-4)
+    ids, positions = torch.from_numpy(Rows(corpus.text, 16, 0, WORDS).batch(0, 4)), torch.arange(1, 64, 7)
+    torch.testing.assert_close(compiled(ids, positions), found(ids, positions), atol=1e-3, rtol=1e-3)
+
+
+def test_where_there_is_no_compiler_compiling_is_refused_before_training(corpus, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ValueError, match=r"pretrain.compile wants a C\+\+ compiler, and there is no no-such-compiler here"):
+        read(corpus, tokens=10_000, compile=True)
 
 
 def test_cls_learns_the_words_of_its_row_where_it_is_asked_and_only_there(corpus):

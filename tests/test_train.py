@@ -10,7 +10,7 @@ from pdstudy import models
 from pdstudy.objectives import hard_label_loss
 from pdstudy.sizes import Size
 from pdstudy.store import Checkpoints
-from pdstudy.train import Diverged, Loss, Schedule, Stopped, Watch, fit
+from pdstudy.train import Diverged, Loss, Schedule, Stopped, Watch, batches, fit
 
 STEPS = 11
 ADAMW = Schedule(STEPS, warmup=0.2, rate=2e-3, weight_decay=0.01)
@@ -117,6 +117,36 @@ def test_the_outcome_is_a_function_of_the_seed_and_leaves_the_ambient_randomness
     other, _ = trained(ADAMW, seed=4)  # the same start and data: only dropout can differ
     assert identical(first, second)
     assert not identical(first, other)
+
+
+def test_a_thread_makes_the_same_batches_one_step_ahead():
+    made = []
+
+    def counted(step: int):
+        made.append(step)
+        return [torch.full((2,), step), None, step]
+
+    processor = torch.device("cpu")
+    plain = list(batches(counted, range(3, 7), processor))
+    assert made == [3, 4, 5, 6]
+    made.clear()
+    for taken, (expected, found) in enumerate(zip(plain, batches(counted, range(3, 7), processor, ahead=True), strict=True)):
+        assert torch.equal(expected[0], found[0]) and expected[1:] == found[1:]
+        assert set(made) <= set(range(3, 5 + taken))
+    assert made == [3, 4, 5, 6]
+    assert list(batches(counted, range(3, 3), processor, ahead=True)) == []
+
+
+def test_what_goes_wrong_in_a_batch_that_is_made_ahead_is_raised_at_its_step():
+    def broken(step: int):
+        if step == 2:
+            raise ValueError("no third batch")
+        return [step]
+
+    coming = batches(broken, range(5), torch.device("cpu"), ahead=True)
+    assert [next(coming), next(coming)] == [[0], [1]]
+    with pytest.raises(ValueError, match="no third batch"):
+        next(coming)
 
 
 # Broken runs
