@@ -49,14 +49,15 @@ def pieces(n: int) -> np.ndarray:
     return (np.random.default_rng(0).choice(ranks, n, p=(1 / ranks) / (1 / ranks).sum()) + 4).astype(np.uint16)
 
 
-def pretraining(size: Size, precision: str):
-    """Return what trains a masked reader for so many steps."""
+def pretraining(size: Size, precision: str, **changes):
+    """Return what trains a masked reader for so many steps; `changes` are other settings than the table's."""
     read = pieces(2_000_000)
     unigram = np.bincount(read, minlength=VOCABULARY.size)
     reader = models.new_reader(models.bert_config(size, VOCABULARY.size, 0.03, 0.0), 0, "sinusoid", unigram=unigram)
     text = stages.Running(read, np.zeros(VOCABULARY.size, bool))
     settings = {"seed": 0, "batch": ROWS, "row": ROW, "mask": 0.3, "cls_words": 0.5, "whole_words": False, "rate": 1e-3}
     settings |= {"muon_rate": 0.015, "warmup": 0.03, "weight_decay": 0.01, "precision": precision}
+    settings |= changes
     return lambda n: stages.pretrain(reader, text, settings | {"tokens": n * ROWS * ROW}, VOCABULARY)
 
 
@@ -74,11 +75,16 @@ def whole_logits(size: Size, precision: str):
     return plain
 
 
+def transfer() -> Ids:
+    """Return texts of 5 to 47 pieces."""
+    lengths = np.random.default_rng(1).integers(5, 48, 3200)
+    return Ids(pieces(int(lengths.sum())), np.concatenate([[0], lengths.cumsum()]))
+
+
 def distillation(size: Size, precision: str):
     """Return what distils a student for so many steps."""
     student = models.new_classifier(models.bert_config(size, VOCABULARY.size, 0.02, 0.1), 0)
-    lengths = np.random.default_rng(1).integers(5, 48, 3200)
-    ids = Ids(pieces(int(lengths.sum())), np.concatenate([[0], lengths.cumsum()]))
+    ids = transfer()
     soft = np.random.default_rng(2).normal(size=(3200, 2)).astype(np.float32)
     dev = stages.Labelled(Ids(ids.flat[: ids.starts[2]], ids.starts[:3]), np.array([0, 1]))
     settings = {

@@ -53,6 +53,48 @@ def steps() -> str:
     return f"{table(head, rows)}\n\n<sub>{provenance('steps', found)}, one thread, {found['precision']}</sub>"
 
 
+def ways() -> str:
+    """Return the table of ways to make a step faster that were tried, and what each was worth."""
+    found = record("ways")
+    if found is None:
+        return missing("ways")
+    rows = []
+    for way, sizes in found["ways"].items():
+        for size, r in sizes.items():
+            if "median" not in r:  # what a thread could take over
+                for stage, took in r.items():
+                    rows.append(
+                        (f"{way}, {stage}", size, f"at most {1 / (1 - took['share']):.3f}", f"{took['batch_ms']} ms a batch")
+                    )
+                continue
+            pays = r.get("pays_after_steps")
+            note = f"{r['plain_ms']} ms against {r['other_ms']}"
+            if "compiling_s" in r:
+                note += f"; {r['compiling_s']:.0f} s to compile: pays " + (f"after {pays:,} steps" if pays else "never")
+            rows.append((way, size, f"{r['median']} ({r['low']} to {r['high']})", note))
+    return (
+        f"{table(('way', 'size', 'times as fast', 'a step'), rows)}\n\n<sub>{provenance('ways', found)}, {found['precision']}</sub>"
+    )
+
+
+def gpu() -> str:
+    """Return the table of pre-training on one GPU, by size."""
+    found = record("gpu")
+    if found is None:
+        return missing("gpu")
+    arms = list(found["sizes"][0]["pieces_a_second"])
+    rows = []
+    for s in found["sizes"]:
+        read = (f"{s['pieces_a_second'][arm]:,}" if arm in s["pieces_a_second"] else "" for arm in arms)
+        share = ", ".join(f"{share:.0%}" for share in s["share"].values())
+        peer = ", ".join(
+            f"{r['median']} ({r['low']} to {r['high']}, {r['pairs']} pairs)" for r in s.get("Trainer takes", {}).values()
+        )
+        rows.append((s["size"], *read, f"{share} of {s['matrix_tflops']:.0f} TFLOP/s", peer))
+    head = ("size", *(f"{arm}, pieces a second" for arm in arms), "ours, ours compiled", "Trainer takes, times ours, ours compiled")
+    return f"{table(head, rows)}\n\n<sub>{provenance('gpu', found)}, rows of {found['row']}, {found['batch']} a step, bf16</sub>"
+
+
 def reading() -> str:
     """Return the table of the seconds until a held-out loss is reached, in every run of every arm."""
     found = record("pretraining_peer")

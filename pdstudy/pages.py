@@ -121,7 +121,7 @@ def update(study: str | None = None) -> list[str]:
 def records() -> list[tuple[Path, str, str]]:
     """Return (page, part, text) of what benchmarks and the study of SST-2 left."""
     found = [(README, "peers", measured.peers()), (OWN, "tasks", measured.own_tasks()), (PAPER_SCALE, "sst2", sst2())]
-    parts = (measured.peers, measured.steps, measured.reading, measured.corpus, measured.everyday)
+    parts = (measured.peers, measured.steps, measured.ways, measured.reading, measured.corpus, measured.everyday, measured.gpu)
     return [*found, *((SPEED, part.__name__, part()) for part in parts)]
 
 

@@ -74,6 +74,7 @@ SHORTER = {
     "python -m pdstudy fetch params/paper.yaml": ("python -m pdstudy fetch smoke", HUB),
     "HF_HUB_OFFLINE=1 python -m pdstudy run params/paper.yaml": ("python -m pdstudy plan params/paper.yaml", HOURS),
     "python -m pdstudy run params/gpu.yaml --workers 4": ("python -m pdstudy run smoke --workers 1", "a GPU"),
+    "python benchmarks/gpu.py": (f"python {ROOT}/benchmarks/gpu.py --help", "a GPU"),
     "CUDA_VISIBLE_DEVICES=0 python -m pdstudy run params/gpu.yaml --shard 0/2": ("python -m pdstudy run smoke --shard 0/2", "a GPU"),
     "CUDA_VISIBLE_DEVICES=1 python -m pdstudy run params/gpu.yaml --shard 1/2": ("python -m pdstudy run smoke --shard 1/2", "a GPU"),
     "python -m pdstudy advise reviews.yaml --latency-ms 5 --size-mb 20 --max-minutes 60": (
@@ -313,7 +314,8 @@ def test_what_was_measured_is_what_the_records_say():
 
 def test_a_benchmark_without_a_record_is_shown_as_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(measured, "RESULTS", tmp_path)
-    for part in (measured.steps, measured.reading, measured.corpus, measured.everyday, measured.own_tasks):
+    alone = (measured.steps, measured.ways, measured.reading, measured.corpus, measured.everyday, measured.gpu, measured.own_tasks)
+    for part in alone:
         assert "Not measured yet" in part()
     assert measured.peers().count("Not measured yet") == len(measured.PEERS)
 
