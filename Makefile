@@ -22,9 +22,9 @@ BESIDE = -n 2 --dist loadfile --durations=8
 
 test: .venv/ready  ## the whole suite, the notebooks with it
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
-	export PDSTUDY_OUTPUTS="$$folder/outputs" JUPYTER_PLATFORM_DIRS=1 && \
-	OMP_NUM_THREADS=1 PDSTUDY_TESTS_SMOKE="$$folder/outputs" $(BIN)/python -m pytest $(BESIDE) && \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120 notebooks
+	export JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 PDSTUDY_TESTS_SMOKE="$${PDSTUDY_TESTS_SMOKE:-$$folder/smoke}" && \
+	$(BIN)/python -m pytest $(BESIDE) && cp -r "$$PDSTUDY_TESTS_SMOKE" "$$folder/outputs" && \
+	PDSTUDY_OUTPUTS="$$folder/outputs" $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120 notebooks
 
 FAULTS ?= faults
 

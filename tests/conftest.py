@@ -61,7 +61,8 @@ def fresh_python():
 def smoke(tmp_path_factory, worker_id):
     """The smoke study, run once for all tests by the local pool; of tests on several workers, by one of them.
 
-    It is made in the folder PDSTUDY_TESTS_SMOKE, where that is set: `make test` lets the notebooks find it there afterwards.
+    It is made in the folder PDSTUDY_TESTS_SMOKE, where that is set: `make test` lets the notebooks find it there afterwards, and
+    `.ci/run` all its suites.
     """
     from pdstudy import Study
 
