@@ -116,7 +116,7 @@ def fit(
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 found = loss(runner, data)
             accelerator.backward(found.value)
-            norm = accelerator.clip_grad_norm_(model.parameters(), CLIP)
+            norm = clip(list(model.parameters()))
             for optimiser in optimisers:
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
@@ -169,6 +169,21 @@ def batches(batch: Callable[[int], Any], steps: range, device: torch.device, ahe
             if step + 1 < steps.stop:
                 coming.append(thread.submit(pinned, step + 1))
             yield send_to_device(data, device, non_blocking=True)
+
+
+def clip(parameters: list[nn.Parameter]) -> Tensor:
+    """Return the norm of all gradients together, a scalar, after scaling them in place where it is above CLIP.
+
+    As `torch.nn.utils.clip_grad_norm_`, bit for bit. That one multiplies whatever the norm is, for a GPU should not be asked; on a
+    processor, where asking is free, it is one in twenty of a small student's seconds.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if norm.device.type != "cpu":
+        torch.nn.utils.clip_grads_with_norm_(parameters, CLIP, norm)
+    elif not (factor := float(CLIP / (norm + 1e-6))) >= 1:  # nor is no number
+        torch._foreach_mul_(gradients, factor)
+    return norm
 
 
 def device() -> torch.device:

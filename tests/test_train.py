@@ -10,7 +10,7 @@ from pdstudy import models
 from pdstudy.objectives import hard_label_loss
 from pdstudy.sizes import Size
 from pdstudy.store import Checkpoints
-from pdstudy.train import Diverged, Loss, Schedule, Stopped, Watch, batches, fit
+from pdstudy.train import Diverged, Loss, Schedule, Stopped, Watch, batches, clip, fit
 
 STEPS = 11
 ADAMW = Schedule(STEPS, warmup=0.2, rate=2e-3, weight_decay=0.01)
@@ -117,6 +117,18 @@ def test_the_outcome_is_a_function_of_the_seed_and_leaves_the_ambient_randomness
     other, _ = trained(ADAMW, seed=4)  # the same start and data: only dropout can differ
     assert identical(first, second)
     assert not identical(first, other)
+
+
+@pytest.mark.parametrize("norm", [0.0, 0.3, 0.9999999, 1.0, 40.0, float("nan")])
+def test_gradients_are_clipped_as_torch_clips_them(norm):
+    ours, theirs = ([torch.nn.Parameter(torch.zeros(n)) for n in (3, 50, 7)] for _ in "ab")
+    for p, q in zip(ours[:2], theirs[:2], strict=True):  # the third has no gradient
+        p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(len(p))) * norm / 53**0.5
+        q.grad = p.grad.clone()
+    expected = torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+    torch.testing.assert_close(clip(ours), expected, rtol=0, atol=0, equal_nan=True)
+    for p, q in zip(ours[:2], theirs[:2], strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=0, atol=0, equal_nan=True)
 
 
 def test_a_thread_makes_the_same_batches_one_step_ahead():
