@@ -6,7 +6,7 @@ question). Trainer: its collator, a dense output layer over every position. A si
 that is not 8,192. Starting Python, reading and evaluating are outside the clock; the held-out losses must agree to 0.1 nats, for
 each arm draws its own masks.
 
-Run:  python benchmarks/pretraining_speed.py          (about 25 minutes on 2 quiet cores: 5 rounds of 2 arms at 5 sizes)
+Run:  python benchmarks/pretraining_speed.py          (about 15 minutes on 2 quiet cores: 5 rounds of 2 arms at 5 sizes)
 Writes benchmarks/results/pretraining_speed.json.
 """
 
@@ -28,7 +28,7 @@ from pdstudy.train import Watch
 
 OURS, ARMS = "ours", ("ours", "Trainer")
 SIZES = ("2/128", "4/128", "4/256", "4/512", "4/128@30522")
-STEPS = {"2/128": 80, "4/128": 60, "4/256": 30, "4/512": 12, "4/128@30522": 20}
+STEPS = {"2/128": 40, "4/128": 30, "4/256": 15, "4/512": 6, "4/128@30522": 10}
 SETTINGS = {"batch": 32, "row": 128, "mask": 0.15, "whole_words": False, "cls_words": 0, "rate": 1e-3, "warmup": 0.1}
 SETTINGS |= {"weight_decay": 0.01, "muon_rate": None, "seed": 0}
 
