@@ -5,6 +5,8 @@ what their examples do: one student after the other on all cores, the teacher as
 padding, which their examples do without. Ours asks the teacher once and trains two students side by side, one thread each; starting
 its workers is inside the clock, as is labelling. Reading texts and evaluating are outside.
 
+torchdistill wants torchvision, and PyPI's is built for torch's CUDA build: beside the CPU build it does not load, and that peer is left out.
+
 Run:  pip install --no-deps textbrewer==0.2.1.post1 torchdistill==1.1.5 && pip install torchvision
       python benchmarks/distillation_peer.py            (hours on 2 quiet cores; --texts, --seeds and --rounds make it shorter)
 Writes benchmarks/results/distillation_peer.json.

@@ -34,7 +34,8 @@ def peers() -> str:
         for size, ratios in found["ratios"].items():
             for arm, r in ratios.items():
                 rows.append((what, size, arm, f"{r['median']} ({r['low']} to {r['high']})", r["pairs"]))
-        told.append(f"{what}: {provenance(name, found)}")
+        absent = "; ".join(f"{arm} is left out, it does not load there: {why}" for arm, why in found.get("left out", {}).items())
+        told.append(f"{what}: {provenance(name, found)}" + (f" · {absent}" if absent else ""))
     text = table(("the same work", "size", "whose", "takes, times ours", "pairs"), rows)
     return "\n".join([text, "", *lacking, f"<sub>{'<br>'.join(told)}</sub>"])
 
