@@ -89,7 +89,7 @@ class Pretrain(Settings):
     words_std: Annotated[float, Field(gt=0, le=1)] = 0.06  # scaled to this
     starts: Count = 1  # encoders pre-trained per size; student seed s begins from number s mod starts
     precision: Precision | None = None  # None takes the study's, as compound's encoders do
-    compile: bool = False  # the encoder's steps into fewer: pays after thousands of steps, and wants a C++ compiler
+    compile: bool = False  # the encoder into fewer, larger kernels; wants a C++ compiler; benchmarks/ways.py says whether it pays
 
 
 class Train(Settings):

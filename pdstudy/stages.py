@@ -57,8 +57,8 @@ def pretrain(model: MaskedReader, corpus: Running, settings: dict, vocabulary: V
     Rows of `row` pieces begin with [CLS]; `mask` of their pieces are predicted, and only those reach the output
     layer. With `cls_words` above 0, [CLS] is also asked for the words of its row, and that loss is added with
     this weight: masking alone never asks [CLS] anything, and it is [CLS] that a classifier reads. With `compile` the
-    encoder is compiled first, for its batches have one shape. Under torchrun each rank reads its rows of the same batch, and its losses are weighed by its part of it: the ranks' mean is
-    the batch's loss.
+    encoder is compiled first, for its batches have one shape. Under torchrun each rank reads its rows of the same
+    batch, and its losses are weighed by its part of it: the ranks' mean is the batch's loss.
     """
     seed, n, weight = settings["seed"], settings["batch"], settings["cls_words"]
     rank, n_ranks = ranks()

@@ -150,8 +150,8 @@ def fit(
 def batches(batch: Callable[[int], Any], steps: range, device: torch.device, ahead: bool | None = None) -> Iterator[Any]:
     """Yield the data of each step on its device, made one step `ahead` by a thread of its own if the device is a GPU.
 
-    A GPU fetches from pinned memory while it computes, and nobody waits for it. On a processor the thread would take the
-    training's own core for the hundredth of a step that a batch costs (`python benchmarks/ways.py`).
+    A GPU fetches from pinned memory while it computes, and nobody waits for it. On a processor the thread would only
+    take the training's own core (`python benchmarks/ways.py` says what a batch costs).
     """
     ahead = device.type == "cuda" if ahead is None else ahead
     if not ahead:
@@ -175,7 +175,7 @@ def clip(parameters: list[nn.Parameter]) -> Tensor:
     """Return the norm of all gradients together, a scalar, after scaling them in place where it is above CLIP.
 
     As `torch.nn.utils.clip_grad_norm_`, bit for bit. That one multiplies whatever the norm is, for a GPU should not be asked; on a
-    processor, where asking is free, it is one in twenty of a small student's seconds.
+    processor asking is free, and every multiplication is one more small call for each of the weights.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
