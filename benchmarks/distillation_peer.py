@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 
 from pdstudy import evaluate, models, record, stages, work
-from pdstudy.params import best_precision
+from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
 from pdstudy.train import CLIP
 

@@ -16,7 +16,7 @@ import side_by_side
 import torch
 
 from pdstudy import evaluate, models, stages
-from pdstudy.params import best_precision
+from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
 
 OURS, ARMS = "ours", ("ours", "Trainer, fp32", "Trainer, bf16")

@@ -2,7 +2,7 @@
 
 python benchmarks/precision.py            writes benchmarks/results/precision.json
 
-What `precision: auto` resolves to (params.best_precision) follows from it: bf16 wins where there are tiles (AMX), and loses
+What `precision: auto` resolves to (precision.best_precision) follows from it: bf16 wins where there are tiles (AMX), and loses
 where AVX-512's own bf16 products are all that there is.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from pdstudy import record
-from pdstudy.params import best_precision
+from pdstudy.precision import best_precision
 
 SHAPES = ((832, 128, 384), (832, 128, 512), (832, 512, 128), (832, 256, 768), (832, 256, 1024), (832, 1024, 256))
 PAIRS, REPEATS = 7, 40

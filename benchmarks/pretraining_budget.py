@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from pdstudy import evaluate, models, paths, plan, record, stages, work
-from pdstudy.params import Study, best_precision
+from pdstudy.params import Study
+from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
 from pdstudy.steps import Plan, Step
 from pdstudy.store import Store

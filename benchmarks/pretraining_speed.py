@@ -18,9 +18,10 @@ import side_by_side
 import torch
 
 from pdstudy import evaluate, models, plan, stages, work
-from pdstudy.params import Study, best_precision
+from pdstudy.params import Study
 from pdstudy.paramsfile import load
 from pdstudy.paths import PARAMS
+from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
 from pdstudy.store import Store
 from pdstudy.tokens import Rows

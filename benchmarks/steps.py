@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from pdstudy import models, objectives, readout, record, stages
-from pdstudy.params import best_precision
+from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
 from pdstudy.tokens import Ids, Vocabulary
 

@@ -27,7 +27,7 @@ import torch
 from torch.func import functional_call, stack_module_state, vmap
 
 from pdstudy import models, objectives, record
-from pdstudy.params import best_precision
+from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
 from pdstudy.tokens import MASKING, Batches, Rows, mask_rows, stream
 from pdstudy.train import BETAS, CLIP

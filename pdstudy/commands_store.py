@@ -22,7 +22,7 @@ def clean(
 ) -> None:
     """Remove from the store what no kept study needs, or strip the source notebooks."""
     if notebooks:
-        from pdstudy.report import clean_source
+        from pdstudy.notebooks import clean_source
 
         for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
             out.print(f"{'cleaned' if clean_source(path) else 'clean'}  {path.name}", markup=False)
@@ -43,7 +43,7 @@ def doctor(
     import importlib.metadata
 
     from pdstudy import sources, textfiles, upkeep
-    from pdstudy.params import best_precision
+    from pdstudy.precision import best_precision
     from pdstudy.store import Store
     from pdstudy.tasks import DATA, TASKS, Wheel
 

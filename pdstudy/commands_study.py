@@ -189,13 +189,12 @@ def readme(
 ) -> None:
     """Write what README and docs show of a study's committed results: the answers, the key figures, the paper-to-code table."""
     from pdstudy.pages import PageError, update
-    from pdstudy.report import ReportError
 
     try:
         changed = update(study)
     except FileNotFoundError as error:
         fail(str(error), 2)
-    except (PageError, ReportError) as error:
+    except PageError as error:
         fail(str(error), 1)
     out.print("\n".join(f"{name} changed" for name in changed) or "all is up to date")
 

@@ -12,14 +12,16 @@ import json
 import pkgutil
 import re
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pdstudy import claims, figures, measured, paths, report, results
+from pdstudy import claims, figures, measured, paths, report, results, summary
 from pdstudy.disk import whole
+from pdstudy.drawn import Drawn
 
 README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs"
 TABLE, OWN, SPEED, PAPER_SCALE = (DOCS / f"{name}.md" for name in ("paper_to_code", "own_data", "speed", "paper_scale"))
@@ -80,20 +82,21 @@ PRINTED = (
          ("speed",), ("R14", "R15"), DEPTH),
     Part("Table 3", "6/768 on six GLUE tasks", ("paper:table3",), (), ("R13",), VALUE),
     Part("Table 4", "the data sets", ("tasks:TASKS",)),
-    Part("Fig 5", "MNLI: full pre-training, truncation, word embeddings alone", ("figures:starts", "paper:initialisations"),
+    Part("Fig 5", "MNLI: full pre-training, truncation, word embeddings alone", ("figures_students:starts", "paper:initialisations"),
          ("starts",), ("R3a", "R3b", "R4a", "R4b", "R4c"), VALUE),
-    Part("Fig 6", "SST-2: four strategies over 24 sizes", ("figures:strategies", "paper:sst2"),
+    Part("Fig 6", "SST-2: four strategies over 24 sizes", ("figures_students:strategies", "paper:sst2"),
          ("strategies", "pretraining_gain"), ("V1", "V2", "R1a", "R1b", "R1c", "R2"), VALUE),
-    Part("Fig 6, over depth and width", "the same students at matched parameters", ("figures:depth_width", "figures:matched"),
+    Part("Fig 6, over depth and width", "the same students at matched parameters",
+         ("figures_students:depth_width", "figures_students:matched"),
          ("depth_width", "matched"), ("R5a", "R5b", "R5c", "R6"), DEPTH),
-    Part("Fig 6 over Table 2", "the same students at matched speed; not plotted there", ("figures:speed", "latency:of_study"),
+    Part("Fig 6 over Table 2", "the same students at matched speed; not plotted there", ("figures_students:speed", "latency:of_study"),
          ("speed", "matched"), ("R5d",), DEPTH),
     Part("Fig 7", "not seen where this was written; nothing here stands for it"),
-    Part("Fig 8", "Book Reviews: how much transfer text", ("figures:transfer_size", "paper:transfer_size"),
+    Part("Fig 8", "Book Reviews: how much transfer text", ("figures_texts:transfer_size", "paper:transfer_size"),
          ("transfer_size",), ("R9", "R10"), ROBUST),
-    Part("Fig 9", "Book Reviews: how near the transfer text is", ("figures:domains", "domain:similarity", "paper:domains"),
+    Part("Fig 9", "Book Reviews: how near the transfer text is", ("figures_texts:domains", "domain:similarity", "paper:domains"),
          ("domains",), ("R11a", "R11b", "R12"), ROBUST),
-    Part("Fig 10", "MNLI: D_LM = D_T", ("figures:compound", "figures:corpora", "paper:compound"),
+    Part("Fig 10", "MNLI: D_LM = D_T", ("figures_texts:compound", "figures_texts:corpora", "paper:compound"),
          ("compound", "corpora"), ("R7a", "R7b", "R7c", "R8a", "R8b"), COMPOUND),
 )  # fmt: skip
 
@@ -110,7 +113,7 @@ def update(study: str | None = None) -> list[str]:
     before = {page: page.read_text(encoding="utf-8") for page in (README, TABLE, OWN, SPEED, PAPER_SCALE)}
     for page, text in before.items():
         page.write_text(MARKER.sub(rf"\g<1>{study}\g<3>", text), encoding="utf-8")
-    report.update_readme(study, README)
+    fill(README, "answers", answers(study))
     fill(README, "figures", key_figures(study, {name: figure.alt for name, (figure, _) in drawn.items()}))
     fill(TABLE, "parts", parts)
     for page, part, text in records():
@@ -128,7 +131,29 @@ def records() -> list[tuple[Path, str, str]]:
 def sst2() -> str:
     """Return the answers of the study of SST-2 in Markdown, its figure in front."""
     drawn, record = draw(SST2, "strategies")
-    return f"![{drawn.alt}]({PICTURES.name}/{record['study']}.png)\n\n{report.readme_table(SST2)}"
+    return f"![{drawn.alt}]({PICTURES.name}/{record['study']}.png)\n\n{answers(SST2)}"
+
+
+def answers(study: str) -> str:
+    """Return the answers of a study in Markdown, question by question, with their provenance, from its committed results."""
+    found = claims.load(study)
+    found = found[found.verdict != claims.NOT_MEASURED]
+    shown, rows = claims.shown(found), ["| | claim | points | 95 % interval | verdict | paper |", "|---|---|---|---|---|---|"]
+    for name, question in claims.QUESTIONS.items():
+        mine = shown[(found.question == name).to_numpy()]
+        rows += [f"| | **{question}** | | | | |"] if len(mine) else []
+        rows += [
+            f"| {i} | {r.claim} | {r.points} | {r['95 % interval']} | **{r.verdict}** | {r.paper} |" for i, r in mine.iterrows()
+        ]
+    n = found[found.n_seeds > 0]
+    rows += [
+        "",
+        f"Every row is over {n.n_seeds.max()} seeds and {n.n_items.max():,} test texts; p after Holm's correction within a question.",
+    ]
+    accuracy = summary.accuracy_table(results.load_results(study), results.load_settings(study).get("recipe_sizes"))
+    rows += ["", "| test accuracy, % | " + " | ".join(accuracy.columns) + " |", "|---" * (len(accuracy.columns) + 1) + "|"]
+    rows += [f"| {recipe} | " + " | ".join(values) + " |" for recipe, values in accuracy.iterrows()]
+    return "\n".join([*rows, "", f"<sub>{escape(results.provenance(study))}</sub>"])
 
 
 def shown() -> str:
@@ -153,7 +178,7 @@ def fill(page: Path, part: str, text: str) -> None:
 # -- pictures
 
 
-def draw(study: str, name: str) -> tuple[figures.Drawn, dict[str, str]]:
+def draw(study: str, name: str) -> tuple[Drawn, dict[str, str]]:
     """Return a figure, and what it shows in short: the study, the figure, and a digest of its title and data."""
     drawn = figures.draw(study, name, claims.load(study))
     plt.close(drawn.axes.figure)
@@ -162,7 +187,7 @@ def draw(study: str, name: str) -> tuple[figures.Drawn, dict[str, str]]:
     return drawn, {"study": Path(study).name, "figure": name, "data": digest}
 
 
-def picture(name: str, drawn: figures.Drawn, record: dict[str, str]) -> bool:
+def picture(name: str, drawn: Drawn, record: dict[str, str]) -> bool:
     """Write a figure as a small PNG for a page, where what is there shows something else; return whether it did."""
     path = PICTURES / f"{name}.png"
     if path.exists() and recorded(path) == record:

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from pdstudy import mirror
-from pdstudy.params import Curves, Domains, ParamsError, Study, Train
+from pdstudy.params import ParamsError, Study
 from pdstudy.reading import SMALL, Reading, lies
 from pdstudy.recipes import PRETRAINED, RANDOM, RECIPES, TEACHER
+from pdstudy.sections import Curves, Domains, Train
 from pdstudy.sizes import Size
 from pdstudy.steps import Plan, Step, Student
 

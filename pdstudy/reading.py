@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pdstudy import elsewhere, mirror, paths
-from pdstudy.params import ParamsError, Pretrain, Study
+from pdstudy.params import ParamsError, Study
 from pdstudy.recipes import RANDOM, TRUNCATED
+from pdstudy.sections import Pretrain
 from pdstudy.sizes import Size
 from pdstudy.sources import digests, read_digests
 from pdstudy.steps import Plan, Step

@@ -16,7 +16,7 @@ import yaml
 from reviews import NEUTRAL, STUDY, WORDS
 from typer.testing import CliRunner
 
-from pdstudy import Study, claims, figures, measured, pages, paths, plan, recipes, report, tasks
+from pdstudy import Study, claims, figures, measured, notebooks, pages, paths, plan, recipes, tasks
 from pdstudy.__main__ import app
 from pdstudy.paramsfile import load
 from pdstudy.store import Store
@@ -337,7 +337,7 @@ def test_a_key_figure_is_small_and_shows_the_study(study, figure, name, page, fo
 
 def test_every_figure_and_claim_has_its_part_of_the_paper():
     of_questions = {f"gains_{question}" for question in claims.QUESTIONS}
-    assert {name for part in pages.PRINTED for name in part.figures} | of_questions == set(figures.FIGURES)
+    assert {name for part in pages.PRINTED for name in part.figures} | of_questions == set(figures.NAMES)
     assert {i for part in pages.PRINTED for i in part.claims} == {claim.id for claim in claims.CLAIMS}
     for part in (*pages.ALGORITHM, *pages.PRINTED):
         assert not part.notebook or (paths.NOTEBOOKS / f"{part.notebook}.ipynb").is_file()
@@ -443,7 +443,7 @@ def test_the_hooks_are_pinned_and_strip_a_notebook_as_it_is_kept(tmp_path):
     nbformat.write(used, notebook)
     program, *options = shlex.split(hooks["nbstripout"]["entry"])
     subprocess.run([sys.executable, "-m", program, *options, str(notebook)], check=True, timeout=60)
-    assert not report.clean_source(notebook) and notebook.read_text() == kept
+    assert not notebooks.clean_source(notebook) and notebook.read_text() == kept
     assert version("ruff") and version("nbstripout")
 
 

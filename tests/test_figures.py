@@ -6,6 +6,7 @@ import pytest
 from handmade import both, whole, write
 
 from pdstudy import claims, figures, paths, plots, results
+from pdstudy.drawn import PAPER_GREY, by_width
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +15,7 @@ def measured(tmp_path_factory):
     return folder, claims.judge(folder)
 
 
-@pytest.mark.parametrize("name", figures.FIGURES)
+@pytest.mark.parametrize("name", figures.NAMES)
 def test_a_figure_is_drawn_with_its_data_and_words_for_those_who_cannot_see_it(measured, name):
     drawn = figures.draw(*measured[:1], name, measured[1])
     assert len(drawn.data) and len(drawn.alt) > 30
@@ -22,7 +23,7 @@ def test_a_figure_is_drawn_with_its_data_and_words_for_those_who_cannot_see_it(m
     plt.close(drawn.axes.figure)
 
 
-@pytest.mark.parametrize("name", figures.FIGURES)
+@pytest.mark.parametrize("name", figures.NAMES)
 def test_a_study_that_measured_little_leaves_gaps_and_no_error(tmp_path, name):
     folder = write(tmp_path, both("PD", 0.8) | both("PF", 0.7), transfer={"texts": 9}, splits={"train": 9})
     (tmp_path / results.TEXTS).write_text('{"train": {"kept": 9}}')
@@ -53,7 +54,7 @@ def test_the_papers_numbers_stand_in_grey_beside_ours(measured):
     drawn = figures.draw(*measured[:1], "compound", measured[1])
     ours, theirs = drawn.axes.figure.axes
     assert "Fig 10" in theirs.get_title(loc="left")
-    assert {line.get_color() for line in theirs.get_lines()} == {figures.PAPER_GREY}
+    assert {line.get_color() for line in theirs.get_lines()} == {PAPER_GREY}
     assert sorted(len(line.get_xdata()) for line in theirs.get_lines()) == [5, 5, 5]
     plt.close(ours.figure)
 
@@ -82,6 +83,6 @@ def test_names_are_moved_apart_as_little_as_can_be_and_not_at_all_where_there_is
 def test_no_width_is_left_out_however_many_there_are():
     widths = [64 * k for k in range(1, 8)]
     ax = plots.new()
-    figures.by_width(pd.DataFrame({"size": [f"2/{w}" for w in widths], "x": widths, "value": 0.5}), ax, "viridis")
+    by_width(pd.DataFrame({"size": [f"2/{w}" for w in widths], "x": widths, "value": 0.5}), ax, "viridis")
     assert len(ax.get_lines()) == len(widths)
     plt.close(ax.figure)

@@ -21,6 +21,9 @@ GROUND = [
     "paramsfile",
     "fields",
     "own",
+    "mistakes",
+    "precision",
+    "sections",
     "params",
     "hub",
     "store",
@@ -48,14 +51,18 @@ READING = [
     "advise",
     "reasons",
     "soundness",
+    "summary",
     "plots",
+    "drawn",
+    "figures_students",
+    "figures_texts",
     "figures",
     "explore",
     "panel",
 ]
 # The top may import anything.
 TOP = [
-    "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "page", "report", "measured", "pages", "serve", "console",
+    "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "page", "notebooks", "report", "measured", "pages", "serve", "console",
     "commands_study", "commands_store", "commands_task", "commands_model", "commands_hub", "__main__",
 ]  # fmt: skip
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]

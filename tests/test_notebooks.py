@@ -8,9 +8,10 @@ import papermill
 import pytest
 
 from pdstudy import paths
+from pdstudy.notebooks import clean_source, declared
 from pdstudy.params import Study
 from pdstudy.paramsfile import load
-from pdstudy.report import ADVICE, QUESTIONS, clean_source, declared
+from pdstudy.report import ADVICE, QUESTIONS
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 EXPLORER = "06_explore"

@@ -5,8 +5,10 @@ import yaml
 from pydantic import ValidationError
 
 from pdstudy import paths
-from pdstudy.params import ParamsError, Study, best_precision, check_names, explain
+from pdstudy.mistakes import check_names, explain
+from pdstudy.params import ParamsError, Study
 from pdstudy.paramsfile import load
+from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
 
 
@@ -17,7 +19,7 @@ def refusal(settings):
     def refuse(**changes) -> str:
         with pytest.raises(ValidationError) as caught:
             Study(**(settings | changes))
-        return explain(caught.value)
+        return explain(caught.value, Study)
 
     return refuse
 
@@ -151,7 +153,10 @@ def test_a_missing_key_is_named(settings):
     del settings["seeds"], settings["finetune"]["rates"]
     with pytest.raises(ValidationError) as caught:
         Study(**settings)
-    assert set(explain(caught.value).split("\n  ")) == {"seeds: this key is required", "finetune.rates: this key is required"}
+    assert set(explain(caught.value, Study).split("\n  ")) == {
+        "seeds: this key is required",
+        "finetune.rates: this key is required",
+    }
 
 
 @pytest.mark.parametrize(

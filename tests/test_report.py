@@ -13,7 +13,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from pdstudy import Study, claims, figures, pages, paths, report, results
+from pdstudy import Study, claims, figures, notebooks, pages, paths, report, results, summary
 from pdstudy.params import ParamsError
 
 OUR_SCRIPT = (paths.ROOT / "pdstudy" / "templates" / "page.js").read_text()
@@ -126,7 +126,7 @@ def test_every_claim_on_the_index_leads_to_its_figure_and_its_data(rendered):
             continue
         figure, data = links
         name = figure.removeprefix(f"{page}#figure-")
-        assert data == f"../figures/{name}.csv" and name in figures.FIGURES
+        assert data == f"../figures/{name}.csv" and name in figures.NAMES
         if claim.id not in figures.TITLES.get(name, ()):  # then every claim of the question that has an effect is drawn there
             assert name == f"gains_{claim.question}"
 
@@ -229,23 +229,24 @@ def test_the_readme_table_is_made_from_the_results(rendered, tmp_path):
     readme.write_text(
         "before\n<!-- answers of smoke: made by `python -m pdstudy readme`, not typed -->\nold\n<!-- end of answers -->\nafter\n"
     )
-    assert report.update_readme("smoke", readme)
+    pages.fill(readme, "answers", pages.answers("smoke"))
     text = readme.read_text()
     assert "| V1 | Pre-training helps a student that is then fine-tuned |" in text and "old" not in text
     assert text.startswith("before\n") and text.endswith("after\n") and "commit" in text
-    assert not report.update_readme("smoke", readme)
+    pages.fill(readme, "answers", pages.answers("smoke"))
+    assert readme.read_text() == text
 
 
 def test_readme_shows_the_committed_evidence():
     before = (paths.ROOT / "README.md").read_text()
-    assert report.readme_table(str(paths.ROOT / "outputs" / pages.shown())) in before, "run: python -m pdstudy readme"
+    assert pages.answers(str(paths.ROOT / "outputs" / pages.shown())) in before, "run: python -m pdstudy readme"
 
 
 def test_a_missing_student_is_named_in_the_table_and_never_averaged_over(rendered):
     metrics = results.load_results("smoke")
     gone = (metrics.recipe == "PD") & (metrics["size"] == "2/64")
     one_seed = (metrics.recipe == "Basic") & (metrics["size"] == "2/128") & (metrics.seed == 1)
-    table = report.accuracy_table(metrics[~gone & ~one_seed])
+    table = summary.accuracy_table(metrics[~gone & ~one_seed])
     assert table.loc["PD", "2/64"] == "missing" and table.loc["Basic", "2/128"] == "missing 1 of 2 seeds"
     assert table.loc["teacher", "2/64"] == "-", "none was asked for"
 
@@ -253,9 +254,9 @@ def test_a_missing_student_is_named_in_the_table_and_never_averaged_over(rendere
 def test_a_missing_student_of_the_only_size_is_named_too():
     row = {"recipe": "PD", "size": "2/64", "split": "test", "metric": "accuracy", "n_params": 1.0}
     metrics = pd.DataFrame([row | {"seed": 0, "value": 0.7}, row | {"recipe": "majority", "seed": 0, "value": 0.5}])
-    assert report.accuracy_table(metrics).loc["PD", "2/64"] == "70.0"
+    assert summary.accuracy_table(metrics).loc["PD", "2/64"] == "70.0"
     teacher = pd.DataFrame([row | {"recipe": "teacher", "seed": 0, "value": 0.8}, row | {"recipe": "PF", "seed": 0, "value": 0.6}])
-    assert list(report.accuracy_table(pd.concat([metrics, teacher]))["2/64"]) == ["80.0", "70.0", "60.0", "50.0"]
+    assert list(summary.accuracy_table(pd.concat([metrics, teacher]))["2/64"]) == ["80.0", "70.0", "60.0", "50.0"]
 
 
 def test_claims_json_is_written_beside_the_metrics(rendered):
@@ -264,4 +265,4 @@ def test_claims_json_is_written_beside_the_metrics(rendered):
 
 
 def test_a_study_given_in_a_notebook_is_the_study_of_the_file():
-    assert Study.given(report.declared(paths.NOTEBOOKS / "01_pretraining_value.ipynb")) == Study.read("smoke")
+    assert Study.given(notebooks.declared(paths.NOTEBOOKS / "01_pretraining_value.ipynb")) == Study.read("smoke")
