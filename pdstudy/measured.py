@@ -71,7 +71,13 @@ def ways() -> str:
             pays = r.get("pays_after_steps")
             note = f"{r['plain_ms']} ms against {r['other_ms']}"
             if "compiling_s" in r:
-                when = f"pays after {pays:,} steps" if pays and r["low"] > 1 else "pays never" if not pays else "undecided whether it pays"
+                when = (
+                    f"pays after {pays:,} steps"
+                    if pays and r["low"] > 1
+                    else "pays never"
+                    if not pays
+                    else "undecided whether it pays"
+                )
                 note += f"; {r['compiling_s']:.0f} s to compile: {when}"
             rows.append((way, size, f"{r['median']} ({r['low']} to {r['high']})", note))
     return (

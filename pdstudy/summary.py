@@ -23,7 +23,7 @@ def accuracy_table(metrics: pd.DataFrame, recipe_sizes: dict[str, list[str]] | N
     lacking = [0 if r.Index[0] == "teacher" else seeds - r.count for r in grouped.itertuples()]
     text = [f"missing {n} of {seeds} seeds" if n else t for t, n in zip(text, lacking, strict=True)]
     wide = grouped.assign(text=text).text.unstack("size").reindex(columns=sizes)
-    order = [r for r in ("teacher", *[r for r in reversed(RECIPES) if r in set(metrics.recipe)]) if r in wide.index]
+    order = [r for r in ("teacher", *reversed(RECIPES)) if r in wide.index]  # from best expected to worst
     majority = metrics[(metrics.recipe == "majority") & (metrics.split == "test")].value
     wide = wide.reindex(order)
     for recipe in wide.index.drop("teacher", errors="ignore"):

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import bs4
 import nbformat
-import pandas as pd
 import pytest
 
-from pdstudy import Study, claims, figures, notebooks, pages, paths, report, results, summary
+from pdstudy import Study, claims, figures, notebooks, pages, paths, report, results
 from pdstudy.params import ParamsError
 
 OUR_SCRIPT = (paths.ROOT / "pdstudy" / "templates" / "page.js").read_text()
@@ -240,23 +239,6 @@ def test_the_readme_table_is_made_from_the_results(rendered, tmp_path):
 def test_readme_shows_the_committed_evidence():
     before = (paths.ROOT / "README.md").read_text()
     assert pages.answers(str(paths.ROOT / "outputs" / pages.shown())) in before, "run: python -m pdstudy readme"
-
-
-def test_a_missing_student_is_named_in_the_table_and_never_averaged_over(rendered):
-    metrics = results.load_results("smoke")
-    gone = (metrics.recipe == "PD") & (metrics["size"] == "2/64")
-    one_seed = (metrics.recipe == "Basic") & (metrics["size"] == "2/128") & (metrics.seed == 1)
-    table = summary.accuracy_table(metrics[~gone & ~one_seed])
-    assert table.loc["PD", "2/64"] == "missing" and table.loc["Basic", "2/128"] == "missing 1 of 2 seeds"
-    assert table.loc["teacher", "2/64"] == "-", "none was asked for"
-
-
-def test_a_missing_student_of_the_only_size_is_named_too():
-    row = {"recipe": "PD", "size": "2/64", "split": "test", "metric": "accuracy", "n_params": 1.0}
-    metrics = pd.DataFrame([row | {"seed": 0, "value": 0.7}, row | {"recipe": "majority", "seed": 0, "value": 0.5}])
-    assert summary.accuracy_table(metrics).loc["PD", "2/64"] == "70.0"
-    teacher = pd.DataFrame([row | {"recipe": "teacher", "seed": 0, "value": 0.8}, row | {"recipe": "PF", "seed": 0, "value": 0.6}])
-    assert list(summary.accuracy_table(pd.concat([metrics, teacher]))["2/64"]) == ["80.0", "70.0", "60.0", "50.0"]
 
 
 def test_claims_json_is_written_beside_the_metrics(rendered):
