@@ -32,7 +32,12 @@ OUT = Path(__file__).parent / "results" / "steps.json"
 SIZES = ("2/128", "4/128", "2/256", "4/256", "4/512")
 VOCABULARY, ROWS, ROW = Vocabulary(8192), 32, 64
 REPEATS, SECONDS = 5, 4.0  # each repeat trains about so long
-UNCOUNTED = {torch.ops.aten.addmm_: lambda held, a, b, **_: 2 * a[0] * a[1] * b[1]}  # from shapes; torch leaves it out
+OPERATIONS = torch.ops.aten
+UNCOUNTED = {  # from shapes; torch leaves these out. Fused attention is two products forward, four backward
+    OPERATIONS.addmm_: lambda held, a, b, **_: 2 * a[0] * a[1] * b[1],
+    OPERATIONS._scaled_dot_product_flash_attention_for_cpu: lambda q, k, *_, **__: 4 * q.numel() * k[2],
+    OPERATIONS._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, *_, **__: 8 * q.numel() * k[2],
+}
 KINDS = {  # an operation's name holds this
     "matrix products": ("addmm", "mm", "bmm", "attention"),
     "optimiser": ("adamw", "foreach"),

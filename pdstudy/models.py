@@ -162,10 +162,10 @@ def encode(
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Return softmax(q k' / sqrt(width)) v; all are (batch, heads, length, width), `mask` (batch, 1, 1, length).
 
-    Queries may be fewer than keys. On a CPU the plain products are used: torch's fused kernel is five times slower
-    there in bf16 at these lengths, almost all of it in its backward pass.
+    Queries may be fewer than keys. It is torch's fused kernel but for bf16 on a CPU, where that is five times slower at
+    these lengths, almost all of it in its backward pass: there the plain products are used.
     """
-    if q.device.type != "cpu":
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:

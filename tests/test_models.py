@@ -51,6 +51,29 @@ def test_hidden_states_with_segments_equal_those_of_transformers():
     assert (models.encode(bert, ids) - theirs[:, 0]).abs().max() > 0.01
 
 
+@pytest.mark.parametrize(
+    ("dtype", "close"), [(torch.float64, 1e-12), (torch.float32, 2e-5), (torch.bfloat16, 4e-2)], ids=["float64", "float32", "bf16"]
+)
+@pytest.mark.parametrize(("batch", "heads", "queries", "keys"), [(3, 2, 7, 7), (1, 1, 1, 1), (4, 2, 1, 33), (2, 3, 40, 40)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_and_its_gradients_are_those_of_the_formula(batch, heads, queries, keys, masked, dtype, close):
+    torch.manual_seed(batch * keys)
+    given = [torch.randn(batch, heads, n, 64, dtype=torch.float64) for n in (queries, keys, keys)]
+    mask = torch.rand(batch, 1, 1, keys) < 0.5 if masked else torch.ones(batch, 1, 1, keys, dtype=torch.bool)
+    mask[..., 0] = True  # [CLS] is always real
+    found = []
+    for kind in (torch.float64, dtype):
+        q, k, v = (t.to(kind, copy=True).requires_grad_() for t in given)
+        if kind is torch.float64 and not found:
+            y = ((q @ k.transpose(2, 3)) / 8).masked_fill(~mask, -torch.inf).softmax(-1) @ v
+        else:
+            y = models.attend(q, k, v, mask if masked else None)
+        (y * torch.linspace(-1, 1, 64)).sum().backward()
+        found.append([t.detach().double() for t in (y, q.grad, k.grad, v.grad)])
+    for plain, fast in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain, atol=close, rtol=close)
+
+
 def test_no_mask_means_that_every_piece_is_real():
     model, ids = stirred(Classifier(config_of())), some_ids(4, 7)
     torch.testing.assert_close(model(ids, None), model(ids, torch.ones(4, 7, dtype=torch.bool)))
