@@ -62,7 +62,7 @@ def section(runs: list[dict]) -> str:
     base = next((r for r in runs if r["variant"] == "budget recipe"), None)
     rates = f"; the recipe's rate here {base['settings']['rate']:g}, Muon's {base['settings']['muon_rate']:g}" if base else ""
     lines = [
-        f"\n## {size}, {runs[0]['pieces'] / 1e6:g} M pieces, unigram loss {runs[0]['reading']['unigram_loss']:.2f}{rates}\n",
+        f"\n## {size}, {runs[0]['pieces'] / 1e6:g} M pieces, unigram loss {(base or runs[0])['reading']['unigram_loss']:.2f}{rates}\n",
         "| variant | held-out loss | against the budget recipe | off the plateau after, s | all, s | probe | dev |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -119,12 +119,18 @@ def draw(groups: list[list[dict]], path: Path) -> None:
                 x, y = ([p[k] for p in run["curve"]] for k in ("seconds", "loss"))
                 thick = 2.6 if run["variant"] == "budget recipe" else 1.4
                 ax.plot(x, y, color=DRAWN[run["variant"]], lw=thick, marker="o", ms=3, label=run["variant"])
-        ax.axhline(mine[0]["reading"]["unigram_loss"], color=plots.GREY, ls="--", lw=1)
+        unigram = next(run["reading"]["unigram_loss"] for run in mine if run["variant"] in DRAWN)  # of these word pieces
+        ax.axhline(unigram, color=plots.GREY, ls="--", lw=1)
+        ax.annotate(
+            "unigram", (0.99, unigram), xycoords=("axes fraction", "data"), va="bottom", ha="right", fontsize=8, color=plots.GREY
+        )
         ax.set(
             xlabel="seconds of one core",
             ylabel="held-out MLM loss, nats",
             title=f"{mine[0]['size']}, {mine[0]['pieces'] / 1e6:g} M pieces",
         )
-        ax.legend(frameon=False, fontsize=8)
+    named = {label: line for ax in axes[0] for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    shown = [name for name in DRAWN if name in named]
+    figure.legend([named[name] for name in shown], shown, loc="outside lower center", ncols=len(shown), frameon=False, fontsize=9)
     figure.savefig(path)
     plt.close(figure)
