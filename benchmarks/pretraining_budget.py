@@ -5,7 +5,7 @@ leave the plateau, and what the reading is worth to a classifier: a linear probe
 (five folds of the training labels) and dev accuracy after fine-tuning at one fixed rate. Never test.
 
 Run:  python benchmarks/pretraining_budget.py 2/128 --pieces 1.5e6   (about 35 minutes on 2 quiet cores)
-      python benchmarks/pretraining_budget.py 4/256 --pieces 1e6     (about 25 minutes)
+      python benchmarks/pretraining_budget.py 4/256 --pieces 1e6     (about 35 minutes)
       python benchmarks/pretraining_budget.py --write                (only the page)
 Goes on where it was stopped. Writes benchmarks/results/pretraining_budget.json and docs/pretraining_budget.md.
 """
