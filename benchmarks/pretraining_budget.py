@@ -71,6 +71,7 @@ VARIANTS = {  # name -> what differs from the budget recipe
     "rate x 2, Muon's / 1.5": {"rate": 2.0, "muon_rate": 2 / 3},
     "vocabulary 4,096": {"vocabulary": 4096},
     "vocabulary 16,384": {"vocabulary": 16384},
+    "vocabulary 30,522": {"vocabulary": 30522},
     "grown from half the layers": {"grown": True},
     "rows of 32, then of 128": {"first": {"row": 32, "batch": 64}, "row": 128, "batch": 16},
     "no row crosses documents": {"rows": "apart"},
