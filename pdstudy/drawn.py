@@ -53,10 +53,13 @@ def paper_lines(table: pd.DataFrame, ax: Axes, x: str, y: str, log: bool = True)
     ax.set(xlabel=x, ylabel=y)
 
 
-def name_sizes(ax: Axes, table: pd.DataFrame) -> None:
-    """Write sizes instead of numbers of parameters on the axis."""
+def paper_by_size(table: pd.DataFrame, ax: Axes, text: str) -> None:
+    """Draw the paper's accuracies on MNLI over student size in grey, under a title."""
+    table = table.assign(x=[Size.parse(size).n_params() for size in table["size"]])
+    paper_lines(table, ax, "student, layers/hidden", "MNLI accuracy, % (digitised)")
     sizes = table.drop_duplicates("size").sort_values("x")
     plots.name_ticks(ax, sizes.x, sizes["size"])
+    title_of_paper(ax, text)
 
 
 def by_width(table: pd.DataFrame, ax: Axes, palette: str) -> None:

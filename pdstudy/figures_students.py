@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 
 from pdstudy import claims, contrasts, evidence, paper, plots, results
-from pdstudy.drawn import STRATEGIES, Drawn, beside, by_width, name_sizes, paper_lines, students, title_of_paper
+from pdstudy.drawn import STRATEGIES, Drawn, beside, by_width, paper_by_size, students, title_of_paper
 from pdstudy.plots import RECIPE_COLOURS, RECIPE_MARKERS, WIDTH_MARKERS
 from pdstudy.sizes import Size
 
@@ -36,11 +36,7 @@ def starts(study: str) -> Drawn:
     """Draw Fig 5: a distilled student's four starts over sizes."""
     metrics, (left, right) = results.load_results(study), beside()
     plots.accuracy_by_size(metrics, left, [r for r in STARTS if r in set(metrics.recipe)])
-    theirs = paper.initialisations()
-    theirs["x"] = [Size.parse(s).n_params() for s in theirs["size"]]
-    paper_lines(theirs, right, "student, layers/hidden", "MNLI accuracy, % (digitised)")
-    name_sizes(right, theirs)
-    title_of_paper(right, "The paper, Fig 5: MNLI")
+    paper_by_size(paper.initialisations(), right, "The paper, Fig 5: MNLI")
     return Drawn(
         left,
         students(metrics, STARTS),

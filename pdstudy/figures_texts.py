@@ -5,9 +5,8 @@ import numpy as np
 import pandas as pd
 
 from pdstudy import paper, plots, results, stats
-from pdstudy.drawn import PAPER_GREY, STRATEGIES, Drawn, beside, name_sizes, paper_lines, students, title_of_paper
+from pdstudy.drawn import PAPER_GREY, STRATEGIES, Drawn, beside, paper_by_size, paper_lines, students, title_of_paper
 from pdstudy.plots import GREY, RECIPE_COLOURS, RECIPE_MARKERS
-from pdstudy.sizes import Size
 
 NO_START = "none: Distillation"  # the D_LM of a student that begins at random
 
@@ -22,11 +21,7 @@ def compound(study: str) -> Drawn:
     )
     left, right = beside()
     plots.accuracy_by_size(table, left, [r for r in ("PD", "PF", "Distillation") if r in set(table.recipe)])
-    theirs = paper.compound()
-    theirs["x"] = [Size.parse(s).n_params() for s in theirs["size"]]
-    paper_lines(theirs, right, "student, layers/hidden", "MNLI accuracy, % (digitised)")
-    name_sizes(right, theirs)
-    title_of_paper(right, "The paper, Fig 10: MNLI, D_LM = D_T")
+    paper_by_size(paper.compound(), right, "The paper, Fig 10: MNLI, D_LM = D_T")
     return Drawn(
         left,
         students(table, STRATEGIES),
