@@ -68,21 +68,20 @@ def ways() -> str:
                         (f"{way}, {stage}", size, f"at most {1 / (1 - took['share']):.3f}", f"{took['batch_ms']} ms a batch")
                     )
                 continue
-            pays = r.get("pays_after_steps")
             note = f"{r['plain_ms']} ms against {r['other_ms']}"
             if "compiling_s" in r:
-                when = (
-                    f"pays after {pays:,} steps"
-                    if pays and r["low"] > 1
-                    else "pays never"
-                    if not pays
-                    else "undecided whether it pays"
-                )
-                note += f"; {r['compiling_s']:.0f} s to compile: {when}"
+                note += f"; {r['compiling_s']:.0f} s to compile: {_pays(r)}"
             rows.append((way, size, f"{r['median']} ({r['low']} to {r['high']})", note))
     return (
         f"{table(('way', 'size', 'times as fast', 'a step'), rows)}\n\n<sub>{provenance('ways', found)}, {found['precision']}</sub>"
     )
+
+
+def _pays(way: dict) -> str:
+    """Return after how many steps a way has paid for its compiling; an interval over 1 decides nothing."""
+    if way["low"] <= 1 <= way["high"]:
+        return "undecided whether it pays"
+    return f"pays after {way['pays_after_steps']:,} steps" if way["low"] > 1 else "pays never"
 
 
 def gpu() -> str:

@@ -1,9 +1,9 @@
 """BERT of a Size, and the two ways the study runs it.
 
-The weights are those of `BertForMaskedLM` and `BertForSequenceClassification` (bert.py). The forward
-pass is ours: queries, keys and values in one product, no mask where rows are full, and only the positions that are
-read, masked pieces or a classifier's [CLS], leave the last layer's attention: of a 2-layer student that saves four tenths of the products. tests/test_models.py holds it equal to
-transformers' forward.
+The weights are those of `BertForMaskedLM` and `BertForSequenceClassification` (bert.py). The forward pass is ours:
+queries, keys and values in one product, no mask where rows are full, and only the positions that are read, masked
+pieces or a classifier's [CLS], leave the last layer's attention: of a 2-layer student that saves four tenths of the
+products. tests/test_models.py holds it equal to transformers' forward.
 """
 
 import math
