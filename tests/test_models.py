@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_bert import VOCABULARY, a_mask, config_of, some_ids, stirred
 from transformers import BertForMaskedLM, BertForSequenceClassification
 
@@ -86,9 +87,12 @@ def test_padding_changes_no_answer():
     torch.testing.assert_close(model(longer, mask), model(ids), atol=1e-5, rtol=1e-5)
 
 
-def test_the_masked_reader_gives_the_logits_of_bert_for_masked_lm_at_the_asked_positions():
+@pytest.mark.parametrize(
+    "positions", [[1, 7, 8, 20], [23, 2, 0, 2], range(24)], ids=["rows of two and one", "a row of none", "all"]
+)
+def test_the_masked_reader_gives_the_logits_of_bert_for_masked_lm_at_the_asked_positions(positions):
     reader, ids = stirred(MaskedReader(config_of())), some_ids(3, 8)
-    positions = torch.tensor([1, 7, 8, 20])
+    positions = torch.tensor(positions)
     theirs = transformers_own(reader)(input_ids=ids).logits.reshape(-1, VOCABULARY)[positions]
     torch.testing.assert_close(reader(ids, positions), theirs, atol=1e-4, rtol=1e-5)
 
@@ -128,6 +132,19 @@ def test_gradients_equal_those_of_transformers_forward():
     theirs, found = transformers_own(model), []
     for of, logits in ((model.bert, model(ids, mask)), (theirs, theirs(input_ids=ids, attention_mask=mask.long()).logits)):
         logits.log_softmax(-1)[:, 0].sum().backward()
+        found.append({k: p.grad for k, p in of.named_parameters()})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], atol=1e-10, rtol=1e-8)
+
+
+def test_gradients_of_the_masked_reader_equal_those_of_transformers_forward():
+    reader, ids = stirred(MaskedReader(config_of())).double(), some_ids(4, 7)
+    positions, pieces = torch.tensor([25, 1, 3, 4, 8]), torch.tensor([7, 11, 5, 6, 9])  # the third row is not asked
+    theirs, found = transformers_own(reader), []
+    whole = F.cross_entropy(theirs(input_ids=ids).logits.flatten(0, 1)[positions], pieces)
+    for of, loss in ((reader.bert, reader(ids, positions, pieces)), (theirs, whole)):
+        loss.backward()
         found.append({k: p.grad for k, p in of.named_parameters()})
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():
