@@ -32,6 +32,7 @@ def without_one(whole, tmp_path):
     return outputs, place
 
 
+@pytest.mark.faults
 def test_killed_at_three_moments_and_once_in_a_worker_the_tables_are_those_of_an_unbroken_run(world, params, unbroken, tmp_path):
     outputs = tmp_path / "outputs"
     for count in (1, 5, 10):
