@@ -7,6 +7,8 @@ import small
 
 from pdstudy.store import Store
 
+pytestmark = pytest.mark.faults
+
 
 def test_three_runs_at_once_share_the_work_and_compute_each_step_once(world, params, unbroken, tmp_path):
     outputs = tmp_path / "outputs"
@@ -23,7 +25,6 @@ def test_three_runs_at_once_share_the_work_and_compute_each_step_once(world, par
     assert len(computed) == 3 and not list(outputs.glob("store/*/.*"))
 
 
-@pytest.mark.faults
 def test_a_step_that_another_run_computes_holds_up_no_other_step(world, params, unbroken, whole, tmp_path):
     (label,) = (p.parent.name for p in small.artifacts(whole) if p.parent.parent.name == "label")
     outputs = tmp_path / "outputs"

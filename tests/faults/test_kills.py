@@ -153,12 +153,13 @@ def test_a_step_that_fails_once_is_done_at_the_second_try(world, params, unbroke
     assert (tmp_path / "struck").exists() and small.tables(outputs) == unbroken
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("number", "code", "steps"),
     [
         (signal.SIGTERM, 143, 4),
-        pytest.param(signal.SIGINT, 130, 4, marks=pytest.mark.faults),
-        pytest.param(signal.SIGINT, 130, 2, marks=pytest.mark.faults),  # the second worker is starting
+        (signal.SIGINT, 130, 4),
+        (signal.SIGINT, 130, 2),  # the second worker is starting
     ],
 )
 def test_a_request_to_stop_ends_cleanly_in_one_line_and_the_same_command_goes_on(
