@@ -1,7 +1,8 @@
 """Fine-tuning, ours against Hugging Face Trainer as `run_glue` sets it up, with dynamic padding.
 
 Same starting weights (a seed's), same texts, word pieces, epochs, batch, rate, schedule and number of threads. Arms: ours in
-the precision that this processor multiplies fastest; Trainer at its default fp32; Trainer in bf16. Starting Python, reading and evaluating are outside the clock.
+the precision that this processor multiplies fastest; Trainer at its default fp32; Trainer in bf16. Starting Python, reading and
+evaluating are outside the clock.
 
 Run:  python benchmarks/finetuning_peer.py            (about 25 minutes on 2 quiet cores: 5 rounds of 3 arms at 2 sizes)
 Writes benchmarks/results/finetuning_peer.json.

@@ -199,7 +199,7 @@ def _read_by_row(x: Tensor, at: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return x, at
     row = at // length
     order, counts = row.argsort(stable=True), row.bincount(minlength=batch)
-    most, place = int(counts.max()), torch.empty_like(at)
+    most, place = max(1, int(counts.max())), torch.empty_like(at)  # under torchrun a rank's rows may all go unread
     place[order] = torch.arange(len(at)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
     pieces, now = (torch.arange(batch) * length).repeat_interleave(most), row * most + place
     pieces[now] = at

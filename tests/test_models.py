@@ -151,6 +151,15 @@ def test_gradients_of_the_masked_reader_equal_those_of_transformers_forward():
         torch.testing.assert_close(gradient, found[1][name], atol=1e-10, rtol=1e-8)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_rows_of_which_nothing_is_read_are_no_loss_and_no_gradient_but_a_path_to_every_weight(precision):
+    reader, nothing = stirred(MaskedReader(config_of())), torch.zeros(0, dtype=torch.long)  # as a rank's part of a batch may be
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        loss = reader(some_ids(3, 8), nothing, nothing)
+    loss.backward()
+    assert loss == 0 and all(p.grad is not None and not p.grad.any() for p in reader.parameters())
+
+
 # Random starts
 
 
