@@ -27,7 +27,7 @@ from pdstudy import models, plan, record, stages, wordpieces
 from pdstudy.params import Study
 from pdstudy.prepare import Lines
 from pdstudy.sizes import Size
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 from pdstudy.tokens import MASKING, Ids, Rows, mask_rows, stream
 
 OUT = side_by_side.RESULTS / "corpus.json"

@@ -22,7 +22,7 @@ from pathlib import Path
 from pdstudy import record, run
 from pdstudy.cluster import RayCrew
 from pdstudy.steps import Step
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 
 OUT = Path(__file__).parent / "results" / "engine_ray.json"
 

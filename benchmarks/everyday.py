@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pdstudy import Study, estimate, plan, record
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 
 OUT = Path(__file__).parent / "results" / "everyday.json"
 TIMES = 5
@@ -27,7 +27,7 @@ PLANNED = """
 import sys, time
 from pdstudy import Study, plan
 from pdstudy.paramsfile import load
-from pdstudy.paths import PARAMS
+from pdstudy.storage.paths import PARAMS
 settings = load(PARAMS / "desk.yaml") | {"seeds": list(range(int(sys.argv[1])))}
 begun = time.perf_counter()
 made = plan.make(Study.given(settings))

@@ -18,7 +18,7 @@ import torch
 from pdstudy import models, plan, record, stages, work
 from pdstudy.params import Study
 from pdstudy.sizes import Size
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 from pdstudy.train import Watch
 
 SIZES = ("2/128", "2/256")

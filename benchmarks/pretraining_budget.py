@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pdstudy import evaluate, models, paths, plan, record, stages, work
+from pdstudy import evaluate, models, plan, record, stages, work
 from pdstudy.params import Study
 from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
 from pdstudy.steps import Plan, Step
-from pdstudy.store import Store
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
 from pdstudy.tokens import Ids, Rows, padded
 from pdstudy.train import Schedule, Watch
 

@@ -23,7 +23,7 @@ import torch
 from pdstudy import evaluate, models, plan, record, stages, work
 from pdstudy.params import Study
 from pdstudy.sizes import Size
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 from pdstudy.train import Stopped, Watch
 
 OUT = Path(__file__).parent / "results" / "pretraining_peer.json"

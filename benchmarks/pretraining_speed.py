@@ -20,10 +20,10 @@ import torch
 from pdstudy import evaluate, models, plan, stages, work
 from pdstudy.params import Study
 from pdstudy.paramsfile import load
-from pdstudy.paths import PARAMS
 from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
-from pdstudy.store import Store
+from pdstudy.storage.paths import PARAMS
+from pdstudy.storage.store import Store
 from pdstudy.tokens import Rows
 from pdstudy.train import Watch
 

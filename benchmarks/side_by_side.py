@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pdstudy import plan, record, work
 from pdstudy.params import Study
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 from pdstudy.train import Watch
 
 RESULTS = Path(__file__).parent / "results"

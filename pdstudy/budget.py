@@ -15,8 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pdstudy import advise, domain, latency, paths, results, soundness
-from pdstudy.disk import whole
+from pdstudy import advise, domain, latency, soundness
 from pdstudy.estimate import estimate, needed
 from pdstudy.params import Study
 from pdstudy.plan import judged, make
@@ -24,7 +23,9 @@ from pdstudy.progress import Progress
 from pdstudy.recipes import RECIPES
 from pdstudy.run import RunError, run_study
 from pdstudy.steps import Plan
-from pdstudy.store import Store
+from pdstudy.storage import paths, results
+from pdstudy.storage.files import whole
+from pdstudy.storage.store import Store
 
 FIRST = 0.7  # share of the time that the first round, every student once, may take
 SPENT = "spent.json"

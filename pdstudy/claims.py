@@ -17,12 +17,13 @@ from typing import Any
 import pandas as pd
 
 from pdstudy import contrasts as ask
-from pdstudy import paper, results, stats
-from pdstudy.disk import whole
+from pdstudy import paper, stats
 from pdstudy.evidence import POINTS, Evidence, Missing
 from pdstudy.paper import Number
 from pdstudy.sizes import PAPER_SIZES
 from pdstudy.stats import LEVEL
+from pdstudy.storage import results
+from pdstudy.storage.files import whole
 
 SUPPORTED, REFUTED, UNDECIDED, NOT_MEASURED = "supported", "refuted", "undecided", "not measured"
 ABOVE, EQUAL, NOT_BELOW = "above zero", "within a point of zero", "not below zero by more than a point"

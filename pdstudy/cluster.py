@@ -26,7 +26,7 @@ from pdstudy.crew import GRACE, Failure, compute, log_of, open_shares, read_shar
 from pdstudy.run import RunError
 from pdstudy.sizes import Size
 from pdstudy.steps import Step
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 
 AHEAD = 2  # steps submitted for each that can run: none waits for the driver, and an autoscaler sees the need
 ANSWER = 5.0  # seconds in which a Ray must answer at its address

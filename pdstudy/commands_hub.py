@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from pdstudy import paths
 from pdstudy.console import Params, app, fail, out
 from pdstudy.params import Study
+from pdstudy.storage import paths
 
 
 @app.command(epilog="Example: PDSTUDY_DATA=mirror/data PDSTUDY_MODELS=mirror/models python -m pdstudy fetch params/paper.yaml")

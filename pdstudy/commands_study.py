@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pdstudy import paths
 from pdstudy.console import FromScratch, LogWith, Params, Workers, app, computed, duration, err, fail, out, store_for
 from pdstudy.params import ParamsError, Study
+from pdstudy.storage import paths
 
 
 class Engine(StrEnum):
@@ -35,7 +35,7 @@ def plan(
     """Show a study's steps: which are in the store, and about how long the others will take. Computes and fetches nothing."""
     from pdstudy import plan as planning
     from pdstudy.estimate import by_stage, device, needed
-    from pdstudy.upkeep import passed_over
+    from pdstudy.study.artifacts import passed_over
 
     study, absent, store, on = Study.read(params), "", store_for(from_scratch), device(speed)
     try:

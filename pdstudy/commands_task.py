@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pdstudy import paths
 from pdstudy.console import Params, Workers, app, computed, err, fail, out
 from pdstudy.fields import NAME
 from pdstudy.params import Study
+from pdstudy.storage import paths
 
 Texts = Annotated[list[str] | None, typer.Option("--text", help="The text column; twice for pairs. Default: guessed.")]
 Label = Annotated[str | None, typer.Option(help="The label column. Default: guessed.")]

@@ -67,7 +67,7 @@ def computed(study: Study, compute) -> None:
 
 def store_for(from_scratch: bool):
     """Return the store, with or without the released family."""
-    from pdstudy.store import Store
+    from pdstudy.storage.store import Store
 
     return Store(families=()) if from_scratch else Store()
 

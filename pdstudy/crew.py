@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
 
-from pdstudy import disk, paths
 from pdstudy.progress import Told
 from pdstudy.steps import Step
-from pdstudy.store import Store
+from pdstudy.storage import files, paths
+from pdstudy.storage.store import Store
 
 GRACE = 20.0  # seconds that a step may take to its next safe point before it is killed
 
@@ -282,12 +282,12 @@ def _failure(step: Step, error: Exception, store: Store, log: Path | None) -> Fa
     from pdstudy.train import Diverged
 
     trace = traceback.format_exc()
-    if disk.is_full(error):
-        reason = paths.scrub(disk.full(store.root, step.room, error))
+    if files.is_full(error):
+        reason = paths.scrub(files.full(store.root, step.room, error))
         return Failure(step, reason, trace, bad_input=False, again=False, disk_full=True)
     if log is not None:
         try:
-            with disk.whole(log) as new:
+            with files.whole(log) as new:
                 new.write_text(paths.scrub(trace))
         except OSError:
             log = None

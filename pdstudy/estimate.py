@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pdstudy.plan import MEAN_PIECES
 from pdstudy.steps import Plan, Step
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 
 FLOPS_PER_SECOND = 60e9  # one thread, before anything was measured here
 # One GPU in bf16 with small models: both assumed, neither was measured for this package.

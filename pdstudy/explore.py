@@ -14,11 +14,12 @@ from IPython.display import HTML
 from matplotlib.axes import Axes
 from pandas.io.formats.style import Styler
 
-from pdstudy import advise, fidelity, paths, plots, results, stats
+from pdstudy import advise, fidelity, plots, stats
 from pdstudy.params import Study
 from pdstudy.plan import make
 from pdstudy.sizes import Size
-from pdstudy.store import Store
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
 from pdstudy.visible import visible
 
 POINTS = 100

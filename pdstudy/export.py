@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import answers, card, disk, latency, mirror, modelfiles, onnxfiles, record, results, student, wordpieces, work
+from pdstudy import answers, card, latency, mirror, modelfiles, onnxfiles, record, student, wordpieces, work
 from pdstudy.latency import Opening
 from pdstudy.predict import FACTS
-from pdstudy.store import Store, sha256
+from pdstudy.storage import files, results
+from pdstudy.storage.store import Store, sha256
 from pdstudy.student import Finished
 
 CARD = "README.md"
@@ -76,7 +77,7 @@ def export(
         (new / CARD).write_text(card.card(facts), encoding="utf-8")
         facts["files"][CARD] = _file(new / CARD)
         (new / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
-        disk.flush(*_files(new))
+        files.flush(*_files(new))
         _move(new, to)
     finally:
         shutil.rmtree(new, ignore_errors=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import jinja2
 
-from pdstudy import corpora, paths, sources, textfiles
+from pdstudy import corpora, sources, textfiles
+from pdstudy.storage import paths
 from pdstudy.tasks import Files, Task
 from pdstudy.textfiles import TextError
 

@@ -18,11 +18,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from pdstudy import disk, mirror, paths
+from pdstudy import mirror
 from pdstudy.mirror import MANIFEST, MirrorError
 from pdstudy.params import Study
 from pdstudy.sizes import Size
 from pdstudy.sources import content
+from pdstudy.storage import paths
+from pdstudy.storage.files import full, is_full, whole
 from pdstudy.tasks import DATA
 
 Say = Callable[[str], None]
@@ -163,7 +165,7 @@ def _keep(table: Any, name: str, split: str, sha: str, got: dict[str, str]) -> N
     file = f"{split}.parquet"
     record = mirror.manifest(folder)
     files = record.get("files", {})
-    with disk.whole(folder / file) as new:
+    with whole(folder / file) as new:
         table.to_parquet(str(new))
         held = content(new, data.columns)
         if (pinned := files.get(file, {}).get("content")) not in (None, held):
@@ -247,7 +249,7 @@ def _promised(file: Path, info: Any, path: str, whose: str) -> str:
 
 
 def _write(folder: Path, record: dict[str, Any]) -> None:
-    with disk.whole(folder / MANIFEST) as new:
+    with whole(folder / MANIFEST) as new:
         new.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
@@ -305,8 +307,8 @@ def _asking(name: str, revision: str | None) -> Iterator[None]:
             bad_input=False,
         ) from None
     except OSError as error:
-        if disk.is_full(error):
-            raise HubError(paths.scrub(disk.full(paths.DATA, error=error)), bad_input=False) from None
+        if is_full(error):
+            raise HubError(paths.scrub(full(paths.DATA, error=error)), bad_input=False) from None
         raise HubError(f"{name}: {type(error).__name__}: {error}", bad_input=False) from None
     except (ValueError, RuntimeError) as error:  # of `datasets`: no such config, a script instead of tables
         raise HubError(f"{name}: {(str(error).strip().splitlines() or [type(error).__name__])[0][:300]}") from None

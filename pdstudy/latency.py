@@ -21,7 +21,7 @@ import numpy as np
 
 from pdstudy.answers import Answer, Question, open_torch
 from pdstudy.steps import Plan
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 from pdstudy.tokens import Ids, padded
 
 PARTS = ("ids", "mask", "segments")  # of a question

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pdstudy import paths
+from pdstudy.storage import paths
 from pdstudy.tasks import DATA, Named, Task
 
 MANIFEST = "manifest.json"

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from pdstudy import paths
 from pdstudy.fields import NAME, CorpusName, Listed, Settings, Words
+from pdstudy.storage import paths
 from pdstudy.tasks import TASKS, Files, Task, Wheel
 
 

@@ -19,9 +19,10 @@ import matplotlib.pyplot as plt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pdstudy import claims, figures, measured, paths, report, results, summary
-from pdstudy.disk import whole
+from pdstudy import claims, figures, measured, report, summary
 from pdstudy.drawn import Drawn
+from pdstudy.storage import paths, results
+from pdstudy.storage.files import whole
 
 README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs"
 TABLE, OWN, SPEED, PAPER_SCALE = (DOCS / f"{name}.md" for name in ("paper_to_code", "own_data", "speed", "paper_scale"))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from pdstudy import mirror, paths
+from pdstudy import mirror
 from pdstudy.fields import NAME, OTHERS, Family, Precision, Seed, Settings, SizeText
 from pdstudy.mistakes import check_one_of, explain
 from pdstudy.own import TaskGiven, placed
@@ -20,6 +20,7 @@ from pdstudy.precision import best_precision
 from pdstudy.recipes import RECIPES
 from pdstudy.sections import Compound, Corpus, Curves, Distill, Domains, Pretrain, Splits, Teacher, Tokenizer, Train, Transfer
 from pdstudy.sizes import Size
+from pdstudy.storage import paths
 from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, TASKS, Task
 
 

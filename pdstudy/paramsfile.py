@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from pdstudy import paths
+from pdstudy.storage import paths
 
 MAX_BYTES = 200_000  # a second of parsing
 MAX_DEPTH = 16  # a study has three levels

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pdstudy import answers, disk, sources, textfiles
+from pdstudy import answers, sources, textfiles
 from pdstudy.answers import Answer
+from pdstudy.storage import files
 from pdstudy.tokens import Vocabulary
 from pdstudy.wordpieces import encode_texts, open_tokenizer
 
@@ -109,7 +110,7 @@ def label_file(
     if not total:
         raise PredictError(f"{source.name}: it holds no rows")
     rows, n_rows, n_blank = _rows(source, columns, text), 0, 0
-    with disk.whole(to) as new, new.open("w", encoding="utf-8", newline="") as file:
+    with files.whole(to) as new, new.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*columns, *ADDED])
         while chunk := list(islice(rows, CHUNK)):

@@ -16,7 +16,7 @@ from pdstudy import corpora, elsewhere, sources, wordpieces
 from pdstudy import domain as nearness
 from pdstudy.stages import Labelled
 from pdstudy.steps import Step
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, SCALE, Wheel
 from pdstudy.textfiles import TextError
 from pdstudy.tokens import Ids, Vocabulary

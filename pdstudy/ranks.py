@@ -25,7 +25,7 @@ from pdstudy import work
 from pdstudy.crew import Crew, compute, stop_when
 from pdstudy.run import RunError
 from pdstudy.steps import Step
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 from pdstudy.train import Diverged, Stopped, Watch
 
 TIMEOUT = timedelta(minutes=3)  # of a collective: longer than any save of a checkpoint

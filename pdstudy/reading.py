@@ -8,13 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pdstudy import elsewhere, mirror, paths
+from pdstudy import elsewhere, mirror
 from pdstudy.params import ParamsError, Study
 from pdstudy.recipes import RANDOM, TRUNCATED
 from pdstudy.sections import Pretrain
 from pdstudy.sizes import Size
 from pdstudy.sources import digests, read_digests
 from pdstudy.steps import Plan, Step
+from pdstudy.storage import paths
 from pdstudy.tasks import DATA, OWN_TRANSFER, Named, Task, Wheel
 from pdstudy.textfiles import TextError
 

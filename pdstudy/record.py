@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from pdstudy import paths
 from pdstudy.steps import Plan
+from pdstudy.storage import paths
 
 
 def environment(plan: Plan, computed: int, reused: int, seconds: float) -> dict:

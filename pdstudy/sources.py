@@ -10,7 +10,8 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from pdstudy import mirror, paths, textfiles
+from pdstudy import mirror, textfiles
+from pdstudy.storage import paths
 from pdstudy.tasks import DATA, Files, Named, Task, Wheel
 from pdstudy.textfiles import TextError
 

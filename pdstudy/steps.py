@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from pdstudy.params import Study
-from pdstudy.store import identity
+from pdstudy.storage.store import identity
 from pdstudy.tasks import Task
 
 # Raise a stage's number when its code changes what it computes.

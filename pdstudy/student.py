@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from pdstudy import evaluate, results
+from pdstudy import evaluate
 from pdstudy.params import Study
 from pdstudy.plan import make
 from pdstudy.recipes import RECIPES, TEACHER
 from pdstudy.steps import Plan, Step, Student
-from pdstudy.store import Store
+from pdstudy.storage import results
+from pdstudy.storage.store import Store
 from pdstudy.tasks import SCALE
 from pdstudy.tokens import Ids
 

@@ -22,7 +22,7 @@ from pdstudy.prepare import Inputs
 from pdstudy.sizes import Size
 from pdstudy.stages import Labelled
 from pdstudy.steps import VERSION, Step
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 from pdstudy.textfiles import TextError
 from pdstudy.train import Diverged, Watch, device
 

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pdstudy import claims, modelfiles, paths, plots, results, wordpieces
+from pdstudy import claims, modelfiles, plots, wordpieces
 from pdstudy.params import Study
 from pdstudy.plan import pretraining
 from pdstudy.sizes import Size
 from pdstudy.sources import digests, read_digests
 from pdstudy.steps import Step
-from pdstudy.store import Store
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
 from pdstudy.tasks import Task, Wheel
 from pdstudy.visible import in_markdown
 

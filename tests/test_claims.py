@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from handmade import LATENCY, N_ITEMS, both, whole, write
 
-from pdstudy import claims, contrasts, evidence, results
+from pdstudy import claims, contrasts, evidence
 from pdstudy.claims import CLAIMS, EQUAL, QUESTIONS, REFUTED, SUPPORTED, VALUE, Claim
+from pdstudy.storage import results
 
 
 @pytest.fixture

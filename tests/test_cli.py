@@ -8,10 +8,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from pdstudy import paths, tasks
+from pdstudy import tasks
 from pdstudy.__main__ import app
 from pdstudy.paramsfile import load
-from pdstudy.store import Store
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
 
 SMOKE = load(paths.PARAMS / "smoke.yaml")
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from test_cli import SMOKE, pdstudy, written
 
-from pdstudy import Study, cluster, models, paths, plan, steps
+from pdstudy import Study, cluster, models, plan, steps
 from pdstudy.run import RunError, own
 from pdstudy.sizes import Size
 from pdstudy.steps import Step
+from pdstudy.storage import paths
 from pdstudy.tokens import Vocabulary, mask_rows, own_rows, stream
 
 

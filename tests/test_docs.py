@@ -16,10 +16,11 @@ import yaml
 from reviews import NEUTRAL, STUDY, WORDS
 from typer.testing import CliRunner
 
-from pdstudy import Study, claims, figures, measured, notebooks, pages, paths, plan, recipes, tasks
+from pdstudy import Study, claims, figures, measured, notebooks, pages, plan, recipes, tasks
 from pdstudy.__main__ import app
 from pdstudy.paramsfile import load
-from pdstudy.store import Store
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
 
 ROOT = paths.ROOT
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -5,11 +5,12 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy import corpora, elsewhere, paths, plan, work
+from pdstudy import corpora, elsewhere, plan, work
 from pdstudy.params import Study
 from pdstudy.paramsfile import load
 from pdstudy.sources import key
-from pdstudy.store import Store
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
 from pdstudy.tasks import TASKS, PythonDocs, WheelFolder
 from pdstudy.textfiles import TextError
 from pdstudy.train import Watch

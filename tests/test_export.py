@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from first_question import FIRST_QUESTION
 
-from pdstudy import Study, answers, card, export, onnxfiles, paths, plan, results, student, wordpieces
+from pdstudy import Study, answers, card, export, onnxfiles, plan, student, wordpieces
 from pdstudy.export import ExportError, Unfaithful
-from pdstudy.store import Store
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
 from pdstudy.visible import in_markdown
 
 ALONE = """

@@ -22,12 +22,13 @@ from safetensors.torch import load_file, save
 from transformers import BertConfig, BertForPreTraining
 from typer.testing import CliRunner
 
-from pdstudy import Study, hub, mirror, paths, plan, run_study, sources
+from pdstudy import Study, hub, mirror, plan, run_study, sources
 from pdstudy.__main__ import app
 from pdstudy.modelfiles import load_start
 from pdstudy.params import ParamsError
 from pdstudy.run import RunError
-from pdstudy.store import Store
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
 from pdstudy.tasks import DATA, TASKS, Named
 from pdstudy.wordpieces import open_tokenizer
 

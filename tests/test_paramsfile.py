@@ -6,8 +6,9 @@ import tracemalloc
 
 import pytest
 
-from pdstudy import paramsfile, paths
+from pdstudy import paramsfile
 from pdstudy.paramsfile import ParamsError, find, load
+from pdstudy.storage import paths
 
 
 @pytest.mark.parametrize(

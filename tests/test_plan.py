@@ -17,7 +17,7 @@ from pdstudy.params import ParamsError, Study
 from pdstudy.recipes import RECIPES
 from pdstudy.sizes import PAPER_SIZES, Size
 from pdstudy.steps import Plan, Step
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 
 
 def planned(settings: dict, **changes) -> Plan:

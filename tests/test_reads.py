@@ -7,9 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pdstudy import Study, corpora, hub, mirror, paths, plan, run_study, sources
+from pdstudy import Study, corpora, hub, mirror, plan, run_study, sources
 from pdstudy.params import ParamsError
-from pdstudy.store import Store
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
 
 SMALL = {
     "name": "reads",

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pdstudy import Study, evaluate, export, paths, run_study, sources, work
+from pdstudy import Study, evaluate, export, run_study, sources, work
 from pdstudy.stages import Labelled
-from pdstudy.store import Store
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
 from pdstudy.tasks import SCALE, TASKS
 from pdstudy.textfiles import TextError
 from pdstudy.tokens import Ids

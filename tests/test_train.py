@@ -9,7 +9,7 @@ from torch import nn
 from pdstudy import models
 from pdstudy.objectives import hard_label_loss
 from pdstudy.sizes import Size
-from pdstudy.store import Checkpoints
+from pdstudy.storage.store import Checkpoints
 from pdstudy.train import Diverged, Loss, Schedule, Stopped, Watch, batches, clip, fit
 
 STEPS = 11

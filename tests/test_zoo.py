@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pdstudy import Study, modelfiles, paths, plan, zoo
+from pdstudy import Study, modelfiles, plan, zoo
 from pdstudy.run import pretrain_family, run
 from pdstudy.sizes import Size
-from pdstudy.store import Store, damage
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store, damage
 
 RELEASED = sorted(p.parent for p in paths.ZOO.glob("*/model.safetensors"))
 MEGABYTES = 48
@@ -98,7 +99,7 @@ def test_a_study_takes_its_starts_from_a_family(smoke, family, tmp_path):
 def test_a_damaged_family_is_an_error_with_its_cure(smoke, family, tmp_path):
     import shutil
 
-    from pdstudy.store import StoreError
+    from pdstudy.storage.store import StoreError
 
     copy = tmp_path / "zoo"
     shutil.copytree(family[0], copy)

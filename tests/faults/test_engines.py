@@ -16,9 +16,10 @@ import yaml
 from first_question import FIRST_QUESTION
 from safetensors.torch import load_file
 
-from pdstudy import Study, paths, plan, results
+from pdstudy import Study, plan
 from pdstudy.params import load
-from pdstudy.store import Store
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
 
 pytestmark = pytest.mark.faults
 

@@ -12,7 +12,7 @@ import small
 
 from pdstudy import models, stages
 from pdstudy.sizes import Size
-from pdstudy.store import damage
+from pdstudy.storage.store import damage
 from pdstudy.tokens import Ids, Vocabulary
 
 

@@ -46,7 +46,7 @@ from pathlib import Path
 import torch
 from pdstudy import plan, work
 from pdstudy.params import Study
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 from pdstudy.train import Watch
 torch.set_num_threads(1)
 step = plan.make(Study.read(sys.argv[1])).of_stage("pretrain")[0]

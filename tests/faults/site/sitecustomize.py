@@ -9,7 +9,8 @@ import signal
 import socket
 import time
 
-from pdstudy import store, tasks
+from pdstudy import tasks
+from pdstudy.storage import store
 
 WHEEL = tasks.Wheel(
     package="small-texts", version="1.0", file="small_texts/texts.csv", sha256=os.environ.get("PDSTUDY_SMALL_SHA256", "")

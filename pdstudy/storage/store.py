@@ -19,8 +19,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pdstudy import paths
-from pdstudy.disk import NoRoom, flush, is_full, is_inside
+from pdstudy.storage import paths
+from pdstudy.storage.files import NoRoom, flush, is_full, is_inside
 
 MANIFEST = "manifest.json"
 log = logging.getLogger("pdstudy")

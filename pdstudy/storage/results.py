@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pdstudy import paths
+from pdstudy.storage import paths
 
 METRICS = "metrics.parquet"
 COSTS = "costs.parquet"

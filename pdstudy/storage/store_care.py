@@ -8,16 +8,11 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pdstudy.disk import n_bytes
-from pdstudy.params import Study
-from pdstudy.plan import judged, make, pretraining
-from pdstudy.sizes import Size
-from pdstudy.steps import Plan
-from pdstudy.store import Store, StoreError, damage
+from pdstudy.storage.files import n_bytes
+from pdstudy.storage.store import Store, StoreError, damage
 
 NOT_STAGES = ("locks", "work")
 DIGEST = re.compile(r"[0-9a-f]{16}")
@@ -68,12 +63,6 @@ def ill_released(store: Store) -> list[str]:
         return [str(error)]
 
 
-def needed(studies: Iterable[Study]) -> set[str]:
-    """Return the digests of the studies' steps, and of the families that their sizes are."""
-    plans = [plan for study in studies for plan in (judged(make(study)), pretraining(study, map(Size.parse, study.sizes)))]
-    return {digest for plan in plans for digest in plan.steps}
-
-
 def surplus(store: Store, wanted: set[str]) -> list[Finding]:
     """Return what `wanted` does not name: artifacts, unfinished steps, what was set aside."""
     found = []
@@ -81,29 +70,6 @@ def surplus(store: Store, wanted: set[str]) -> list[Finding]:
         if folder.name not in wanted and not _held(folder, store):
             found.append(Finding(folder, "no kept study needs it", n_bytes(folder)))
     return found
-
-
-def passed_over(plan: Plan, store: Store) -> list[str]:
-    """Return a sentence for each encoder of the released family that a study could have begun from, were it made the same way."""
-    here, said = store.here(), []
-    released = {d: store.manifest(d) for d in sorted(store.released())}
-    for step in plan.of_stage("pretrain"):
-        if step.digest in here or plan.source_of(step) is not None or plan.study.corpus.data:  # no family has read another D_LM
-            continue
-        for digest, theirs in released.items():
-            key = {k: theirs["settings"].get(k) for k in ("size", "seed")}
-            if theirs["stage"] != "pretrain" or key != {k: step.settings[k] for k in key}:
-                continue
-            other = [k for k, v in step.settings.items() if theirs["settings"].get(k) != v]
-            if other:
-                why = ", ".join(f"{k} {theirs['settings'].get(k)} where this study says {step.settings[k]}" for k in other[:3])
-            else:
-                why = "another corpus, split or tokenizer"
-            said.append(
-                f"the released {key['size']} ({digest}) was pre-trained with {why}: it is pre-trained anew here. "
-                "Give the study the family's settings, or take its folders as they are with the key family"
-            )
-    return said
 
 
 def drop(finding: Finding, store: Store) -> bool:

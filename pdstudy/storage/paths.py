@@ -7,7 +7,7 @@
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent  # the checkout: the package is installed with `pip install -e`
+ROOT = Path(__file__).resolve().parents[2]  # the checkout: the package is installed with `pip install -e`
 PARAMS = ROOT / "params"  # one study each
 NOTEBOOKS = ROOT / "notebooks"  # one question each
 ZOO = ROOT / "zoo"  # the released miniatures, a read-only source of the store
