@@ -23,12 +23,14 @@ import side_by_side
 import torch
 from pretraining_speed import inputs_of
 
-from pdstudy import models, plan, record, stages, wordpieces
+from pdstudy import models, plan, record, stages
+from pdstudy.data import tokenizer as wordpieces
+from pdstudy.data.batches import MASKING, Ids, Rows, stream
+from pdstudy.data.masking import mask_rows
 from pdstudy.params import Study
 from pdstudy.prepare import Lines
 from pdstudy.sizes import Size
 from pdstudy.storage.store import Store
-from pdstudy.tokens import MASKING, Ids, Rows, mask_rows, stream
 
 OUT = side_by_side.RESULTS / "corpus.json"
 MILLIONS = (1, 10, 100)

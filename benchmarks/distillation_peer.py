@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 
 from pdstudy import evaluate, models, record, stages, work
+from pdstudy.data import batches
 from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
 from pdstudy.train import CLIP
@@ -102,7 +103,7 @@ def one_of_ours(grid: Grid, size: str, seed: int, soft: np.ndarray) -> dict:
     dev = grid.inputs.labelled("dev")
     settings = {"epochs": grid.epochs, "batch": BATCH, "rate": RATE, "warmup": WARMUP, "weight_decay": DECAY}
     settings |= {"seed": seed, "temperature": 1.0, "precision": best_precision()}
-    model, first = grid.model(size, seed), stages.Labelled(dev.ids.head(1), dev.labels[:1])
+    model, first = grid.model(size, seed), batches.Labelled(dev.ids.head(1), dev.labels[:1])
     stages.distill(model, grid.transfer, soft, first, settings, grid.inputs.vocabulary())
     return model.state()
 

@@ -17,6 +17,7 @@ import side_by_side
 import torch
 
 from pdstudy import evaluate, models, stages
+from pdstudy.data import batches
 from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
 
@@ -42,12 +43,12 @@ def run(arm: str, size: str, threads: int) -> dict:
     return {"arm": arm, "seconds": round(seconds, 2), "steps": steps, "pieces": pieces, "dev accuracy": round(accuracy, 4)}
 
 
-def _first(dev: stages.Labelled) -> stages.Labelled:
+def _first(dev: batches.Labelled) -> batches.Labelled:
     """Return the first text of dev: `finetune` looks at dev when it is done, which is not what is timed."""
-    return stages.Labelled(dev.ids.head(1), dev.labels[:1])
+    return batches.Labelled(dev.ids.head(1), dev.labels[:1])
 
 
-def trainer(model: models.Classifier, train: stages.Labelled, vocabulary, bf16: bool) -> tuple[float, int, int]:
+def trainer(model: models.Classifier, train: batches.Labelled, vocabulary, bf16: bool) -> tuple[float, int, int]:
     """Train with Hugging Face Trainer as examples/pytorch/text-classification/run_glue.py does with dynamic padding.
 
     Its weights are given back to `model`. Returns (seconds, optimiser steps, real pieces).

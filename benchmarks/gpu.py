@@ -24,8 +24,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pdstudy import models, record, stages
+from pdstudy.data.batches import Rows, Vocabulary
 from pdstudy.sizes import PAPER_SIZES, Size
-from pdstudy.tokens import Rows, Vocabulary
 from pdstudy.train import device
 
 OUT = Path(__file__).parent / "results" / "gpu.json"

@@ -21,13 +21,14 @@ import numpy as np
 import torch
 
 from pdstudy import evaluate, models, plan, record, stages, work
+from pdstudy.data import batches
+from pdstudy.data.batches import Ids, Rows, padded
 from pdstudy.params import Study
 from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
 from pdstudy.steps import Plan, Step
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
-from pdstudy.tokens import Ids, Rows, padded
 from pdstudy.train import Schedule, Watch
 
 OUT = Path(__file__).parent / "results" / "pretraining_budget.json"
@@ -210,7 +211,7 @@ def stack(small: models.MaskedReader, deep: models.MaskedReader) -> None:
 
 
 @torch.inference_mode()
-def probe(model: models.MaskedReader, train: stages.Labelled, pad: int) -> float:
+def probe(model: models.MaskedReader, train: batches.Labelled, pad: int) -> float:
     """Return the five-fold accuracy of a linear classifier on the frozen [CLS] vectors of the training texts."""
     from sklearn.linear_model import RidgeClassifierCV
     from sklearn.model_selection import cross_val_score

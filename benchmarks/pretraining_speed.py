@@ -18,13 +18,13 @@ import side_by_side
 import torch
 
 from pdstudy import evaluate, models, plan, stages, work
+from pdstudy.data.batches import Rows
 from pdstudy.params import Study
 from pdstudy.paramsfile import load
 from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
 from pdstudy.storage.paths import PARAMS
 from pdstudy.storage.store import Store
-from pdstudy.tokens import Rows
 from pdstudy.train import Watch
 
 OURS, ARMS = "ours", ("ours", "Trainer")

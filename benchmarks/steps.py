@@ -24,9 +24,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from pdstudy import models, objectives, readout, record, stages
+from pdstudy.data import batches
+from pdstudy.data.batches import Ids, Vocabulary
 from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
-from pdstudy.tokens import Ids, Vocabulary
 
 OUT = Path(__file__).parent / "results" / "steps.json"
 SIZES = ("2/128", "4/128", "2/256", "4/256", "4/512")
@@ -91,7 +92,7 @@ def distillation(size: Size, precision: str):
     student = models.new_classifier(models.bert_config(size, VOCABULARY.size, 0.02, 0.1), 0)
     ids = transfer()
     soft = np.random.default_rng(2).normal(size=(3200, 2)).astype(np.float32)
-    dev = stages.Labelled(Ids(ids.flat[: ids.starts[2]], ids.starts[:3]), np.array([0, 1]))
+    dev = batches.Labelled(Ids(ids.flat[: ids.starts[2]], ids.starts[:3]), np.array([0, 1]))
     settings = {
         "seed": 0,
         "batch": 32,

@@ -27,9 +27,10 @@ import torch
 from torch.func import functional_call, stack_module_state, vmap
 
 from pdstudy import models, objectives, record
+from pdstudy.data.batches import MASKING, Batches, Rows, stream
+from pdstudy.data.masking import mask_rows
 from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
-from pdstudy.tokens import MASKING, Batches, Rows, mask_rows, stream
 from pdstudy.train import BETAS, CLIP
 
 OUT = Path(__file__).parent / "results" / "ways.json"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pdstudy.tokens import Ids, padded
+from pdstudy.data.batches import Ids, padded
 
-# ids, mask and segments as `tokens.padded` gives them, (batch, length) or None -> logits (batch, n_classes) float32
+# ids, mask and segments as `batches.padded` gives them, (batch, length) or None -> logits (batch, n_classes) float32
 Question = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 Answer = Callable[[np.ndarray, np.ndarray | None, np.ndarray | None], np.ndarray]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # what transformers and an exported ONNX file call them

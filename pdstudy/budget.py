@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pdstudy import advise, domain, latency, soundness
+from pdstudy import advise, latency, soundness
+from pdstudy.data import similarity
 from pdstudy.estimate import estimate, needed
 from pdstudy.params import Study
 from pdstudy.plan import judged, make
@@ -124,7 +125,7 @@ def near(study: Study, plan: Plan, store: Store) -> None:
         return [" ".join(parts) for parts in zip(*columns, strict=True)]
 
     try:
-        table = domain.compare(read("train"), {"D_T": read("transfer"), "D_LM": read("corpus")})
+        table = similarity.compare(read("train"), {"D_T": read("transfer"), "D_LM": read("corpus")})
     except ValueError:  # too few words for ranks
         return
     table = [{k: None if v != v else v for k, v in row.items()} for row in table]  # nan, where words are too few

@@ -43,11 +43,11 @@ def doctor(
     """Check this machine: versions, processor, threads, disk, the default task's text, and every file of the store."""
     import importlib.metadata
 
-    from pdstudy import sources, textfiles
+    from pdstudy.data import formats, sources
+    from pdstudy.data.tasks import DATA, TASKS, Wheel
     from pdstudy.precision import best_precision
     from pdstudy.storage import store_care
     from pdstudy.storage.store import Store
-    from pdstudy.tasks import DATA, TASKS, Wheel
 
     well = True
     table = Table("what", "found", show_header=False)
@@ -61,7 +61,7 @@ def doctor(
     for task in (task for task in TASKS.values() if isinstance(task.source, Wheel)):
         try:
             table.add_row(f"text of {task.name}", f"{sources.locate(task.source).name}, sha256 as pinned")
-        except textfiles.TextError as error:
+        except formats.TextError as error:
             well = False
             table.add_row(f"text of {task.name}", str(error))
     at_hand = [

@@ -30,15 +30,15 @@ def computed(study: Study, compute) -> None:
     """Compute something of a study under a progress bar; bad input and failures end with a sentence and their exit."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from pdstudy import hub, mirror, sources, textfiles
     from pdstudy.crew import Interrupted
+    from pdstudy.data import formats, hub, mirror, sources
     from pdstudy.progress import line
     from pdstudy.run import RunError
 
     try:
-        hub.supply(study, lambda text: err.print(text, markup=False, soft_wrap=True))
+        hub.supply(*study.named_on_hub(), lambda text: err.print(text, markup=False, soft_wrap=True))
         sources.check(study.resolved_task())
-    except (textfiles.TextError, mirror.MirrorError) as error:
+    except (formats.TextError, mirror.MirrorError) as error:
         fail(str(error), 2)
     except hub.HubError as error:
         fail(str(error), 2 if error.bad_input else 1)

@@ -4,9 +4,10 @@ import numpy as np
 import torch
 
 from pdstudy.answers import answer_all, of_model
+from pdstudy.data.batches import MASKING, Ids, Rows, Vocabulary, stream
+from pdstudy.data.masking import mask_rows
 from pdstudy.models import Classifier, MaskedReader
 from pdstudy.objectives import mlm_loss
-from pdstudy.tokens import MASKING, Ids, Rows, Vocabulary, mask_rows, stream
 
 HELDOUT_SEED = 1  # the same held-out rows and masks for every model, so that reading levels compare
 HELDOUT_ROWS = 2560

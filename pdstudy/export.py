@@ -18,11 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import answers, card, latency, mirror, modelfiles, onnxfiles, record, student, wordpieces, work
+from pdstudy import answers, card, latency, modelfiles, onnxfiles, record, student, work
+from pdstudy.data import mirror
+from pdstudy.data.tokenizer import open_tokenizer
 from pdstudy.latency import Opening
 from pdstudy.predict import FACTS
 from pdstudy.storage import files, results
-from pdstudy.storage.store import Store, sha256
+from pdstudy.storage.files import sha256
+from pdstudy.storage.store import Store
 from pdstudy.student import Finished
 
 CARD = "README.md"
@@ -95,11 +98,11 @@ def write(found: Finished, folder: Path) -> None:
 
 
 def write_tokenizer(source: Path, folder: Path, max_length: int) -> None:
-    """Write a tokenizer that AutoTokenizer opens and that, asked to truncate, gives what `wordpieces.encode_texts` gives."""
+    """Write a tokenizer that AutoTokenizer opens and that, asked to truncate, gives what `tokenizer.encode_texts` gives."""
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
-    pieces, vocabulary = wordpieces.open_tokenizer(source)
+    pieces, vocabulary = open_tokenizer(source)
     special = [("[CLS]", vocabulary.cls), ("[SEP]", vocabulary.sep)]
     pieces.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=special)
     PreTrainedTokenizerFast(

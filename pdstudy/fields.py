@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from pdstudy.data.tasks import DATA
 from pdstudy.sizes import Size
-from pdstudy.tasks import DATA
 
 MOST = 10**12  # of anything that is counted: estimates stay finite numbers
 SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

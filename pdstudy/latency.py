@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from pdstudy.answers import Answer, Question, open_torch
+from pdstudy.data.batches import Ids, padded
 from pdstudy.steps import Plan
 from pdstudy.storage.store import Store
-from pdstudy.tokens import Ids, padded
 
 PARTS = ("ids", "mask", "segments")  # of a question
 APART = "from pdstudy import latency; latency._apart()"  # what the fresh Python runs

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertConfig
 
-from pdstudy.mirror import CONFIG, WEIGHTS, pickled
+from pdstudy.data.mirror import CONFIG, WEIGHTS, pickled
 from pdstudy.models import Classifier, MaskedReader, size_of
 
 TIED = {"weight": "bert.embeddings.word_embeddings.weight", "bias": "cls.predictions.bias"}  # the decoder's

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from pdstudy import mirror
+from pdstudy.data import mirror
+from pdstudy.data.tasks import HELD_BACK, OWN_TRANSFER, TASKS, Task
 from pdstudy.fields import NAME, OTHERS, Family, Precision, Seed, Settings, SizeText
 from pdstudy.mistakes import check_one_of, explain
 from pdstudy.own import TaskGiven, placed
@@ -21,7 +22,6 @@ from pdstudy.recipes import RECIPES
 from pdstudy.sections import Compound, Corpus, Curves, Distill, Domains, Pretrain, Splits, Teacher, Tokenizer, Train, Transfer
 from pdstudy.sizes import Size
 from pdstudy.storage import paths
-from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, TASKS, Task
 
 
 class Study(Settings):
@@ -79,9 +79,9 @@ class Study(Settings):
         for where in ("domains", "compound"):
             corpora = getattr(self, where).corpora
             for name in corpora:
-                if (unknown := set(name.split("+")) - set(self.corporacheck_one_of())) or corpora.count(name) > 1:
+                if (unknown := set(name.split("+")) - set(self.corpora_known())) or corpora.count(name) > 1:
                     what = (
-                        f"no corpus {min(unknown)!r}; known: {', '.join(self.corporacheck_one_of())}"
+                        f"no corpus {min(unknown)!r}; known: {', '.join(self.corpora_known())}"
                         if unknown
                         else f"{name!r} is listed twice"
                     )
@@ -121,7 +121,16 @@ class Study(Settings):
         parts = [(key, getattr(self, key).sizes, getattr(self, key).recipes) for key in ("curves", "domains", "compound")]
         return parts + [(f"recipe_sizes.{recipe}", sizes, [recipe]) for recipe, sizes in self.recipe_sizes.items()]
 
-    def corporacheck_one_of(self) -> tuple[str, ...]:
+    def named_on_hub(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the splits, "data/split", and the models of the hub, "hub:owner/name", that the study names, each once."""
+        named = [self.teacher.folder, self.tokenizer.folder]
+        if self.family is not None:
+            donors = [s for s in self.pretrain_by_size if "PD (truncated)" in self.recipes]
+            named += [self.family_name(Size.parse(s)) for s in (*self.all_sizes, *donors)]
+        models = tuple(dict.fromkeys(name for name in named if name and name.startswith(paths.HUB)))
+        return mirror.tables(self.resolved_task()), models
+
+    def corpora_known(self) -> tuple[str, ...]:
         """Return the names of corpora that other transfer sets and other D_LM can be taken from."""
         return (OWN_TRANSFER, HELD_BACK, *(name for name, _ in self.resolved_task().elsewhere))
 

@@ -6,7 +6,7 @@ What is read, up to the encoders, is planned by reading.py; here come the teache
 from collections.abc import Iterable
 from dataclasses import replace
 
-from pdstudy import mirror
+from pdstudy.data import mirror
 from pdstudy.params import ParamsError, Study
 from pdstudy.reading import SMALL, Reading, lies
 from pdstudy.recipes import PRETRAINED, RANDOM, RECIPES, TEACHER

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pdstudy import answers, sources, textfiles
+from pdstudy import answers
 from pdstudy.answers import Answer
+from pdstudy.data import formats, sources
+from pdstudy.data.batches import Vocabulary
+from pdstudy.data.tokenizer import encode_texts, open_tokenizer
 from pdstudy.storage import files
-from pdstudy.tokens import Vocabulary
-from pdstudy.wordpieces import encode_texts, open_tokenizer
 
 ADDED = ("label", "probability")  # the columns that are written behind the input's
 FACTS = "export.json"  # what `export` tells of a folder
@@ -126,14 +127,14 @@ def label_file(
 
 def _columns(source: Path, text: tuple[str, ...]) -> list[str]:
     """Return the columns that are written, after checking that the texts are among them and nothing is written twice."""
-    if not textfiles.is_table(source):
+    if not formats.is_table(source):
         if source.suffix.lower() != ".txt":
             raise PredictError(
-                f"{source.name}: give one of {', '.join((*textfiles.TABLES, '.txt'))}, or a folder saved by `datasets`"
+                f"{source.name}: give one of {', '.join((*formats.TABLES, '.txt'))}, or a folder saved by `datasets`"
             )
         columns = ["text"]
     else:
-        columns = _read(source, lambda: textfiles.columns_of(source))
+        columns = _read(source, lambda: formats.columns_of(source))
     for name in text:
         if name not in columns:
             raise PredictError(f"{source.name}: no column {name!r}; it has {', '.join(map(repr, columns))}: name one with --text")
@@ -149,9 +150,7 @@ def _rows(source: Path, columns: list[str], text: Sequence[str]) -> Iterator[tup
     """Yield, row by row, the values of `columns` and the text or pair to be labelled, None where there is none."""
     at = [columns.index(name) for name in text]
     found = (
-        textfiles.rows(source, columns)
-        if textfiles.is_table(source)
-        else ((p, [t.rstrip("\r\n")]) for p, t in textfiles.lines(source))
+        formats.rows(source, columns) if formats.is_table(source) else ((p, [t.rstrip("\r\n")]) for p, t in formats.lines(source))
     )
     while (row := _read(source, lambda: next(found, None))) is not None:
         place, values = row
@@ -176,7 +175,7 @@ def _read(source: Path, what: Callable):
     """Return `what()`; what cannot be read becomes a PredictError."""
     try:
         return what()
-    except textfiles.TextError as error:
+    except formats.TextError as error:
         raise PredictError(str(error)) from None
     except OSError as error:
         raise PredictError(f"{source}: cannot be read ({error.strerror or str(error).splitlines()[0]})") from None

@@ -8,16 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pdstudy import elsewhere, mirror
+from pdstudy.data import bundled, mirror
+from pdstudy.data.formats import TextError
+from pdstudy.data.sources import digests, read_digests
+from pdstudy.data.tasks import DATA, OWN_TRANSFER, Named, Task, Wheel
 from pdstudy.params import ParamsError, Study
 from pdstudy.recipes import RANDOM, TRUNCATED
 from pdstudy.sections import Pretrain
 from pdstudy.sizes import Size
-from pdstudy.sources import digests, read_digests
 from pdstudy.steps import Plan, Step
 from pdstudy.storage import paths
-from pdstudy.tasks import DATA, OWN_TRANSFER, Named, Task, Wheel
-from pdstudy.textfiles import TextError
+from pdstudy.storage.files import sha256
 
 DONOR = 12  # layers of the model that others are cut from; cut from itself it is whole, as in the paper's Fig 5
 # For estimates only:
@@ -122,7 +123,7 @@ class Reading:
         """Return what tells the text of other corpora from any other text."""
         known, study = dict(self.task.elsewhere), self.study
         try:
-            found = {name: elsewhere.identity(known[name]) for name in corpus.split("+") if name in known}
+            found = {name: bundled.identity(known[name]) for name in corpus.split("+") if name in known}
         except TextError as error:
             raise ParamsError(str(error)) from None
         return {"corpus": corpus, "sha256": found, "labelled": study.splits.train, "split_seed": study.splits.seed}
@@ -224,8 +225,7 @@ def folder_digest(folder: str, *names: str) -> str:
         raise ParamsError(f"{folder[:200]}: holds none of {', '.join(names)}{why}; give the folder of a saved model or tokenizer")
     digest = hashlib.sha256()
     for path in found:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(sha256(path)))
     return digest.hexdigest()
 
 

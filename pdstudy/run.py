@@ -17,8 +17,9 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Any
 
-from pdstudy import hub, record
+from pdstudy import record
 from pdstudy.crew import Crew, Failure, Interrupted, signals
+from pdstudy.data import hub
 from pdstudy.estimate import cost, measured_speed, needed
 from pdstudy.params import Study
 from pdstudy.plan import make, pretraining
@@ -70,7 +71,7 @@ def run_study(
     machine's; `shard` (i, n) makes this one of n runs that share the work. Raises RunError when a step failed,
     after everything that does not need it is done and the results so far are written.
     """
-    hub.supply(study)
+    hub.supply(*study.named_on_hub())
     plan, store = plan or make(study), store or Store()
     folder = writable(study)
     summary = run(plan, store, workers, listen or in_notebook(), folder / "logs", tracker, engine, shard)

@@ -10,28 +10,12 @@ import numpy as np
 import torch
 
 from pdstudy import evaluate, objectives
+from pdstudy.data.batches import MASKING, Batches, Ids, Labelled, Rows, Vocabulary, stream
+from pdstudy.data.masking import mask_rows, own_rows
 from pdstudy.models import Classifier, MaskedReader
-from pdstudy.tokens import MASKING, Batches, Ids, Rows, Vocabulary, mask_rows, own_rows, stream
 from pdstudy.train import Fitted, Loss, Schedule, Watch, device, fit, ranks
 
 COLLAPSE_MARGIN = 0.02  # a model less than two points above the majority class, or Pearson's r of 0, has learned nothing
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """One split of D_L: texts as pieces, and their class numbers (n_texts,), or steps of a scale."""
-
-    ids: Ids
-    labels: np.ndarray
-    scale: bool = False
-
-    def majority(self) -> float:
-        """Return the share of the largest class."""
-        return float(np.bincount(self.labels).max() / len(self.labels))
-
-    def above_nothing(self, scores: dict[str, float]) -> float:
-        """Return how far scores on this split lie above those of one answer to all: in accuracy, of a scale in Pearson's r."""
-        return scores["pearson"] if self.scale else scores["accuracy"] - self.majority()
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from pdstudy.data.tasks import Task
 from pdstudy.params import Study
 from pdstudy.storage.store import identity
-from pdstudy.tasks import Task
 
 # Raise a stage's number when its code changes what it computes.
 VERSION = {

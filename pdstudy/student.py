@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from pdstudy import evaluate
+from pdstudy.data.batches import Ids
+from pdstudy.data.tasks import SCALE
 from pdstudy.params import Study
 from pdstudy.plan import make
 from pdstudy.recipes import RECIPES, TEACHER
 from pdstudy.steps import Plan, Step, Student
 from pdstudy.storage import results
 from pdstudy.storage.store import Store
-from pdstudy.tasks import SCALE
-from pdstudy.tokens import Ids
 
 LEVEL = 0.95
 

@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import evaluate, mirror, modelfiles, models, prepare, stages, wordpieces
+from pdstudy import evaluate, modelfiles, models, prepare, stages
+from pdstudy.data import mirror, tokenizer
+from pdstudy.data.batches import Labelled
+from pdstudy.data.formats import TextError
 from pdstudy.models import Classifier
 from pdstudy.prepare import Inputs
 from pdstudy.sizes import Size
-from pdstudy.stages import Labelled
 from pdstudy.steps import VERSION, Step
 from pdstudy.storage.store import Store
-from pdstudy.textfiles import TextError
 from pdstudy.train import Diverged, Watch, device
 
 LONG = ("pretrain",)  # stages that keep checkpoints
@@ -172,7 +173,7 @@ def given(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     source = Path(step.folder).expanduser()
     model = modelfiles.load_classifier(source)
     config, wanted = model.bert.config, inputs.record("texts")["labels"]
-    _, vocabulary = wordpieces.open_tokenizer(source)
+    _, vocabulary = tokenizer.open_tokenizer(source)
     if vocabulary.size > config.vocab_size:
         raise ValueError(f"{source}: the teacher knows {config.vocab_size:,} word pieces, its tokenizer {vocabulary.size:,}")
     names = [str(config.id2label[i]).lower() for i in range(config.num_labels)]

@@ -11,15 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pdstudy import claims, modelfiles, plots, wordpieces
+from pdstudy import claims, modelfiles, plots
+from pdstudy.data.sources import digests, read_digests
+from pdstudy.data.tasks import Task, Wheel
+from pdstudy.data.tokenizer import open_tokenizer
 from pdstudy.params import Study
 from pdstudy.plan import pretraining
 from pdstudy.sizes import Size
-from pdstudy.sources import digests, read_digests
 from pdstudy.steps import Step
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
-from pdstudy.tasks import Task, Wheel
 from pdstudy.visible import in_markdown
 
 TABLE, FIGURE = "README.md", "family"
@@ -62,7 +63,7 @@ def fill_mask(folder: Path, sentences: Sequence[str]) -> list[list[tuple[str, fl
     """Return a model's best pieces for the one [MASK] of each sentence, each with its probability."""
     import torch
 
-    tokenizer, vocabulary = wordpieces.open_tokenizer(folder)
+    tokenizer, vocabulary = open_tokenizer(folder)
     reader, found = modelfiles.load_reader(folder).eval(), []
     for sentence in sentences:
         ids = [vocabulary.cls, *tokenizer.encode(sentence, add_special_tokens=False).ids, vocabulary.sep]

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from pdstudy import tasks
 from pdstudy.__main__ import app
+from pdstudy.data import tasks
 from pdstudy.paramsfile import load
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store

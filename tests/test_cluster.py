@@ -8,11 +8,12 @@ import torch
 from test_cli import SMOKE, pdstudy, written
 
 from pdstudy import Study, cluster, models, plan, steps
+from pdstudy.data.batches import Vocabulary, stream
+from pdstudy.data.masking import mask_rows, own_rows
 from pdstudy.run import RunError, own
 from pdstudy.sizes import Size
 from pdstudy.steps import Step
 from pdstudy.storage import paths
-from pdstudy.tokens import Vocabulary, mask_rows, own_rows, stream
 
 
 def masked(rows: int = 5):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pdstudy import elsewhere, plan, sources
+from pdstudy import plan
+from pdstudy.data import bundled, sources
 from pdstudy.params import Study
 
 LISTED = json.loads((Path(__file__).parent / "data" / "digests.json").read_text())
@@ -21,7 +22,7 @@ def test_the_steps_of_a_study_have_the_digests_of_the_committed_list(name, monke
     known = dict(Study.read("smoke").resolved_task().elsewhere)
     monkeypatch.setattr(sources, "content_of", lambda split, part: of_name[split, part])
     monkeypatch.setattr(
-        elsewhere, "identity", lambda source: next(LISTED["elsewhere"][n] for n, other in known.items() if other == source)
+        bundled, "identity", lambda source: next(LISTED["elsewhere"][n] for n, other in known.items() if other == source)
     )
     study = Study.read(name).model_copy(update={"precision": "fp32"})
     assert list(plan.make(study).steps) == LISTED["steps"][name]

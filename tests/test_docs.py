@@ -16,8 +16,9 @@ import yaml
 from reviews import NEUTRAL, STUDY, WORDS
 from typer.testing import CliRunner
 
-from pdstudy import Study, claims, figures, measured, notebooks, pages, plan, recipes, tasks
+from pdstudy import Study, claims, figures, measured, notebooks, pages, plan, recipes
 from pdstudy.__main__ import app
+from pdstudy.data import tasks
 from pdstudy.paramsfile import load
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store

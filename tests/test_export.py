@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from first_question import FIRST_QUESTION
 
-from pdstudy import Study, answers, card, export, onnxfiles, plan, student, wordpieces
+from pdstudy import Study, answers, card, export, onnxfiles, plan, student
+from pdstudy.data import tokenizer as wordpieces
 from pdstudy.export import ExportError, Unfaithful
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from pdstudy import Study, guess, plan
-from pdstudy.textfiles import TextError
+from pdstudy.data.formats import TextError
 
 REVIEW = "it was a fine film with a good story and a cast that one likes to see"
 

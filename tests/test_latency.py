@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pdstudy import answers, latency
+from pdstudy.data.batches import Ids
 from pdstudy.latency import Opening, measure
-from pdstudy.tokens import Ids
 
 CLS, SEP, LONGEST = 2, 3, 12
 CALLS = []  # (name, pieces in the question) in the order in which they were asked

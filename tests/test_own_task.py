@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from pdstudy import Study, load_results, plan, run_study
 from pdstudy.__main__ import app
+from pdstudy.data.batches import Ids
 from pdstudy.params import ParamsError
 from pdstudy.run import RunError
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
-from pdstudy.tokens import Ids
 
 STUDY = reviews.STUDY | {"name": "own"}
 

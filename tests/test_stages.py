@@ -8,10 +8,10 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from pdstudy import models, stages
+from pdstudy.data.batches import Rows, Vocabulary
 from pdstudy.models import bert_config, new_reader
 from pdstudy.objectives import row_words_loss
 from pdstudy.sizes import Size
-from pdstudy.tokens import Rows, Vocabulary
 
 WORDS = Vocabulary(size=45)
 READING = {

@@ -50,7 +50,7 @@ def test_a_card_tells_what_the_record_says(family):
 
 
 def test_a_card_shows_what_the_model_puts_in_for_each_mask(family):
-    from pdstudy.tasks import TASKS
+    from pdstudy.data.tasks import TASKS
 
     folder = family[0] / "2-128-s0"
     card, cloze = (folder / "README.md").read_text(), TASKS["movies"].cloze

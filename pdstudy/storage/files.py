@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -95,3 +97,15 @@ def link_out(places: Iterable[Path], root: Path) -> Path | None:
 def n_bytes(folder: Path) -> int:
     """Return the bytes of all files in a folder."""
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+
+
+def sha256(path: Path) -> str:
+    """Return a file's sha256 in hexadecimal, computed once a process for each state of the file."""
+    stat = path.stat()
+    return _sha256(str(path), stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _sha256(path: str, *state: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pdstudy.storage import paths
-from pdstudy.storage.files import NoRoom, flush, is_full, is_inside
+from pdstudy.storage.files import NoRoom, flush, is_full, is_inside, sha256
 
 MANIFEST = "manifest.json"
 log = logging.getLogger("pdstudy")
@@ -205,8 +205,7 @@ def damage(folder: Path, digest: str | None = None) -> str | None:
             return f"{name} is missing or has another size than its manifest says"
         if not is_inside(path, folder):
             return f"{name} leads out of the artifact"
-        stat = path.stat()
-        if _verified(str(path), stat.st_mtime_ns, stat.st_size) != sha:
+        if sha256(path) != sha:
             return f"{name} differs from its manifest's sha256"
     return None
 
@@ -222,18 +221,6 @@ def _sweep(folder: Path, pattern: str) -> None:
     """Remove what a killed maker left behind. Whoever writes holds the step's lock, so no living one is at it."""
     for left in folder.glob(pattern):
         shutil.rmtree(left, ignore_errors=True)
-
-
-def sha256(path: Path) -> str:
-    """Return a file's sha256 in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@lru_cache(maxsize=4096)
-def _verified(path: str, mtime_ns: int, size: int) -> str:
-    """Return a file's sha256, computed once a process for each state of the file."""
-    return sha256(Path(path))
 
 
 @lru_cache(maxsize=8)

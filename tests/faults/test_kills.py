@@ -11,9 +11,10 @@ import pytest
 import small
 
 from pdstudy import models, stages
+from pdstudy.data import batches
+from pdstudy.data.batches import Ids, Vocabulary
 from pdstudy.sizes import Size
 from pdstudy.storage.store import damage
-from pdstudy.tokens import Ids, Vocabulary
 
 
 def killed(process) -> str:
@@ -141,7 +142,7 @@ def test_soft_labels_that_do_not_fit_are_refused_before_training(soft):
     ids = Ids(np.arange(5, 13, dtype=np.uint16), np.arange(0, 9, 2))
     student = models.new_classifier(models.bert_config(Size(1, 64), 20, 0.05, 0.0), 0)
     with pytest.raises(ValueError, match=r"soft labels are .*, expected finite \(4, 2\)"):
-        stages.distill(student, ids, soft, stages.Labelled(ids, np.array([0, 1, 0, 1])), {"temperature": 1.0}, Vocabulary(20))
+        stages.distill(student, ids, soft, batches.Labelled(ids, np.array([0, 1, 0, 1])), {"temperature": 1.0}, Vocabulary(20))
 
 
 @pytest.mark.faults

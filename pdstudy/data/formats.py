@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from pdstudy.storage.files import sha256
+
 csv.field_size_limit(1 << 26)  # 64 MB: a longer field is a broken quote, not a text
 LONGEST_LINE = 1 << 28  # bytes; a record may hold several fields
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
@@ -24,8 +26,7 @@ def digest(path: Path) -> str:
     if path.is_dir():
         parts = [f"{file.relative_to(path)}\0{digest(file)}" for file in sorted(path.rglob("*")) if file.is_file()]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
 
 
 def rows(path: Path, columns: list[str], exactly: bool = False) -> Iterator[tuple[str, list]]:

@@ -11,10 +11,10 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from pdstudy import sources, textfiles
-from pdstudy.sources import Text, spaced
-from pdstudy.tasks import Elsewhere, PythonDocs, WheelFolder
-from pdstudy.textfiles import TextError
+from pdstudy.data import formats, sources
+from pdstudy.data.formats import TextError
+from pdstudy.data.sources import Text, spaced
+from pdstudy.data.tasks import Elsewhere, PythonDocs, WheelFolder
 
 BLANK_LINE = re.compile(r"\n\s*\n")
 
@@ -33,7 +33,7 @@ def identity(source: Elsewhere) -> str:
     for path in source:
         if not Path(path).exists():
             raise TextError(f"task.elsewhere: {Path(path).name} does not exist; paths are relative to the params file")
-    return hashlib.sha256("\n".join(textfiles.digest(Path(path)) for path in source).encode()).hexdigest()
+    return hashlib.sha256("\n".join(formats.digest(Path(path)) for path in source).encode()).hexdigest()
 
 
 def documents(source: Elsewhere) -> list[str]:
@@ -68,7 +68,7 @@ def _folder(source: WheelFolder) -> Path:
         folder = Path(metadata.distribution(source.package).locate_file(source.folder))
     except metadata.PackageNotFoundError:
         raise TextError(f"the package {source.package}, which carries this text, is not installed; {cure}") from None
-    if not folder.is_dir() or (found := textfiles.digest(folder)) != source.sha256:
+    if not folder.is_dir() or (found := formats.digest(folder)) != source.sha256:
         state = "missing" if not folder.is_dir() else f"altered (sha256 {found[:12]}..., not {source.sha256[:12]}...)"
         raise TextError(f"{folder.name} of the installed package {source.package} is {state}; {cure}")
     return folder

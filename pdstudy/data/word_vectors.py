@@ -7,7 +7,7 @@ most of a small budget (docs/pretraining_budget.md).
 import numpy as np
 import scipy.sparse as sp
 
-from pdstudy.tokens import Ids
+from pdstudy.data.batches import Ids
 
 SMOOTHING = 0.75  # of the context's counts (Levy, Goldberg and Dagan, 2015)
 POWER_STEPS = 6  # of the randomised decomposition, with as many spare directions as are kept: the spectrum falls slowly

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from pdstudy.sources import key
+from pdstudy.data.sources import key
 
 WORD = re.compile(r"\w+")
 RANKED = 10_000

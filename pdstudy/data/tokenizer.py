@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pdstudy.tokens import Ids, Vocabulary
+from pdstudy.data.batches import Ids, Vocabulary
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # in the order in which a new vocabulary holds them
 AT_ONCE = 4096  # texts, cut by the tokenizer's threads side by side

@@ -1,4 +1,4 @@
-"""The hub: brings the data sets and models that a study names into the mirror. The only file that opens a network.
+"""The hub: brings named data sets and models into the mirror. The only file that opens a network.
 
 What it takes is data, never code: Parquet tables and safetensors. A data set's layout is what `datasets` makes of its
 card; its files and a model's are downloaded by `huggingface_hub` and held to the sha256 that the hub promises for them.
@@ -12,20 +12,18 @@ import json
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from pdstudy import mirror
-from pdstudy.mirror import MANIFEST, MirrorError
-from pdstudy.params import Study
-from pdstudy.sizes import Size
-from pdstudy.sources import content
+from pdstudy.data import mirror
+from pdstudy.data.mirror import MANIFEST, MirrorError
+from pdstudy.data.sources import content
+from pdstudy.data.tasks import DATA
 from pdstudy.storage import paths
-from pdstudy.storage.files import full, is_full, whole
-from pdstudy.tasks import DATA
+from pdstudy.storage.files import full, is_full, sha256, whole
 
 Say = Callable[[str], None]
 MODEL_FILES = (mirror.CONFIG, mirror.WEIGHTS, *mirror.VOCABULARIES, "tokenizer_config.json")
@@ -40,32 +38,26 @@ class HubError(ValueError):
         self.bad_input = bad_input
 
 
-def models(study: Study) -> tuple[str, ...]:
-    """Return the models of the hub that a study names, "hub:owner/name", each once."""
-    named = [study.teacher.folder, study.tokenizer.folder]
-    if study.family is not None:
-        donors = [s for s in study.pretrain_by_size if "PD (truncated)" in study.recipes]
-        named += [study.family_name(Size.parse(s)) for s in (*study.all_sizes, *donors)]
-    return tuple(dict.fromkeys(name for name in named if name and name.startswith(paths.HUB)))
+def missing(splits: Sequence[str], models: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return those of the splits, "data/split", and models, "hub:owner/name", that are not in the mirror.
 
-
-def missing(study: Study) -> tuple[list[str], list[str]]:
-    """Return (splits, models) of a study that are not in the mirror. What is there is verified by whoever reads it."""
-    tables = [name for name in mirror.tables(study.resolved_task()) if not mirror.place(name).is_file()]
+    What is there is verified by whoever reads it.
+    """
+    tables = [name for name in splits if not mirror.place(name).is_file()]
     lacking = []
-    for name in models(study):
+    for name in models:
         folder = paths.whole(name)
         if not all((folder / file).is_file() for file in (mirror.CONFIG, mirror.WEIGHTS)):
             lacking.append(name)
     return tables, lacking
 
 
-def supply(study: Study, say: Say = lambda text: None) -> None:
-    """Fetch what a study names and the mirror lacks, before anything is computed. Raises MirrorError, HubError.
+def supply(splits: Sequence[str], models: Sequence[str], say: Say = lambda text: None) -> None:
+    """Fetch those of the splits and models that the mirror lacks, before anything is computed. Raises MirrorError, HubError.
 
     Without a network nothing is tried: the sentence says how to get what is missing.
     """
-    tables, lacking = missing(study)
+    tables, lacking = missing(splits, models)
     if not tables and not lacking:
         return
     from huggingface_hub import is_offline_mode
@@ -75,23 +67,24 @@ def supply(study: Study, say: Say = lambda text: None) -> None:
             mirror.table(name)  # raises
     for name in lacking if is_offline_mode() else ():
         mirror.model(name)
-    fetch(study, say)
+    fetch(splits, models, say)
 
 
-def fetch(study: Study, say: Say = lambda text: None, revisions: dict[str, str] | None = None) -> None:
-    """Bring every split and model that a study names into the mirror, those that are there verified. Raises as `supply`.
+def fetch(
+    splits: Sequence[str], models: Sequence[str], say: Say = lambda text: None, revisions: dict[str, str] | None = None
+) -> None:
+    """Bring every split and model into the mirror, those that are there verified. Raises as `supply`.
 
     `revisions` gives the commit to take of "owner/name"; without one it is that of the mirror's manifest, else the newest.
     """
     revisions = revisions or {}
-    named = mirror.tables(study.resolved_task())
-    known = {DATA[name.split("/")[0]].hub for name in named} | {name.removeprefix(paths.HUB) for name in models(study)}
+    known = {DATA[name.split("/")[0]].hub for name in splits} | {name.removeprefix(paths.HUB) for name in models}
     if unknown := sorted(set(revisions) - known):
         raise HubError(f"--revision {unknown[0]}: the study names no such repository, but {', '.join(sorted(filter(None, known)))}")
-    for data in dict.fromkeys(name.split("/")[0] for name in named):
-        splits = [name.split("/")[1] for name in named if name.startswith(f"{data}/")]
-        _fetch_data(data, splits, revisions.get(DATA[data].hub), say)
-    for name in models(study):
+    for data in dict.fromkeys(name.split("/")[0] for name in splits):
+        mine = [name.split("/")[1] for name in splits if name.startswith(f"{data}/")]
+        _fetch_data(data, mine, revisions.get(DATA[data].hub), say)
+    for name in models:
         _fetch_model(name.removeprefix(paths.HUB), revisions.get(name.removeprefix(paths.HUB)), say)
 
 
@@ -236,7 +229,7 @@ def _same(record: dict[str, Any], asked: str | None, folder: Path) -> str | None
 
 def _promised(file: Path, info: Any, path: str, whose: str) -> str:
     """Return a downloaded file's sha256. Raises HubError where the hub promised another; small files are promised none."""
-    found = mirror.sha256(file)
+    found = sha256(file)
     large = next((s.lfs for s in info.siblings if s.rfilename == path), None)
     if large is not None and large.sha256 != found:
         file.unlink()

@@ -5,16 +5,15 @@ them, a `manifest.json` beside the files holds the revision they came from, and 
 hand has none, and is taken as it is: what was read is known by its content in any case.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pdstudy.data.tasks import DATA, Named, Task
 from pdstudy.storage import paths
-from pdstudy.tasks import DATA, Named, Task
+from pdstudy.storage.files import sha256
 
 MANIFEST = "manifest.json"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -119,18 +118,6 @@ def manifest(folder: Path) -> dict[str, Any]:
 def listed(path: Path) -> dict[str, Any]:
     """Return what a manifest holds of one file: bytes and sha256."""
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
-
-
-def sha256(path: Path) -> str:
-    """Return a file's sha256, computed once a process for each state of the file."""
-    stat = path.stat()
-    return _sha256(str(path), stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=256)
-def _sha256(path: str, mtime_ns: int, size: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(folder: Path, names: Iterable[str]) -> None:
