@@ -30,9 +30,9 @@ import side_by_side
 import torch
 import torch.nn.functional as F
 
-from pdstudy import evaluate, models, record, stages, work
+from pdstudy import evaluate, machine, models, stages, work
 from pdstudy.data import batches
-from pdstudy.precision import best_precision
+from pdstudy.machine import best_precision
 from pdstudy.sizes import Size
 from pdstudy.train import CLIP
 
@@ -277,9 +277,9 @@ def main() -> None:
         "runs": found,
         "left out": lacking,
         "ratios": {"the grid": side_by_side.ratios(found, OURS)},
-        "commit": record.commit(),
+        "commit": machine.commit(),
     }
-    side_by_side.keep("distillation_peer", told | {"processor": record.processor(), "precision of ours": best_precision()})
+    side_by_side.keep("distillation_peer", told | {"processor": machine.processor(), "precision of ours": best_precision()})
 
 
 if __name__ == "__main__":

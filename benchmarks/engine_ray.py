@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from pdstudy import record, run
+from pdstudy import machine as record
+from pdstudy import run
 from pdstudy.cluster import RayCrew
 from pdstudy.steps import Step
 from pdstudy.storage.store import Store

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from pdstudy import Study, estimate, plan, record
+from pdstudy import Study, estimate, machine, plan
 from pdstudy.storage.store import Store
 
 OUT = Path(__file__).parent / "results" / "everyday.json"
@@ -67,7 +67,7 @@ def main() -> None:
     for name, row in found.items():
         print(name, row, flush=True)
     versions = {name: version(name) for name in ("torch", "transformers", "papermill")}
-    place = {"command": f"python benchmarks/everyday.py {study}", "commit": record.commit(), "processor": record.processor()}
+    place = {"command": f"python benchmarks/everyday.py {study}", "commit": machine.commit(), "processor": machine.processor()}
     place |= {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "versions": versions}
     OUT.write_text(json.dumps(found | place, indent=1) + "\n")
 

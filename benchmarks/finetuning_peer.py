@@ -18,7 +18,7 @@ import torch
 
 from pdstudy import evaluate, models, stages
 from pdstudy.data import batches
-from pdstudy.precision import best_precision
+from pdstudy.machine import best_precision
 from pdstudy.sizes import Size
 
 OURS, ARMS = "ours", ("ours", "Trainer, fp32", "Trainer, bf16")

@@ -23,7 +23,7 @@ import steps
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pdstudy import models, record, stages
+from pdstudy import machine, models, stages
 from pdstudy.data.batches import Rows, Vocabulary
 from pdstudy.sizes import PAPER_SIZES, Size
 from pdstudy.train import device
@@ -161,8 +161,8 @@ def main() -> None:
     ranks = np.arange(1, VOCABULARY.size - 4)
     text = (rng.choice(ranks, 2_000_000, p=(1 / ranks) / (1 / ranks).sum()) + 4).astype(np.uint16)
     cuda = device().type == "cuda"
-    name = torch.cuda.get_device_name() if cuda else record.processor()
-    found = {"command": "python benchmarks/gpu.py", "processor": name, "commit": record.commit(), "torch": torch.__version__}
+    name = torch.cuda.get_device_name() if cuda else machine.processor()
+    found = {"command": "python benchmarks/gpu.py", "processor": name, "commit": machine.commit(), "torch": torch.__version__}
     found |= {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "batch": asked.batch, "row": ROW, "sizes": []}
     for size in map(Size.parse, asked.sizes):
         rate = matrix_rate(asked.square)

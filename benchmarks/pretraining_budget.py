@@ -23,8 +23,8 @@ import torch
 from pdstudy import evaluate, models, plan, record, stages, work
 from pdstudy.data import batches
 from pdstudy.data.batches import Ids, Rows, padded
+from pdstudy.machine import best_precision
 from pdstudy.params import Study
-from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
 from pdstudy.steps import Plan, Step
 from pdstudy.storage import paths

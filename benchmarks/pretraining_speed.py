@@ -19,9 +19,9 @@ import torch
 
 from pdstudy import evaluate, models, plan, stages, work
 from pdstudy.data.batches import Rows
+from pdstudy.machine import best_precision
 from pdstudy.params import Study
 from pdstudy.paramsfile import load
-from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
 from pdstudy.storage.paths import PARAMS
 from pdstudy.storage.store import Store

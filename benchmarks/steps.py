@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from pdstudy import models, objectives, readout, record, stages
+from pdstudy import machine, models, objectives, readout, stages
 from pdstudy.data import batches
 from pdstudy.data.batches import Ids, Vocabulary
-from pdstudy.precision import best_precision
+from pdstudy.machine import best_precision
 from pdstudy.sizes import Size
 
 OUT = Path(__file__).parent / "results" / "steps.json"
@@ -169,9 +169,9 @@ def main() -> None:
                 "{size:6} {stage:26} {ms:7.1f} ms, {pieces_a_second:,} pieces a second, {share:.0%} of {machine_gflops:.0f} GFLOP/s"
             )
             print(told.format(**rows[-1]), rows[-1]["where"], flush=True)
-    found = {"command": "python benchmarks/steps.py", "commit": record.commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d")}
+    found = {"command": "python benchmarks/steps.py", "commit": machine.commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d")}
     found |= {
-        "processor": record.processor(),
+        "processor": machine.processor(),
         "torch": torch.__version__,
         "threads": 1,
         "precision": asked.precision,

@@ -26,10 +26,10 @@ import steps
 import torch
 from torch.func import functional_call, stack_module_state, vmap
 
-from pdstudy import models, objectives, record
+from pdstudy import machine, models, objectives
 from pdstudy.data.batches import MASKING, Batches, Rows, stream
 from pdstudy.data.masking import mask_rows
-from pdstudy.precision import best_precision
+from pdstudy.machine import best_precision
 from pdstudy.sizes import Size
 from pdstudy.train import BETAS, CLIP
 
@@ -194,8 +194,8 @@ def main() -> None:
         for size in asked.sizes:
             found.setdefault(way, {})[size] = measure(size, asked.precision)
             print(way, size, found[way][size], flush=True)
-    kept = {"ways": found, "precision": asked.precision, "commit": record.commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d")}
-    OUT.write_text(json.dumps(kept | {"processor": record.processor()}, indent=1) + "\n")
+    kept = {"ways": found, "precision": asked.precision, "commit": machine.commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d")}
+    OUT.write_text(json.dumps(kept | {"processor": machine.processor()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def doctor(
 
     from pdstudy.data import formats, sources
     from pdstudy.data.tasks import DATA, TASKS, Wheel
-    from pdstudy.precision import best_precision
+    from pdstudy.machine import best_precision
     from pdstudy.storage import store_care
     from pdstudy.storage.store import Store
 

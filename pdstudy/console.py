@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pdstudy.escape import visible
 from pdstudy.params import Study
-from pdstudy.visible import visible
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -15,12 +15,12 @@ from matplotlib.axes import Axes
 from pandas.io.formats.style import Styler
 
 from pdstudy import advise, fidelity, plots, stats
+from pdstudy.escape import visible
 from pdstudy.params import Study
 from pdstudy.plan import make
 from pdstudy.sizes import Size
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
-from pdstudy.visible import visible
 
 POINTS = 100
 OWN = "the study's own"  # D_T: not taken from another corpus

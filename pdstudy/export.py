@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import answers, card, latency, modelfiles, onnxfiles, record, student, work
+from pdstudy import answers, card, latency, modelfiles, onnxfiles, student, work
 from pdstudy.data import mirror
 from pdstudy.data.tokenizer import open_tokenizer
 from pdstudy.latency import Opening
+from pdstudy.machine import commit, processor
 from pdstudy.predict import FACTS
 from pdstudy.storage import files, results
 from pdstudy.storage.files import sha256
@@ -175,10 +176,10 @@ def _pad(found: Finished) -> int:
 
 def _here(found: Finished) -> dict[str, Any]:
     """Return what exported, when, and on which machine."""
-    machine = {"system": platform.system(), "processor": record.processor(), "cores": os.cpu_count()}
+    machine = {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()}
     command = f"python -m pdstudy export {found.plan.study.name} --student {json.dumps(found.name)}"
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return {"command": command, "commit": record.commit(), "date": date, "versions": work.versions(), "machine": machine}
+    return {"command": command, "commit": commit(), "date": date, "versions": work.versions(), "machine": machine}
 
 
 def _files(folder: Path) -> list[Path]:

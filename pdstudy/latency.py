@@ -89,7 +89,7 @@ def measure(
     """
     import torch
 
-    from pdstudy.record import processor
+    from pdstudy.machine import processor
 
     before, load = torch.get_num_threads(), round(os.getloadavg()[0], 2)
     try:

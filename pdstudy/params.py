@@ -14,10 +14,10 @@ from pydantic import Field, ValidationError, model_validator
 from pdstudy.data import mirror
 from pdstudy.data.tasks import HELD_BACK, OWN_TRANSFER, TASKS, Task
 from pdstudy.fields import NAME, OTHERS, Family, Precision, Seed, Settings, SizeText
+from pdstudy.machine import best_precision
 from pdstudy.mistakes import check_one_of, explain
 from pdstudy.own import TaskGiven, placed
 from pdstudy.paramsfile import ParamsError, find, load
-from pdstudy.precision import best_precision
 from pdstudy.recipes import RECIPES
 from pdstudy.sections import Compound, Corpus, Curves, Distill, Domains, Pretrain, Splits, Teacher, Tokenizer, Train, Transfer
 from pdstudy.sizes import Size

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from pdstudy.advise import POINTS, Candidates, Limits, choose, curves
-from pdstudy.claims import Prose
+from pdstudy.escape import Prose
 from pdstudy.stats import Effect
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import whole

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdstudy.claims import Prose
+from pdstudy.escape import Prose
 from pdstudy.storage import results
 
 NEARNESS = "nearness.json"  # in the study's folder: the transfer text and D_LM beside the training texts

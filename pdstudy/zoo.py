@@ -15,13 +15,13 @@ from pdstudy import claims, modelfiles, plots
 from pdstudy.data.sources import digests, read_digests
 from pdstudy.data.tasks import Task, Wheel
 from pdstudy.data.tokenizer import open_tokenizer
+from pdstudy.escape import in_markdown
 from pdstudy.params import Study
 from pdstudy.plan import pretraining
 from pdstudy.sizes import Size
 from pdstudy.steps import Step
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
-from pdstudy.visible import in_markdown
 
 TABLE, FIGURE = "README.md", "family"
 GUESSES = 3  # pieces shown for each [MASK]

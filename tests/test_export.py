@@ -13,10 +13,10 @@ from first_question import FIRST_QUESTION
 
 from pdstudy import Study, answers, card, export, onnxfiles, plan, student
 from pdstudy.data import tokenizer as wordpieces
+from pdstudy.escape import in_markdown
 from pdstudy.export import ExportError, Unfaithful
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
-from pdstudy.visible import in_markdown
 
 ALONE = """
 import json, sys

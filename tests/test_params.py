@@ -4,10 +4,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from pdstudy.machine import best_precision
 from pdstudy.mistakes import check_names, explain
 from pdstudy.params import ParamsError, Study
 from pdstudy.paramsfile import load
-from pdstudy.precision import best_precision
 from pdstudy.sizes import Size
 from pdstudy.storage import paths
 

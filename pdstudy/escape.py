@@ -15,3 +15,15 @@ def visible(text: str) -> str:
 def in_markdown(text: str) -> str:
     """Return text, on one line, that neither Markdown nor HTML reads as anything else."""
     return visible(html.escape(" ".join(text.split())).translate({ord(c): f"\\{c}" for c in r"\|*_`[]#~!"}))
+
+
+class Prose(str):
+    """Generated words that a notebook and a page show escaped: a line as a paragraph, of several the others as a list under it."""
+
+    def _repr_html_(self) -> str:
+        first, *others = html.escape(self).split("\n")
+        if not others:
+            return f'<p class="answer">{first}</p>'
+        return f'<div class="answer"><p>{first}</p><ul>{"".join(f"<li>{line}</li>" for line in others)}</ul></div>'
+
+    __html__ = _repr_html_  # what a template shows
