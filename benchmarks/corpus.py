@@ -23,10 +23,11 @@ import side_by_side
 import torch
 from pretraining_speed import inputs_of
 
-from pdstudy import models, plan, record, stages
+from pdstudy import plan, record, stages
 from pdstudy.data import tokenizer as wordpieces
 from pdstudy.data.batches import MASKING, Ids, Rows, stream
 from pdstudy.data.masking import mask_rows
+from pdstudy.models import encoder
 from pdstudy.params import Study
 from pdstudy.prepare import Lines
 from pdstudy.sizes import Size
@@ -92,7 +93,7 @@ def one(path: Path) -> dict:
     settings = inputs.step.settings | {"tokens": STEPS * 32 * 64, "precision": "fp32"}
     corpus = stages.Running(ids.flat, wordpieces.continues(tokenizer))
     counts = np.bincount(ids.flat[:1_000_000], minlength=vocabulary.size)
-    reader = models.new_reader(models.bert_config(Size(2, 128), vocabulary.size, 0.03, dropout=0.0), 0, unigram=counts)
+    reader = encoder.new_reader(encoder.bert_config(Size(2, 128), vocabulary.size, 0.03, dropout=0.0), 0, unigram=counts)
     trained = seconds(lambda: stages.pretrain(reader, corpus, settings, vocabulary))
     per = 1e6 / (32 * 64)
     found = {"pieces": n, "cut, s a million": cut * 1e6 / n, "drawn, s a million": drawn / BATCHES * per}

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pdstudy import plan, record, work
+from pdstudy.models.train import Watch
 from pdstudy.params import Study
 from pdstudy.storage.store import Store
-from pdstudy.train import Watch
 
 RESULTS = Path(__file__).parent / "results"
 

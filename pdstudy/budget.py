@@ -15,9 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pdstudy import advise, latency, soundness
+from pdstudy import advise, soundness
 from pdstudy.data import similarity
 from pdstudy.estimate import estimate, needed
+from pdstudy.models import latency
 from pdstudy.params import Study
 from pdstudy.plan import judged, make
 from pdstudy.progress import Progress

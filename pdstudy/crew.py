@@ -241,7 +241,7 @@ def compute(
     """Compute one step in a worker: return "done", "found" when another run has made it, "busy" when one is at it, "stopped", or a Failure."""
     import torch
 
-    from pdstudy.train import Stopped, Watch
+    from pdstudy.models.train import Stopped, Watch
     from pdstudy.work import execute
 
     # One thread everywhere: the order of sums, and so every bit of a result, is the same in any pool.
@@ -279,7 +279,7 @@ def compute(
 
 def _failure(step: Step, error: Exception, store: Store, log: Path | None) -> Failure:
     """Return what went wrong, its trace written to `log`. Bad input and divergence end the same way every time."""
-    from pdstudy.train import Diverged
+    from pdstudy.models.train import Diverged
 
     trace = traceback.format_exc()
     if files.is_full(error):

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import answers, card, latency, modelfiles, onnxfiles, student, work
+from pdstudy import card, onnxfiles, student, work
 from pdstudy.data import mirror
 from pdstudy.data.tokenizer import open_tokenizer
-from pdstudy.latency import Opening
 from pdstudy.machine import commit, processor
+from pdstudy.models import inference, latency, weights
+from pdstudy.models.latency import Opening
 from pdstudy.predict import FACTS
 from pdstudy.storage import files, results
 from pdstudy.storage.files import sha256
@@ -33,9 +34,9 @@ CARD = "README.md"
 ONNX_TOLERANCE = 1e-4  # of a logit, between ONNX Runtime and torch, both in fp32
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.02}  # between the folder and the study; bf16 keeps 8 bits: of the largest logit
 ENGINES = {  # with their places in the folder
-    "transformers": Opening(answers.open_transformers, (".",), "fp32"),
-    "ONNX Runtime": Opening(answers.open_onnx, (answers.ONNX["fp32"],), "fp32"),
-    "ONNX Runtime, 8-bit weights": Opening(answers.open_onnx, (answers.ONNX["int8"],), "int8"),
+    "transformers": Opening(inference.open_transformers, (".",), "fp32"),
+    "ONNX Runtime": Opening(inference.open_onnx, (inference.ONNX["fp32"],), "fp32"),
+    "ONNX Runtime, 8-bit weights": Opening(inference.open_onnx, (inference.ONNX["int8"],), "int8"),
 }
 
 
@@ -90,10 +91,10 @@ def export(
 
 def write(found: Finished, folder: Path) -> None:
     """Write config.json with the classes' names, model.safetensors, and the tokenizer."""
-    model, labels = modelfiles.load_classifier(found.folder("model")), found.record("ids")["labels"]
+    model, labels = weights.load_classifier(found.folder("model")), found.record("ids")["labels"]
     config = model.bert.config
     config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
-    modelfiles.save(folder, config, model.state(), "BertForSequenceClassification")
+    weights.save(folder, config, model.state(), "BertForSequenceClassification")
     (folder / mirror.WEIGHTS).chmod((folder / "config.json").stat().st_mode)  # safetensors writes for the owner alone
     write_tokenizer(found.folder("tokenizer"), folder, found.max_length)
 
@@ -107,7 +108,7 @@ def write_tokenizer(source: Path, folder: Path, max_length: int) -> None:
     special = [("[CLS]", vocabulary.cls), ("[SEP]", vocabulary.sep)]
     pieces.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=special)
     PreTrainedTokenizerFast(
-        tokenizer_object=pieces, model_max_length=max_length, model_input_names=list(answers.INPUTS),
+        tokenizer_object=pieces, model_max_length=max_length, model_input_names=list(inference.INPUTS),
         pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
     ).save_pretrained(folder)  # fmt: skip
     path = folder / "tokenizer_config.json"
@@ -152,7 +153,7 @@ def engines(found: Finished, folder: Path, logits: np.ndarray) -> list[dict[str,
         if engine.precision == "fp32" and off > ONNX_TOLERANCE:
             raise Unfaithful(f"{name}: logits differ from torch's by {off:.2g}, more than {ONNX_TOLERANCE:g}")
         rows[name] = {"engine": name, "file": file, "bytes": (folder / file).stat().st_size, "precision": engine.precision}
-        rows[name] |= {"opset": onnxfiles.OPSET} if file in answers.ONNX.values() else {}
+        rows[name] |= {"opset": onnxfiles.OPSET} if file in inference.ONNX.values() else {}
         rows[name] |= {"largest_difference": off, "same_answers": float((own.argmax(1) == logits.argmax(1)).mean())}
         rows[name] |= {"accuracy": float((own.argmax(1) == labels).mean())}
     lengths = sorted({min(16, found.max_length), found.max_length})
@@ -163,7 +164,9 @@ def engines(found: Finished, folder: Path, logits: np.ndarray) -> list[dict[str,
 def _ask(found: Finished, engine: Opening, folder: Path) -> np.ndarray:
     test, before, _ = found.test()
     opening = _within(folder, engine)
-    return answers.answer_all(opening.function(*opening.words, threads=torch.get_num_threads()), test, _pad(found), before.shape[1])
+    return inference.answer_all(
+        opening.function(*opening.words, threads=torch.get_num_threads()), test, _pad(found), before.shape[1]
+    )
 
 
 def _within(folder: Path, engine: Opening) -> Opening:

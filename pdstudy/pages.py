@@ -71,7 +71,7 @@ ALGORITHM = (
     Part("4: θ ← BACKPROP(L, θ)", "the one loop of every stage", ("stages:distill", "train:fit"), notebook=TUTORIAL),
     Part("6: fine-tune θ on D_L (optional)", "PD-F; without line 2 to 5 it is PF, without line 1 too it is Basic",
          ("stages:finetune", "objectives:hard_label_loss"), notebook=ROBUST),
-    Part("7: return θ", "logits and metrics on test, every answer kept", ("evaluate:logits", "evaluate:metrics"), notebook=TUTORIAL),
+    Part("7: return θ", "logits and metrics on test, every answer kept", ("inference:logits", "evaluate:metrics"), notebook=TUTORIAL),
     Part("the strategies and ablations", "which lines of the algorithm a student goes through, as data",
          ("recipes:RECIPES", "plan:make"), notebook=VALUE),
 )  # fmt: skip

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pdstudy import answers
-from pdstudy.answers import Answer
 from pdstudy.data import formats, sources
 from pdstudy.data.batches import Vocabulary
 from pdstudy.data.tokenizer import encode_texts, open_tokenizer
+from pdstudy.models import inference
+from pdstudy.models.inference import Answer
 from pdstudy.storage import files
 
 ADDED = ("label", "probability")  # the columns that are written behind the input's
@@ -44,26 +44,26 @@ class Labeller:
     def __call__(self, items: Sequence[str | tuple[str, str]]) -> tuple[list[str], np.ndarray]:
         """Return the label of each text, or pair of texts, and its probability, (n_items,)."""
         ids, _ = encode_texts(self.tokenizer, self.vocabulary, items, self.max_length)
-        logits = answers.answer_all(self.answer, ids, self.vocabulary.pad, len(self.labels), PIECES).astype(np.float64)
+        logits = inference.answer_all(self.answer, ids, self.vocabulary.pad, len(self.labels), PIECES).astype(np.float64)
         share = np.exp(logits - logits.max(axis=1, keepdims=True))
         best = logits.argmax(axis=1)
         return [self.labels[i] for i in best], share.max(axis=1) / share.sum(axis=1)
 
 
 def open_labeller(folder: Path, onnx: str | None = None) -> Labeller:
-    """Return a folder's Labeller: safetensors in our own forward, or one of `answers.ONNX` ("fp32", "int8") in ONNX Runtime.
+    """Return a folder's Labeller: safetensors in our own forward, or one of `inference.ONNX` ("fp32", "int8") in ONNX Runtime.
 
     Raises PredictError when the folder is not a whole, plain BERT classifier with its tokenizer.
     """
     import torch
     from safetensors import SafetensorError
 
-    from pdstudy.modelfiles import load_config
+    from pdstudy.models.weights import load_config
 
     folder, threads = Path(folder), torch.get_num_threads()
     try:
         config = load_config(folder)
-        answer = answers.open_onnx(folder / answers.ONNX[onnx], threads) if onnx else answers.open_torch(folder, threads)
+        answer = inference.open_onnx(folder / inference.ONNX[onnx], threads) if onnx else inference.open_torch(folder, threads)
         tokenizer, vocabulary = open_tokenizer(folder)
         max_length = json.loads((folder / "tokenizer_config.json").read_text()).get("model_max_length")
         facts = json.loads((folder / FACTS).read_text()) if (folder / FACTS).is_file() else {}

@@ -94,7 +94,7 @@ def measure_latency(study: Study, store: Store | None = None):
     plan, store, path = make(study), store or Store(), paths.study_folder(study.name) / results.LATENCY
     known = json.loads(path.read_text())["sizes"] if path.is_file() else {}
     if {s.size for s in plan.students} - set(known) or any(found["memory"] is None for found in known.values()):
-        from pdstudy import latency  # here: whoever only reads results opens no torch
+        from pdstudy.models import latency  # here: whoever only reads results opens no torch
 
         with files.whole(path) as new:
             new.write_text(json.dumps(latency.of_study(plan, store, memory=True), indent=1) + "\n")

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pdstudy import evaluate
 from pdstudy.data.batches import Ids
 from pdstudy.data.tasks import SCALE
+from pdstudy.models import evaluate
 from pdstudy.params import Study
 from pdstudy.plan import make
 from pdstudy.recipes import RECIPES, TEACHER

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pdstudy import claims, modelfiles, plots
+from pdstudy import claims, plots
 from pdstudy.data.sources import digests, read_digests
 from pdstudy.data.tasks import Task, Wheel
 from pdstudy.data.tokenizer import open_tokenizer
 from pdstudy.escape import in_markdown
+from pdstudy.models import weights
 from pdstudy.params import Study
 from pdstudy.plan import pretraining
 from pdstudy.sizes import Size
@@ -64,7 +65,7 @@ def fill_mask(folder: Path, sentences: Sequence[str]) -> list[list[tuple[str, fl
     import torch
 
     tokenizer, vocabulary = open_tokenizer(folder)
-    reader, found = modelfiles.load_reader(folder).eval(), []
+    reader, found = weights.load_reader(folder).eval(), []
     for sentence in sentences:
         ids = [vocabulary.cls, *tokenizer.encode(sentence, add_special_tokens=False).ids, vocabulary.sep]
         if ids.count(vocabulary.mask) != 1:

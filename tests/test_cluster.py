@@ -7,9 +7,10 @@ import pytest
 import torch
 from test_cli import SMOKE, pdstudy, written
 
-from pdstudy import Study, cluster, models, plan, steps
+from pdstudy import Study, cluster, plan, steps
 from pdstudy.data.batches import Vocabulary, stream
 from pdstudy.data.masking import mask_rows, own_rows
+from pdstudy.models import encoder
 from pdstudy.run import RunError, own
 from pdstudy.sizes import Size
 from pdstudy.steps import Step
@@ -24,7 +25,7 @@ def masked(rows: int = 5):
 
 def test_the_ranks_mean_gradient_is_the_whole_batchs():
     whole = masked()
-    reader = models.new_reader(models.bert_config(Size(2, 64), 64, 0.05, dropout=0.0), seed=0)
+    reader = encoder.new_reader(encoder.bert_config(Size(2, 64), 64, 0.05, dropout=0.0), seed=0)
 
     def gradient(part, weight: float) -> torch.Tensor:
         reader.zero_grad()

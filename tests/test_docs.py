@@ -346,9 +346,9 @@ def test_every_figure_and_claim_has_its_part_of_the_paper():
 
 
 def test_a_function_that_is_gone_is_missed(monkeypatch):
-    from pdstudy import objectives
+    from pdstudy.models import losses
 
-    monkeypatch.delattr(objectives, "soft_label_loss")
+    monkeypatch.delattr(losses, "soft_label_loss")
     with pytest.raises(AttributeError, match="soft_label_loss"):
         pages.paper_to_code(SHOWN)
 

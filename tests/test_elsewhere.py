@@ -10,11 +10,11 @@ from pdstudy.data import bundled, cleaning
 from pdstudy.data.formats import TextError
 from pdstudy.data.sources import key
 from pdstudy.data.tasks import TASKS, PythonDocs, WheelFolder
+from pdstudy.models.train import Watch
 from pdstudy.params import Study
 from pdstudy.paramsfile import load
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
-from pdstudy.train import Watch
 
 NEWS = dict(TASKS["movies"].elsewhere)["news"]
 

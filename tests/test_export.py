@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from first_question import FIRST_QUESTION
 
-from pdstudy import Study, answers, card, export, onnxfiles, plan, student
+from pdstudy import Study, card, export, onnxfiles, plan, student
 from pdstudy.data import tokenizer as wordpieces
 from pdstudy.escape import in_markdown
 from pdstudy.export import ExportError, Unfaithful
+from pdstudy.models import inference
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
 
@@ -146,10 +147,10 @@ def test_a_collapsed_student_s_card_says_so(facts):
 
 
 def test_onnx_answers_as_torch_does_at_any_batch_and_length(exported, facts):
-    torch_answer = answers.open_torch(exported, 1)
+    torch_answer = inference.open_torch(exported, 1)
     rng = np.random.default_rng(0)
     for precision, reach in (("fp32", 1e-5), ("int8", 0.05)):
-        onnx_answer = answers.open_onnx(exported / answers.ONNX[precision], 1)
+        onnx_answer = inference.open_onnx(exported / inference.ONNX[precision], 1)
         for batch, length in ((1, 2), (1, 33), (3, 40), (2, 512)):
             ids = rng.integers(5, 2048, (batch, length))
             mask, segments = np.arange(length) < rng.integers(2, length + 1, (batch, 1)), rng.integers(0, 2, ids.shape)

@@ -27,7 +27,7 @@ from pdstudy.__main__ import app
 from pdstudy.data import hub, mirror, sources
 from pdstudy.data.tasks import DATA, TASKS, Named
 from pdstudy.data.tokenizer import open_tokenizer
-from pdstudy.modelfiles import load_start
+from pdstudy.models.weights import load_start
 from pdstudy.params import ParamsError
 from pdstudy.run import RunError
 from pdstudy.storage import paths

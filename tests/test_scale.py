@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pdstudy import Study, evaluate, export, run_study, work
+from pdstudy import Study, export, run_study, work
 from pdstudy.data import sources
 from pdstudy.data.batches import Ids, Labelled
 from pdstudy.data.formats import TextError
 from pdstudy.data.tasks import SCALE, TASKS
+from pdstudy.models import evaluate
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
 

@@ -265,7 +265,7 @@ def test_a_million_short_rows_take_bounded_memory(tmp_path, fresh_python):
         file.write("text,label\n")
         file.writelines(f"row {i},{'ab'[i % 2]}\n" for i in range(1_000_000))
     code = (
-        "from pdstudy import latency; from pdstudy.data import sources; from pdstudy.data.tasks import Files, Task; "
+        "from pdstudy.models import latency; from pdstudy.data import sources; from pdstudy.data.tasks import Files, Task; "
         f"n = len(sources.read(Task('x', '', Files({str(path)!r}), (), '', '', '')).labelled['train']); "
         "print(n, round(latency.peak_of_this_process()))"
     )

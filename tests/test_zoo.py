@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pdstudy import Study, modelfiles, plan, zoo
+from pdstudy import Study, plan, zoo
+from pdstudy.models import weights as modelfiles
 from pdstudy.run import pretrain_family, run
 from pdstudy.sizes import Size
 from pdstudy.storage import paths

@@ -47,7 +47,7 @@ import torch
 from pdstudy import plan, work
 from pdstudy.params import Study
 from pdstudy.storage.store import Store
-from pdstudy.train import Watch
+from pdstudy.models.train import Watch
 torch.set_num_threads(1)
 step = plan.make(Study.read(sys.argv[1])).of_stage("pretrain")[0]
 watch = Watch(log=lambda record: print(record, flush=True) if "resumed" in record else None,

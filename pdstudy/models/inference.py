@@ -36,7 +36,7 @@ def answer_all(answer: Answer, ids: Ids, pad: int, n_classes: int, pieces: int =
 
 
 def of_model(model, precision: str) -> Answer:
-    """Return a `models.Classifier` as a function of arrays, on the device on which it is; `precision` is "fp32" or "bf16"."""
+    """Return a `encoder.Classifier` as a function of arrays, on the device on which it is; `precision` is "fp32" or "bf16"."""
     import torch
 
     model.eval()
@@ -51,11 +51,16 @@ def of_model(model, precision: str) -> Answer:
     return answer
 
 
+def logits(model, ids: Ids, pad: int, precision: str) -> np.ndarray:
+    """Return an `encoder.Classifier`'s logits of every text, (n_texts, n_classes) float32, in the texts' order."""
+    return answer_all(of_model(model, precision), ids, pad, model.bert.config.num_labels)
+
+
 def open_torch(folder: str | Path, threads: int, precision: str = "fp32") -> Answer:
     """Return the classifier of a folder in our own forward. Sets torch's threads, which are the process's."""
     import torch
 
-    from pdstudy.modelfiles import load_classifier
+    from pdstudy.models.weights import load_classifier
 
     torch.set_num_threads(threads)
     return of_model(load_classifier(Path(folder)), precision)

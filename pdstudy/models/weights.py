@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import BertConfig
 
 from pdstudy.data.mirror import CONFIG, WEIGHTS, pickled
-from pdstudy.models import Classifier, MaskedReader, size_of
+from pdstudy.models.encoder import Classifier, MaskedReader, size_of
 
 TIED = {"weight": "bert.embeddings.word_embeddings.weight", "bias": "cls.predictions.bias"}  # the decoder's
 

@@ -19,18 +19,18 @@ from pathlib import Path
 
 import numpy as np
 
-from pdstudy.answers import Answer, Question, open_torch
 from pdstudy.data.batches import Ids, padded
+from pdstudy.models.inference import Answer, Question, open_torch
 from pdstudy.steps import Plan
 from pdstudy.storage.store import Store
 
 PARTS = ("ids", "mask", "segments")  # of a question
-APART = "from pdstudy import latency; latency._apart()"  # what the fresh Python runs
+APART = "from pdstudy.models import latency; latency._apart()"  # what the fresh Python runs
 
 
 @dataclass(frozen=True)
 class Opening:
-    """How a classifier is opened: `function(*words, threads=...)` returns it as an `answers.Answer`.
+    """How a classifier is opened: `function(*words, threads=...)` returns it as an `inference.Answer`.
 
     The function stands in a module and the words are text or numbers, so that a fresh Python can do the same.
     """

@@ -1,23 +1,17 @@
-"""Logits of a model over a set of texts, and what they are worth."""
+"""What a model's logits over a set of texts are worth, and how well a pre-trained encoder reads."""
 
 import numpy as np
 import torch
 
-from pdstudy.answers import answer_all, of_model
-from pdstudy.data.batches import MASKING, Ids, Rows, Vocabulary, stream
+from pdstudy.data.batches import MASKING, Rows, Vocabulary, stream
 from pdstudy.data.masking import mask_rows
-from pdstudy.models import Classifier, MaskedReader
-from pdstudy.objectives import mlm_loss
+from pdstudy.models.encoder import MaskedReader
+from pdstudy.models.losses import mlm_loss
 
 HELDOUT_SEED = 1  # the same held-out rows and masks for every model, so that reading levels compare
 HELDOUT_ROWS = 2560
 HELDOUT_ROW = 64
 HELDOUT_MASK = 0.15
-
-
-def logits(model: Classifier, ids: Ids, pad: int, precision: str) -> np.ndarray:
-    """Return the logits of every text, (n_texts, n_classes) float32, in the texts' order."""
-    return answer_all(of_model(model, precision), ids, pad, model.bert.config.num_labels)
 
 
 def metrics(logits: np.ndarray, labels: np.ndarray, scale: bool = False) -> dict[str, float]:

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertConfig
 
-from pdstudy import readout
-from pdstudy.bert import MaskedLM, SequenceClassifier
+from pdstudy.models import fused_loss
+from pdstudy.models.bert import MaskedLM, SequenceClassifier
 from pdstudy.sizes import POSITIONS, Size
 
 POSITION_SCALE = 2 * math.sqrt(2)  # of sinusoid positions: twice as loud as the words beside them
@@ -100,7 +100,7 @@ class MaskedReader(nn.Module):
 
     def _answer(self, hidden: Tensor, pieces: Tensor | None) -> Tensor:
         decoder, x = self.bert.cls.predictions.decoder, self.bert.transform(hidden)
-        return decoder(x) if pieces is None else readout.mlm_loss(x, decoder.weight, decoder.bias, pieces)
+        return decoder(x) if pieces is None else fused_loss.mlm_loss(x, decoder.weight, decoder.bias, pieces)
 
     def state(self) -> dict[str, Tensor]:
         """Return the weights under transformers' names, the tied decoder once."""

@@ -16,7 +16,7 @@ from accelerate.utils import broadcast_object_list, send_to_device
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pdstudy.muon import Muon
+from pdstudy.models.muon import Muon
 
 CLIP = 1.0  # gradient norm, BERT's
 BETAS = (0.9, 0.98)

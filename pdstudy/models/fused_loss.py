@@ -11,7 +11,7 @@ BLOCK = 128  # positions: with 8,192 words 4 MB of logits
 
 
 def mlm_loss(hidden: Tensor, weight: Tensor, bias: Tensor, pieces: Tensor) -> Tensor:
-    """Mean cross-entropy of the masked pieces, a scalar: `objectives.mlm_loss` of `hidden @ weight.T + bias`; 0 for no piece.
+    """Mean cross-entropy of the masked pieces, a scalar: `losses.mlm_loss` of `hidden @ weight.T + bias`; 0 for no piece.
 
     `hidden` is (n_masked, hidden), `weight` (vocabulary, hidden), `bias` (vocabulary,), `pieces` (n_masked,). Under autocast
     the products are made in its precision, the exponentials and sums are not. It can be differentiated once.
