@@ -23,15 +23,16 @@ import side_by_side
 import torch
 from pretraining_speed import inputs_of
 
-from pdstudy import plan, record, stages
+from pdstudy import record, stages
 from pdstudy.data import tokenizer as wordpieces
 from pdstudy.data.batches import MASKING, Ids, Rows, stream
 from pdstudy.data.masking import mask_rows
 from pdstudy.models import encoder
-from pdstudy.params import Study
 from pdstudy.prepare import Lines
 from pdstudy.sizes import Size
 from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
 
 OUT = side_by_side.RESULTS / "corpus.json"
 MILLIONS = (1, 10, 100)

@@ -22,8 +22,8 @@ from pathlib import Path
 from pdstudy import machine as record
 from pdstudy import run
 from pdstudy.cluster import RayCrew
-from pdstudy.steps import Step
 from pdstudy.storage.store import Store
+from pdstudy.study.steps import Step
 
 OUT = Path(__file__).parent / "results" / "engine_ray.json"
 

@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from pdstudy import Study, estimate, machine, plan
+from pdstudy import Study, estimate, machine
 from pdstudy.storage.store import Store
+from pdstudy.study import plan
 
 OUT = Path(__file__).parent / "results" / "everyday.json"
 TIMES = 5
@@ -26,7 +27,7 @@ IMPORT = "from pdstudy import Study, run_study, load_results"
 PLANNED = """
 import sys, time
 from pdstudy import Study, plan
-from pdstudy.paramsfile import load
+from pdstudy.study.yaml_file import load
 from pdstudy.storage.paths import PARAMS
 settings = load(PARAMS / "desk.yaml") | {"seeds": list(range(int(sys.argv[1])))}
 begun = time.perf_counter()

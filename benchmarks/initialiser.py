@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pdstudy import plan, record, stages, work
+from pdstudy import record, stages, work
 from pdstudy.models import encoder
 from pdstudy.models.train import Watch
-from pdstudy.params import Study
 from pdstudy.sizes import Size
 from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
 
 SIZES = ("2/128", "2/256")
 SCALES = (0.02, 0.04, 0.08)

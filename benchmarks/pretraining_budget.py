@@ -20,17 +20,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pdstudy import plan, record, stages, work
+from pdstudy import record, stages, work
 from pdstudy.data import batches
 from pdstudy.data.batches import Ids, Rows, padded
 from pdstudy.machine import best_precision
 from pdstudy.models import encoder, evaluate
 from pdstudy.models.train import Schedule, Watch
-from pdstudy.params import Study
 from pdstudy.sizes import Size
-from pdstudy.steps import Plan, Step
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
+from pdstudy.study.steps import Plan, Step
 
 OUT = Path(__file__).parent / "results" / "pretraining_budget.json"
 PAGE = paths.ROOT / "docs" / "pretraining_budget.md"

@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pdstudy import plan, record, stages, work
+from pdstudy import record, stages, work
 from pdstudy.models import encoder, evaluate
 from pdstudy.models.train import Stopped, Watch
-from pdstudy.params import Study
 from pdstudy.sizes import Size
 from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
 
 OUT = Path(__file__).parent / "results" / "pretraining_peer.json"
 ARMS = ("ours", "run_mlm, its defaults", "run_mlm, our rate")

@@ -17,16 +17,17 @@ import numpy as np
 import side_by_side
 import torch
 
-from pdstudy import plan, stages, work
+from pdstudy import stages, work
 from pdstudy.data.batches import Rows
 from pdstudy.machine import best_precision
 from pdstudy.models import encoder, evaluate
 from pdstudy.models.train import Watch
-from pdstudy.params import Study
-from pdstudy.paramsfile import load
 from pdstudy.sizes import Size
 from pdstudy.storage.paths import PARAMS
 from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
+from pdstudy.study.yaml_file import load
 
 OURS, ARMS = "ours", ("ours", "Trainer")
 SIZES = ("2/128", "4/128", "4/256", "4/512", "4/128@30522")

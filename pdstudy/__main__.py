@@ -5,8 +5,8 @@ import sys
 from pdstudy import commands_hub, commands_model, commands_store, commands_study, commands_task
 from pdstudy.console import app, say
 from pdstudy.data.mirror import MirrorError
-from pdstudy.params import ParamsError
 from pdstudy.storage import paths  # each adds its commands
+from pdstudy.study.settings import ParamsError
 
 __all__ = ["app", "commands_hub", "commands_model", "commands_store", "commands_study", "commands_task", "main"]
 

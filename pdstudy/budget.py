@@ -19,15 +19,15 @@ from pdstudy import advise, soundness
 from pdstudy.data import similarity
 from pdstudy.estimate import estimate, needed
 from pdstudy.models import latency
-from pdstudy.params import Study
-from pdstudy.plan import judged, make
 from pdstudy.progress import Progress
 from pdstudy.recipes import RECIPES
 from pdstudy.run import RunError, run_study
-from pdstudy.steps import Plan
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import whole
 from pdstudy.storage.store import Store
+from pdstudy.study.plan import judged, make
+from pdstudy.study.settings import Study
+from pdstudy.study.steps import Plan
 
 FIRST = 0.7  # share of the time that the first round, every student once, may take
 SPENT = "spent.json"

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from pdstudy.console import Params, app, fail, out
-from pdstudy.params import Study
 from pdstudy.storage import paths
+from pdstudy.study.settings import Study
 
 
 @app.command(epilog="Example: PDSTUDY_DATA=mirror/data PDSTUDY_MODELS=mirror/models python -m pdstudy fetch params/paper.yaml")

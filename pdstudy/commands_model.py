@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from pdstudy.console import app, err, fail, out
-from pdstudy.params import Study
 from pdstudy.storage import paths
+from pdstudy.study.settings import Study
 
 
 @app.command(epilog="Example: python -m pdstudy export quick --student 2/256-PD-s0 --to model")

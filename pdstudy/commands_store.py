@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 
 from pdstudy.console import app, fail, out, say
-from pdstudy.params import Study
 from pdstudy.storage import paths
+from pdstudy.study.settings import Study
 
 
 @app.command(epilog="Example: python -m pdstudy clean --keep params/quick.yaml --dry-run")

@@ -12,8 +12,8 @@ import typer
 from rich.table import Table
 
 from pdstudy.console import FromScratch, LogWith, Params, Workers, app, computed, duration, err, fail, out, store_for
-from pdstudy.params import ParamsError, Study
 from pdstudy.storage import paths
+from pdstudy.study.settings import ParamsError, Study
 
 
 class Engine(StrEnum):
@@ -33,8 +33,8 @@ def plan(
     ] = None,
 ) -> None:
     """Show a study's steps: which are in the store, and about how long the others will take. Computes and fetches nothing."""
-    from pdstudy import plan as planning
     from pdstudy.estimate import by_stage, device, needed
+    from pdstudy.study import plan as planning
     from pdstudy.study.artifacts import passed_over
 
     study, absent, store, on = Study.read(params), "", store_for(from_scratch), device(speed)

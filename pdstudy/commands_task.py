@@ -7,9 +7,9 @@ import typer
 from rich.table import Table
 
 from pdstudy.console import Params, Workers, app, computed, err, fail, out
-from pdstudy.fields import NAME
-from pdstudy.params import Study
 from pdstudy.storage import paths
+from pdstudy.study.sections import NAME
+from pdstudy.study.settings import Study
 
 Texts = Annotated[list[str] | None, typer.Option("--text", help="The text column; twice for pairs. Default: guessed.")]
 Label = Annotated[str | None, typer.Option(help="The label column. Default: guessed.")]

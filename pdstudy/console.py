@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from pdstudy.escape import visible
-from pdstudy.params import Study
+from pdstudy.study.settings import Study
 
 app = typer.Typer(
     no_args_is_help=True,

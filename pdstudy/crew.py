@@ -26,9 +26,9 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 from pdstudy.progress import Told
-from pdstudy.steps import Step
 from pdstudy.storage import files, paths
 from pdstudy.storage.store import Store
+from pdstudy.study.steps import Step
 
 GRACE = 20.0  # seconds that a step may take to its next safe point before it is killed
 

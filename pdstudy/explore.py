@@ -16,11 +16,11 @@ from pandas.io.formats.style import Styler
 
 from pdstudy import advise, fidelity, plots, stats
 from pdstudy.escape import visible
-from pdstudy.params import Study
-from pdstudy.plan import make
 from pdstudy.sizes import Size
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
+from pdstudy.study.plan import make
+from pdstudy.study.settings import Study
 
 POINTS = 100
 OWN = "the study's own"  # D_T: not taken from another corpus

@@ -19,8 +19,8 @@ from pdstudy.data.formats import TextError
 from pdstudy.data.tasks import HELD_BACK, OWN_TRANSFER, SCALE, Wheel
 from pdstudy.data.tokenizer import AT_ONCE, continues, open_tokenizer, save_tokenizer, train_word_pieces, write_texts
 from pdstudy.models.train import Watch
-from pdstudy.steps import Step
 from pdstudy.storage.store import Store
+from pdstudy.study.steps import Step
 
 ROWS = 16_384  # documents in a row group, which is what a reader holds in memory
 MAX_UNKNOWN = 0.05  # share of unknown pieces above which the vocabulary is the wrong one

@@ -8,8 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pdstudy.machine import commit, processor
-from pdstudy.steps import Plan
 from pdstudy.storage import paths
+from pdstudy.study.steps import Plan
 
 
 def environment(plan: Plan, computed: int, reused: int, seconds: float) -> dict:

@@ -14,11 +14,10 @@ import nbformat
 
 from pdstudy import claims, figures, summary
 from pdstudy.escape import visible
-from pdstudy.mistakes import check_names
 from pdstudy.notebooks import clean_executed, declared, run
 from pdstudy.page import TEMPLATES, page, template
-from pdstudy.params import Study
 from pdstudy.storage import files, paths, results
+from pdstudy.study.settings import Study, check_names
 
 QUESTIONS = {f"{number:02d}_{name}": question for number, (name, question) in enumerate(claims.QUESTIONS.items(), 1)}
 ADVICE = "05_your_task"

@@ -21,13 +21,13 @@ from pdstudy import record
 from pdstudy.crew import Crew, Failure, Interrupted, signals
 from pdstudy.data import hub
 from pdstudy.estimate import cost, measured_speed, needed
-from pdstudy.params import Study
-from pdstudy.plan import make, pretraining
 from pdstudy.progress import Progress, Stage, Told, in_notebook
 from pdstudy.sizes import Size
-from pdstudy.steps import Plan, Step
 from pdstudy.storage import files, paths, results
 from pdstudy.storage.store import Store
+from pdstudy.study.plan import make, pretraining
+from pdstudy.study.settings import Study
+from pdstudy.study.steps import Plan, Step
 
 POLL = 0.5  # seconds between looks at the workers' progress
 ATTEMPTS = 2  # a step whose worker was killed, or that failed for no certain reason, is tried once more

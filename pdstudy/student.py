@@ -11,12 +11,12 @@ import numpy as np
 from pdstudy.data.batches import Ids
 from pdstudy.data.tasks import SCALE
 from pdstudy.models import evaluate
-from pdstudy.params import Study
-from pdstudy.plan import make
 from pdstudy.recipes import RECIPES, TEACHER
-from pdstudy.steps import Plan, Step, Student
 from pdstudy.storage import results
 from pdstudy.storage.store import Store
+from pdstudy.study.plan import make
+from pdstudy.study.settings import Study
+from pdstudy.study.steps import Plan, Step, Student
 
 LEVEL = 0.95
 

@@ -11,8 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pdstudy.plan import judged, search_of
-from pdstudy.steps import Plan
 from pdstudy.storage import paths
 from pdstudy.storage.files import whole
 from pdstudy.storage.results import (
@@ -29,6 +27,8 @@ from pdstudy.storage.results import (
     TRIED,
 )
 from pdstudy.storage.store import Store
+from pdstudy.study.plan import judged, search_of
+from pdstudy.study.steps import Plan
 
 
 def schema() -> pa.Schema:

@@ -26,8 +26,8 @@ from pdstudy.models.train import Diverged, Watch, device
 from pdstudy.models.weights import load_classifier, load_reader, load_start, save, take
 from pdstudy.prepare import Inputs
 from pdstudy.sizes import Size
-from pdstudy.steps import VERSION, Step
 from pdstudy.storage.store import Store
+from pdstudy.study.steps import VERSION, Step
 
 LONG = ("pretrain",)  # stages that keep checkpoints
 PLATEAU = 0.3  # nats below the unigram loss under which a model has hardly read

@@ -17,12 +17,12 @@ from pdstudy.data.tasks import Task, Wheel
 from pdstudy.data.tokenizer import open_tokenizer
 from pdstudy.escape import in_markdown
 from pdstudy.models import weights
-from pdstudy.params import Study
-from pdstudy.plan import pretraining
 from pdstudy.sizes import Size
-from pdstudy.steps import Step
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
+from pdstudy.study.plan import pretraining
+from pdstudy.study.settings import Study
+from pdstudy.study.steps import Step
 
 TABLE, FIGURE = "README.md", "family"
 GUESSES = 3  # pieces shown for each [MASK]

@@ -8,11 +8,11 @@ import pytest
 import reviews
 import yaml
 
-from pdstudy import Study, advise, budget, plan, reasons, run_study, soundness
+from pdstudy import Study, advise, budget, reasons, run_study, soundness
 from pdstudy.run import RunError
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
-from pdstudy.study import artifacts
+from pdstudy.study import artifacts, plan
 
 STUDY = reviews.STUDY | {
     "name": "budgeted",

@@ -7,14 +7,15 @@ import pytest
 import torch
 from test_cli import SMOKE, pdstudy, written
 
-from pdstudy import Study, cluster, plan, steps
+from pdstudy import Study, cluster
 from pdstudy.data.batches import Vocabulary, stream
 from pdstudy.data.masking import mask_rows, own_rows
 from pdstudy.models import encoder
 from pdstudy.run import RunError, own
 from pdstudy.sizes import Size
-from pdstudy.steps import Step
 from pdstudy.storage import paths
+from pdstudy.study import plan, steps
+from pdstudy.study.steps import Step
 
 
 def masked(rows: int = 5):

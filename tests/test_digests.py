@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pdstudy import plan
 from pdstudy.data import bundled, sources
-from pdstudy.params import Study
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
 
 LISTED = json.loads((Path(__file__).parent / "data" / "digests.json").read_text())
 

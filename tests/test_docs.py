@@ -16,12 +16,13 @@ import yaml
 from reviews import NEUTRAL, STUDY, WORDS
 from typer.testing import CliRunner
 
-from pdstudy import Study, claims, figures, measured, notebooks, pages, plan, recipes
+from pdstudy import Study, claims, figures, measured, notebooks, pages, recipes
 from pdstudy.__main__ import app
 from pdstudy.data import tasks
-from pdstudy.paramsfile import load
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.yaml_file import load
 
 ROOT = paths.ROOT
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

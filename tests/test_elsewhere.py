@@ -5,16 +5,17 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy import plan, work
+from pdstudy import work
 from pdstudy.data import bundled, cleaning
 from pdstudy.data.formats import TextError
 from pdstudy.data.sources import key
 from pdstudy.data.tasks import TASKS, PythonDocs, WheelFolder
 from pdstudy.models.train import Watch
-from pdstudy.params import Study
-from pdstudy.paramsfile import load
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
+from pdstudy.study.yaml_file import load
 
 NEWS = dict(TASKS["movies"].elsewhere)["news"]
 

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from first_question import FIRST_QUESTION
 
-from pdstudy import Study, card, export, onnxfiles, plan, student
+from pdstudy import Study, card, export, onnxfiles, student
 from pdstudy.data import tokenizer as wordpieces
 from pdstudy.escape import in_markdown
 from pdstudy.export import ExportError, Unfaithful
 from pdstudy.models import inference
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
+from pdstudy.study import plan
 
 ALONE = """
 import json, sys
@@ -241,7 +242,7 @@ def test_a_student_of_pairs_is_exported_and_labels_pairs(tmp_path):
 
 
 def test_a_student_is_found_by_its_name_however_it_is_written(exported, tmp_path):
-    from pdstudy.paramsfile import load
+    from pdstudy.study.yaml_file import load
 
     settings = (
         load(paths.PARAMS / "smoke.yaml")

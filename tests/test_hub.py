@@ -22,16 +22,17 @@ from safetensors.torch import load_file, save
 from transformers import BertConfig, BertForPreTraining
 from typer.testing import CliRunner
 
-from pdstudy import Study, plan, run_study
+from pdstudy import Study, run_study
 from pdstudy.__main__ import app
 from pdstudy.data import hub, mirror, sources
 from pdstudy.data.tasks import DATA, TASKS, Named
 from pdstudy.data.tokenizer import open_tokenizer
 from pdstudy.models.weights import load_start
-from pdstudy.params import ParamsError
 from pdstudy.run import RunError
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import ParamsError
 
 GLUE, IMDB = DATA["sst2"].hub, DATA["imdb"].hub
 START, FAMILY = "google/bert_uncased_L-1_H-64_A-1", "hub:google/bert_uncased_L-{layers}_H-{hidden}_A-{heads}"

@@ -140,9 +140,10 @@ def test_a_classifier_of_ours_is_measured_and_torch_s_threads_are_as_before(tmp_
 
 
 def test_of_a_study_each_size_is_timed_once_and_the_table_is_kept(smoke):
-    from pdstudy import plan, run
+    from pdstudy import run
     from pdstudy.storage import results
     from pdstudy.storage.store import Store
+    from pdstudy.study import plan
 
     found = latency.of_study(plan.make(smoke), Store())["sizes"]
     assert 0 < found["2/64"]["p50"] < found["2/128"]["p50"] and found["2/64"]["memory"] is None

@@ -8,10 +8,10 @@ import papermill
 import pytest
 
 from pdstudy.notebooks import clean_source, declared
-from pdstudy.params import Study
-from pdstudy.paramsfile import load
 from pdstudy.report import ADVICE, QUESTIONS
 from pdstudy.storage import paths
+from pdstudy.study.settings import Study
+from pdstudy.study.yaml_file import load
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 EXPLORER = "06_explore"

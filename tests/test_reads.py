@@ -7,11 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pdstudy import Study, plan, run_study
+from pdstudy import Study, run_study
 from pdstudy.data import cleaning, hub, mirror, sources
-from pdstudy.params import ParamsError
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import ParamsError
 
 SMALL = {
     "name": "reads",

@@ -13,8 +13,8 @@ import nbformat
 import pytest
 
 from pdstudy import Study, claims, figures, notebooks, pages, report
-from pdstudy.params import ParamsError
 from pdstudy.storage import paths, results
+from pdstudy.study.settings import ParamsError
 
 OUR_SCRIPT = (paths.ROOT / "pdstudy" / "templates" / "page.js").read_text()
 

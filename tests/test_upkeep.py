@@ -2,11 +2,11 @@
 
 import pytest
 
-from pdstudy import Study, plan
-from pdstudy.paramsfile import load
+from pdstudy import Study
 from pdstudy.storage import paths, store_care
 from pdstudy.storage.store import Store
-from pdstudy.study import artifacts
+from pdstudy.study import artifacts, plan
+from pdstudy.study.yaml_file import load
 
 DIGEST, OTHER, THIRD = "0123456789abcdef", "fedcba9876543210", "a" * 16
 

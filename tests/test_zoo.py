@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from pdstudy import Study, plan, zoo
+from pdstudy import Study, zoo
 from pdstudy.models import weights as modelfiles
 from pdstudy.run import pretrain_family, run
 from pdstudy.sizes import Size
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store, damage
+from pdstudy.study import plan
 
 RELEASED = sorted(p.parent for p in paths.ZOO.glob("*/model.safetensors"))
 MEGABYTES = 48

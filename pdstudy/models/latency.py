@@ -21,8 +21,8 @@ import numpy as np
 
 from pdstudy.data.batches import Ids, padded
 from pdstudy.models.inference import Answer, Question, open_torch
-from pdstudy.steps import Plan
 from pdstudy.storage.store import Store
+from pdstudy.study.steps import Plan
 
 PARTS = ("ids", "mask", "segments")  # of a question
 APART = "from pdstudy.models import latency; latency._apart()"  # what the fresh Python runs

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from pdstudy.params import Study
-from pdstudy.plan import judged, make, pretraining
 from pdstudy.sizes import Size
-from pdstudy.steps import Plan
 from pdstudy.storage.store import Store
+from pdstudy.study.plan import judged, make, pretraining
+from pdstudy.study.settings import Study
+from pdstudy.study.steps import Plan
 
 
 def needed(studies: Iterable[Study]) -> set[str]:

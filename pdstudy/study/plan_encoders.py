@@ -12,13 +12,13 @@ from pdstudy.data import bundled, mirror
 from pdstudy.data.formats import TextError
 from pdstudy.data.sources import digests, read_digests
 from pdstudy.data.tasks import DATA, OWN_TRANSFER, Named, Task, Wheel
-from pdstudy.params import ParamsError, Study
 from pdstudy.recipes import RANDOM, TRUNCATED
-from pdstudy.sections import Pretrain
 from pdstudy.sizes import Size
-from pdstudy.steps import Plan, Step
 from pdstudy.storage import paths
 from pdstudy.storage.files import sha256
+from pdstudy.study.sections import Pretrain
+from pdstudy.study.settings import ParamsError, Study
+from pdstudy.study.steps import Plan, Step
 
 DONOR = 12  # layers of the model that others are cut from; cut from itself it is whole, as in the paper's Fig 5
 # For estimates only:
@@ -29,7 +29,7 @@ ABSENT = "not at hand"  # in the place of a digest, in a plan that only tells th
 CHECKPOINTS = 3  # of an unfinished step: two are kept while a third is written
 
 
-class Reading:
+class EncoderSteps:
     """Adds to a plan the steps of a study up to its starts, from the text upwards."""
 
     def __init__(self, study: Study, plan: Plan, assumed: bool = False):
@@ -68,7 +68,7 @@ class Reading:
         """Return the digest of a step, after adding it to the plan."""
         return self.plan.add(Step(stage, settings, parents, label, flops, folder, room, texts, task))
 
-    def _digest(self, folder: str, *names: str) -> str:
+    def digest(self, folder: str, *names: str) -> str:
         """Return the digest of a folder's files, or of a model of the hub, "hub:owner/name"."""
         try:
             return folder_digest(str(mirror.model(folder)), *names)
@@ -77,7 +77,7 @@ class Reading:
                 return ABSENT
             raise ParamsError(str(error)) from None
 
-    def _weights(self, size: Size) -> int:
+    def weights(self, size: Size) -> int:
         """Return the number of weights of a model of this size, about."""
         return size.n_params(self.study.tokenizer.vocabulary)
 
@@ -86,7 +86,7 @@ class Reading:
         if folder is None:
             settings, parents = {"vocabulary": self.study.tokenizer.vocabulary}, {"texts": self.texts}
         else:
-            settings, parents = {"sha256": self._digest(folder, *mirror.VOCABULARIES)}, {}
+            settings, parents = {"sha256": self.digest(folder, *mirror.VOCABULARIES)}, {}
             folder = lies(folder)
         return self.add("tokenizer", settings, parents, "tokenizer", folder=folder)
 
@@ -150,27 +150,27 @@ class Reading:
         del settings["window"]  # the parent's, if there is one
         if not p.compile:
             del settings["compile"]
-        settings |= {"size": str(size), "init_std": p.init_std or self._std(size), "seed": number}
+        settings |= {"size": str(size), "init_std": p.init_std or self.std(size), "seed": number}
         settings["precision"] = self.study.resolved_precision(p.precision)
         flops = 3 * p.tokens * (size.flops_per_token(p.row) + p.mask * 2 * self.study.tokenizer.vocabulary * size.hidden)
         return self.add("pretrain", settings, parents, f"pretrain {size} #{number}" + (f" on {corpus}" if corpus else ""), flops,
-                        room=SMALL + (CHECKPOINTS * 12 + 2) * self._weights(size))  # fmt: skip
+                        room=SMALL + (CHECKPOINTS * 12 + 2) * self.weights(size))  # fmt: skip
 
     def adopted(self, size: Size) -> str:
         """Take an encoder that has read already from the family's folder."""
         settings = {
-            "sha256": self._digest(self._member(size), mirror.CONFIG, mirror.WEIGHTS),
+            "sha256": self.digest(self._member(size), mirror.CONFIG, mirror.WEIGHTS),
             "size": str(size),
             "precision": self.precision,
         }
         folder = str(self.study.family_folder(size))
         return self.add("adopt", settings, {"ids": self.corpus_ids()}, f"take {size} from the family", folder=folder,
-                        room=SMALL + 4 * self._weights(size))  # fmt: skip
+                        room=SMALL + 4 * self.weights(size))  # fmt: skip
 
     def _family_tokenizer(self) -> str:
         """Return the folder of the family's tokenizer, which must be the same in all the study's sizes."""
         folders = {size: self._member(Size.parse(size)) for size in self.study.all_sizes}
-        found = {size: self._digest(folder, *mirror.VOCABULARIES) for size, folder in folders.items()}
+        found = {size: self.digest(folder, *mirror.VOCABULARIES) for size, folder in folders.items()}
         (first, digest), *others = found.items()
         for size, its in others:
             # The same pieces may come as a vocab.txt from one repository and as a tokenizer.json from another.
@@ -207,7 +207,8 @@ class Reading:
             )
         return max(deeper)
 
-    def _std(self, size: Size) -> float:
+    def std(self, size: Size) -> float:
+        """Return the initialiser's scale of a size's width. Raises ParamsError where the study gives none."""
         try:
             return self.study.init_std[str(size.hidden)]
         except KeyError:

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from pdstudy.data.tasks import TASKS, Files, Task, Wheel
-from pdstudy.fields import NAME, CorpusName, Listed, Settings, Words
 from pdstudy.storage import paths
+from pdstudy.study.sections import NAME, CorpusName, Listed, Settings, Words
 
 
 class Own(Settings):

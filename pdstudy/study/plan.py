@@ -1,18 +1,18 @@
 """A study as steps: what has to be computed, each thing once, in an order in which parents come first.
 
-What is read, up to the encoders, is planned by reading.py; here come the teacher and the students.
+What is read, up to the encoders, is planned by plan_encoders.py; here come the teacher and the students.
 """
 
 from collections.abc import Iterable
 from dataclasses import replace
 
 from pdstudy.data import mirror
-from pdstudy.params import ParamsError, Study
-from pdstudy.reading import SMALL, Reading, lies
 from pdstudy.recipes import PRETRAINED, RANDOM, RECIPES, TEACHER
-from pdstudy.sections import Curves, Domains, Train
 from pdstudy.sizes import Size
-from pdstudy.steps import Plan, Step, Student
+from pdstudy.study.plan_encoders import SMALL, EncoderSteps, lies
+from pdstudy.study.sections import Curves, Domains, Train
+from pdstudy.study.settings import ParamsError, Study
+from pdstudy.study.steps import Plan, Step, Student
 
 SEARCH_SEED = 0  # the rate is searched once per size and recipe, on this seed
 MEAN_PIECES = 30  # of a sentence; for estimates only
@@ -28,11 +28,12 @@ def make(study: Study, only: dict[tuple[str, str], list[int]] | None = None, ass
         raise ParamsError(
             "task.train: students need labelled texts; on a corpus alone a family can be pre-trained: python -m pdstudy zoo"
         )
-    build = _Builder(study, Plan(study), assumed)
+    build = _StudentSteps(EncoderSteps(study, Plan(study), assumed))
     if study.teacher.folder is None:
-        ids = build.ids
+        ids = build.encoders.ids
         size = Size.parse(study.teacher.size)
-        teacher = build.searched(TEACHER.name, size, "finetune", study.finetune, build.start(TEACHER.start, size, SEARCH_SEED))
+        start = build.encoders.start(TEACHER.start, size, SEARCH_SEED)
+        teacher = build.searched(TEACHER.name, size, "finetune", study.finetune, start)
         build.student(TEACHER.name, str(size), SEARCH_SEED, teacher)
     else:
         ids, teacher = build.given_teacher(study.teacher.folder)
@@ -76,19 +77,19 @@ def search_of(plan: Plan, student: Student) -> Step | None:
 
 def pretraining(study: Study, sizes: Iterable[Size]) -> Plan:
     """Return the plan that only pre-trains `sizes`: a family of miniatures."""
-    build = Reading(study, Plan(study))
+    build = EncoderSteps(study, Plan(study))
     for size in sizes:
         for number in range(study.pretraining(size).starts):
             build.encoder(size, number)
     return build.plan
 
 
-class _Builder(Reading):
-    """Adds the steps of a study to a plan: what is read, the teacher, then every student."""
+class _StudentSteps:
+    """Adds the teacher and then every student to the plan that already has what they begin from."""
 
-    def __init__(self, study: Study, plan: Plan, assumed: bool = False):
-        super().__init__(study, plan, assumed)
-        self.teacher_pieces = self.tokenizer  # a given teacher has its own
+    def __init__(self, encoders: EncoderSteps):
+        self.encoders, self.study, self.plan = encoders, encoders.study, encoders.plan
+        self.teacher_pieces = encoders.tokenizer  # a given teacher has its own
         self.teacher = self.teacher_ids = self.soft_labels = ""  # set once the teacher is planned
 
     def train(
@@ -96,9 +97,9 @@ class _Builder(Reading):
     ) -> str:
         """Train one student in one stage at one rate (a number, or the winner of a search), on the first `texts` texts."""
         study = self.study
-        kept = settings.model_dump(exclude={"rates"}) | {"size": str(size), "seed": seed, "precision": self.precision}
-        kept |= {"init_std": self._std(size), "dropout": study.dropout, "start": start["kind"]}
-        parents = {"ids": self.ids}
+        kept = settings.model_dump(exclude={"rates"}) | {"size": str(size), "seed": seed, "precision": self.encoders.precision}
+        kept |= {"init_std": self.encoders.std(size), "dropout": study.dropout, "start": start["kind"]}
+        parents = {"ids": self.encoders.ids}
         if "parent" in start:
             parents["start"] = start["parent"]
         if stage == "distill":
@@ -114,10 +115,10 @@ class _Builder(Reading):
             note = f"{texts:,} texts"
         if name := start.get("domain"):
             note = f"on {name}"
-        n = kept["texts"] or self.n_train
+        n = kept["texts"] or self.encoders.n_train
         flops = 3 * n * settings.epochs * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
-        room = SMALL + 4 * self._weights(size)
-        return self.add(stage, kept, parents, f"{recipe} {size} s{seed} {stage} {note}", flops, room=room, texts=n)
+        room = SMALL + 4 * self.encoders.weights(size)
+        return self.encoders.add(stage, kept, parents, f"{recipe} {size} s{seed} {stage} {note}", flops, room=room, texts=n)
 
     def searched(self, recipe: str, size: Size, stage: str, settings: Train, start: dict) -> str:
         """Train one candidate per rate, and per batch size where several are given, on the search seed; keep the best on dev."""
@@ -126,8 +127,8 @@ class _Builder(Reading):
         else:
             tried = {f"rate {r:g}": {"rate": r} for r in settings.rates}
         parents = {role: self.train(recipe, size, stage, settings, start, SEARCH_SEED, what) for role, what in tried.items()}
-        room = SMALL + 4 * self._weights(size)
-        return self.add("search", {}, parents, f"{recipe} {size} {stage}: search the rate", room=room)
+        room = SMALL + 4 * self.encoders.weights(size)
+        return self.encoders.add("search", {}, parents, f"{recipe} {size} {stage}: search the rate", room=room)
 
     def recipe(self, name: str, size: Size, seeds: list[int], corpus: str | None = None) -> None:
         """Add every seed of one recipe at one size, stage after stage, and its points of the curves and domains.
@@ -137,14 +138,14 @@ class _Builder(Reading):
         recipe = RECIPES[name]
         searches: dict[int, str] = {}
         for seed in seeds:
-            start = self.start(recipe.start, size, seed, corpus)
+            start = self.encoders.start(recipe.start, size, seed, corpus)
             for i, stage in enumerate(recipe.stages):
                 settings = getattr(self.study, stage)
                 if i == 0 and stage == "distill":
                     start = start | {"label": self.soft_labels}
                 if i not in searches:  # on the search seed, whether or not the study reports that seed
                     first = (
-                        self.start(recipe.start, size, SEARCH_SEED, corpus)
+                        self.encoders.start(recipe.start, size, SEARCH_SEED, corpus)
                         if i == 0
                         else {"kind": PRETRAINED, "parent": searches[0]}
                     )
@@ -167,7 +168,7 @@ class _Builder(Reading):
         if more or not _within(curves, name, size):
             return
         for n in getattr(curves, kind):
-            start = self.start(recipe.start, size, seed) | ({"label": self.soft_labels} if stage == "distill" else {})
+            start = self.encoders.start(recipe.start, size, seed) | ({"label": self.soft_labels} if stage == "distill" else {})
             model = self.train(name, size, stage, getattr(self.study, stage), start, seed, {"search": searches[0]}, n)
             self.student(name, str(size), seed, model, curve=kind, texts=n)
 
@@ -177,9 +178,9 @@ class _Builder(Reading):
         if recipe.stages[0] != "distill" or not _within(domains, name, size):
             return
         for corpus in domains.corpora:
-            label = self.label(self.teacher_ids, domains.texts, self.domain_ids(corpus, self.teacher_pieces), corpus)
-            start = self.start(recipe.start, size, seed)
-            start |= {"transfer": self.domain_ids(corpus, self.tokenizer), "label": label, "domain": corpus}
+            label = self.label(self.teacher_ids, domains.texts, self.encoders.domain_ids(corpus, self.teacher_pieces), corpus)
+            start = self.encoders.start(recipe.start, size, seed)
+            start |= {"transfer": self.encoders.domain_ids(corpus, self.encoders.tokenizer), "label": label, "domain": corpus}
             for i, stage in enumerate(recipe.stages):
                 distil = stage == "distill"
                 settings = study.distill.model_copy(update={"epochs": domains.epochs}) if distil else study.finetune
@@ -202,24 +203,28 @@ class _Builder(Reading):
         """Let the teacher label `n` texts, of the study's transfer set or another, once for every student."""
         size = Size.parse(self.study.teacher.size or "12/768")
         flops = n * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
-        settings = {"texts": n, "precision": self.precision, "margin": self.study.teacher.margin}
+        settings = {"texts": n, "precision": self.encoders.precision, "margin": self.study.teacher.margin}
         parents = {"ids": ids, "model": self.teacher} | ({"transfer": transfer} if transfer else {})
-        return self.add("label", settings, parents, f"label {n:,} transfer texts" + (f" of {corpus}" if corpus else ""), flops)
+        return self.encoders.add(
+            "label", settings, parents, f"label {n:,} transfer texts" + (f" of {corpus}" if corpus else ""), flops
+        )
 
     def given_teacher(self, folder: str) -> tuple[str, str]:
         """Take a fine-tuned teacher from a folder; return the texts in its own word pieces, and its model."""
-        settings = {"sha256": self._digest(folder, mirror.CONFIG, mirror.WEIGHTS)}
-        teacher = self.add("given", settings, {"texts": self.texts}, "the given teacher", folder=lies(folder))
-        self.teacher_pieces = self.word_pieces(folder)
-        ids = self.task_ids(self.teacher_pieces)
+        settings = {"sha256": self.encoders.digest(folder, mirror.CONFIG, mirror.WEIGHTS)}
+        teacher = self.encoders.add("given", settings, {"texts": self.encoders.texts}, "the given teacher", folder=lies(folder))
+        self.teacher_pieces = self.encoders.word_pieces(folder)
+        ids = self.encoders.task_ids(self.teacher_pieces)
         self.student(TEACHER.name, "given", SEARCH_SEED, teacher, ids)
         return ids, teacher
 
     def student(self, recipe: str, size: str, seed: int, model: str, ids: str | None = None, **point) -> None:
         """Evaluate a model on dev and test and list it as a student, or as a `point` of a learning curve."""
-        parents = {"ids": ids or self.ids, "model": model}
+        parents = {"ids": ids or self.encoders.ids, "model": model}
         where = "".join(f" {k} {v}" for k, v in point.items() if v is not None)
-        evaluation = self.add("evaluate", {"precision": self.precision}, parents, f"evaluate {recipe} {size} s{seed}{where}")
+        evaluation = self.encoders.add(
+            "evaluate", {"precision": self.encoders.precision}, parents, f"evaluate {recipe} {size} s{seed}{where}"
+        )
         self.plan.students.append(Student(recipe, size, seed, model, evaluation, **point))
 
 

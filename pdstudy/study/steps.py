@@ -16,8 +16,8 @@ from functools import cached_property
 from typing import Any
 
 from pdstudy.data.tasks import Task
-from pdstudy.params import Study
 from pdstudy.storage.store import identity
+from pdstudy.study.settings import Study
 
 # Raise a stage's number when its code changes what it computes.
 VERSION = {

@@ -4,24 +4,45 @@ Every key that changes what is computed is here and has no second default elsewh
 it is computed (workers, progress, trackers) belongs to the command line.
 """
 
+import difflib
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pdstudy.data import mirror
 from pdstudy.data.tasks import HELD_BACK, OWN_TRANSFER, TASKS, Task
-from pdstudy.fields import NAME, OTHERS, Family, Precision, Seed, Settings, SizeText
 from pdstudy.machine import best_precision
-from pdstudy.mistakes import check_one_of, explain
-from pdstudy.own import TaskGiven, placed
-from pdstudy.paramsfile import ParamsError, find, load
 from pdstudy.recipes import RECIPES
-from pdstudy.sections import Compound, Corpus, Curves, Distill, Domains, Pretrain, Splits, Teacher, Tokenizer, Train, Transfer
 from pdstudy.sizes import Size
 from pdstudy.storage import paths
+from pdstudy.study.own_task import TASK_FILES, TASK_NAME, Own, TaskGiven, placed
+from pdstudy.study.sections import (
+    NAME,
+    ONE,
+    OTHERS,
+    SEVERAL,
+    Compound,
+    Corpus,
+    Curves,
+    Distill,
+    Domains,
+    Family,
+    Precision,
+    Pretrain,
+    Seed,
+    Settings,
+    SizeText,
+    Splits,
+    Teacher,
+    Tokenizer,
+    Train,
+    Transfer,
+)
+from pdstudy.study.yaml_file import ParamsError, find, load
 
 
 class Study(Settings):
@@ -195,3 +216,54 @@ class Study(Settings):
 
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64] or "mine"
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return pydantic's errors of a model as one sentence each: the key, what is wrong, the nearest known key."""
+    sentences = []
+    for e in error.errors():
+        loc = tuple(part for part in e["loc"] if part not in (TASK_NAME, TASK_FILES, ONE, SEVERAL))
+        where = ".".join(str(part) for part in loc)
+        message = e["msg"].removeprefix("Value error, ")
+        if e["type"] == "extra_forbidden":
+            known = _keys(loc[:-1], model)
+            near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+            message = "unknown key; " + (f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}")
+        elif e["type"] == "missing":
+            message = "this key is required"
+        elif e["type"] != "value_error":
+            message = f"{message[0].lower()}{message[1:]}, got {_short(e['input'])}"
+        sentences.append(f"{where}: {message}" if where else message)
+    return "\n  ".join(sentences)
+
+
+def check_names(names: set[str], known: set[str], what: str) -> None:
+    """Raise ParamsError for the first name that is not known, with the nearest one."""
+    for name in sorted(names - known):
+        near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+        raise ParamsError(f"{what}: unknown parameter {name!r}; {hint}")
+
+
+def check_one_of(what: str, value: str, known: dict) -> None:
+    """Raise ValueError for a name that is not known, with the nearest one and all that there are."""
+    if value not in known:
+        near = difflib.get_close_matches(value, list(known), n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown {what} {value!r}; {hint}choose from {', '.join(map(repr, known))}")
+
+
+def _keys(loc: tuple, root: Any) -> list[str]:
+    model = root
+    for part in loc:
+        if part == "task":
+            model = Own
+            continue
+        annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
+        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else root
+    return list(model.model_fields)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
