@@ -1,22 +1,15 @@
-"""One step: open its parents, call its stage, write its artifact.
+"""The steps that train, label and measure models: each takes its inputs from the store and writes into a folder."""
 
-This is where stages, which know nothing of places, meet the store, which knows nothing of models.
-"""
-
-import importlib.metadata
 import json
-import platform
 import shutil
-import time
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from pdstudy import prepare, stages
+from pdstudy import stages
 from pdstudy.data import mirror, tokenizer
 from pdstudy.data.batches import Labelled
 from pdstudy.data.formats import TextError
@@ -24,62 +17,19 @@ from pdstudy.models import encoder, evaluate, inference
 from pdstudy.models.encoder import Classifier
 from pdstudy.models.train import Diverged, Watch, device
 from pdstudy.models.weights import load_classifier, load_reader, load_start, save, take
-from pdstudy.prepare import Inputs
+from pdstudy.run.inputs import Inputs
 from pdstudy.sizes import Size
-from pdstudy.storage.store import Store
-from pdstudy.study.steps import VERSION, Step
+from pdstudy.study.steps import Step
 
-LONG = ("pretrain",)  # stages that keep checkpoints
 PLATEAU = 0.3  # nats below the unigram loss under which a model has hardly read
 SEARCH_BELOW = 3.0  # where every rate of a search collapses, rates this factor lower are tried,
 SEARCH_DEPTH = 2  # so many times
 
 
-def execute(step: Step, store: Store, watch: Watch) -> Path:
-    """Compute one step and return its artifact's folder."""
-    inputs = Inputs(step, store)
-    checkpoints = store.checkpoints(step.digest) if step.stage in LONG else None
-    watch.checkpoints = checkpoints
-
-    def fill(folder: Path) -> dict[str, Any]:
-        begun = time.monotonic()
-        record = STAGES[step.stage](step, inputs, folder, watch)
-        if record:
-            (folder / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-        return {
-            "label": step.label,
-            "version": VERSION[step.stage],  # with it, the manifest gives the digest again
-            "settings": step.settings,
-            "parents": step.parents,
-            "versions": versions(),
-            "machine": platform.machine(),
-            "threads": torch.get_num_threads(),
-            "flops": step.flops,
-            "seconds": round(record.get("seconds", time.monotonic() - begun), 2),
-        }
-
-    folder = store.write(step.stage, step.digest, fill)
-    if checkpoints is not None:
-        checkpoints.drop()
-    return folder
-
-
-def assist(step: Step, store: Store, watch: Watch) -> None:
-    """Train along with rank 0, which executes the same step, and write nothing."""
-    watch.checkpoints = store.checkpoints(step.digest)
-    _read(step, Inputs(step, store), watch)
-
-
-@cache  # reading a package's metadata takes milliseconds
-def versions() -> dict[str, str]:
-    """Return the versions of the libraries that can change a number."""
-    return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
-
-
 def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Pre-train one encoder and measure how well it reads."""
     s, vocabulary = step.settings, inputs.vocabulary()
-    model, fitted = _read(step, inputs, watch)
+    model, fitted = train_reader(step, inputs, watch)
     # Weights are kept in 16 bits, as families are released: a released encoder is the computed one, byte for byte.
     save(folder, model.bert.config, model.state(), "BertForMaskedLM", torch.float16)
     unigram = np.load(inputs.folder("ids") / "corpus.counts.npy")
@@ -108,7 +58,7 @@ def adopt(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     return {"reading": level, "plateau": plateau, "n_params": n_params, "tokens": 0, "steps": 0, "seconds": 0.0}
 
 
-def _read(step: Step, inputs: Inputs, watch: Watch):
+def train_reader(step: Step, inputs: Inputs, watch: Watch):
     """Return (model, what happened) of a pre-training."""
     s, vocabulary = step.settings, inputs.vocabulary()
     config = encoder.bert_config(Size.parse(s["size"]), vocabulary.size, s["init_std"], dropout=0.0)
@@ -118,16 +68,6 @@ def _read(step: Step, inputs: Inputs, watch: Watch):
     model = encoder.new_reader(config, s["seed"], s["positions"], counted, unigram)
     corpus = stages.Running(inputs.ids("corpus").flat, np.load(pieces / "continues.npy"))
     return model, stages.pretrain(model, corpus, s, vocabulary, watch)
-
-
-def finetune(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
-    """Fine-tune on D_L."""
-    return _student(step, inputs, folder, watch, _rate(step, inputs))
-
-
-def distill(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
-    """Distil on D_T."""
-    return _student(step, inputs, folder, watch, _rate(step, inputs))
 
 
 def search(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
@@ -148,7 +88,7 @@ def search(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
         candidate = _parent_step(inputs, role)
         place = folder / f"below-{len(below) + 1}"
         place.mkdir()
-        record = _student(candidate, Inputs(candidate, inputs.store), place, watch, rate)
+        record = train_student(candidate, Inputs(candidate, inputs.store), place, watch, rate)
         record |= {"batch": batches[role]} if several else {}
         below.append((record, place))
         tried.insert(0, record)
@@ -239,27 +179,14 @@ def evaluation(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[s
     return {"scores": scores, "model": kept}
 
 
-STAGES = {
-    "texts": prepare.texts,
-    "domain": prepare.domain,
-    "corpus": prepare.corpus,
-    "tokenizer": prepare.tokenizer,
-    "ids": prepare.ids,
-    "words": prepare.words,
-    "pretrain": pretrain,
-    "adopt": adopt,
-    "given": given,
-    "finetune": finetune,
-    "distill": distill,
-    "search": search,
-    "label": label,
-    "evaluate": evaluation,
-}
+def train_student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: float | None = None) -> dict[str, Any]:
+    """Fine-tune on D_L or distil on D_T, at `rate` or else the step's own, and write the student, whatever it is worth.
 
-
-def _student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: float) -> dict[str, Any]:
-    """Train one student at one rate and write it, whatever it is worth: a collapse is a finding, and is named."""
+    A collapse is a finding, and is named.
+    """
     s, vocabulary = step.settings, inputs.vocabulary()
+    if rate is None:
+        rate = s["rate"] if "rate" in s else inputs.record("search")["rate"]
     settings = s | {"rate": rate}
     if isinstance(s["batch"], list):  # several were searched
         settings |= {"batch": inputs.record("search")["batch"]}
@@ -299,10 +226,6 @@ def _first(data: Labelled, n: int) -> Labelled:
 def _trained(fitted, folder: Path) -> dict[str, Any]:
     (folder / "curve.jsonl").write_text("".join(json.dumps(r) + "\n" for r in fitted.curve))
     return {"steps": fitted.steps, "tokens": fitted.tokens, "seconds": round(fitted.seconds, 2), "train_loss": fitted.final_loss}
-
-
-def _rate(step: Step, inputs: Inputs) -> float:
-    return step.settings["rate"] if "rate" in step.settings else inputs.record("search")["rate"]
 
 
 def _parent_step(inputs: Inputs, role: str) -> Step:
