@@ -292,12 +292,12 @@ def test_what_a_page_tells_to_type_works(page, here, registries, monkeypatch):
                 file.write_text(yaml.safe_dump(load(file) | changed))
             else:
                 (here.folder / "my-bert").mkdir(exist_ok=True)
-                Study.given(load(here.folder / "small.yaml") | changed)
+                Study.checked(load(here.folder / "small.yaml") | changed)
 
 
 def test_the_tutorials_changed_study_takes_its_encoders_from_the_store(here):
     changed = next(yaml.safe_load(text) for language, text in blocks(ROOT / "docs" / "tutorial.md") if language == "yaml")
-    made, there = plan.make(Study.given(load(paths.PARAMS / "smoke.yaml") | changed)), Store().here()
+    made, there = plan.make(Study.checked(load(paths.PARAMS / "smoke.yaml") | changed)), Store().here()
     assert all(step.digest in there for step in made.of_stage("pretrain"))
     assert not all(step.digest in there for step in made.steps.values())
 
