@@ -305,7 +305,7 @@ def test_the_tutorials_changed_study_takes_its_encoders_from_the_store(here):
 # -- what a command writes
 
 
-SHOWN = str(ROOT / "outputs" / pages.shown())
+SHOWN = str(pages.PUBLISHED / pages.shown())
 
 
 def test_the_paper_to_code_table_is_the_studys():
@@ -366,8 +366,8 @@ def copies(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "KEY_FIGURES", ("domains",))
     shutil.copytree(pages.PICTURES, tmp_path / "figures")
     monkeypatch.setattr(pages, "PICTURES", tmp_path / "figures")
-    shutil.copytree(SHOWN, tmp_path / "outputs" / "another")
-    monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "outputs")
+    shutil.copytree(SHOWN, tmp_path / "published" / "another")
+    monkeypatch.setattr(pages, "PUBLISHED", tmp_path / "published")
     return pages.README, pages.TABLE
 
 
