@@ -27,7 +27,8 @@ def commit() -> str:
         return "unknown"
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(paths.SHARED), *words], capture_output=True, text=True, check=True).stdout.strip()
+        command = ["git", "-C", str(paths.SHARED), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - fixed words
 
     try:
         return git("rev-parse", "--short=12", "HEAD") + (
