@@ -32,7 +32,7 @@ from pdstudy.study.yaml_file import load
 from pdstudy.storage.paths import PARAMS
 settings = load(PARAMS / "desk.yaml") | {"seeds": list(range(int(sys.argv[1])))}
 begun = time.perf_counter()
-made = plan.make(Study.given(settings))
+made = plan.make(Study.checked(settings))
 print(len(made.steps), time.perf_counter() - begun)
 """
 

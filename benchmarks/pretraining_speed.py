@@ -46,7 +46,7 @@ def parts(size: str) -> tuple[Size, int]:
 def inputs_of(size: str) -> model_steps.Inputs:
     """Return the opened inputs of a pre-train step on IMDb reviews; its text steps are made if need be."""
     shape, vocabulary = parts(size)
-    study = Study.given(load(PARAMS / "zoo.yaml") | {"tokenizer": {"vocabulary": vocabulary, "folder": None}})
+    study = Study.checked(load(PARAMS / "zoo.yaml") | {"tokenizer": {"vocabulary": vocabulary, "folder": None}})
     store, made = Store(), plan.pretraining(study, [shape])
     for step in made.steps.values():
         if step.stage in ("texts", "tokenizer", "ids", "words") and store.find(step.digest) is None:

@@ -23,9 +23,11 @@ def best_precision(processor: Path = Path("/proc/cpuinfo")) -> str:
 
 def commit() -> str:
     """Return the checkout's commit, marked when files differ from it, or "unknown" outside a checkout."""
+    if paths.INSTALLED:  # git would answer for a repository that the environment lies in
+        return "unknown"
 
     def git(*words: str) -> str:
-        command = ["git", "-C", str(paths.ROOT), *words]
+        command = ["git", "-C", str(paths.SHARED), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - fixed words
 
     try:

@@ -20,6 +20,7 @@ for _mirror in ("PDSTUDY_DATA", "PDSTUDY_MODELS"):  # no test reads a mirror of 
 # No test writes into the checkout, nor do tests that run side by side into each other's outputs.
 _OUTPUTS = tempfile.TemporaryDirectory(prefix="pdstudy-tests-")
 os.environ["PDSTUDY_OUTPUTS"] = _OUTPUTS.name
+os.environ["PDSTUDY_HOME"] = str(Path(__file__).resolve().parents[1])  # wherever a command is started
 
 from pdstudy.storage import paths  # noqa: E402
 

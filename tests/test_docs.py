@@ -294,12 +294,12 @@ def test_what_a_page_tells_to_type_works(page, here, registries, monkeypatch):
                 file.write_text(yaml.safe_dump(load(file) | changed))
             else:
                 (here.folder / "my-bert").mkdir(exist_ok=True)
-                Study.given(load(here.folder / "small.yaml") | changed)
+                Study.checked(load(here.folder / "small.yaml") | changed)
 
 
 def test_the_tutorials_changed_study_takes_its_encoders_from_the_store(here):
     changed = next(yaml.safe_load(text) for language, text in blocks(ROOT / "docs" / "tutorial.md") if language == "yaml")
-    made, there = plan.make(Study.given(load(paths.PARAMS / "smoke.yaml") | changed)), Store().here()
+    made, there = plan.make(Study.checked(load(paths.PARAMS / "smoke.yaml") | changed)), Store().here()
     assert all(step.digest in there for step in made.of_stage("pretrain"))
     assert not all(step.digest in there for step in made.steps.values())
 
@@ -307,7 +307,7 @@ def test_the_tutorials_changed_study_takes_its_encoders_from_the_store(here):
 # -- what a command writes
 
 
-SHOWN = str(ROOT / "outputs" / readme.shown())
+SHOWN = str(readme.PUBLISHED / readme.shown())
 
 
 def test_the_paper_to_code_table_is_the_studys():
@@ -376,8 +376,8 @@ def copies(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "KEY_FIGURES", ("domains",))
     shutil.copytree(readme.PICTURES, tmp_path / "figures")
     monkeypatch.setattr(readme, "PICTURES", tmp_path / "figures")
-    shutil.copytree(SHOWN, tmp_path / "outputs" / "another")
-    monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "outputs")
+    shutil.copytree(SHOWN, tmp_path / "published" / "another")
+    monkeypatch.setattr(readme, "PUBLISHED", tmp_path / "published")
     return readme.README, readme.TABLE
 
 

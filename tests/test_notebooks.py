@@ -7,10 +7,8 @@ import nbformat
 import papermill
 import pytest
 
-from pdstudy.report.render import ADVICE, QUESTIONS, clean_source, declared
+from pdstudy.report.render import ADVICE, QUESTIONS, clean_source
 from pdstudy.storage import paths
-from pdstudy.study.settings import Study
-from pdstudy.study.yaml_file import load
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 EXPLORER = "06_explore"
@@ -65,11 +63,21 @@ def test_a_notebook_asks_predicts_limits_and_answers(path):
     assert sum("parameters" in c.metadata.get("tags", []) for c in cells) == 1
 
 
-@pytest.mark.parametrize("stem", QUESTIONS)
-def test_the_defaults_of_a_question_are_the_smoke_study(stem):
-    found = declared(paths.NOTEBOOKS / f"{stem}.ipynb")
-    assert found == load(paths.PARAMS / "smoke.yaml")
-    assert set(found) == set(Study.model_fields)
+@pytest.mark.parametrize("stem", [*QUESTIONS, ADVICE, EXPLORER])
+def test_a_notebook_reads_its_study_from_two_parameters(stem):
+    parameters, first = code(paths.NOTEBOOKS / f"{stem}.ipynb")[:2]
+    assert parameters.metadata.tags == ["parameters"]
+    values = {}
+    exec(parameters.source, values)
+    assert (values["study"], values["settings"]) == ("smoke", {})
+    assert "params = Study.read(study, settings)" in first.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_later_cell_overwrites_a_parameter_so_that_all_cells_can_be_run_again(path):
+    parameters, *others = ({n.id for n in ast.walk(ast.parse(c.source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+                           for c in code(path))  # fmt: skip
+    assert parameters and not [parameters & names for names in others if parameters & names]
 
 
 def test_the_explorer_shows_what_it_has_where_nobody_can_click(smoke, tmp_path):

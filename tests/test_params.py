@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from pdstudy.machine import best_precision
 from pdstudy.sizes import Size
 from pdstudy.storage import paths
-from pdstudy.study.settings import ParamsError, Study, check_names, explain
+from pdstudy.study.settings import ParamsError, Study, explain
 from pdstudy.study.yaml_file import load
 
 
@@ -135,7 +135,8 @@ def test_a_family_is_a_folder_for_all_sizes_or_one_a_size(settings):
         ({"recipes": ["PDF"]}, "unknown recipe 'PDF'; did you mean 'PD-F'? choose from 'Basic', 'Distillation'"),
         ({"family": 3}, "family: input should be a valid string, got 3"),
         ({"family": {"1/64": "zoo"}}, "family: names nothing for 2/64; add it, or others"),
-        ({"name": "hub"}, "name 'hub' is kept for the hub"),
+        ({"name": "hub"}, "name 'hub' is reserved for a folder in outputs/"),
+        ({"name": "published"}, "name 'published' is reserved"),
         ({"finetune": trained(batch=[8]), "distill": trained(batch=[8])}, "finetune.batch: value should have at least 2 items"),
         ({"task": "movie"}, "unknown task 'movie'; did you mean 'movies'?"),
     ],
@@ -253,12 +254,6 @@ def test_a_refused_study_names_its_file(settings, written):
     with pytest.raises(ParamsError) as caught:
         Study.read(path)
     assert str(caught.value) == f"{path}: seeds: 1 is listed twice; list each once"
-
-
-def test_names_are_checked_with_the_nearest_one_as_the_cure():
-    check_names({"seeds"}, {"seeds", "sizes"}, "notebook")
-    with pytest.raises(ParamsError, match="notebook: unknown parameter 'sedes'; did you mean 'seeds'"):
-        check_names({"seeds", "sedes"}, {"seeds", "sizes"}, "notebook")
 
 
 def test_a_value_shown_in_a_message_is_short(refusal):

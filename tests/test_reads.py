@@ -118,7 +118,7 @@ def test_a_study_on_named_data_runs_and_says_what_it_read(data):
 )
 def test_a_d_lm_that_cannot_be_is_refused(changes, said):
     with pytest.raises(ParamsError, match=said):
-        Study.given(SMALL | changes)
+        Study.checked(SMALL | changes)
 
 
 def test_data_that_is_not_at_hand_is_named_with_the_cure_before_anything_is_computed(data):

@@ -17,7 +17,6 @@ from pdstudy import Study
 from pdstudy.analysis import claims, verdicts
 from pdstudy.report import figures, render
 from pdstudy.storage import paths, results
-from pdstudy.study.settings import ParamsError
 
 OUR_SCRIPT = (paths.ROOT / "pdstudy" / "report" / "templates" / "page.js").read_text()
 
@@ -201,16 +200,24 @@ def test_the_answer_changes_with_the_numbers(smoke, rendered, tmp_path):
 
 def test_an_executed_report_tells_its_parameters(rendered, smoke):
     executed = nbformat.read(rendered / "01_pretraining_value.ipynb", as_version=4)
-    assert executed.metadata.papermill.parameters.name == "smoke"
+    assert executed.metadata.papermill.parameters == {"study": "params/smoke.yaml", "settings": {}}
     assert executed.metadata.papermill.input_path == "01_pretraining_value.ipynb"
 
 
-def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path, monkeypatch, smoke):
-    path = notebook(tmp_path, "(1 / 0)")
-    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
-    monkeypatch.setattr(render, "QUESTIONS", {path.stem: "?"})
-    with pytest.raises(ParamsError, match=r"09_test.ipynb: unknown parameter"):
-        render.render(smoke)
+def test_a_study_that_no_notebook_could_read_is_refused_before_anything_runs(tmp_path, smoke):
+    file = tmp_path / "smoke.yaml"
+    shutil.copy(paths.PARAMS / "smoke.yaml", file)
+    study = Study.read(file)
+    file.write_text(file.read_text().replace("seeds: [0, 1]", "seeds: [0, 1, 2]"))
+    with pytest.raises(render.ReportError, match=r"smoke.yaml has changed since the study was run"):
+        render.render(study)
+    with pytest.raises(render.ReportError, match="read from a params file"):
+        render.render(Study.checked(smoke.model_dump()))
+
+
+def test_a_report_is_given_the_file_and_what_differs_from_it(tmp_path):
+    study = Study.read("quick", {"seeds": [0, 1]})
+    assert render.parameters(study) == {"study": "params/quick.yaml", "settings": {"seeds": [0, 1]}}
 
 
 def test_hostile_text_is_shown_and_not_run(tmp_path):
@@ -242,13 +249,9 @@ def test_the_readme_table_is_made_from_the_results(rendered, tmp_path):
 
 def test_readme_shows_the_committed_evidence():
     before = (paths.ROOT / "README.md").read_text()
-    assert tool.answers(str(paths.ROOT / "outputs" / tool.shown())) in before, "run: python tools/readme.py"
+    assert tool.answers(str(tool.PUBLISHED / tool.shown())) in before, "run: python tools/readme.py"
 
 
 def test_claims_json_is_written_beside_the_metrics(rendered):
     rows = json.loads((paths.study_folder("smoke") / "claims.json").read_text())
     assert len(rows) == len(claims.CLAIMS)
-
-
-def test_a_study_given_in_a_notebook_is_the_study_of_the_file():
-    assert Study.given(render.declared(paths.NOTEBOOKS / "01_pretraining_value.ipynb")) == Study.read("smoke")

@@ -161,7 +161,7 @@ def own_tasks() -> str:
     head = ("task", "labelled, unlabelled texts", "advised", "promised, %", "test, %", "majority, %", "int8, test, %")
     head += ("MB: fp32, int8", "ms: fp32, int8", "answers like ours elsewhere")
     for name, of in found["tasks"].items():
-        folder = paths.ROOT / "outputs" / name
+        folder = paths.ROOT / "outputs" / "published" / name
         advice, texts, classes = (json.loads((folder / f"{kept}.json").read_text()) for kept in ("advice", "texts", "classes"))
         size, recipe = re.fullmatch(r"(\d+/\d+)-(.+)-s\d+", of["student"]).groups()
         taken = next(c for c in advice["candidates"] if (c["size"], c["recipe"]) == (size, recipe))

@@ -30,7 +30,8 @@ from pdstudy.storage.files import whole
 
 README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs"
 TABLE, OWN, SPEED, PAPER_SCALE = (DOCS / f"{name}.md" for name in ("paper_to_code", "own_data", "speed", "paper_scale"))
-SST2 = str(paths.ROOT / "outputs" / "desk-sst2")  # the paper's own task, as far as two cores go
+PUBLISHED = paths.ROOT / "outputs" / "published"  # the committed evidence, written by tools/publish.py
+SST2 = str(PUBLISHED / "desk-sst2")  # the paper's own task, as far as two cores go
 PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
 MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python tools/readme.py`, not typed -->)")
 # One or two for each question, of those that need no single answers of students: predictions.parquet is not committed.
@@ -111,13 +112,14 @@ def update(study: str | None = None) -> list[str]:
 
     Without a study it is the one that README shows. Raises PageError where a page has no place for a part.
     """
-    study = study or shown()
+    name = study or shown()
+    study = str(PUBLISHED / name)
     parts, drawn = paper_to_code(study), {name: draw(study, name) for name in KEY_FIGURES}  # first: what fails changes no page
     pictures = drawn | {Path(SST2).name: draw(SST2, "strategies")}
     changed = [f"{name}.png" for name, shows in pictures.items() if picture(name, *shows)]
     before = {page: page.read_text(encoding="utf-8") for page in (README, TABLE, OWN, SPEED, PAPER_SCALE)}
     for page, text in before.items():
-        page.write_text(MARKER.sub(rf"\g<1>{study}\g<3>", text), encoding="utf-8")
+        page.write_text(MARKER.sub(rf"\g<1>{name}\g<3>", text), encoding="utf-8")
     fill(README, "answers", answers(study))
     fill(README, "figures", key_figures(study, {name: figure.alt for name, (figure, _) in drawn.items()}))
     fill(TABLE, "parts", parts)

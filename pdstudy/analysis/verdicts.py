@@ -36,9 +36,30 @@ def judge(study: str | Path, claims: tuple = CLAIMS) -> pd.DataFrame:
     return table
 
 
-def save(table: pd.DataFrame, study: str) -> Path:
+def of(study: str | Path) -> pd.DataFrame:
+    """Return a study's verdicts: those in claims.json, after judging them where the results have changed since.
+
+    Where the answers to every text are not there, as in published evidence, nothing can be judged again.
+    """
+    folder = results.folder_of(study)
+    saved, answers = folder / results.CLAIMS, folder / results.PREDICTIONS
+    if saved.is_file():
+        tables = [
+            folder / name for name in (results.METRICS, results.PREDICTIONS, results.PARAMS, results.DOMAINS, results.LATENCY)
+        ]
+        dates = [path.stat().st_mtime_ns for path in tables if path.is_file()]
+        table = load(study)
+        known = table.id.tolist() == [claim.id for claim in CLAIMS]
+        if not answers.is_file() or (known and max(dates) <= saved.stat().st_mtime_ns):
+            return table
+    table = judge(study)
+    save(table, study)
+    return table
+
+
+def save(table: pd.DataFrame, study: str | Path) -> Path:
     """Return the path of claims.json after writing the table there."""
-    path = results.folder_of(study) / "claims.json"
+    path = results.folder_of(study) / results.CLAIMS
     rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()} for r in table.to_dict("records")]
     with whole(path) as new:
         new.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -47,7 +68,7 @@ def save(table: pd.DataFrame, study: str) -> Path:
 
 def load(study: str | Path) -> pd.DataFrame:
     """Return the saved verdicts of a study, as `judge` made them."""
-    rows = json.loads((results.folder_of(study) / "claims.json").read_text())
+    rows = json.loads((results.folder_of(study) / results.CLAIMS).read_text())
     return pd.DataFrame([{k: math.nan if v is None else v for k, v in row.items()} for row in rows])
 
 

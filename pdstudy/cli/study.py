@@ -95,16 +95,22 @@ def run(
         fail("--address is Ray's; add --engine ray", 2)
     if engine is Engine.ray and shard is not None:
         fail("--shard is for runs that know nothing of each other; with --engine ray one run feeds every node", 2)
-    _run(Study.read(params), workers, log_with, from_scratch, _engine(engine, address), _shard(shard))
+    study, shard_of = Study.read(params), _shard(shard)
+    _run(study, workers, log_with, from_scratch, _engine(engine, address), shard_of)
+    if shard_of is None:  # else another run may still have to compute the rest
+        _judge(study)
 
 
 @app.command(epilog="Example: python -m pdstudy report params/quick.yaml")
 def report(params: Params, workers: Workers = None, log_with: LogWith = None, from_scratch: FromScratch = False) -> None:
     """Run the study, render its notebooks to HTML, and print the path of index.html."""
     from pdstudy.report.render import ReportError, render
+    from pdstudy.run.study_latency import measure_latency
 
     study = Study.read(params)
     _run(study, workers, log_with, from_scratch)
+    measure_latency(study)
+    _judge(study)
     try:
         page = render(study, lambda text: err.print(text, markup=False))
     except ReportError as error:
@@ -137,7 +143,7 @@ def serve(
 def zoo(
     params: Params,
     workers: Workers = None,
-    to: Annotated[Path, typer.Option(help="Where the family's folders are written.")] = paths.ZOO,
+    to: Annotated[Path, typer.Option(help="Where the family's folders are written.")] = paths.ROOT / "zoo",
     allow_plateau: Annotated[bool, typer.Option("--allow-plateau", help="Exit 0 though a model has hardly read.")] = False,
     worth: Annotated[
         list[str] | None, typer.Option(help="A finished study whose gains by size stand in the family's table.")
@@ -167,7 +173,7 @@ def claims(
     from pdstudy.analysis.claims import QUESTIONS
 
     try:
-        table = verdicts.judge(study)
+        table = verdicts.of(study)
     except FileNotFoundError as error:
         fail(str(error), 2)
     if as_json:
@@ -190,6 +196,13 @@ def _run(study: Study, workers: int | None, tracker: str | None, from_scratch: b
     store = store_for(from_scratch)
     with _ranks(store, engine, shard) as engine:
         computed(study, lambda listen: run_study(study, workers, listen, store, tracker, engine, shard, supplied=True))
+
+
+def _judge(study: Study) -> None:
+    """Write the verdicts on a study's results to its claims.json."""
+    from pdstudy.analysis import verdicts
+
+    verdicts.save(verdicts.judge(study.name), study.name)
 
 
 def _engine(engine: Engine, address: str | None):

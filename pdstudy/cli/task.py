@@ -1,4 +1,4 @@
-"""The commands of a task of one's own: init, advise, domain."""
+"""The commands of a task of one's own: start, init, advise, domain."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,20 @@ from pdstudy.study.settings import Study
 
 Texts = Annotated[list[str] | None, typer.Option("--text", help="The text column; twice for pairs. Default: guessed.")]
 Label = Annotated[str | None, typer.Option(help="The label column. Default: guessed.")]
+
+
+@app.command(epilog="Example: pdstudy start my-study")
+def start(folder: Annotated[Path, typer.Argument(help="A folder to work in; made if need be.")]) -> None:
+    """Make a workspace: notebooks for JupyterLab, the params files, and a README that says how to go on."""
+    from pdstudy.storage import workspace
+
+    try:
+        made = workspace.start(folder)
+    except FileExistsError as error:
+        fail(str(error), 2)
+    except OSError as error:
+        fail(f"{folder} cannot be written ({error.strerror})", 2)
+    out.print(str(made), markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: python -m pdstudy init reviews.csv --transfer more.txt")

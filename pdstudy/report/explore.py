@@ -39,6 +39,11 @@ def studies() -> list[str]:
     return sorted(p.parent.name for p in paths.OUTPUTS.glob(f"*/{results.PREDICTIONS}") if (p.parent / results.METRICS).is_file())
 
 
+def is_computed(study: Study) -> bool:
+    """Return whether the answers of a study with these settings are there."""
+    return study.name in studies() and results.load_settings(study.name) == study.model_dump(mode="json")
+
+
 class Explorer:
     """What a study measured on test, of its own students and of those that were distilled on other text."""
 

@@ -1,26 +1,24 @@
-"""From a params file to rendered reports: strict parameters, papermill, nbconvert, one index page.
+"""From a params file to rendered reports: papermill, nbconvert, one index page.
 
 A report exists only if every cell of its notebook ran: it is executed and converted under a temporary name,
 checked, then moved. A failing cell leaves an executed notebook named `*.failed.ipynb` and no page.
 """
 
-import ast
 import base64
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import nbformat
 
-from pdstudy.analysis import claims, summary
-from pdstudy.analysis.verdicts import answer, judge, save, shown
+from pdstudy.analysis import claims, summary, verdicts
 from pdstudy.escape import visible
 from pdstudy.report import figures
 from pdstudy.report.html import TEMPLATES, page, template
 from pdstudy.storage import files, paths, results
-from pdstudy.study.settings import Study, check_names
-from pdstudy.study.yaml_file import ParamsError
+from pdstudy.study.settings import Study
 
 QUESTIONS = {f"{number:02d}_{name}": question for number, (name, question) in enumerate(claims.QUESTIONS.items(), 1)}
 ADVICE = "05_your_task"
@@ -41,13 +39,9 @@ def render(study: Study, tell: Callable[[str], None] = lambda text: None) -> Pat
     """Return the path of index.html after rendering every question's notebook over the study's results."""
     folder = paths.study_folder(study.name) / "reports"
     folder.mkdir(parents=True, exist_ok=True)
-    values = study.model_dump(mode="json")
-    notebooks = [paths.NOTEBOOKS / f"{stem}.ipynb" for stem in QUESTIONS]
-    for notebook in notebooks:
-        check_names(set(values), set(declared(notebook)), notebook.name)
-    for notebook in notebooks:
-        tell(f"report {notebook.stem}")
-        execute(notebook, values, folder)
+    for stem in QUESTIONS:
+        tell(f"report {stem}")
+        execute(paths.NOTEBOOKS / f"{stem}.ipynb", parameters(study), folder)
     tell("index")
     return index(study, folder)
 
@@ -56,9 +50,16 @@ def advice(study: Study, limits: dict[str, float | None]) -> Path:
     """Return the page of the advice on a task of one's own, after rendering its notebook over what is in the store."""
     folder = paths.study_folder(study.name) / "reports"
     folder.mkdir(parents=True, exist_ok=True)
-    notebook, values = paths.NOTEBOOKS / f"{ADVICE}.ipynb", study.model_dump(mode="json") | limits
-    check_names(set(values), set(declared(notebook)), notebook.name)
-    return execute(notebook, values, folder)
+    return execute(paths.NOTEBOOKS / f"{ADVICE}.ipynb", parameters(study) | limits, folder)
+
+
+def parameters(study: Study) -> dict[str, Any]:
+    """Return the two parameters by which a notebook reads a study. Raises ReportError where it would read another one."""
+    if study.origin is None:
+        raise ReportError("a report needs a study that was read from a params file; write it to one and use Study.read")
+    if Study.read(study.origin.path, study.origin.settings) != study:
+        raise ReportError(f"{paths.scrub(str(study.origin.path))} has changed since the study was run; run it again")
+    return {"study": paths.portable(str(study.origin.path), Path()), "settings": study.origin.settings}
 
 
 def execute(notebook: Path, values: dict, folder: Path) -> Path:
@@ -110,8 +111,7 @@ def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
 
 def index(study: Study, folder: Path) -> Path:
     """Return the path of the page that holds the answers, the claims, the accuracies and the costs."""
-    table = judge(study.name)
-    save(table, study.name)
+    table = verdicts.of(study.name)
     metrics, environment = results.load_results(study.name), results.load_environment(study.name)
     body = template("index.html.j2").render(
         study=study,
@@ -120,8 +120,8 @@ def index(study: Study, folder: Path) -> Path:
             {
                 "question": question,
                 "page": f"{stem}.html",
-                "answer": answer(table, name),
-                "claims": shown(table[table.question == name]),
+                "answer": verdicts.answer(table, name),
+                "claims": verdicts.shown(table[table.question == name]),
                 "figures": _figures(study.name, table, KEY_FIGURES[name]),
             }
             for (name, question), stem in zip(claims.QUESTIONS.items(), QUESTIONS, strict=True)
@@ -138,13 +138,13 @@ def index(study: Study, folder: Path) -> Path:
     return _write(folder / "index.html", made)
 
 
-def _figures(study: str, verdicts, names: tuple[str, ...]) -> list[dict[str, str | float]]:
+def _figures(study: str, table, names: tuple[str, ...]) -> list[dict[str, str | float]]:
     """Return key figures as the page shows them, after keeping each."""
     from matplotlib import pyplot as plt
 
     found = []
     for name in names:
-        drawn = figures.draw(study, name, verdicts)
+        drawn = figures.draw(study, name, table)
         if not drawn.data.empty:  # else it was not measured, as the claims say
             figures.keep(drawn, study, name)
             picture = base64.b64encode((paths.study_folder(study) / "figures" / f"{name}.png").read_bytes()).decode()
@@ -162,25 +162,13 @@ def _write(path: Path, text: str) -> Path:
 CELL_TIMEOUT = 3600  # seconds; the work is done before the notebooks run, they read the store
 
 
-def declared(notebook: Path) -> dict[str, object]:
-    """Return the parameters that a notebook declares: names and their literal values in its one parameters cell."""
-    cells = [c for c in nbformat.read(notebook, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
-    if len(cells) != 1:
-        raise ParamsError(f"{notebook.name}: {len(cells)} cells are tagged parameters, expected one")
-    found = {}
-    for node in ast.parse(cells[0].source).body:
-        if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
-            raise ParamsError(f"{notebook.name}: the parameters cell may hold only `name = literal`, line {node.lineno} does not")
-        found[node.targets[0].id] = ast.literal_eval(node.value)
-    return found
-
-
 def run(notebook: Path, executed: Path, values: dict) -> str | None:
     """Return what went wrong, or None, after executing a notebook to `executed`."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    os.environ |= paths.environment()  # the kernel starts in another folder
     try:
         papermill.execute_notebook(
             str(notebook), str(executed), parameters=values, kernel_name="python3", language="python",

@@ -120,7 +120,7 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
     if TRIED not in tables:  # what may lie there belongs to other settings
         (folder / TRIED).unlink(missing_ok=True)
     for name, table in tables.items():
-        with whole(folder / name) as new:
+        with whole(folder / name, keep_same=True) as new:
             pq.write_table(table, new, compression="zstd")
     if environment["steps"]["computed"] == 0 and (folder / ENVIRONMENT).is_file():
         environment = json.loads((folder / ENVIRONMENT).read_text())  # the record of the run that made the numbers
@@ -130,7 +130,7 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
     if found := classes(plan, store):  # else the texts were cleaned away, and what was written of them holds
         written[CLASSES] = found
     for name, value in written.items():
-        with whole(folder / name) as new:
+        with whole(folder / name, keep_same=True) as new:
             new.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
     return folder
 

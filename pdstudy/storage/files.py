@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import filecmp
 import hashlib
 import os
 import re
@@ -28,14 +29,17 @@ class NoRoom(OSError):
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, keep_same: bool = False) -> Iterator[Path]:
     """Give a name beside `path` to write to, and move it to `path` once it is written; on any error, remove it.
 
-    Whoever reads `path` sees the old file or the new one, and a full disk leaves the old one as it was.
+    Whoever reads `path` sees the old file or the new one, and a full disk leaves the old one as it was. With
+    `keep_same` a file that has the same bytes already stays, so that its date says when its content last changed.
     """
     new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
     try:
         yield new
+        if keep_same and path.is_file() and filecmp.cmp(new, path, shallow=False):
+            return
         flush(new)
         new.replace(path)
     finally:

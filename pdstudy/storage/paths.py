@@ -1,21 +1,42 @@
-"""Where things are. The only file that knows this tree; every path is absolute.
+"""Where files are. Every path is absolute.
 
-`PDSTUDY_OUTPUTS` moves everything that is written (a larger disk, a shared folder of a cluster); `PDSTUDY_DATA` and
-`PDSTUDY_MODELS` are the mirrors of the hub, which one machine may fill and another read.
+The workspace is the folder that the user works in: `outputs/` is written there, and relative paths in a params file start
+there. `PDSTUDY_HOME` names it; without that it is the nearest folder upwards from the current one that has `params/` or
+`notebooks/`, else the current one. `PDSTUDY_OUTPUTS` moves everything that is written (a larger disk, a shared folder of a
+cluster); `PDSTUDY_DATA` and `PDSTUDY_MODELS` are the mirrors of the hub, which one machine may fill and another read.
 """
 
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]  # the checkout: the package is installed with `pip install -e`
-PARAMS = ROOT / "params"  # one study each
-NOTEBOOKS = ROOT / "notebooks"  # one question each
-ZOO = ROOT / "zoo"  # the released miniatures, a read-only source of the store
-OUTPUTS = Path(os.environ.get("PDSTUDY_OUTPUTS") or ROOT / "outputs").expanduser().resolve()
+PACKAGE = Path(__file__).resolve().parents[1]
+INSTALLED = (PACKAGE / "share").is_dir()  # from a wheel, not in a checkout
+SHARED = PACKAGE / "share" if INSTALLED else PACKAGE.parent  # what comes with the package: params, notebooks, zoo
+PARAMS = SHARED / "params"  # one study each
+NOTEBOOKS = SHARED / "notebooks"  # one question each
+ZOO = SHARED / "zoo"  # the released family, a read-only source of the store
+
+
+def workspace(folder: Path) -> Path:
+    """Return the nearest of `folder` and those above it that has `params/` or `notebooks/`, else `folder`."""
+    return next((f for f in (folder, *folder.parents) if (f / "params").is_dir() or (f / "notebooks").is_dir()), folder)
+
+
+def _from_environment(variable: str, default: Path) -> Path:
+    return Path(os.environ.get(variable) or default).expanduser().resolve()
+
+
+ROOT = _from_environment("PDSTUDY_HOME", workspace(Path.cwd()))
+OUTPUTS = _from_environment("PDSTUDY_OUTPUTS", ROOT / "outputs")
 STORE = OUTPUTS / "store"  # artifacts by digest, shared by every study
-DATA = Path(os.environ.get("PDSTUDY_DATA") or OUTPUTS / "hub" / "data").expanduser().resolve()  # <name>/<split>.parquet
-MODELS = Path(os.environ.get("PDSTUDY_MODELS") or OUTPUTS / "hub" / "models").expanduser().resolve()  # <owner>/<name>/
+DATA = _from_environment("PDSTUDY_DATA", OUTPUTS / "hub" / "data")  # <name>/<split>.parquet
+MODELS = _from_environment("PDSTUDY_MODELS", OUTPUTS / "hub" / "models")  # <owner>/<name>/
 HUB = "hub:"  # before "owner/name": a model of the hub, in the place of a folder
+
+
+def environment() -> dict[str, str]:
+    """Return the environment variables by which a process in another folder uses the same workspace, outputs and mirrors."""
+    return {"PDSTUDY_HOME": str(ROOT), "PDSTUDY_OUTPUTS": str(OUTPUTS), "PDSTUDY_DATA": str(DATA), "PDSTUDY_MODELS": str(MODELS)}
 
 
 def study_folder(name: str) -> Path:
@@ -24,23 +45,30 @@ def study_folder(name: str) -> Path:
 
 
 def portable(path: str, folder: Path) -> str:
-    """Return a path that is relative to `folder` as `whole` reads it: from the checkout, or from home, where it lies there."""
-    found = (folder / Path(path).expanduser()).resolve()
-    if found.is_relative_to(ROOT):
-        return str(found.relative_to(ROOT))
-    return f"~/{found.relative_to(Path.home())}" if found.is_relative_to(Path.home()) else str(found)
+    """Return a path relative to `folder` in the form that `whole` reads: from the workspace, from home (~), or absolute."""
+    absolute = (folder / Path(path).expanduser()).resolve()
+    if absolute.is_relative_to(ROOT):
+        return str(absolute.relative_to(ROOT))
+    return f"~/{absolute.relative_to(Path.home())}" if absolute.is_relative_to(Path.home()) else str(absolute)
 
 
 def whole(path: str) -> Path:
-    """Return the absolute path of one that is absolute, from home (~), from the checkout, or of a model of the hub."""
-    return MODELS / path.removeprefix(HUB) if path.startswith(HUB) else ROOT / Path(path).expanduser()
+    """Return the absolute path of one that is absolute, from home (~), from the workspace, or of a model of the hub.
+
+    What is not in the workspace but comes with the package, such as "zoo/2-128-s0", is taken from there.
+    """
+    if path.startswith(HUB):
+        return MODELS / path.removeprefix(HUB)
+    # os.path.exists is False for a name that is too long, where Path.exists raises.
+    own, shared = ROOT / Path(path).expanduser(), SHARED / Path(path).expanduser()
+    return shared if os.path.exists(shared) and not os.path.exists(own) else own  # noqa: PTH110
 
 
 def scrub(text: str) -> str:
     """Return `text` without this machine's paths, for anything that will be published."""
     import sys
 
-    for path, word in ((str(ROOT), "."), (sys.prefix, "<env>"), (str(Path.home()), "~")):
+    for path, word in ((str(ROOT), "."), (str(SHARED), "<pdstudy>"), (sys.prefix, "<env>"), (str(Path.home()), "~")):
         if len(path) > 1:
             text = text.replace(path, word)
     return text

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from pdstudy.data import mirror
 from pdstudy.data.tasks import HELD_BACK, OWN_TRANSFER, TASKS, Task
@@ -19,6 +19,8 @@ from pdstudy.machine import best_precision
 from pdstudy.recipes import RECIPES
 from pdstudy.sizes import Size
 from pdstudy.storage import paths
+from pdstudy.study import overrides
+from pdstudy.study.overrides import Origin
 from pdstudy.study.own_task import TASK_FILES, TASK_NAME, Own, TaskGiven, placed
 from pdstudy.study.sections import (
     NAME,
@@ -73,6 +75,7 @@ class Study(Settings):
     finetune: Train
     distill: Distill
     precision: Precision = "auto"
+    _origin: Origin | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _coherent(self):
@@ -80,8 +83,8 @@ class Study(Settings):
             raise ValueError(
                 f"name {self.name!r}: use 1 to 64 small letters, digits, '.', '_' or '-', such as {_slug(self.name)!r}"
             )
-        if self.name in ("store", "cache", "hub"):
-            raise ValueError(f"name {self.name!r} is kept for the {'hub' if self.name == 'hub' else 'store'}; choose another")
+        if self.name in ("store", "cache", "hub", "published"):
+            raise ValueError(f"name {self.name!r} is reserved for a folder in outputs/; choose another")
         if isinstance(self.task, str):
             check_one_of("task", self.task, TASKS)
         elif self.task.corpus and self.corpus.data:
@@ -197,21 +200,38 @@ class Study(Settings):
         return given if given != "auto" else best_precision()
 
     @classmethod
-    def given(cls, names: dict[str, Any]) -> "Study":
-        """Return the study whose keys stand among `names`, such as a notebook's `globals()`. Raises ParamsError."""
+    def checked(cls, values: dict[str, Any], where: str = "") -> "Study":
+        """Return the study with these settings. Raises ParamsError, its sentences after `where`."""
         try:
-            return cls(**{key: names[key] for key in cls.model_fields if key in names})
+            return cls(**values)
         except ValidationError as error:
-            raise ParamsError(explain(error, cls)) from None
+            raise ParamsError(f"{where}{explain(error, cls)}") from None
 
     @classmethod
-    def read(cls, path: str | Path) -> "Study":
-        """Return the study of a params file, or of a name in params/ such as "quick". Raises ParamsError."""
+    def read(cls, path: str | Path, settings: dict[str, Any] | None = None) -> "Study":
+        """Return the study of a params file, or of a name in params/ such as "quick", with `settings` in place of the file's.
+
+        Of a section, such as `pretrain`, only the keys in `settings` are replaced. Raises ParamsError.
+        """
         path = find(path)
-        try:
-            return cls(**placed(load(path), path.parent))
-        except ValidationError as error:
-            raise ParamsError(f"{path}: {explain(error, cls)}") from None
+        values = placed(overrides.merged(load(path), settings, cls), path.parent)
+        study = cls.checked(values, f"settings, over {path}: " if settings else f"{path}: ")
+        study._origin = Origin(path.resolve(), settings or {})
+        return study
+
+    @property
+    def origin(self) -> Origin | None:
+        """Return what the study was read from, None for one that was made of values."""
+        return self._origin
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether all settings are the same, wherever they were read from."""
+        return isinstance(other, Study) and self.model_dump() == other.model_dump()
+
+    def _repr_html_(self) -> str:
+        """Return a table of every value; those that differ from the params file are marked."""
+        before = Study.read(self.origin.path) if self.origin and self.origin.settings else self
+        return overrides.table(self, before)
 
 
 def _slug(name: str) -> str:
@@ -235,14 +255,6 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
             message = f"{message[0].lower()}{message[1:]}, got {_short(e['input'])}"
         sentences.append(f"{where}: {message}" if where else message)
     return "\n  ".join(sentences)
-
-
-def check_names(names: set[str], known: set[str], what: str) -> None:
-    """Raise ParamsError for the first name that is not known, with the nearest one."""
-    for name in sorted(names - known):
-        near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
-        raise ParamsError(f"{what}: unknown parameter {name!r}; {hint}")
 
 
 def check_one_of(what: str, value: str, known: dict) -> None:

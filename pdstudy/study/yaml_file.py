@@ -6,6 +6,7 @@ own rule, that the last one wins in silence, would run another study than the on
 """
 
 import contextlib
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,19 @@ class ParamsError(ValueError):
 
 
 def find(path: str | Path) -> Path:
-    """Return the params file meant by a path or by a name in params/. Raises ParamsError with the names there."""
-    given = Path(path)
-    for candidate in (given, paths.PARAMS / given, paths.PARAMS / f"{given}.yaml"):
+    """Return the params file meant by a path, or by a name in params/ of the workspace or of the package.
+
+    A path is relative to the current folder or to the workspace. Raises ParamsError with the nearest name.
+    """
+    folders = (paths.ROOT / "params", paths.PARAMS)
+    for candidate in (Path(path), paths.whole(str(path)), *(f / n for f in folders for n in (path, f"{path}.yaml"))):
         with contextlib.suppress(OSError, ValueError):  # a name too long for the file system, or with a NUL
             if candidate.is_file():
                 return candidate
-    names = [p.stem for p in sorted(paths.PARAMS.glob("*.yaml"))]
-    raise ParamsError(f"{path}: no such params file; choose one of params/{{{','.join(names)}}}.yaml or give a path")
+    names = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
+    near = difflib.get_close_matches(Path(path).stem, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ParamsError(f"{path}: no such params file; {hint}choose one of params/{{{','.join(names)}}}.yaml or give a path")
 
 
 def load(path: Path) -> dict[str, Any]:
