@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pdstudy.escape import visible
+from pdstudy.escape import escape_control
 from pdstudy.study.settings import Study
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ LogWith = Annotated[
 ]
 
 
-def computed(study: Study, compute) -> None:
+def compute_with_progress(study: Study, compute) -> None:
     """Compute something of a study under a progress bar; bad input and failures end with a sentence and their exit."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -80,10 +80,10 @@ def duration(seconds: float) -> str:
 
 def fail(message: str, code: int) -> None:
     """Say what is wrong and leave with this exit status."""
-    say(message)
+    print_error(message)
     raise typer.Exit(code)
 
 
-def say(message: str) -> None:
+def print_error(message: str) -> None:
     """Print one line of trouble to stderr, nothing in it acting on the terminal."""
-    err.print(visible(message), style="red", markup=False, soft_wrap=True)
+    err.print(escape_control(message), style="red", markup=False, soft_wrap=True)

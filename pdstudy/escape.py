@@ -7,14 +7,14 @@ import re
 ACTING = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
-def visible(text: str) -> str:
+def escape_control(text: str) -> str:
     """Return `text` with every acting character as its number, such as \\u202e."""
     return ACTING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def in_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Return text, on one line, that neither Markdown nor HTML reads as anything else."""
-    return visible(html.escape(" ".join(text.split())).translate({ord(c): f"\\{c}" for c in r"\|*_`[]#~!"}))
+    return escape_control(html.escape(" ".join(text.split())).translate({ord(c): f"\\{c}" for c in r"\|*_`[]#~!"}))
 
 
 class Prose(str):

@@ -297,7 +297,7 @@ def test_what_a_page_tells_to_type_works(page, here, registries, monkeypatch):
 
 def test_the_tutorials_changed_study_takes_its_encoders_from_the_store(here):
     changed = next(yaml.safe_load(text) for language, text in blocks(ROOT / "docs" / "tutorial.md") if language == "yaml")
-    made, there = plan.make(Study.given(load(paths.PARAMS / "smoke.yaml") | changed)), Store().here()
+    made, there = plan.make(Study.given(load(paths.PARAMS / "smoke.yaml") | changed)), Store().digests()
     assert all(step.digest in there for step in made.of_stage("pretrain"))
     assert not all(step.digest in there for step in made.steps.values())
 
@@ -305,7 +305,7 @@ def test_the_tutorials_changed_study_takes_its_encoders_from_the_store(here):
 # -- what a command writes
 
 
-SHOWN = str(ROOT / "outputs" / pages.shown())
+SHOWN = str(ROOT / "outputs" / pages.published_study())
 
 
 def test_the_paper_to_code_table_is_the_studys():
@@ -377,7 +377,7 @@ def test_the_command_writes_another_study_everywhere_and_is_done_once(copies):
     assert {"README.md changed", "paper_to_code.md changed"} <= set(said.output.splitlines())
     for page in copies:
         assert "of another: made by" in page.read_text() and f"of {Path(SHOWN).name}: made by" not in page.read_text()
-    assert pages.shown() == "another" and pages.recorded(pages.PICTURES / "domains.png")["study"] == "another"
+    assert pages.published_study() == "another" and pages.recorded(pages.PICTURES / "domains.png")["study"] == "another"
     assert "all is up to date" in CliRunner().invoke(app, ["readme"]).output
 
 

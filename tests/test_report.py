@@ -241,7 +241,7 @@ def test_the_readme_table_is_made_from_the_results(rendered, tmp_path):
 
 def test_readme_shows_the_committed_evidence():
     before = (paths.ROOT / "README.md").read_text()
-    assert pages.answers(str(paths.ROOT / "outputs" / pages.shown())) in before, "run: python -m pdstudy readme"
+    assert pages.answers(str(paths.ROOT / "outputs" / pages.published_study())) in before, "run: python -m pdstudy readme"
 
 
 def test_claims_json_is_written_beside_the_metrics(rendered):

@@ -130,12 +130,12 @@ CLAIMS = (
     Claim("R7c", "With D_LM = D_T, reading the transfer set first adds to distilling on it", COMPOUND,
           ask.over("PD", "Distillation", corpus="transfer"), paper.gain(paper.compound(), "PD", "Distillation", FIG10)),
     Claim("R8a", "More and broader text to read than D_T makes a better start", COMPOUND,
-          ask.own_corpus_over(ask.transfer_itself), Number(
+          ask.own_corpus_over(ask.transfer_corpus), Number(
               round(float((_STARTS[_STARTS.recipe == "PD"].value.to_numpy()
                            - paper.compound().query("recipe == 'PD'").value.to_numpy()).mean()), 1),
               "Fig 5 less Fig 10, MNLI, mean of 5 sizes", "digitised")),
     Claim("R8b", "Piece for piece, text of other domains makes a better start than D_T", COMPOUND,
-          ask.corpus_over(ask.general, ask.transfer_itself), None),
+          ask.corpus_over(ask.other_domain_corpus, ask.transfer_corpus), None),
     Claim("R9", "A small pre-trained student needs less transfer text than a large random one", ROBUST,
           ask.small_with_less_over_large,
           paper.contrast(paper.transfer_size(), [(1, "PD", ("4/256", 5_000_000)), (-1, "Distillation", ("12/768", 8_000_000))],

@@ -185,14 +185,14 @@ def _lm(corpus: str) -> str:
     return "D_LM = D_T" if corpus == "transfer" else f"D_LM {corpus}"
 
 
-def transfer_itself(e: Evidence) -> str:
+def transfer_corpus(e: Evidence) -> str:
     """Return the name of D_T as a D_LM. Raises Missing where no encoder reads it."""
     if "transfer" not in e.corpora:
         raise Missing("an encoder that has read D_T alone")
     return "transfer"
 
 
-def general(e: Evidence) -> str:
+def other_domain_corpus(e: Evidence) -> str:
     """Return the first D_LM that is neither D_T nor of D_L's kind. Raises Missing."""
     found = [c for c in e.corpora if not set(c.split("+")) & {"transfer", "held-back"}]
     if not found:

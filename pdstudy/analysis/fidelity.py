@@ -67,7 +67,7 @@ def table(study: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def shown(found: pd.DataFrame) -> pd.DataFrame:
+def display_table(found: pd.DataFrame) -> pd.DataFrame:
     """Return the means over seeds as people read them, one row a recipe and size."""
     means = found.groupby(["recipe", "size"], sort=False)[["accuracy", "agreement", "divergence", "calibration_error"]].mean()
     columns = {

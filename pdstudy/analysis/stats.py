@@ -154,7 +154,7 @@ class Law:
         return self.ceiling - self.gap * np.asarray(texts, dtype=float) ** -self.decay
 
 
-def saturating(texts: np.ndarray, accuracy: np.ndarray) -> Law:
+def fit_learning_curve(texts: np.ndarray, accuracy: np.ndarray) -> Law:
     """Return the law that fits points of a learning curve best, several seeds a point or one.
 
     Accuracy, 0 to 1, may rise towards a ceiling of at most 1 and never falls; where the points fall, the law is flat.
@@ -175,14 +175,14 @@ def saturating(texts: np.ndarray, accuracy: np.ndarray) -> Law:
     return Law(float(ceiling), float(gap * scale**decay), float(decay))
 
 
-def held_back(texts: np.ndarray, accuracy: np.ndarray) -> float:
+def forecast_error(texts: np.ndarray, accuracy: np.ndarray) -> float:
     """Return how far the law of all but the largest number of texts misses that one: truth minus forecast.
 
     Raises ValueError for fewer than four different numbers of texts.
     """
     n, a = np.asarray(texts, dtype=float), np.asarray(accuracy, dtype=float)
     last = n == n.max()
-    return float(a[last].mean() - saturating(n[~last], a[~last]).at(n.max()))
+    return float(a[last].mean() - fit_learning_curve(n[~last], a[~last]).at(n.max()))
 
 
 RESAMPLES = 1000
@@ -197,7 +197,7 @@ class Answers:
     kept: np.ndarray  # by which the student is then judged: of the rate taken, the mean over its seeds
 
 
-def chosen_anew(students: Sequence[Answers], n_resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+def accuracy_after_selection(students: Sequence[Answers], n_resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """Return what the best, the second best, ... of `students` on dev score on texts that did not choose them, (n_students,).
 
     Each resample of dev chooses every student's rate (of equals the smallest) and ranks the students (of equals the
@@ -230,7 +230,7 @@ def _resamples(rng: np.random.Generator, n: int, n_items: int) -> np.ndarray:
     return np.bincount(drawn.ravel(), minlength=n * n_items).reshape(n, n_items).astype(float)
 
 
-def promise(dev: float, expected: float, n_dev: int, n_test: int, n_seeds: int, spread: float) -> tuple[float, float]:
+def interval_on_new_texts(dev: float, expected: float, n_dev: int, n_test: int, n_seeds: int, spread: float) -> tuple[float, float]:
     """Return the interval in which the accuracy of one such model on `n_test` new texts is expected, 95 %.
 
     `dev` is its accuracy there, `expected` what `chosen_anew` leaves of it, `spread` the standard deviation over seeds.
@@ -247,7 +247,7 @@ def promise(dev: float, expected: float, n_dev: int, n_test: int, n_seeds: int, 
     return max(0.0, low - reach(low)), min(1.0, high + reach(high))
 
 
-def front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
+def pareto_front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
     """Return which points no other beats: none is as cheap and better, or cheaper and as good. nan is on no front."""
     on = np.zeros(len(cost), dtype=bool)
     for i in range(len(cost)):

@@ -20,7 +20,7 @@ from pdstudy.analysis.paper import Number
 from pdstudy.analysis.stats import LEVEL, POINTS
 from pdstudy.escape import Prose
 from pdstudy.storage import results
-from pdstudy.storage.files import whole
+from pdstudy.storage.files import atomic_write
 
 SUPPORTED, REFUTED, UNDECIDED, NOT_MEASURED = "supported", "refuted", "undecided", "not measured"
 
@@ -40,7 +40,7 @@ def save(table: pd.DataFrame, study: str) -> Path:
     """Return the path of claims.json after writing the table there."""
     path = results.folder_of(study) / "claims.json"
     rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()} for r in table.to_dict("records")]
-    with whole(path) as new:
+    with atomic_write(path) as new:
         new.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
@@ -84,12 +84,12 @@ def answer(table: pd.DataFrame, question: str = VALUE) -> Prose:
     return Prose("\n".join(said))
 
 
-def broken(table: pd.DataFrame) -> list[str]:
+def refuted_required(table: pd.DataFrame) -> list[str]:
     """Return the ids of the required claims that are refuted."""
     return table[table.required & (table.verdict == REFUTED)].id.tolist()
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
+def display_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return the claims as people read them: ours with interval and n, the verdict, the paper's number and its trust."""
     interval = [f"{r.low:+.1f} to {r.high:+.1f}" if math.isfinite(r.low) else "n/a" for r in table.itertuples()]
     columns = {

@@ -19,7 +19,7 @@ FULL_WORDS = re.compile(
 )
 
 
-class NoRoom(OSError):
+class DiskFull(OSError):
     """Raised where a disk is full, with the bytes that were free before what was half written is removed."""
 
     def __init__(self, place: Path):
@@ -28,7 +28,7 @@ class NoRoom(OSError):
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a name beside `path` to write to, and move it to `path` once it is written; on any error, remove it.
 
     Whoever reads `path` sees the old file or the new one, and a full disk leaves the old one as it was.
@@ -63,7 +63,7 @@ def _flush(file: Path) -> None:
         os.close(handle)
 
 
-def is_full(error: BaseException | None) -> bool:
+def is_disk_full(error: BaseException | None) -> bool:
     """Return whether an error, or what caused it, says that a disk or a quota has no room left."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
@@ -74,9 +74,9 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
-def full(place: Path, needed: int | None = None, error: BaseException | None = None) -> str:
+def full_disk_message(place: Path, needed: int | None = None, error: BaseException | None = None) -> str:
     """Return the sentence for a full disk: where, how much is free, how much is needed, and the cure."""
-    free = error.free if isinstance(error, NoRoom) else shutil.disk_usage(place).free
+    free = error.free if isinstance(error, DiskFull) else shutil.disk_usage(place).free
     more = f"; about {needed:,} bytes are needed" if needed else ""
     return (
         f"no room to write in {place}: {free:,} bytes are free{more}. "
@@ -89,7 +89,7 @@ def is_inside(place: Path, root: Path) -> bool:
     return place.resolve().is_relative_to(root.resolve())
 
 
-def link_out(places: Iterable[Path], root: Path) -> Path | None:
+def outside_link(places: Iterable[Path], root: Path) -> Path | None:
     """Return the first of `places` that is a link out of `root`, or None."""
     return next((p for p in places if p.is_symlink() and not is_inside(p, root)), None)
 

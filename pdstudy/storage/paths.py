@@ -31,7 +31,7 @@ def portable(path: str, folder: Path) -> str:
     return f"~/{found.relative_to(Path.home())}" if found.is_relative_to(Path.home()) else str(found)
 
 
-def whole(path: str) -> Path:
+def absolute(path: str) -> Path:
     """Return the absolute path of one that is absolute, from home (~), from the checkout, or of a model of the hub."""
     return MODELS / path.removeprefix(HUB) if path.startswith(HUB) else ROOT / Path(path).expanduser()
 

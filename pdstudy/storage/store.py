@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pdstudy.storage import paths
-from pdstudy.storage.files import NoRoom, flush, is_full, is_inside, sha256
+from pdstudy.storage.files import DiskFull, flush, is_disk_full, is_inside, sha256
 
 MANIFEST = "manifest.json"
 log = logging.getLogger("pdstudy")
@@ -37,7 +37,7 @@ class Store:
         self.root = Path(root)
         self.families = families
 
-    def here(self) -> set[str]:
+    def digests(self) -> set[str]:
         """Return the digests of all artifacts, without reading them."""
         own = {p.parent.name for p in self.root.glob(f"*/*/{MANIFEST}")}
         return own | set(_family(self.families))
@@ -107,8 +107,8 @@ class Store:
                 self.set_aside(place)
             folder.replace(place)
         except Exception as error:
-            if is_full(error):
-                raise NoRoom(self.root) from error
+            if is_disk_full(error):
+                raise DiskFull(self.root) from error
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)

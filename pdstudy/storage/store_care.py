@@ -32,14 +32,14 @@ class Finding:
         return f"{self.folder.parent.name}/{self.folder.name}"
 
 
-def census(store: Store) -> list[tuple[str, int, int]]:
+def count_by_stage(store: Store) -> list[tuple[str, int, int]]:
     """Return (stage, artifacts, bytes) of every stage in the store, and "unfinished" for what is under work."""
     rows = [(stage.name, len(found := _artifacts(stage)), sum(map(n_bytes, found))) for stage in _stages(store)]
     unfinished = _folders(store.root / "work")
     return rows + ([("unfinished", len(unfinished), sum(map(n_bytes, unfinished)))] if unfinished else [])
 
 
-def examine(store: Store) -> list[Finding]:
+def find_damaged(store: Store) -> list[Finding]:
     """Return every artifact that does not verify and every leftover of a killed maker, reading every file."""
     found = []
     for stage in _stages(store):
@@ -55,7 +55,7 @@ def examine(store: Store) -> list[Finding]:
     return found
 
 
-def ill_released(store: Store) -> list[str]:
+def damaged_released(store: Store) -> list[str]:
     """Return a sentence for every released artifact that does not verify; those are restored, not dropped."""
     try:
         return [f"{folder}: {problem}" for folder in store.released_folders() if (problem := damage(folder))]
@@ -63,7 +63,7 @@ def ill_released(store: Store) -> list[str]:
         return [str(error)]
 
 
-def surplus(store: Store, wanted: set[str]) -> list[Finding]:
+def find_unused(store: Store, wanted: set[str]) -> list[Finding]:
     """Return what `wanted` does not name: artifacts, unfinished steps, what was set aside."""
     found = []
     for folder in [f for stage in _stages(store) for f in _folders(stage)] + _folders(store.root / "work"):
@@ -72,7 +72,7 @@ def surplus(store: Store, wanted: set[str]) -> list[Finding]:
     return found
 
 
-def drop(finding: Finding, store: Store) -> bool:
+def remove(finding: Finding, store: Store) -> bool:
     """Remove a folder and return True, or False where a living run has taken it up meanwhile."""
     digest = DIGEST.search(finding.folder.name)
     if digest is None:
