@@ -48,7 +48,7 @@ def test_what_does_not_verify_is_named_with_its_reason_and_dropped(store):
     (store.root / "pretrain" / f".new-{THIRD}-12345678").mkdir()
     found = store_care.find_damaged(store)
     assert [(f.folder.name, f.reason) for f in found] == [
-        (f".new-{THIRD}-12345678", "left by a maker that was killed"),
+        (f".new-{THIRD}-12345678", "left by a process that was killed"),
         (OTHER, "weights.bin differs from its manifest's sha256"),
     ]
     assert all(store_care.remove(f, store) for f in found)

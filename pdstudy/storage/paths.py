@@ -1,7 +1,7 @@
-"""Where things are. The only file that knows this tree; every path is absolute.
+"""Absolute paths of the folders of this project.
 
-`PDSTUDY_OUTPUTS` moves everything that is written (a larger disk, a shared folder of a cluster); `PDSTUDY_DATA` and
-`PDSTUDY_MODELS` are the mirrors of the hub, which one machine may fill and another read.
+`PDSTUDY_OUTPUTS` moves all outputs, to a larger disk or to a shared folder of a cluster. `PDSTUDY_DATA` and `PDSTUDY_MODELS`
+are copies of data sets and models of the Hugging Face hub, which can be filled on one machine and read on another.
 """
 
 import os
@@ -10,12 +10,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]  # the checkout: the package is installed with `pip install -e`
 PARAMS = ROOT / "params"  # one study each
 NOTEBOOKS = ROOT / "notebooks"  # one question each
-ZOO = ROOT / "zoo"  # the released miniatures, a read-only source of the store
+ZOO = ROOT / "zoo"  # the released encoders, a read-only source of the store
 OUTPUTS = Path(os.environ.get("PDSTUDY_OUTPUTS") or ROOT / "outputs").expanduser().resolve()
 STORE = OUTPUTS / "store"  # artifacts by digest, shared by every study
 DATA = Path(os.environ.get("PDSTUDY_DATA") or OUTPUTS / "hub" / "data").expanduser().resolve()  # <name>/<split>.parquet
 MODELS = Path(os.environ.get("PDSTUDY_MODELS") or OUTPUTS / "hub" / "models").expanduser().resolve()  # <owner>/<name>/
-HUB = "hub:"  # before "owner/name": a model of the hub, in the place of a folder
+HUB = "hub:"  # before "owner/name": a model of the hub in place of a folder
 
 
 def study_folder(name: str) -> Path:
@@ -24,20 +24,20 @@ def study_folder(name: str) -> Path:
 
 
 def portable(path: str, folder: Path) -> str:
-    """Return a path that is relative to `folder` as `whole` reads it: from the checkout, or from home, where it lies there."""
-    found = (folder / Path(path).expanduser()).resolve()
-    if found.is_relative_to(ROOT):
-        return str(found.relative_to(ROOT))
-    return f"~/{found.relative_to(Path.home())}" if found.is_relative_to(Path.home()) else str(found)
+    """Return a path, given relative to `folder`, in the form that `absolute` reads: relative to the checkout or to ~ if inside."""
+    full = (folder / Path(path).expanduser()).resolve()
+    if full.is_relative_to(ROOT):
+        return str(full.relative_to(ROOT))
+    return f"~/{full.relative_to(Path.home())}" if full.is_relative_to(Path.home()) else str(full)
 
 
 def absolute(path: str) -> Path:
-    """Return the absolute path of one that is absolute, from home (~), from the checkout, or of a model of the hub."""
+    """Return the absolute path of `path`: absolute, from home (~), relative to the checkout, or a model of the hub ("hub:...")."""
     return MODELS / path.removeprefix(HUB) if path.startswith(HUB) else ROOT / Path(path).expanduser()
 
 
 def scrub(text: str) -> str:
-    """Return `text` without this machine's paths, for anything that will be published."""
+    """Return `text` without the paths of this machine, for publication."""
     import sys
 
     for path, word in ((str(ROOT), "."), (sys.prefix, "<env>"), (str(Path.home()), "~")):
