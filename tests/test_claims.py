@@ -64,7 +64,7 @@ def test_what_was_not_asked_for_is_not_measured_and_named(study):
     table = claims.judge(study(both("PD", 0.8) | both("Distillation", 0.7))).set_index("id")
     lacking = {"V1": "the recipe PF", "R3a": "the recipe PD (truncated)", "R6": "a width with three depths", "R7a": "the recipe PF"}
     lacking |= {
-        "R8a": "an encoder that has read D_T alone",
+        "R8a": "an encoder pre-trained on D_T alone",
         "R10": "a learning curve over D_T",
         "R11a": "transfer sets of other domains",
     }

@@ -98,7 +98,7 @@ def _unlearned(found: Candidates, chosen) -> list[str]:
 def _luck(found: Candidates, chosen) -> list[str]:
     """Return what of the chosen student's score on dev is the luck of having been chosen, and what the promise does not pay for."""
     rivals, said = found.table[found.table.fits], []
-    n_tried = sum(len(found.answers(r.recipe, r.size).judged) for r in rivals.itertuples())
+    n_tried = sum(len(found.answers(r.recipe, r.size).search) for r in rivals.itertuples())
     if n_tried > 1:
         luck = max(0.0, chosen.dev - chosen.expected)
         said.append(
