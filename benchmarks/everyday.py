@@ -58,7 +58,7 @@ def main() -> None:
     }
     plans = [started(PLANNED, "80")[1].split() for _ in range(TIMES)]
     found["plan"] = {"steps": int(plans[0][0])} | spread([float(seconds) for _, seconds in plans])
-    made, here = plan.make(Study.read(study)), Store().here()
+    made, here = plan.make(Study.read(study)), Store().digests()
     if rest := estimate.needed(made, {digest: step for digest, step in made.steps.items() if digest not in here}):
         sys.exit(f"{len(rest)} steps of {study} are to be computed first: python -m pdstudy run {study}")
     begun = time.perf_counter()

@@ -111,7 +111,7 @@ def off_plateau(run: dict) -> float | None:
 
 def draw(groups: list[list[dict]], path: Path) -> None:
     """Draw held-out loss against seconds, one panel a table."""
-    style.style()
+    style.set_style()
     figure, axes = plt.subplots(1, len(groups), figsize=(6 * len(groups), 4.2), layout="constrained", squeeze=False)
     for ax, mine in zip(axes[0], groups, strict=True):
         for run in mine:

@@ -3,7 +3,7 @@
 import sys
 
 from pdstudy.cli import hub, store, student, study, task  # each adds its commands
-from pdstudy.console import app, say
+from pdstudy.console import app, print_error
 from pdstudy.data.mirror import MirrorError
 from pdstudy.storage import paths
 from pdstudy.study.settings import ParamsError
@@ -19,17 +19,17 @@ def main() -> None:
     try:
         app()
     except (ParamsError, MirrorError) as error:
-        say(paths.scrub(str(error)))
+        print_error(paths.scrub(str(error)))
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)
     except StoreError as error:
-        say(paths.scrub(str(error)))
+        print_error(paths.scrub(str(error)))
         sys.exit(1)
     except OSError as error:
-        if not files.is_full(error):
+        if not files.is_disk_full(error):
             raise
-        say(paths.scrub(files.full(paths.OUTPUTS)))
+        print_error(paths.scrub(files.full_disk_message(paths.OUTPUTS)))
         sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""What all commands share: the app, the options, how they speak, fail and show progress."""
+"""What all commands share: the app, common options, messages, exit codes and the progress bar."""
 
 import signal
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pdstudy.escape import visible
+from pdstudy.escape import escape_control
 from pdstudy.study.settings import Study
 
 app = typer.Typer(
@@ -19,15 +19,17 @@ out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 
 Params = Annotated[str, typer.Argument(help="A params file, or the name of one in params/ such as quick.", metavar="PARAMS")]
-Workers = Annotated[int | None, typer.Option(help="Processes, one thread each. Default: one a core; 0: none but this one.", min=0)]
-FromScratch = Annotated[bool, typer.Option("--from-scratch", help="Do not take encoders from the released family in zoo/.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes with one thread each. Default: one per core; 0: only this process.", min=0)
+]
+FromScratch = Annotated[bool, typer.Option("--from-scratch", help="Do not use the released encoders in zoo/.")]
 LogWith = Annotated[
-    str | None, typer.Option(help="Mirror the training logs to a tracker that accelerate knows, such as tensorboard.")
+    str | None, typer.Option(help="Copy the training logs to a tracker supported by accelerate, such as tensorboard.")
 ]
 
 
-def computed(study: Study, compute) -> None:
-    """Compute something of a study under a progress bar; bad input and failures end with a sentence and their exit."""
+def compute_with_progress(study: Study, compute) -> None:
+    """Call `compute(listen)` for a study and show a progress bar. Bad input and failures print one sentence and exit."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from pdstudy.data import formats, hub, mirror, sources
@@ -51,7 +53,7 @@ def computed(study: Study, compute) -> None:
             text = line(progress)
             bar.update(job, completed=progress.share, description=text)
             done = text.split(",")[0]
-            if not err.is_terminal and done != last[0]:  # a log: one line a finished step
+            if not err.is_terminal and done != last[0]:  # in a log file: one line per finished step
                 last[0] = done
                 err.print(text, markup=False, soft_wrap=True)
 
@@ -66,24 +68,24 @@ def computed(study: Study, compute) -> None:
 
 
 def store_for(from_scratch: bool):
-    """Return the store, with or without the released family."""
+    """Return the store, without the released encoders if `from_scratch`."""
     from pdstudy.storage.store import Store
 
     return Store(families=()) if from_scratch else Store()
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them."""
+    """Return seconds as text in seconds, minutes or hours."""
     minutes = round(seconds / 60)
     return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def fail(message: str, code: int) -> None:
-    """Say what is wrong and leave with this exit status."""
-    say(message)
+    """Print an error message and exit with status `code`."""
+    print_error(message)
     raise typer.Exit(code)
 
 
-def say(message: str) -> None:
-    """Print one line of trouble to stderr, nothing in it acting on the terminal."""
-    err.print(visible(message), style="red", markup=False, soft_wrap=True)
+def print_error(message: str) -> None:
+    """Print a message to stderr in red, with control characters escaped."""
+    err.print(escape_control(message), style="red", markup=False, soft_wrap=True)

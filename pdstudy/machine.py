@@ -1,4 +1,4 @@
-"""This machine: its processor, what that multiplies fastest, and the checkout's commit."""
+"""This machine: the processor, its fastest precision, and the commit of the checkout."""
 
 import contextlib
 import platform
@@ -9,16 +9,15 @@ from pdstudy.storage import paths
 
 
 def best_precision(processor: Path = Path("/proc/cpuinfo")) -> str:
-    """Return "bf16" where the processor multiplies that fastest, else "fp32". Reads no torch.
+    """Return "bf16" if the processor multiplies matrices fastest in bf16, else "fp32". Does not import torch.
 
-    Intel's tiles (AMX) do; its AVX-512 products alone run at half the speed of fp32 (`python benchmarks/precision.py`).
-    AMD's are another make.
+    Intel needs AMX: with AVX-512 alone, bf16 is half as fast as fp32 (`python benchmarks/precision.py`). AMD's AVX-512 is faster.
     """
     try:
-        told = processor.read_text()
+        flags = processor.read_text()
     except OSError:
         return "fp32"
-    return "bf16" if "amx_bf16" in told or ("AuthenticAMD" in told and "avx512_bf16" in told) else "fp32"
+    return "bf16" if "amx_bf16" in flags or ("AuthenticAMD" in flags and "avx512_bf16" in flags) else "fp32"
 
 
 def commit() -> str:
@@ -31,15 +30,14 @@ def commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - fixed words
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + (
-            "+changes" if git("status", "--porcelain", "--", "pdstudy", "params") else ""
-        )
+        changed = git("status", "--porcelain", "--", "pdstudy", "params")
+        return git("rev-parse", "--short=12", "HEAD") + "+changes" * bool(changed)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
 def processor() -> str:
-    """Return the processor's name."""
+    """Return the name of the processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

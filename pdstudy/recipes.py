@@ -1,4 +1,4 @@
-"""The paper's four recipes and three ablations, as data: where a student starts, and what it then learns from."""
+"""The paper's four recipes and three ablations: how a student is initialised, and the stages that train it."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ RANDOM, PRETRAINED, EMBEDDINGS, TRUNCATED = "random", "pretrained", "embeddings"
 
 @dataclass(frozen=True)
 class Recipe:
-    """An order of stages: a start, then distillation on D_T, fine-tuning on D_L, or both."""
+    """An initialisation, then distillation on D_T, fine-tuning on D_L, or both."""
 
     name: str
-    start: str  # random, or what is taken over from a pre-trained encoder
+    start: str  # random, or the part taken from a pre-trained encoder
     stages: tuple[str, ...]  # "distill" on soft labels of D_T, "finetune" on labels of D_L
     meaning: str
 

@@ -1,6 +1,6 @@
-"""Sizes of compact BERTs: the paper's 24 (Table 2a), its five names, and the exact number of parameters.
+"""Sizes of compact BERTs: the paper's 24 (Table 2a), the five with a name, and the exact number of parameters.
 
-Everything follows from two numbers, as in the paper: heads = hidden / 64, feed-forward = 4 x hidden.
+Layers and hidden width give everything else, as in the paper: heads = hidden / 64, feed-forward = 4 x hidden.
 """
 
 import re
@@ -14,7 +14,7 @@ SEGMENTS = 2
 
 @dataclass(frozen=True, order=True)
 class Size:
-    """One shape of BERT, written "layers/hidden" as in "4/256"."""
+    """The size of a BERT, written "layers/hidden", such as "4/256". Raises ValueError if no BERT has that size."""
 
     layers: int
     hidden: int
@@ -31,7 +31,7 @@ class Size:
 
     @classmethod
     def parse(cls, text: str) -> "Size":
-        """Return the size written as "layers/hidden" or as one of the five names (tiny ... base)."""
+        """Return the size written as "layers/hidden" or as one of five names (tiny to base). Raises ValueError."""
         if str(text).lower() in NAMED:
             return NAMED[str(text).lower()]
         match = re.fullmatch(r"(\d{1,3})/(\d{1,5})", str(text).strip())
@@ -49,17 +49,17 @@ class Size:
 
     @property
     def name(self) -> str | None:
-        """Return the paper's name of this size, or None for a size without one."""
+        """Return the paper's name for this size, or None."""
         return next((name for name, size in NAMED.items() if size == self), None)
 
     def n_encoder_params(self, vocab_size: int = BERT_VOCABULARY, positions: int = POSITIONS) -> int:
-        """Return the exact number of parameters of embeddings, layers and pooler."""
+        """Return the exact number of parameters of the embeddings, layers and pooler."""
         h = self.hidden
         embeddings = (vocab_size + positions + SEGMENTS) * h + 2 * h
         return embeddings + self.layers * (12 * h * h + 13 * h) + (h * h + h)
 
     def n_params(self, vocab_size: int = BERT_VOCABULARY, positions: int = POSITIONS) -> int:
-        """Return the exact number of parameters with the MLM head (decoder tied), as the paper's Table 2a counts."""
+        """Return the exact number of parameters with the MLM head (decoder tied), as counted in the paper's Table 2a."""
         h = self.hidden
         return self.n_encoder_params(vocab_size, positions) + (h * h + h) + 2 * h + vocab_size
 
@@ -68,7 +68,7 @@ class Size:
         return self.n_encoder_params(vocab_size, positions) + n_classes * (self.hidden + 1)
 
     def flops_per_token(self, length: int) -> float:
-        """Return the multiply-adds x 2 of one forward pass per token in rows of `length`, output layer apart."""
+        """Return the floating-point operations of a forward pass per token, for texts of `length` tokens, without the output layer."""
         return self.layers * (24 * self.hidden**2 + 4 * length * self.hidden)
 
 

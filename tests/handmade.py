@@ -76,7 +76,7 @@ def world(turn) -> dict[Arm, float]:
     return {arm: turn(share) for arm, share in shares.items()}
 
 
-def whole(folder: Path, turn=lambda share: share) -> str:
+def complete_study(folder: Path, turn=lambda share: share) -> str:
     """Return the folder of a study that measured everything."""
     some = {"PD-F": ["2/64"], "PD (truncated)": ["2/64", "4/64", "2/128", "4/128"]}
     more = {"curves": {"transfer": [500, 1000]}, "compound": {"corpora": ["transfer", "news"]}}

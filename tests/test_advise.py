@@ -12,8 +12,8 @@ from scipy.stats import norm
 
 from pdstudy.advice import candidates
 from pdstudy.advice.candidates import AdviceError, Candidates, Limits
-from pdstudy.advice.recommendation import keep, recommend, shown
-from pdstudy.analysis.stats import chosen_anew, front, promise
+from pdstudy.advice.recommendation import display_table, keep, recommend
+from pdstudy.analysis.stats import accuracy_after_selection, interval_on_new_texts, pareto_front
 from pdstudy.run import result_tables
 from pdstudy.storage import paths, results
 
@@ -132,7 +132,7 @@ def test_a_smaller_student_that_cannot_be_told_apart_is_named_and_one_that_can_i
 
 
 def test_the_table_shows_what_accuracy_hides_where_classes_are_lopsided(study):
-    table = shown(Candidates(study(CHANCES)).table)
+    table = display_table(Candidates(study(CHANCES)).table)
     assert set(table["its F1"]) == {"0.700"} and set(table["Matthews' r"]) == {"0.400"}
 
 
@@ -178,7 +178,7 @@ def test_the_promise_pays_for_the_choice_or_says_that_it_does_not(study, kept):
     assert (f"Of {24 if kept else 8} students and rates it is the best on dev, {row.dev:.1f} %; about "
             f"{row.dev - row.expected:.1f} points of that are the luck of the best") in words  # fmt: skip
     assert ("Of 16 more rates that were tried no answers are kept: the promise does not pay" in words) != kept
-    assert ("rates the promise does not pay for" in shown(found.table)) != kept
+    assert ("rates the promise does not pay for" in display_table(found.table)) != kept
 
 
 def test_the_promise_is_lower_for_what_the_rates_were_lucky(study):
@@ -192,7 +192,9 @@ def test_students_outside_the_limits_are_no_rivals_of_those_within(study):
     found = Candidates(study(CHANCES), Limits(size_mb=4.5))
     alone = found.table.set_index(["recipe", "size"]).expected
     for student in (("PD", "2/128"), ("teacher", "4/512")):
-        assert alone[student] == pytest.approx(100 * chosen_anew([found.answers(*student)])[0]), "only its rate was chosen"
+        assert alone[student] == pytest.approx(100 * accuracy_after_selection([found.answers(*student)])[0]), (
+            "only its rate was chosen"
+        )
 
 
 def test_rates_of_a_first_stage_are_never_paid_for_and_one_that_diverged_needs_no_payment(study):
@@ -209,11 +211,11 @@ def test_promises_of_chosen_students_are_kept_as_often_as_they_say(study):
         row = recommend(found).chosen
         test = found.right(row.recipe, row["size"], "test", [row.best_seed]).mean()
         kept.append(row.low <= 100 * test <= row.high)
-        low, high = promise(row.dev / 100, row.dev / 100, row.n_dev, row.n_test, 1, 0.0)
+        low, high = interval_on_new_texts(row.dev / 100, row.dev / 100, row.n_dev, row.n_test, 1, 0.0)
         by_dev_alone.append(low <= test <= high)
     assert np.mean(by_dev_alone) < 0.85 < 0.93 <= np.mean(kept)
 
 
 def test_a_front_holds_what_nothing_beats():
     cost, value = np.array([1, 2, 2, 3, math.nan, 4]), np.array([70, 75, 74, 75, 99, 80])
-    assert front(cost, value).tolist() == [True, True, False, False, False, True]
+    assert pareto_front(cost, value).tolist() == [True, True, False, False, False, True]

@@ -104,7 +104,7 @@ def test_a_study_that_is_run_without_advice_keeps_no_other_answers_and_the_same_
             shutil.copytree(stage, store.root / stage.name)
     run_study(plain, workers=0, store=store)
     assert not (paths.study_folder("plain") / results.TRIED).exists()
-    assert not set(plan.make(plain).steps) - store.here()
+    assert not set(plan.make(plain).steps) - store.digests()
     before = {name: (paths.study_folder("plain") / name).read_bytes() for name in (results.METRICS, results.PREDICTIONS)}
     run_study(plain, workers=0)  # the store in which advice was given
     assert {name: (paths.study_folder("plain") / name).read_bytes() for name in before} == before
@@ -168,7 +168,7 @@ def test_rates_that_were_cleaned_away_are_not_trained_again_and_the_promise_says
         if folder := store.find(digest):
             shutil.rmtree(folder)
     budget.spend(study, 10, workers=0, store=store)
-    assert not (rates | answers) & store.here()
+    assert not (rates | answers) & store.digests()
     found = advise.Candidates(study.name)
     assert found.table.unpaid.tolist() == [1] * len(found.table)
     assert f"Of {len(found.table) - 1} more rates that were tried no answers are kept" in recommendation.recommend(found).prose()
@@ -203,5 +203,5 @@ def test_models_that_were_cleaned_away_leave_their_size_unmeasured_and_nothing_f
     table = advise.Candidates(study.name).table
     assert (
         set(table[table.p50_ms.isna()]["size"]) == {"2/64"}
-        and "not measured" in recommendation.shown(table)["ms a text (p95)"].tolist()
+        and "not measured" in recommendation.display_table(table)["ms a text (p95)"].tolist()
     )

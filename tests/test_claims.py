@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import LATENCY, N_ITEMS, both, whole, write
+from handmade import LATENCY, N_ITEMS, both, complete_study, write
 
 from pdstudy import escape
 from pdstudy.analysis import contrasts, evidence
@@ -23,8 +23,8 @@ def study(tmp_path):
 
 @pytest.fixture
 def whole_study(tmp_path):
-    """Return a function that writes a study in which everything was measured; see handmade.whole."""
-    return lambda *turn: whole(tmp_path, *turn)
+    """Return a function that writes a study in which everything was measured; see handmade.complete_study."""
+    return lambda *turn: complete_study(tmp_path, *turn)
 
 
 def test_where_the_paper_is_right_every_claim_is_supported(whole_study):
@@ -37,7 +37,7 @@ def test_where_the_paper_is_wrong_every_claim_about_a_gain_is_refuted(whole_stud
     table = claims.judge(whole_study(lambda share: 1.35 - share))
     wrong = table[(table.should_be != EQUAL) & (table.n_seeds > 0)].set_index("id").verdict
     assert wrong.to_dict() == dict.fromkeys(wrong.index, REFUTED)
-    assert claims.broken(table) == ["V1", "V2"]
+    assert claims.refuted_required(table) == ["V1", "V2"]
 
 
 def test_every_answer_changes_with_the_numbers(whole_study):
@@ -64,7 +64,7 @@ def test_what_was_not_asked_for_is_not_measured_and_named(study):
     table = claims.judge(study(both("PD", 0.8) | both("Distillation", 0.7))).set_index("id")
     lacking = {"V1": "the recipe PF", "R3a": "the recipe PD (truncated)", "R6": "a width with three depths", "R7a": "the recipe PF"}
     lacking |= {
-        "R8a": "an encoder that has read D_T alone",
+        "R8a": "an encoder pre-trained on D_T alone",
         "R10": "a learning curve over D_T",
         "R11a": "transfer sets of other domains",
     }
@@ -112,7 +112,7 @@ def test_a_missing_student_is_named_and_never_averaged_over(study):
     folder = study(both("PD", 0.8) | both("PF", 0.7), missing={("PD", "2/128", 1)})
     row = claims.judge(folder, PD_OVER_PF).iloc[0]
     assert row.verdict == "not measured" and "PD 2/128 seed 1" in row.reading
-    assert claims.shown(claims.judge(folder, PD_OVER_PF)).points.iloc[0] == "missing"
+    assert claims.display_table(claims.judge(folder, PD_OVER_PF)).points.iloc[0] == "missing"
 
 
 def test_a_study_without_the_recipe_gets_no_verdict(study):

@@ -299,7 +299,7 @@ def test_what_a_page_tells_to_type_works(page, here, registries, monkeypatch):
 
 def test_the_tutorials_changed_study_takes_its_encoders_from_the_store(here):
     changed = next(yaml.safe_load(text) for language, text in blocks(ROOT / "docs" / "tutorial.md") if language == "yaml")
-    made, there = plan.make(Study.checked(load(paths.PARAMS / "smoke.yaml") | changed)), Store().here()
+    made, there = plan.make(Study.checked(load(paths.PARAMS / "smoke.yaml") | changed)), Store().digests()
     assert all(step.digest in there for step in made.of_stage("pretrain"))
     assert not all(step.digest in there for step in made.steps.values())
 
@@ -307,7 +307,7 @@ def test_the_tutorials_changed_study_takes_its_encoders_from_the_store(here):
 # -- what a command writes
 
 
-SHOWN = str(readme.PUBLISHED / readme.shown())
+SHOWN = str(readme.PUBLISHED / readme.published_study())
 
 
 def test_the_paper_to_code_table_is_the_studys():
@@ -386,7 +386,7 @@ def test_the_command_writes_another_study_everywhere_and_is_done_once(copies, ca
     assert {"README.md changed", "paper_to_code.md changed"} <= set(capsys.readouterr().out.splitlines())
     for page in copies:
         assert "of another: made by" in page.read_text() and f"of {Path(SHOWN).name}: made by" not in page.read_text()
-    assert readme.shown() == "another" and readme.recorded(readme.PICTURES / "domains.png")["study"] == "another"
+    assert readme.published_study() == "another" and readme.recorded(readme.PICTURES / "domains.png")["study"] == "another"
     assert readme.main([]) == 0 and "all is up to date" in capsys.readouterr().out
 
 

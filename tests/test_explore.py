@@ -44,7 +44,7 @@ def tiny(tmp_path) -> Explorer:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Explorer:
-    return Explorer(handmade.whole(tmp_path_factory.mktemp("whole")))
+    return Explorer(handmade.complete_study(tmp_path_factory.mktemp("whole")))
 
 
 def test_a_study_says_what_there_is_to_choose_from(whole):
@@ -97,7 +97,7 @@ def test_texts_on_which_student_and_teacher_differ_come_with_who_says_what(tiny)
     assert list(rows.label) == ["<b>good</b>", "<b>good</b>", "bad"]
     assert list(rows.seeds) == [2, 1, 1] and list(rows.right) == [2, 0, 0] and set(rows.of) == {2}
     assert rows.p_student.tolist() == pytest.approx([np.exp(3) / (np.exp(3) + 2), np.exp(2) / (np.exp(2) + 2), np.e / (np.e + 2)])
-    assert explore.told(rows, 4) == (
+    assert explore.disagreement_summary(rows, 4) == (
         "A student of one seed differs from its teacher on 50.0% of 4 test texts;\n"
         "there the teacher is right in 50%, the student in 50% of cases."
     )
@@ -105,12 +105,12 @@ def test_texts_on_which_student_and_teacher_differ_come_with_who_says_what(tiny)
 
 def test_a_student_that_says_what_its_teacher_says_differs_nowhere(tiny):
     rows = tiny.disagreements("PD", "2/64").iloc[:0]
-    assert explore.told(rows, 4) == "They give the same answers to all 4 test texts."
-    assert "<td" not in explore.texts_shown(rows).data
+    assert explore.disagreement_summary(rows, 4) == "They give the same answers to all 4 test texts."
+    assert "<td" not in explore.disagreements_html(rows).data
 
 
 def test_nothing_in_a_text_or_a_class_acts_on_the_reader(tiny):
-    page = explore.texts_shown(tiny.disagreements("PD", "2/64")).data
+    page = explore.disagreements_html(tiny.disagreements("PD", "2/64")).data
     assert "<script" not in page and "<img" not in page and "<b>" not in page and "\u202e" not in page
     assert "&lt;script&gt;" in page and "\\u202e" in page and "mathjax_ignore" in page
     assert len(page) < 4000, "long texts are cut"
@@ -126,7 +126,7 @@ def test_who_is_not_there_is_named(tiny, tmp_path):
 
 def test_the_figures_words_name_the_front(whole):
     table = whole.accuracy(["PD", "Basic"], ["2/64", "2/128"])
-    words = explore.alternative(table, "n_params")
+    words = explore.alt_text(table, "n_params")
     assert words.startswith("Test accuracy of 4 students over parameters; none beats 2/64 PD") and "Basic" not in words
 
 
@@ -134,7 +134,7 @@ def test_students_without_an_interval_are_drawn_too(whole):
     table = whole.accuracy(["PD"], ["2/64"]).assign(low=np.nan, high=np.nan)
     low, high = explore.draw(table, "n_params", np.nan).get_ylim()
     assert low < table.accuracy[0] < high
-    assert "not known" in explore.shown(table).data
+    assert "not known" in explore.students_html(table).data
 
 
 def test_the_texts_are_those_that_were_answered(smoke):

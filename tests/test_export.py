@@ -13,7 +13,7 @@ from first_question import FIRST_QUESTION
 
 from pdstudy import Study
 from pdstudy.data import tokenizer as wordpieces
-from pdstudy.escape import in_markdown
+from pdstudy.escape import escape_markdown
 from pdstudy.models import inference
 from pdstudy.release import export, model_card, onnx_files, student
 from pdstudy.release.export import ExportError, Unfaithful
@@ -140,7 +140,7 @@ def test_no_text_of_the_data_is_on_the_card_and_names_cannot_act(exported, found
     shown = model_card.card(hostile)
     assert "<img" not in shown and "<b>" not in shown.split("---")[2] and "\x1b" not in shown and "\u202e" not in shown
     assert "a\\|b\\`c\\` \\# d\\u001b\\[2J\\u202e" in shown
-    assert in_markdown("# *x* <y>\n~z~ ![](u)") == "\\# \\*x\\* &lt;y&gt; \\~z\\~ \\!\\[\\](u)"
+    assert escape_markdown("# *x* <y>\n~z~ ![](u)") == "\\# \\*x\\* &lt;y&gt; \\~z\\~ \\!\\[\\](u)"
 
 
 def test_a_collapsed_student_s_card_says_so(facts):

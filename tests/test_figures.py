@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
-from handmade import both, whole, write
+from handmade import both, complete_study, write
 
 from pdstudy.analysis import verdicts
 from pdstudy.report import figures, style
@@ -13,7 +13,7 @@ from pdstudy.storage import paths, results
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    folder = whole(tmp_path_factory.mktemp("whole"))
+    folder = complete_study(tmp_path_factory.mktemp("whole"))
     return folder, verdicts.judge(folder)
 
 
@@ -44,7 +44,7 @@ def test_the_title_is_the_finding(measured):
 def test_a_figure_is_kept_as_picture_and_data(measured, monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "OUTPUTS", tmp_path)
     drawn = figures.draw(*measured[:1], "domains", measured[1])
-    figures.keep(drawn, "mine", "domains")
+    figures.save(drawn, "mine", "domains")
     kept = tmp_path / "mine" / "figures"
     assert {p.name for p in kept.iterdir()} == {"domains.png", "domains.svg", "domains.csv"}
     table = pd.read_csv(kept / "domains.csv")
@@ -62,7 +62,7 @@ def test_the_papers_numbers_stand_in_grey_beside_ours(measured):
 
 
 def test_names_of_lines_that_end_alike_stand_apart_near_their_ends_and_none_is_left_out():
-    ax = style.new()
+    ax = style.new_axes()
     ax.set_ylim(0, 100)
     style.label_ends(ax, [(99, "a", "black", 2.0), (99, "b", "black", 2.0), (99, "c", "black", 1.0), (20, "d", "black", 2.0)])
     names = {text.get_text(): text for text in ax.texts}
@@ -77,14 +77,14 @@ def test_names_of_lines_that_end_alike_stand_apart_near_their_ends_and_none_is_l
 
 
 def test_names_are_moved_apart_as_little_as_can_be_and_not_at_all_where_there_is_room():
-    assert style.apart([1, 5, 9], 2).tolist() == [1, 5, 9]
-    assert style.apart([4, 4, 9], 2).tolist() == [3, 5, 9]
-    assert style.apart([], 2).tolist() == []
+    assert style.spread([1, 5, 9], 2).tolist() == [1, 5, 9]
+    assert style.spread([4, 4, 9], 2).tolist() == [3, 5, 9]
+    assert style.spread([], 2).tolist() == []
 
 
 def test_no_width_is_left_out_however_many_there_are():
     widths = [64 * k for k in range(1, 8)]
-    ax = style.new()
+    ax = style.new_axes()
     by_width(pd.DataFrame({"size": [f"2/{w}" for w in widths], "x": widths, "value": 0.5}), ax, "viridis")
     assert len(ax.get_lines()) == len(widths)
     plt.close(ax.figure)

@@ -219,7 +219,7 @@ def test_what_was_fetched_runs_without_a_network_and_begins_from_the_hubs_weight
     assert kept["bert.embeddings.word_embeddings.weight"].dtype == torch.float32
     ids, positions = torch.arange(1, 13).view(2, 6), torch.tensor([3, 8])
     with torch.inference_mode():
-        ours = load_start(paths.whole(f"hub:{START}"))[2].eval()(ids, positions)
+        ours = load_start(paths.absolute(f"hub:{START}"))[2].eval()(ids, positions)
         logits = released(len(PIECES)).eval()(input_ids=ids).prediction_logits.reshape(12, -1)[positions]
     assert torch.allclose(ours, logits, atol=1e-5), "what they released answers the same here"
     (texts,) = plan.make(Study.read(file)).of_stage("texts")

@@ -230,11 +230,11 @@ def test_a_file_that_cannot_be_read_ends_in_exit_2_and_nothing_is_trained(folder
     there = shutil.copytree(folder, tmp_path / "ragged")
     with (there / "reviews.csv").open("a") as file:
         file.write("a ragged row\n")
-    before = Store().here()
+    before = Store().digests()
     done = CliRunner().invoke(app, ["run", str(there / "own.yaml"), "--workers", "0"])
     assert done.exit_code == 2
     assert "reviews.csv, line 362: 1 fields, expected review,verdict" in done.output and "Traceback" not in done.output
-    assert Store().here() == before
+    assert Store().digests() == before
 
 
 def test_a_family_is_made_from_any_corpus_and_opens_without_this_package(tmp_path):

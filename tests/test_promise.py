@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from pdstudy.analysis.stats import Answers, chosen_anew, promise
+from pdstudy.analysis.stats import Answers, accuracy_after_selection, interval_on_new_texts
 
 N_DEV, N_TEST = 320, 400
 WORLDS, RESAMPLES = 500, 200
@@ -54,9 +54,9 @@ def worlds(chances: np.ndarray, alike: float):
 def test_a_promise_is_kept_as_often_as_it_says_whoever_is_chosen(chances, alike, kept_by_dev_alone):
     kept, kept_by_rank, broken_below = [], [], []
     for test, dev, students in worlds(chances, alike):
-        expected = chosen_anew(students, RESAMPLES)
-        bounds = np.array([promise(d, e, N_DEV, N_TEST, 1, 0.0) for d, e in zip(dev, expected, strict=True)])
-        low, high = promise(dev[0], dev[0], N_DEV, N_TEST, 1, 0.0)  # as if nothing had been chosen
+        expected = accuracy_after_selection(students, RESAMPLES)
+        bounds = np.array([interval_on_new_texts(d, e, N_DEV, N_TEST, 1, 0.0) for d, e in zip(dev, expected, strict=True)])
+        low, high = interval_on_new_texts(dev[0], dev[0], N_DEV, N_TEST, 1, 0.0)  # as if nothing had been chosen
         kept.append(low <= test[0] <= high)
         kept_by_rank.append((bounds[:, 0] <= test) & (test <= bounds[:, 1]))
         broken_below.append(test[0] < bounds[0, 0])
@@ -69,7 +69,7 @@ def test_a_promise_is_kept_as_often_as_it_says_whoever_is_chosen(chances, alike,
 def test_one_that_is_far_ahead_pays_nothing_and_the_best_of_equals_pays_what_it_was_lucky():
     paid = {}
     for name, chances in (("far ahead", ahead(0.25)), ("equal", np.full((10, 3), 0.8))):
-        found = [(dev[0], chosen_anew(students, RESAMPLES)[0]) for _, dev, students in worlds(chances, 0.0)]
+        found = [(dev[0], accuracy_after_selection(students, RESAMPLES)[0]) for _, dev, students in worlds(chances, 0.0)]
         dev, expected = np.mean(found, axis=0)
         paid[name] = dev - expected
     assert abs(paid["far ahead"]) < 0.001
@@ -78,32 +78,32 @@ def test_one_that_is_far_ahead_pays_nothing_and_the_best_of_equals_pays_what_it_
 
 def test_the_rate_is_chosen_by_the_seed_that_searched_and_the_student_judged_by_all_its_seeds():
     level = lambda *rates: np.repeat(np.array(rates)[:, None], 50, axis=1)  # noqa: E731
-    assert chosen_anew([Answers(level(0.0, 1.0), level(0.75, 0.5))]) == pytest.approx([0.5])
-    of_equals_the_smallest = chosen_anew([Answers(level(1.0, 1.0), level(0.25, 0.75))])
+    assert accuracy_after_selection([Answers(level(0.0, 1.0), level(0.75, 0.5))]) == pytest.approx([0.5])
+    of_equals_the_smallest = accuracy_after_selection([Answers(level(1.0, 1.0), level(0.25, 0.75))])
     assert of_equals_the_smallest == pytest.approx([0.25]), "as the search does"
 
 
 def test_students_that_differ_by_nothing_stand_in_the_order_in_which_they_are_given():
     alike = np.tile([1.0, 0.0, 1.0, 1.0], 25)
-    first, other = chosen_anew([Answers(alike[None], alike[None]), Answers(alike[None], alike[None])])
+    first, other = accuracy_after_selection([Answers(alike[None], alike[None]), Answers(alike[None], alike[None])])
     assert first == other == pytest.approx(0.75, abs=0.01)
 
 
 def test_the_same_answers_are_promised_the_same_and_another_draw_hardly_differs():
     students = next(iter(worlds(LADDER, 0.6)))[2]
-    assert (chosen_anew(students) == chosen_anew(students)).all()
-    assert np.abs(chosen_anew(students) - chosen_anew(students, seed=1)).max() < 0.005
+    assert (accuracy_after_selection(students) == accuracy_after_selection(students)).all()
+    assert np.abs(accuracy_after_selection(students) - accuracy_after_selection(students, seed=1)).max() < 0.005
 
 
 def test_a_choice_made_on_a_single_text_is_refused():
     with pytest.raises(ValueError, match="dev holds 1 text"):
-        chosen_anew([Answers(np.ones((2, 1)), np.ones((2, 1)))])
+        accuracy_after_selection([Answers(np.ones((2, 1)), np.ones((2, 1)))])
 
 
 def test_a_promise_is_wider_for_fewer_texts_and_for_more_luck_and_never_certain():
-    low, high = promise(1.0, 1.0, 100, 1000, 2, 0.0)
+    low, high = interval_on_new_texts(1.0, 1.0, 100, 1000, 2, 0.0)
     assert low < 0.99 and high == 1.0
-    widths = [np.diff(promise(0.5, 0.5, n, n, 3, 0.01))[0] for n in (100, 400, 1600)]
+    widths = [np.diff(interval_on_new_texts(0.5, 0.5, n, n, 3, 0.01))[0] for n in (100, 400, 1600)]
     assert widths[0] > widths[1] > widths[2] > 0.04
-    plain, lucky = promise(0.8, 0.8, 320, 400, 1, 0.0), promise(0.8, 0.77, 320, 400, 1, 0.0)
+    plain, lucky = interval_on_new_texts(0.8, 0.8, 320, 400, 1, 0.0), interval_on_new_texts(0.8, 0.77, 320, 400, 1, 0.0)
     assert lucky[1] == plain[1] and plain[0] - lucky[0] == pytest.approx(0.03, abs=0.004)

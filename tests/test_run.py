@@ -119,13 +119,13 @@ def test_a_failing_step_stops_only_those_that_need_it(smoke):
 def test_a_transfer_set_smaller_than_asked_for_ends_the_run_before_anything_is_trained(smoke):
     short = {"domains": {"corpora": ["news"], "texts": 10**6, "sizes": ["2/64"], "recipes": ["PD"]}, "seeds": [5]}
     study = Study(**smoke.model_dump() | FIRST_QUESTION | short | {"name": "short"})
-    before = Store().here()
+    before = Store().digests()
     with pytest.raises(
         RunError, match=r"domains\.texts asks for 1,000,000 texts of news, which has [\d,]+; ask for fewer"
     ) as caught:
         run_study(study, workers=1)
     assert caught.value.bad_input
-    made = [s.stage for s in plan.make(study).steps.values() if s.digest in Store().here() - before]
+    made = [s.stage for s in plan.make(study).steps.values() if s.digest in Store().digests() - before]
     assert set(made) <= {"texts", "tokenizer", "ids"}, "no model was trained for it"
 
 

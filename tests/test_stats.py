@@ -167,9 +167,9 @@ def test_holm_leaves_one_test_alone_and_counts_unknown_ones_for_none():
 def test_a_law_finds_its_own_points_again_and_forecasts_them():
     n = np.array([500, 1000, 2000, 4000, 8000])
     truth = stats.Law(0.80, 1.5, 0.45)
-    found = stats.saturating(np.tile(n, 3), np.tile(truth.at(n), 3))
+    found = stats.fit_learning_curve(np.tile(n, 3), np.tile(truth.at(n), 3))
     assert found.at(16_000) == pytest.approx(truth.at(16_000), abs=1e-4)
-    assert stats.held_back(n, truth.at(n)) == pytest.approx(0, abs=1e-3)
+    assert stats.forecast_error(n, truth.at(n)) == pytest.approx(0, abs=1e-3)
 
 
 def test_the_forecast_of_noisy_curves_is_right_on_average_and_the_held_back_point_says_how_wrong():
@@ -177,19 +177,19 @@ def test_the_forecast_of_noisy_curves_is_right_on_average_and_the_held_back_poin
     misses = []
     for _ in range(100):
         noisy = truth.at(n) + rng.normal(0, 0.004, (3, 4))
-        misses.append(stats.saturating(np.tile(n, 3), noisy.reshape(-1)).at(8000) - truth.at(8000))
+        misses.append(stats.fit_learning_curve(np.tile(n, 3), noisy.reshape(-1)).at(8000) - truth.at(8000))
     assert abs(np.mean(misses)) < 0.004 and np.std(misses) < 0.012
 
 
 def test_points_that_fall_give_a_flat_law_and_never_more_than_everything_right():
-    assert stats.saturating([1, 2, 4], [0.9, 0.8, 0.7]).at(100) == pytest.approx(0.8, abs=1e-3)
-    assert stats.saturating([1, 2, 4, 8], [0.90, 0.97, 0.99, 1.0]).at(1e9) <= 1.0
+    assert stats.fit_learning_curve([1, 2, 4], [0.9, 0.8, 0.7]).at(100) == pytest.approx(0.8, abs=1e-3)
+    assert stats.fit_learning_curve([1, 2, 4, 8], [0.90, 0.97, 0.99, 1.0]).at(1e9) <= 1.0
 
 
 @pytest.mark.parametrize("texts", [[1, 2], [5, 5, 5, 7]])
 def test_two_points_are_no_curve(texts):
     with pytest.raises(ValueError, match="at least three numbers of texts"):
-        stats.saturating(texts, [0.5] * len(texts))
+        stats.fit_learning_curve(texts, [0.5] * len(texts))
 
 
 # Over texts alone, over seeds alone

@@ -46,7 +46,7 @@ def test_a_written_artifact_is_found_opened_listed_and_described(store):
     folder = store.write("pretrain", DIGEST, fill)
     assert folder == store.root / "pretrain" / DIGEST == store.find(DIGEST) == store.open(DIGEST)
     assert names(folder) == ["inner", "manifest.json", "weights.bin"]
-    assert store.here() == {DIGEST}
+    assert store.digests() == {DIGEST}
     manifest = store.manifest(DIGEST)
     assert {k: manifest[k] for k in ("stage", "digest", "label", "seconds")} == {
         "stage": "pretrain",
@@ -59,7 +59,7 @@ def test_a_written_artifact_is_found_opened_listed_and_described(store):
 
 def test_an_artifact_that_is_not_there_is_none_to_find_and_an_error_to_open(store):
     assert store.find(DIGEST) is None
-    assert store.here() == set()
+    assert store.digests() == set()
     for ask in (store.open, store.manifest):
         with pytest.raises(StoreError, match=f"artifact {DIGEST} is not in the store; run the study first"):
             ask(DIGEST)
@@ -93,11 +93,11 @@ def test_a_reader_sees_nothing_before_the_artifact_is_whole(store):
     def looks(folder):
         fill(folder)
         assert store.find(DIGEST) is None
-        assert store.here() == set()
+        assert store.digests() == set()
         return {}
 
     store.write("pretrain", DIGEST, looks)
-    assert store.here() == {DIGEST}
+    assert store.digests() == {DIGEST}
 
 
 # Damage
@@ -138,7 +138,7 @@ def test_a_folder_without_manifest_is_no_artifact_and_is_kept_aside_when_made_ag
     folder = store.write("pretrain", DIGEST, fill)
     (folder / "manifest.json").unlink()
     assert store.find(DIGEST) is None
-    assert store.here() == set()
+    assert store.digests() == set()
     assert damage(folder) == "its manifest is missing or unreadable"
     assert store.write("pretrain", DIGEST, fill) == folder == store.find(DIGEST)
     assert [n.rsplit("-", 1)[0] for n in names(store.root / "pretrain")] == [f".damaged-{DIGEST}", DIGEST]
@@ -157,11 +157,11 @@ def released(tmp_path):
 
 def test_a_released_family_gives_its_artifacts_and_is_never_written_to(released, tmp_path):
     before = names(tmp_path / "zoo" / "2-128")
-    assert released.here() == released.released() == {DIGEST}
+    assert released.digests() == released.released() == {DIGEST}
     assert released.open(DIGEST) == tmp_path / "zoo" / "2-128"
     assert released.manifest(DIGEST)["label"] == "a label"
     released.write("pretrain", OTHER, fill)
-    assert released.here() == {DIGEST, OTHER}
+    assert released.digests() == {DIGEST, OTHER}
     assert released.released() == {DIGEST}
     assert names(tmp_path / "zoo") == ["2-128"]
     assert names(tmp_path / "zoo" / "2-128") == before

@@ -37,7 +37,7 @@ def test_the_census_counts_artifacts_and_bytes_by_stage_and_what_is_unfinished(s
     with store.lock(DIGEST):
         pass
     store.checkpoints("b" * 16).save(1, state)
-    rows = store_care.census(store)
+    rows = store_care.count_by_stage(store)
     assert [(stage, n) for stage, n, _ in rows] == [("finetune", 1), ("pretrain", 2), ("unfinished", 1)]
     assert rows[0][2] == sum(p.stat().st_size for p in (store.root / "finetune").rglob("*") if p.is_file())
 
@@ -46,45 +46,45 @@ def test_what_does_not_verify_is_named_with_its_reason_and_dropped(store):
     whole, ill = store.write("pretrain", DIGEST, fill), store.write("pretrain", OTHER, fill)
     flip(ill / "weights.bin")
     (store.root / "pretrain" / f".new-{THIRD}-12345678").mkdir()
-    found = store_care.examine(store)
+    found = store_care.find_damaged(store)
     assert [(f.folder.name, f.reason) for f in found] == [
-        (f".new-{THIRD}-12345678", "left by a maker that was killed"),
+        (f".new-{THIRD}-12345678", "left by a process that was killed"),
         (OTHER, "weights.bin differs from its manifest's sha256"),
     ]
-    assert all(store_care.drop(f, store) for f in found)
+    assert all(store_care.remove(f, store) for f in found)
     assert [p.name for p in (store.root / "pretrain").iterdir()] == [DIGEST]
-    assert store.find(DIGEST) == whole and store_care.examine(store) == []
+    assert store.find(DIGEST) == whole and store_care.find_damaged(store) == []
 
 
 def test_nothing_is_taken_from_under_a_living_maker(store):
     store.write("pretrain", THIRD, fill)
     being_made = store.root / "pretrain" / f".new-{DIGEST}-12345678"
     being_made.mkdir()
-    (finding,) = (f for f in store_care.examine(store))
+    (finding,) = (f for f in store_care.find_damaged(store))
     with store.lock(DIGEST):
-        assert store_care.examine(store) == []
-        assert store_care.drop(finding, store) is False
-        assert being_made not in [f.folder for f in store_care.surplus(store, set())]
+        assert store_care.find_damaged(store) == []
+        assert store_care.remove(finding, store) is False
+        assert being_made not in [f.folder for f in store_care.find_unused(store, set())]
     assert being_made.is_dir()
-    assert store_care.drop(finding, store) and not being_made.exists()
+    assert store_care.remove(finding, store) and not being_made.exists()
 
 
 def test_surplus_is_what_nobody_wants_with_its_size(store):
     wanted, unwanted = store.write("pretrain", DIGEST, fill), store.write("finetune", OTHER, fill)
     store.checkpoints(OTHER).save(3, state)
-    found = {f.folder: f.n_bytes for f in store_care.surplus(store, {DIGEST})}
+    found = {f.folder: f.n_bytes for f in store_care.find_unused(store, {DIGEST})}
     assert set(found) == {unwanted, store.root / "work" / OTHER}
     assert found[unwanted] == 2560 + (unwanted / "manifest.json").stat().st_size
     flip(wanted / "weights.bin")
     store.find(DIGEST)
-    assert sum(f.folder.name.startswith(".damaged-") for f in store_care.surplus(store, {DIGEST, OTHER})) == 1
+    assert sum(f.folder.name.startswith(".damaged-") for f in store_care.find_unused(store, {DIGEST, OTHER})) == 1
 
 
 def test_a_link_is_dropped_without_what_it_leads_to(store, tmp_path):
     store.write("finetune", THIRD, fill)
     (tmp_path / "precious").mkdir()
     (store.root / "finetune" / OTHER).symlink_to(tmp_path / "precious")
-    assert all(store_care.drop(f, store) for f in store_care.surplus(store, {THIRD}))
+    assert all(store_care.remove(f, store) for f in store_care.find_unused(store, {THIRD}))
     assert (tmp_path / "precious").is_dir() and not (store.root / "finetune" / OTHER).exists()
 
 

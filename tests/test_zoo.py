@@ -93,11 +93,11 @@ def test_a_study_takes_its_starts_from_a_family(smoke, family, tmp_path):
     starts = {s.digest for s in plan.pretraining(smoke, map(Size.parse, smoke.sizes)).of_stage("pretrain")}
     assert starts < {s.digest for s in made.of_stage("pretrain")}
     store = Store(tmp_path / "store", families=(family[0],))
-    assert starts <= store.here() and starts <= store.released()
+    assert starts <= store.digests() and starts <= store.released()
     only = plan.pretraining(smoke, [])
     only.steps = {d: s for d, s in made.steps.items() if d in starts}
     assert run(only, store, workers=0).computed == 0
-    assert not (starts & Store(tmp_path / "store", families=()).here())
+    assert not (starts & Store(tmp_path / "store", families=()).digests())
 
 
 def test_a_damaged_family_is_an_error_with_its_cure(smoke, family, tmp_path):

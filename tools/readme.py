@@ -24,9 +24,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from pdstudy.analysis import claims, summary, verdicts
 from pdstudy.report import figures, render
-from pdstudy.report.style import Drawn
+from pdstudy.report.style import StudyFigure
 from pdstudy.storage import paths, results
-from pdstudy.storage.files import whole
+from pdstudy.storage.files import atomic_write
 
 README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs"
 TABLE, OWN, SPEED, PAPER_SCALE = (DOCS / f"{name}.md" for name in ("paper_to_code", "own_data", "speed", "paper_scale"))
@@ -112,7 +112,7 @@ def update(study: str | None = None) -> list[str]:
 
     Without a study it is the one that README shows. Raises PageError where a page has no place for a part.
     """
-    name = study or shown()
+    name = study or published_study()
     study = str(PUBLISHED / name)
     parts, drawn = paper_to_code(study), {name: draw(study, name) for name in KEY_FIGURES}  # first: what fails changes no page
     pictures = drawn | {Path(SST2).name: draw(SST2, "strategies")}
@@ -157,7 +157,10 @@ def answers(study: str) -> str:
     """Return the answers of a study in Markdown, question by question, with their provenance, from its committed results."""
     found = verdicts.load(study)
     found = found[found.verdict != verdicts.NOT_MEASURED]
-    shown, rows = verdicts.shown(found), ["| | claim | points | 95 % interval | verdict | paper |", "|---|---|---|---|---|---|"]
+    shown, rows = (
+        verdicts.display_table(found),
+        ["| | claim | points | 95 % interval | verdict | paper |", "|---|---|---|---|---|---|"],
+    )
     for name, question in claims.QUESTIONS.items():
         mine = shown[(found.question == name).to_numpy()]
         rows += [f"| | **{question}** | | | | |"] if len(mine) else []
@@ -175,7 +178,7 @@ def answers(study: str) -> str:
     return "\n".join([*rows, "", f"<sub>{escape(results.provenance(study))}</sub>"])
 
 
-def shown() -> str:
+def published_study() -> str:
     """Return the name of the study that README shows."""
     found = MARKER.search(README.read_text(encoding="utf-8"))
     if found is None:
@@ -190,14 +193,14 @@ def fill(page: Path, part: str, text: str) -> None:
     if begin is None or end not in before[begin.end() :]:
         raise PageError(f"{page.name}: there is no place for its {part}: a marker `<!-- {part} of STUDY: ... -->` and `{end}`")
     tail = before[before.index(end, begin.end()) :]
-    with whole(page) as new:
+    with atomic_write(page) as new:
         new.write_text(f"{before[: begin.end()]}{text}\n{tail}", encoding="utf-8")
 
 
 # -- pictures
 
 
-def draw(study: str, name: str) -> tuple[Drawn, dict[str, str]]:
+def draw(study: str, name: str) -> tuple[StudyFigure, dict[str, str]]:
     """Return a figure, and what it shows in short: the study, the figure, and a digest of its title and data."""
     drawn = figures.draw(study, name, verdicts.load(study))
     plt.close(drawn.axes.figure)
@@ -206,7 +209,7 @@ def draw(study: str, name: str) -> tuple[Drawn, dict[str, str]]:
     return drawn, {"study": Path(study).name, "figure": name, "data": digest}
 
 
-def picture(name: str, drawn: Drawn, record: dict[str, str]) -> bool:
+def picture(name: str, drawn: StudyFigure, record: dict[str, str]) -> bool:
     """Write a figure as a small PNG for a page, where what is there shows something else; return whether it did."""
     path = PICTURES / f"{name}.png"
     if path.exists() and recorded(path) == record:
@@ -217,7 +220,7 @@ def picture(name: str, drawn: Drawn, record: dict[str, str]) -> bool:
     # This way of choosing 256 colours keeps rare ones too; the median cut gives a recipe's name another recipe's colour.
     small = Image.open(full).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with whole(path) as new:
+    with atomic_write(path) as new:
         small.save(new, format="PNG", optimize=True, pnginfo=text)
     return True
 
@@ -256,7 +259,7 @@ def paper_to_code(study: str) -> str:
         "| | claim | verdict | points, 95 % interval | the paper's number | asked by, notebook, figures |",
     ]
     text += ["|---|---|---|---|---|---|"]
-    table, stems = verdicts.shown(verdicts.load(study)), dict(zip(claims.QUESTIONS, render.QUESTIONS, strict=True))
+    table, stems = verdicts.display_table(verdicts.load(study)), dict(zip(claims.QUESTIONS, render.QUESTIONS, strict=True))
     for claim in claims.CLAIMS:
         row, kept = table.loc[claim.id], judged.loc[claim.id]
         found = row.points if row["95 % interval"] == "n/a" else f"{row.points} ({row['95 % interval']})"

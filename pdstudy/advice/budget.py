@@ -25,7 +25,7 @@ from pdstudy.run.progress import Progress
 from pdstudy.run.run_study import run_study
 from pdstudy.run.scheduler import RunError
 from pdstudy.storage import paths, results
-from pdstudy.storage.files import whole
+from pdstudy.storage.files import atomic_write
 from pdstudy.storage.store import Store
 from pdstudy.study.plan import judged, make
 from pdstudy.study.settings import Study
@@ -79,7 +79,7 @@ def spend(
     work.curves(grid, limits)
     near(study, work.plan(grid), work.store)
     folder = paths.study_folder(study.name)
-    with whole(folder / SPENT) as new:
+    with atomic_write(folder / SPENT) as new:
         new.write_text(json.dumps(vars(work.spent), indent=1) + "\n")
     return work.spent
 
@@ -111,7 +111,7 @@ def promising(study: str, grid: Grid) -> list[tuple[str, str]]:
 
 def measure(study: Study, plan: Plan, store: Store) -> None:
     """Measure each size's latency on this machine."""
-    with whole(paths.study_folder(study.name) / results.LATENCY) as new:
+    with atomic_write(paths.study_folder(study.name) / results.LATENCY) as new:
         new.write_text(json.dumps(study_latency.of_study(plan, store), indent=1) + "\n")
 
 
@@ -132,7 +132,7 @@ def near(study: Study, plan: Plan, store: Store) -> None:
     except ValueError:  # too few words for ranks
         return
     table = [{k: None if v != v else v for k, v in row.items()} for row in table]  # nan, where words are too few
-    with whole(paths.study_folder(study.name) / data_checks.NEARNESS) as new:
+    with atomic_write(paths.study_folder(study.name) / data_checks.NEARNESS) as new:
         new.write_text(json.dumps(table, indent=1) + "\n")
 
 
@@ -153,11 +153,11 @@ class _Work:
         self.deadline = time.monotonic() + 60 * minutes - sum(r["seconds"] for r in self.spent.rounds)
 
     def plan(self, grid: Grid, study: Study | None = None) -> Plan:
-        return judged(make(study or self.study, grid), self.store.here())
+        return judged(make(study or self.study, grid), self.store.digests())
 
     def seconds(self, plan: Plan) -> float:
         """Return how long what is missing of a plan will take, about."""
-        here = self.store.here()
+        here = self.store.digests()
         missing = {d: s for d, s in plan.steps.items() if d not in here}
         workers = (os.cpu_count() or 1) if self.workers is None else max(1, self.workers)
         return estimate(list(needed(plan, missing).values()), self.store, workers)
@@ -199,7 +199,7 @@ class _Work:
 
     def _unfit_teacher(self, grid: Grid, study: Study) -> bool:
         """Return whether there is a teacher, and it was refused."""
-        here = self.store.here()
+        here = self.store.digests()
         return any(s.digest not in here and s.parents["model"] in here for s in self.plan(grid, study).of_stage("label"))
 
     def curves(self, grid: Grid, limits: candidates.Limits) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pdstudy.analysis import stats
-from pdstudy.analysis.stats import POINTS, Answers, Effect, chosen_anew, front, promise
+from pdstudy.analysis.stats import POINTS, Answers, Effect, accuracy_after_selection, interval_on_new_texts, pareto_front
 from pdstudy.recipes import RECIPES, TEACHER
 from pdstudy.storage import results
 from pdstudy.study.plan import SEARCH_SEED
@@ -123,7 +123,7 @@ class Candidates:
         table = pd.DataFrame(rows).sort_values(["n_params", "recipe"], ignore_index=True)
         table["fits"] = [self.limits.hold(row) and row.recipe != "teacher" for row in table.itertuples()]
         for cost in ("p50_ms", "mb"):
-            table[f"front_{cost}"] = front(table[cost].to_numpy(), table.dev.to_numpy())
+            table[f"front_{cost}"] = pareto_front(table[cost].to_numpy(), table.dev.to_numpy())
         return self._promised(table)
 
     def _promised(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -136,11 +136,12 @@ class Candidates:
             best_first = rows.sort_values("dev", ascending=False, kind="stable").index
             answers = [self.answers(r.recipe, r.size) for r in rows.itertuples()]
             try:
-                table.loc[best_first, "expected"] = chosen_anew(answers) * POINTS
+                table.loc[best_first, "expected"] = accuracy_after_selection(answers) * POINTS
             except ValueError as error:
                 raise AdviceError(f"{error}; give more with splits.dev, or a dev file") from None
         bounds = [
-            promise(r.dev / POINTS, r.expected / POINTS, r.n_dev, r.n_test, r.seeds, spread) for r in table.itertuples(index=False)
+            interval_on_new_texts(r.dev / POINTS, r.expected / POINTS, r.n_dev, r.n_test, r.seeds, spread)
+            for r in table.itertuples(index=False)
         ]
         table[["low", "high"]] = np.array(bounds) * POINTS
         return table
@@ -190,6 +191,6 @@ def curves(study: str | Path) -> list[Curve]:
     for (kind, recipe, size), rows in table.groupby(["curve", "recipe", "size"], sort=False):
         n, a = rows.texts.to_numpy(), rows.value.to_numpy()
         if len(set(n)) >= 3:
-            missed = stats.held_back(n, a) if len(set(n)) >= 4 else math.nan
-            found.append(Curve(kind, recipe, size, rows[["texts", "seed", "value"]], stats.saturating(n, a), missed))
+            missed = stats.forecast_error(n, a) if len(set(n)) >= 4 else math.nan
+            found.append(Curve(kind, recipe, size, rows[["texts", "seed", "value"]], stats.fit_learning_curve(n, a), missed))
     return found

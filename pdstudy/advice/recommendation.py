@@ -14,7 +14,7 @@ from pdstudy.advice.candidates import Candidates, Limits, choose, curves
 from pdstudy.analysis.stats import POINTS, Effect
 from pdstudy.escape import Prose
 from pdstudy.storage import paths, results
-from pdstudy.storage.files import whole
+from pdstudy.storage.files import atomic_write
 
 ADVICE = "advice.json"
 
@@ -58,7 +58,7 @@ def keep(advice: Advice, study: str, limits: Limits) -> Path:
     path = paths.study_folder(study) / ADVICE
     table = json.loads(advice.table.to_json(orient="records"))  # what is not known is null
     said = {"student": advice.student, "limits": vars(limits), "reasons": advice.reasons, "candidates": table}
-    with whole(path) as new:
+    with atomic_write(path) as new:
         new.write_text(json.dumps(said | {"provenance": results.provenance(study)}, indent=1) + "\n")
     return path
 
@@ -98,7 +98,7 @@ def _unlearned(found: Candidates, chosen) -> list[str]:
 def _luck(found: Candidates, chosen) -> list[str]:
     """Return what of the chosen student's score on dev is the luck of having been chosen, and what the promise does not pay for."""
     rivals, said = found.table[found.table.fits], []
-    n_tried = sum(len(found.answers(r.recipe, r.size).judged) for r in rivals.itertuples())
+    n_tried = sum(len(found.answers(r.recipe, r.size).search) for r in rivals.itertuples())
     if n_tried > 1:
         luck = max(0.0, chosen.dev - chosen.expected)
         said.append(
@@ -181,7 +181,7 @@ def _kept(found: Candidates, row, name: str) -> str:
     )
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
+def display_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return the candidates as people read them, the smallest first; rates whose answers are not kept have a column where there are any."""
     number = lambda form: lambda v: form.format(v) if math.isfinite(v) else "not measured"  # noqa: E731
     columns = {

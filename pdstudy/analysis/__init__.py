@@ -1,1 +1,1 @@
-"""Tables of results to verdicts: statistics, evidence, contrasts, claims, the numbers of the paper."""
+"""From result tables to verdicts: statistics, evidence, contrasts, claims, and the numbers of the paper."""

@@ -1,4 +1,4 @@
-"""The claims of the paper as data: each a contrast of students (contrasts.py) and on which side of zero it should lie."""
+"""The claims of the paper as data: for each a contrast of students (contrasts.py) and the side of zero that supports it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pdstudy.sizes import PAPER_SIZES
 ABOVE, EQUAL, NOT_BELOW = "above zero", "within a point of zero", "not below zero by more than a point"
 MARGIN = 1.0  # points: the range over which the paper's Basic moves across all sizes
 PARAMETERS_WITHIN = 0.1  # millions, the rounding of the paper's table
-SPEEDS_APART = 1.1  # sizes whose speeds differ by less in the paper's table have no order there
+SPEEDS_APART = 1.1  # sizes whose speeds in the paper's table differ by less are not compared
 VALUE, DEPTH, COMPOUND, ROBUST = "pretraining_value", "depth_vs_width", "compound_effect", "domain_robustness"
 QUESTIONS = {
     VALUE: "Does pre-training help a small student?",
@@ -25,38 +25,38 @@ QUESTIONS = {
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of the paper in testable form: a contrast, and on which side of zero it should lie."""
+    """A statement of the paper as a contrast, and the side of zero that supports it."""
 
     id: str
     sentence: str
     question: str
     ask: ask.Ask
-    paper: Number | None  # its magnitude in points, where the paper shows one
+    paper: Number | None  # the effect in points, if the paper shows it
     should_be: str = ABOVE
-    required: bool = False  # the command `claims` fails where it is refuted
+    required: bool = False  # if refuted, the command `claims` fails
 
 
 @dataclass(frozen=True)
 class Check:
-    """One statement that holds or does not, without luck: nothing was drawn, so there is no interval."""
+    """A statement that is true or false for a study. It involves no sampling, so there is no interval."""
 
     id: str
     sentence: str
     question: str
-    check: Callable[[Evidence], tuple[bool, str]]  # whether it holds, and the measurement in words
+    check: Callable[[Evidence], tuple[bool, str]]  # whether it is true, and the measurement as text
     paper: Number | None = None
     required: bool = False
 
 
 def parameter_counts(e: Evidence) -> tuple[bool, str]:
-    """Return whether the 24 sizes have the paper's numbers of parameters."""
+    """Return whether the 24 sizes have as many parameters as in Table 2."""
     table = paper.sizes().set_index("size").params
     off = max(abs(size.n_params() / 1e6 - table[str(size)]) for size in PAPER_SIZES)
     return off < PARAMETERS_WITHIN, f"largest difference over 24 sizes {off:.2f} M"
 
 
 def speed_order(e: Evidence) -> tuple[bool, str]:
-    """Return whether sizes that the paper's TPU told apart answer here in the same order, one text at a time."""
+    """Return whether sizes with different speeds on the paper's TPU are in the same order here, one text at a time."""
     speedup = paper.sizes().set_index("size").speedup
     shared = [s for s in e.sizes if s in e.latency and s in speedup.index]
     pairs = [(a, b) if speedup[a] > speedup[b] else (b, a) for a, b in combinations(shared, 2)]
@@ -73,7 +73,7 @@ def _sst2(*terms: tuple[float, str, str], where: str) -> Number:
 
 
 def _matched(recipe: str) -> list[tuple[float, str, str]]:
-    """Return the paper's own matched pairs, 6/512 over 2/768, as terms."""
+    """Return the terms of 6/512 over 2/768, which match in parameters."""
     return [(1, recipe, "6/512"), (-1, recipe, "2/768")]
 
 
@@ -130,12 +130,12 @@ CLAIMS = (
     Claim("R7c", "With D_LM = D_T, reading the transfer set first adds to distilling on it", COMPOUND,
           ask.over("PD", "Distillation", corpus="transfer"), paper.gain(paper.compound(), "PD", "Distillation", FIG10)),
     Claim("R8a", "More and broader text to read than D_T makes a better start", COMPOUND,
-          ask.own_corpus_over(ask.transfer_itself), Number(
+          ask.own_corpus_over(ask.transfer_corpus), Number(
               round(float((_STARTS[_STARTS.recipe == "PD"].value.to_numpy()
                            - paper.compound().query("recipe == 'PD'").value.to_numpy()).mean()), 1),
               "Fig 5 less Fig 10, MNLI, mean of 5 sizes", "digitised")),
     Claim("R8b", "Piece for piece, text of other domains makes a better start than D_T", COMPOUND,
-          ask.corpus_over(ask.general, ask.transfer_itself), None),
+          ask.corpus_over(ask.other_domain_corpus, ask.transfer_corpus), None),
     Claim("R9", "A small pre-trained student needs less transfer text than a large random one", ROBUST,
           ask.small_with_less_over_large,
           paper.contrast(paper.transfer_size(), [(1, "PD", ("4/256", 5_000_000)), (-1, "Distillation", ("12/768", 8_000_000))],

@@ -1,7 +1,7 @@
-"""The paper's own numbers, each with its source and how far to trust it. They stand in grey beside ours.
+"""The numbers of the paper, each with its source and how precise it is.
 
-Turc, Chang, Lee, Toutanova, "Well-Read Students Learn Better", arXiv 1908.08962v2. Trust: "printed" is a
-table's text; "digitised" was read off a figure's markers, about +-0.1 (+-0.2 where markers overlap).
+Turc, Chang, Lee, Toutanova, "Well-Read Students Learn Better", arXiv 1908.08962v2. "printed": from a table; "digitised": measured
+on the markers of a figure, to about +-0.1 (+-0.2 where markers overlap).
 """
 
 import io
@@ -48,10 +48,7 @@ _SST2 = """layers,hidden,params,speedup,PD,PF,Distillation,Basic
 12,768,110.1,1.25,93.1,91.2,85.3,81.8
 """
 SST2_SOURCE = "Fig 6, SST-2"
-SST2_TRUST = "digitised"
-SST2_TEACHER = Number(94.0, SST2_SOURCE, SST2_TRUST)
-
-
+SST2_TEACHER = Number(94.0, SST2_SOURCE, "digitised")
 _INITIALISATIONS = """recipe,2/128,4/256,4/512,8/512,12/768
 PD,72.2,78.4,79.8,81.9,83.9
 PD (truncated),66.2,76.9,77.6,81.2,83.9
@@ -78,67 +75,66 @@ BOOKS_BASIC = Number(80.6, "Fig 8, Book Reviews, 4/256", "digitised")
 
 
 def sst2() -> pd.DataFrame:
-    """Return the paper's accuracy on SST-2 by size and recipe: columns size, recipe, value (in points)."""
-    table = pd.read_csv(io.StringIO(_SST2))
-    table["size"] = table.layers.astype(str) + "/" + table.hidden.astype(str)
-    return table.melt(id_vars=["size"], value_vars=["PD", "PF", "Distillation", "Basic"], var_name="recipe", value_name="value")
+    """Return Fig 6, accuracy on SST-2: columns size, recipe, value (in points)."""
+    return _table2().melt(id_vars=["size"], value_vars=["PD", "PF", "Distillation", "Basic"], var_name="recipe")
 
 
 def sst2_gain(better: str, worse: str) -> Number:
-    """Return the paper's mean gain of one recipe over another on SST-2, over its 24 sizes, in points."""
-    table = sst2().pivot(index="size", columns="recipe", values="value")
-    return Number(round(float((table[better] - table[worse]).mean()), 1), f"{SST2_SOURCE}, mean of 24 sizes", SST2_TRUST)
+    """Return the mean gain of one recipe over another on SST-2 in points, over 24 sizes."""
+    return gain(sst2(), better, worse, SST2_SOURCE)
 
 
 def initialisations() -> pd.DataFrame:
-    """Return the paper's Fig 5, MNLI by three starts and none: columns recipe, size, value (in points)."""
+    """Return Fig 5, accuracy on MNLI by initialisation: columns recipe, size, value (in points)."""
     return _long(_INITIALISATIONS, "size")
 
 
 def compound() -> pd.DataFrame:
-    """Return the paper's Fig 10, MNLI with D_LM = D_T: columns recipe, size, value (in points)."""
+    """Return Fig 10, accuracy on MNLI with D_LM = D_T: columns recipe, size, value (in points)."""
     return _long(_COMPOUND, "size")
 
 
 def transfer_size() -> pd.DataFrame:
-    """Return the paper's Fig 8, Book Reviews over the size of D_T: columns recipe, size, texts, value (in points)."""
+    """Return Fig 8, accuracy on Book Reviews by the size of D_T: columns recipe, size, texts, value (in points)."""
     table = pd.read_csv(io.StringIO(_TRANSFER_SIZE)).melt(id_vars=["recipe", "size"], var_name="texts")
     return table.astype({"texts": int})
 
 
 def domains() -> pd.DataFrame:
-    """Return the paper's Fig 9, Book Reviews over S, 1.7 M transfer texts, 4/256: columns recipe, S, value (in points)."""
+    """Return Fig 9, accuracy on Book Reviews by S, with 1.7 M transfer texts and size 4/256: columns recipe, S, value (in points)."""
     return _long(_DOMAINS, "S").astype({"S": float})
 
 
 def sizes() -> pd.DataFrame:
-    """Return the paper's Table 2: columns size, params (millions), speedup (over BERT-Large on a TPU v2)."""
-    table = pd.read_csv(io.StringIO(_SST2))
-    return pd.DataFrame(
-        {"size": table.layers.astype(str) + "/" + table.hidden.astype(str), "params": table.params, "speedup": table.speedup}
-    )
+    """Return Table 2: columns size, params (millions), speedup (over BERT-Large on a TPU v2)."""
+    return _table2()[["size", "params", "speedup"]]
 
 
 def gain(table: pd.DataFrame, better: str, worse: str, where: str, trust: str = "digitised") -> Number:
-    """Return the mean gain of one recipe over another in a figure, over its sizes."""
+    """Return the mean gain of one recipe over another in points, over the sizes of a figure."""
     wide = table.pivot(index="size", columns="recipe", values="value")
     return Number(round(float((wide[better] - wide[worse]).mean()), 1), f"{where}, mean of {len(wide)} sizes", trust)
 
 
 def contrast(table: pd.DataFrame, terms: list[tuple[float, str, object]], where: str, trust: str = "digitised") -> Number:
-    """Return a weighted sum of a figure's values; `terms` are (weight, recipe, place), place a size, S or (size, texts)."""
+    """Return a weighted sum of values of a figure. `terms` are (weight, recipe, place) with a size, S or (size, texts) as place."""
     places = [c for c in table.columns if c not in ("recipe", "value")]
     value = table.set_index(["recipe", *places]).value
     total = sum(w * value.loc[(recipe, *(place if isinstance(place, tuple) else (place,)))] for w, recipe, place in terms)
     return Number(round(float(total), 1), where, trust)
 
 
+def _table2() -> pd.DataFrame:
+    table = pd.read_csv(io.StringIO(_SST2))
+    return table.assign(size=table.layers.astype(str) + "/" + table.hidden.astype(str))
+
+
 def _long(text: str, name: str) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(text)).melt(id_vars=["recipe"], var_name=name)
 
 
-# Students of 6/768 taught by a teacher of 12/768. Dev: means of five runs; test: GLUE's server, the best model on dev.
-# No deviations are printed. `meta` is the mean over the six tasks, those with two numbers counted by their mean.
+# Students of size 6/768 with a teacher of 12/768. dev: means of five runs; test: the best model on dev, scored by GLUE's server.
+# The paper prints no deviations. `meta` is the mean over six tasks; a task with two numbers counts with their mean.
 _TABLE3 = """split,model,sst2,mrpc_f1,mrpc,qqp_f1,qqp,mnli,mnli-mm,qnli,rte,meta
 test,TF,90.7,85.9,80.2,69.2,88.2,80.4,79.7,86.7,63.6,80.5
 test,PF,92.5,86.8,81.8,70.1,88.5,81.8,81.1,87.9,64.2,81.6
@@ -149,7 +145,6 @@ dev,PD,91.1,89.4,84.9,87.4,90.7,82.5,83.4,89.4,66.7,84.4
 dev,DistilBERT,92.7,88.3,82.4,87.7,90.6,81.6,81.1,85.5,60.0,82.3
 """
 TABLE3_SOURCE = "Table 3, students of 6/768"
-TABLE3_TRUST = "printed"
 TABLE3_CITED = {
     "TF": "BERT-Base truncated and fine-tuned, as cited from Sun et al. (2019)",
     "Patient KD": "Sun et al. (2019)",
@@ -158,22 +153,22 @@ TABLE3_CITED = {
 
 
 def table3() -> pd.DataFrame:
-    """Return the paper's Table 3: columns split, model, task, metric (accuracy, f1 or meta), value (in points).
+    """Return Table 3: columns split, model, task, metric (accuracy, f1 or meta), value (in points).
 
-    Tasks have the names of `tasks.TASKS`. The paper's own dev set is GLUE's validation split, which is test here; its
-    test scores are those of GLUE's server, whose labels nobody has.
+    Tasks have the names of `tasks.TASKS`. The paper's dev set is GLUE's validation split, which is the test set here. Its test
+    scores are from GLUE's server, and the labels are not public.
     """
-    table = pd.read_csv(io.StringIO(_TABLE3)).melt(id_vars=["split", "model"], var_name="task", value_name="value")
+    table = pd.read_csv(io.StringIO(_TABLE3)).melt(id_vars=["split", "model"], var_name="task")
     table["metric"] = table.task.map(lambda t: "meta" if t == "meta" else "f1" if t.endswith("_f1") else "accuracy")
     table["task"] = table.task.str.removesuffix("_f1")
     return table[["split", "model", "task", "metric", "value"]]
 
 
 def table3_section(split: str = "dev", ours: dict[tuple[str, str, str], float] | None = None) -> pd.DataFrame:
-    """Return Table 3 as a report shows it: a row a model, a column a task, "f1/accuracy" where both are printed.
+    """Return Table 3 with one row per model and one column per task, and "f1/accuracy" where both are printed.
 
-    `ours` are our own points by (row's name, task, metric), such as ("PD, 5 seeds", "rte", "accuracy"): they stand in
-    rows below the paper's, with "-" where nothing was measured and no meta score unless it is given.
+    `ours` are points by (name of a row, task, metric), such as ("PD, 5 seeds", "rte", "accuracy"). They are rows below the
+    paper's, with "-" for what is missing. Raises ValueError for an unknown split.
     """
     table = table3()
     table = table[table.split == split]
@@ -183,23 +178,22 @@ def table3_section(split: str = "dev", ours: dict[tuple[str, str, str], float] |
     models, tasks = dict.fromkeys(m for m, _, _ in cells), list(dict.fromkeys(table.task))
 
     def cell(model: str, task: str) -> str:
-        found = [cells[model, task, metric] for metric in ("f1", "accuracy", "meta") if (model, task, metric) in cells]
-        return "/".join(f"{value:.1f}" for value in found) or "-"
+        values = [cells[model, task, metric] for metric in ("f1", "accuracy", "meta") if (model, task, metric) in cells]
+        return "/".join(f"{value:.1f}" for value in values) or "-"
 
-    return pd.DataFrame(
-        [{task: cell(model, task) for task in tasks} for model in models], index=pd.Index(models, name=TABLE3_SOURCE)
-    )
+    rows = [{task: cell(model, task) for task in tasks} for model in models]
+    return pd.DataFrame(rows, index=pd.Index(models, name=TABLE3_SOURCE))
 
 
 def table3_beside(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Return Table 3 on GLUE's validation split with a study's own students of 6/768 in rows below: means of their seeds.
+    """Return Table 3 on GLUE's validation split, with rows for the study's students of 6/768 below: means over seeds.
 
-    A study that has none, or whose task is not in the table, shows "-" in one row of its own: missing, not left out.
+    If there are none, or the task is not in the table, there is one row of "-".
     """
-    mine = metrics[(metrics["size"] == "6/768") & (metrics.split == "test") & metrics.recipe.isin(RECIPES)]
-    means = mine.groupby(["recipe", "task", "metric"]).agg(value=("value", "mean"), seeds=("seed", "nunique"))
+    students = metrics[(metrics["size"] == "6/768") & (metrics.split == "test") & metrics.recipe.isin(RECIPES)]
+    means = students.groupby(["recipe", "task", "metric"]).agg(value=("value", "mean"), seeds=("seed", "nunique"))
     cells = {(f"ours, {r}, {row.seeds:.0f} seeds", task, metric): 100 * row.value for (r, task, metric), row in means.iterrows()}
-    shown = table3_section("dev", {place: value for place, value in cells.items() if place[1] in set(table3().task)})
-    if not any(name.startswith("ours") for name in shown.index):
-        shown.loc["ours"] = "-"
-    return shown
+    section = table3_section("dev", {place: value for place, value in cells.items() if place[1] in set(table3().task)})
+    if not any(name.startswith("ours") for name in section.index):
+        section.loc["ours"] = "-"
+    return section

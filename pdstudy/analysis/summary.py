@@ -1,20 +1,19 @@
-"""What a study found and cost, in tables and a sentence: accuracies by size, seconds by stage, students that learned nothing."""
+"""Tables of accuracy by size and of cost by stage, and a sentence about students that collapsed to the majority class."""
 
 import pandas as pd
 
 from pdstudy.recipes import RECIPES
 from pdstudy.storage import results
 
-NAMED = 12  # students that a sentence names
+NAMED = 12  # of collapsed students, at most this many
 
 
 def accuracy_table(metrics: pd.DataFrame, recipe_sizes: dict[str, list[str]] | None = None) -> pd.DataFrame:
     """Return test accuracy in points by recipe and size: mean (lowest to highest seed).
 
-    A student that is not there is named as missing, never averaged over; "-" stands where none was asked for: `recipe_sizes`
-    are the study's.
+    If a student or seed is missing, the cell says so instead of a mean over the rest. "-": not in the study, see `recipe_sizes`.
     """
-    test = metrics[(metrics.split == "test") & (metrics.metric == "accuracy") & (metrics.recipe != "majority")]
+    test = results.accuracies(metrics[metrics.recipe != "majority"])
     sizes = test.sort_values("n_params")["size"].unique()
     students = test[test.recipe != "teacher"]
     asked, seeds = set(students["size"]), students.seed.nunique()
@@ -23,12 +22,12 @@ def accuracy_table(metrics: pd.DataFrame, recipe_sizes: dict[str, list[str]] | N
     lacking = [0 if r.Index[0] == "teacher" else seeds - r.count for r in grouped.itertuples()]
     text = [f"missing {n} of {seeds} seeds" if n else t for t, n in zip(text, lacking, strict=True)]
     wide = grouped.assign(text=text).text.unstack("size").reindex(columns=sizes)
-    order = [r for r in ("teacher", *reversed(RECIPES)) if r in wide.index]  # from best expected to worst
+    order = [r for r in ("teacher", *reversed(RECIPES)) if r in wide.index]  # the best expected first
     majority = metrics[(metrics.recipe == "majority") & (metrics.split == "test")].value
     wide = wide.reindex(order)
     for recipe in wide.index.drop("teacher", errors="ignore"):
         for size in asked & set((recipe_sizes or {}).get(recipe, sizes)):
-            if wide.at[recipe, size] != wide.at[recipe, size]:  # not a number: no text
+            if wide.at[recipe, size] != wide.at[recipe, size]:  # nan
                 wide.at[recipe, size] = "missing"
     wide = wide.fillna("-")
     if len(majority):
@@ -37,27 +36,27 @@ def accuracy_table(metrics: pd.DataFrame, recipe_sizes: dict[str, list[str]] | N
 
 
 def cost_table(study: str) -> pd.DataFrame:
-    """Return steps, seconds, pieces read and floating-point operations by stage, what a released family gave apart."""
+    """Return steps, seconds, word pieces and floating-point operations by stage; those of a released family are separate rows."""
     costs = results.load_costs(study)
     costs["stage"] = costs.stage + costs.family.map({True: " (released family)", False: ""})
     grouped = costs.groupby("stage", sort=False).agg(
         steps=("seconds", "size"), seconds=("seconds", "sum"), tokens=("tokens", "sum"), flops=("flops", "sum")
     )
-    shown = {"steps": grouped.steps, "seconds": grouped.seconds.round(0).astype(int)}
-    shown |= {"million pieces": (grouped.tokens / 1e6).round(1), "TFLOP": (grouped.flops / 1e12).round(1)}
-    return pd.DataFrame(shown).rename_axis(None)
+    columns = {"steps": grouped.steps, "seconds": grouped.seconds.round(0).astype(int)}
+    columns |= {"million pieces": (grouped.tokens / 1e6).round(1), "TFLOP": (grouped.flops / 1e12).round(1)}
+    return pd.DataFrame(columns).rename_axis(None)
 
 
 def collapsed(study: str) -> str:
-    """Return which students, of all that were trained, know no more than the majority class."""
+    """Return a sentence about the students that are not better than the majority class."""
     students = results.load_students(study)
-    found = students[students.collapsed.fillna(False).astype(bool)]
-    if found.empty:
+    collapsed = students[students.collapsed.fillna(False).astype(bool)]
+    if collapsed.empty:
         return "No student collapsed to the majority class."
     names = []
-    for row in found.itertuples():
+    for row in collapsed.itertuples():
         where = (("D_T", row.domain), ("D_LM", row.corpus), ("texts", int(row.texts) if row.texts == row.texts else None))
         note = ", ".join(f"{name} {value}" for name, value in where if isinstance(value, (str, int)))
         names.append(f"{row.recipe} {row.size} seed {int(row.seed)}" + (f" ({note})" if note else ""))
-    shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-    return f"{len(names)} of {len(students)} students collapsed to the majority class: {shown}."
+    listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return f"{len(names)} of {len(students)} students collapsed to the majority class: {listed}."

@@ -1,12 +1,13 @@
-"""Claims and their verdicts: what the paper says, as data, held against what was measured.
+"""Verdicts on the claims of the paper.
 
-A claim is a contrast of students that answered the same test texts with the same seeds (contrasts.py). Its verdict is
-one of three words, and "undecided" is a respectable one: supported (the interval lies on the claim's side, after Holm's
-correction over the claims of its question), refuted (on the other side), undecided. What was not run is "not measured".
+A claim is a contrast of students with the same test texts and seeds (contrasts.py). Its verdict is "supported" (the interval is
+on the claim's side, after Holm's correction over the claims of its question), "refuted" (on the other side), "undecided", or
+"not measured" if the study lacks a student.
 """
 
 import json
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from pdstudy.analysis.paper import Number
 from pdstudy.analysis.stats import LEVEL, POINTS
 from pdstudy.escape import Prose
 from pdstudy.storage import results
-from pdstudy.storage.files import whole
+from pdstudy.storage.files import atomic_write
 
 SUPPORTED, REFUTED, UNDECIDED, NOT_MEASURED = "supported", "refuted", "undecided", "not measured"
 
 
 def judge(study: str | Path, claims: tuple = CLAIMS) -> pd.DataFrame:
-    """Return one row a claim: estimate, interval, n, verdict, the paper's number, and the sentence made from them."""
+    """Return one row per claim: estimate, interval, n, verdict, the paper's number, and a sentence made from them."""
     e = Evidence(study)
     table = pd.DataFrame([_row(claim) | _measure(claim, e) for claim in claims])
     table["p_holm"] = table.groupby("question").p.transform(lambda p: stats.holm(p.tolist()))
@@ -61,7 +62,7 @@ def save(table: pd.DataFrame, study: str | Path) -> Path:
     """Return the path of claims.json after writing the table there."""
     path = results.folder_of(study) / results.CLAIMS
     rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()} for r in table.to_dict("records")]
-    with whole(path) as new:
+    with atomic_write(path) as new:
         new.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
@@ -73,45 +74,39 @@ def load(study: str | Path) -> pd.DataFrame:
 
 
 def gains_by_size(study: str | Path, pairs: list[tuple[str, str]], **where) -> pd.DataFrame:
-    """Return the gain of each (better, worse) pair at each size: size, pair, estimate, low, high, n_seeds, n_items.
+    """Return the gain of each (better, worse) pair at each size: pair, size, estimate, low, high, n_seeds, n_items.
 
-    `where`, such as corpus="transfer", as in `contrasts.over`.
+    `where`, such as corpus="transfer", is passed to `contrasts.over`. Sizes that were not measured are left out.
     """
     e, rows = Evidence(study), []
     for better, worse in pairs:
-        try:
-            sizes = e.sizes_of(better, worse)
-        except Missing:
-            continue
-        for size in sizes:
-            try:
-                found = e.effect(ask.over(better, worse, [size], **where)(e))
-            except Missing:
-                continue  # a gap is drawn as a gap
-            kept = {k: getattr(found, k) for k in ("estimate", "low", "high", "n_seeds", "n_items")}
-            rows.append({"pair": f"{better} over {worse}", "size": size} | kept)
+        for size in e.sizes_of(better, worse) if {better, worse} <= set(e.recipes) else ():
+            with suppress(Missing):
+                rows.append({"pair": f"{better} over {worse}", "size": size} | e.row(ask.over(better, worse, [size], **where)(e)))
     return pd.DataFrame(rows, columns=["pair", "size", "estimate", "low", "high", "n_seeds", "n_items"])
 
 
 def answer(table: pd.DataFrame, question: str = VALUE) -> Prose:
-    """Return the answer to a research question in words, made from its claims' rows: what is decided first."""
+    """Return the answer to a research question, one sentence per claim, the decided ones first."""
     rows = table[table.question == question]
     counts = rows.verdict.value_counts()
     tally = ", ".join(f"{counts[v]} {v}" for v in (SUPPORTED, REFUTED, UNDECIDED, NOT_MEASURED) if v in counts)
-    said = [f"Of {len(rows)} claims: {tally}."]
-    said += [f"{row.reading}." for verdict in (SUPPORTED, REFUTED, UNDECIDED) for row in rows[rows.verdict == verdict].itertuples()]
+    sentences = [f"Of {len(rows)} claims: {tally}."]
+    sentences += [
+        f"{row.reading}." for verdict in (SUPPORTED, REFUTED, UNDECIDED) for row in rows[rows.verdict == verdict].itertuples()
+    ]
     if missing := [f"{row.id} ({row.missing})" for row in rows[rows.verdict == NOT_MEASURED].itertuples()]:
-        said.append(f"Not measured, for want of: {', '.join(missing)}.")
-    return Prose("\n".join(said))
+        sentences.append(f"Not measured, because this is missing: {', '.join(missing)}.")
+    return Prose("\n".join(sentences))
 
 
-def broken(table: pd.DataFrame) -> list[str]:
-    """Return the ids of the required claims that are refuted."""
+def refuted_required(table: pd.DataFrame) -> list[str]:
+    """Return the ids of required claims that are refuted."""
     return table[table.required & (table.verdict == REFUTED)].id.tolist()
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the claims as people read them: ours with interval and n, the verdict, the paper's number and its trust."""
+def display_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the claims as a table for readers: points, interval, n, p, verdict, the paper's number and its precision."""
     interval = [f"{r.low:+.1f} to {r.high:+.1f}" if math.isfinite(r.low) else "n/a" for r in table.itertuples()]
     columns = {
         "claim": table.claim,
@@ -127,7 +122,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def details(table: pd.DataFrame) -> pd.DataFrame:
-    """Return what else was computed of each claim: what was compared, what would support it, over texts alone, over seeds alone."""
+    """Return more about each measured claim: the comparison, what supports it, the interval over texts and the p over seeds."""
     rows = table[table.n_seeds > 0]
     over_texts = [f"{r.items_low:+.1f} to {r.items_high:+.1f}" if math.isfinite(r.items_low) else "n/a" for r in rows.itertuples()]
     columns = {
@@ -141,7 +136,7 @@ def details(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline(table: pd.DataFrame, id: str) -> str:
-    """Return a figure's title for one claim: the finding, not the topic."""
+    """Return the title of a figure about one claim: the claim, its verdict and its effect."""
     row = table.set_index("id").loc[id]
     words = {SUPPORTED: "yes", REFUTED: "no, the opposite", UNDECIDED: "undecided", NOT_MEASURED: "not measured"}
     if row.should_be == EQUAL:
@@ -151,9 +146,9 @@ def headline(table: pd.DataFrame, id: str) -> str:
 
 
 def _row(claim: Claim | Check) -> dict[str, Any]:
-    known = claim.paper or Number(math.nan, "", "")
+    number = claim.paper or Number(math.nan, "", "")
     row = {"id": claim.id, "claim": claim.sentence, "question": claim.question, "required": claim.required}
-    row |= {"paper": known.value, "paper_where": known.where, "paper_trust": known.trust}
+    row |= {"paper": number.value, "paper_where": number.where, "paper_trust": number.trust}
     row |= {"should_be": getattr(claim, "should_be", "true"), "compared": "", "measured": "", "missing": "", "verdict": ""}
     row |= dict.fromkeys(("estimate", "low", "high", "p", "p_zero", "p_seeds", "items_low", "items_high"), math.nan)
     return row | dict.fromkeys(("n_seeds", "n_items", "n_sizes"), 0)
@@ -179,7 +174,7 @@ def _measure(claim: Claim | Check, e: Evidence) -> dict[str, Any]:
 
 
 def _verdict(row: dict) -> str:
-    """Return the word for what was measured: certain of the claim, certain of its contrary, or neither."""
+    """Return the verdict on a measured claim."""
     if not math.isfinite(row["low"]):
         return UNDECIDED
     sure, nonzero = row["p_holm"] < 1 - LEVEL, row["p_zero_holm"] < 1 - LEVEL
@@ -199,5 +194,5 @@ def _sentence(row: dict) -> str:
     why = "no interval from one seed" if row["n_seeds"] < 2 else "no interval: no answer differs"
     interval = f"95 % {row['low']:+.1f} to {row['high']:+.1f}" if math.isfinite(row["low"]) else why
     n = f"{row['n_seeds']} seed{'s' * (row['n_seeds'] != 1)} x {row['n_items']:,} texts"
-    theirs = f"; the paper {row['paper']:+.1f}" if math.isfinite(row["paper"]) else ""
-    return f"{row['claim']}: {row['verdict']}, {row['estimate']:+.1f} points ({interval}; {n}{theirs})"
+    paper = f"; the paper {row['paper']:+.1f}" if math.isfinite(row["paper"]) else ""
+    return f"{row['claim']}: {row['verdict']}, {row['estimate']:+.1f} points ({interval}; {n}{paper})"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pdstudy.console import app, fail, out, say
+from pdstudy.console import app, fail, out, print_error
 from pdstudy.storage import paths
 from pdstudy.study.settings import Study
 
@@ -33,7 +33,7 @@ def clean(
 
     if bool(keep) == everything:
         fail("name the studies to keep with --keep, or give --all to keep none; --dry-run says what would go", 2)
-    _drop(store_care.surplus(Store(), artifacts.needed(Study.read(name) for name in keep or ())), dry_run)
+    _drop(store_care.find_unused(Store(), artifacts.needed(Study.read(name) for name in keep or ())), dry_run)
 
 
 @app.command(epilog="Example: python -m pdstudy doctor --repair")
@@ -69,19 +69,19 @@ def doctor(
     ]
     table.add_row("data sets of the hub", "; ".join(at_hand) or "none at hand; `python -m pdstudy fetch PARAMS` brings a study's")
     store = Store()
-    for stage, count, n_bytes in store_care.census(store):
+    for stage, count, n_bytes in store_care.count_by_stage(store):
         table.add_row(f"store: {stage}", f"{count} artifacts, {n_bytes / 1e6:,.1f} MB")
     out.print(table)
-    for sentence in store_care.ill_released(store):
+    for sentence in store_care.damaged_released(store):
         well = False
-        say(f"{paths.scrub(sentence)}; restore it with git")
-    ill = store_care.examine(store)
+        print_error(f"{paths.scrub(sentence)}; restore it with git")
+    ill = store_care.find_damaged(store)
     for finding in ill:
-        say(f"{finding.name}: {finding.reason}")
+        print_error(f"{finding.name}: {finding.reason}")
     if ill and repair:
         _drop(ill, dry_run=False)
     elif ill:
-        say("run again with --repair to drop these; a run makes anew what it needs")
+        print_error("run again with --repair to drop these; a run makes anew what it needs")
     raise typer.Exit(0 if well and (repair or not ill) else 1)
 
 
@@ -92,7 +92,7 @@ def _drop(findings: list, dry_run: bool) -> None:
 
     freed = 0
     for finding in findings:
-        if dry_run or store_care.drop(finding, Store()):
+        if dry_run or store_care.remove(finding, Store()):
             freed += finding.n_bytes
             out.print(f"{'would remove' if dry_run else 'removed'} {finding.name}", markup=False)
     out.print(f"{freed / 1e6:,.1f} MB {'would be freed' if dry_run else 'freed'}")

@@ -81,7 +81,7 @@ def _writing(to: Path):
     except KeyboardInterrupt:
         fail("stopped; nothing was written", 130)
     except Exception as error:
-        if files.is_full(error):
+        if files.is_disk_full(error):
             fail(f"no room to write {to}; free some, or name another place with --to", 1)
         if not isinstance(error, OSError) or isinstance(error, StoreError):
             raise

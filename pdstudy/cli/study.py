@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pdstudy.console import FromScratch, LogWith, Params, Workers, app, computed, duration, err, fail, out, store_for
+from pdstudy.console import FromScratch, LogWith, Params, Workers, app, compute_with_progress, duration, err, fail, out, store_for
 from pdstudy.storage import paths
 from pdstudy.study.settings import ParamsError, Study
 
@@ -70,7 +70,7 @@ def plan(
     )
     if absent:
         out.print(f"{absent}; until then nothing counts as cached", markup=False, soft_wrap=True)
-    here = store.here()
+    here = store.digests()
     todo = needed(made, {d: s for d, s in made.steps.items() if d not in here})
     if every:
         for step in made.steps.values():
@@ -126,11 +126,11 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Default: the first free one from 8000 on.", min=1, max=65535)] = None,
 ) -> None:
     """Show a study's reports to the browsers of this machine, and to no other, until Ctrl-C."""
-    from pdstudy.report.server import ServeError, first_page, server
+    from pdstudy.report.server import ServeError, first_page, make_server
 
     folder = Path(study) if Path(study).is_dir() else paths.study_folder(study)
     try:
-        serving = server(folder, port)
+        serving = make_server(folder, port)
     except ServeError as error:
         fail(str(error), 2)
     with serving, contextlib.suppress(KeyboardInterrupt):
@@ -157,7 +157,7 @@ def zoo(
     study = Study.read(params)
     store = store_for(from_scratch)
     with _ranks(store) as engine:
-        computed(study, lambda listen: pretrain_family(study, workers, listen, engine, store))
+        compute_with_progress(study, lambda listen: pretrain_family(study, workers, listen, engine, store))
     stuck = release(study, store, to, lambda text: out.print(text, markup=False), worth or ())
     if stuck and not allow_plateau:
         fail(f"{', '.join(stuck)}: still on the plateau near the unigram loss; read more tokens, or --allow-plateau", 1)
@@ -179,14 +179,14 @@ def claims(
     if as_json:
         out.print(table.to_json(orient="records", indent=1), markup=False, soft_wrap=True)
     else:
-        shown = verdicts.shown(table)
+        shown = verdicts.display_table(table)
         for name, question in QUESTIONS.items():
             columns = ("claim", "points", "95 % interval", "p (Holm)", "verdict", "paper")
             printed = Table("", *columns, title=question, title_justify="left")
             for id, row in shown[(table.question == name).to_numpy()].iterrows():
                 printed.add_row(id, *(row[k] for k in columns))
             out.print(printed)
-    if refuted := verdicts.broken(table):
+    if refuted := verdicts.refuted_required(table):
         fail(f"required, and refuted: {', '.join(refuted)}", 1)
 
 
@@ -195,7 +195,7 @@ def _run(study: Study, workers: int | None, tracker: str | None, from_scratch: b
 
     store = store_for(from_scratch)
     with _ranks(store, engine, shard) as engine:
-        computed(study, lambda listen: run_study(study, workers, listen, store, tracker, engine, shard, supplied=True))
+        compute_with_progress(study, lambda listen: run_study(study, workers, listen, store, tracker, engine, shard, supplied=True))
 
 
 def _judge(study: Study) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pdstudy.console import Params, Workers, app, computed, err, fail, out
+from pdstudy.console import Params, Workers, app, compute_with_progress, err, fail, out
 from pdstudy.storage import paths
 from pdstudy.study.sections import NAME
 from pdstudy.study.settings import Study
@@ -84,7 +84,7 @@ def advise(
 
     study, limits = Study.read(params), advising.Limits(latency_ms, size_mb)
     try:
-        computed(study, lambda listen: budget.spend(study, max_minutes, limits, workers, listen))
+        compute_with_progress(study, lambda listen: budget.spend(study, max_minutes, limits, workers, listen))
         found = recommendation.recommend(advising.Candidates(study.name, limits))
     except advising.AdviceError as error:
         fail(str(error), 1)

@@ -23,7 +23,7 @@ from pdstudy.data.mirror import MANIFEST, MirrorError
 from pdstudy.data.sources import content
 from pdstudy.data.tasks import DATA
 from pdstudy.storage import paths
-from pdstudy.storage.files import full, is_full, sha256, whole
+from pdstudy.storage.files import atomic_write, full_disk_message, is_disk_full, sha256
 
 Say = Callable[[str], None]
 MODEL_FILES = (mirror.CONFIG, mirror.WEIGHTS, *mirror.VOCABULARIES, "tokenizer_config.json")
@@ -46,7 +46,7 @@ def missing(splits: Sequence[str], models: Sequence[str]) -> tuple[list[str], li
     tables = [name for name in splits if not mirror.place(name).is_file()]
     lacking = []
     for name in models:
-        folder = paths.whole(name)
+        folder = paths.absolute(name)
         if not all((folder / file).is_file() for file in (mirror.CONFIG, mirror.WEIGHTS)):
             lacking.append(name)
     return tables, lacking
@@ -158,7 +158,7 @@ def _keep(table: Any, name: str, split: str, sha: str, got: dict[str, str]) -> N
     file = f"{split}.parquet"
     record = mirror.manifest(folder)
     files = record.get("files", {})
-    with whole(folder / file) as new:
+    with atomic_write(folder / file) as new:
         table.to_parquet(str(new))
         held = content(new, data.columns)
         if (pinned := files.get(file, {}).get("content")) not in (None, held):
@@ -242,7 +242,7 @@ def _promised(file: Path, info: Any, path: str, whose: str) -> str:
 
 
 def _write(folder: Path, record: dict[str, Any]) -> None:
-    with whole(folder / MANIFEST) as new:
+    with atomic_write(folder / MANIFEST) as new:
         new.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
@@ -300,8 +300,8 @@ def _asking(name: str, revision: str | None) -> Iterator[None]:
             bad_input=False,
         ) from None
     except OSError as error:
-        if is_full(error):
-            raise HubError(paths.scrub(full(paths.DATA, error=error)), bad_input=False) from None
+        if is_disk_full(error):
+            raise HubError(paths.scrub(full_disk_message(paths.DATA, error=error)), bad_input=False) from None
         raise HubError(f"{name}: {type(error).__name__}: {error}", bad_input=False) from None
     except (ValueError, RuntimeError) as error:  # of `datasets`: no such config, a script instead of tables
         raise HubError(f"{name}: {(str(error).strip().splitlines() or [type(error).__name__])[0][:300]}") from None

@@ -68,7 +68,7 @@ def model(folder: str) -> Path:
         return Path(folder).expanduser()
     if not NAME.fullmatch(folder) or ".." in folder:
         raise MirrorError(f"{folder!r} is no model of the hub; write hub:owner/name")
-    found = paths.whole(folder)
+    found = paths.absolute(folder)
     if not all((found / name).is_file() for name in (CONFIG, WEIGHTS)):
         raise MirrorError(
             f"the model {folder.removeprefix(paths.HUB)} is not at hand: run `{FETCH}` on a machine with a network, or set "

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pdstudy.escape import in_markdown, visible
+from pdstudy.escape import escape_control, escape_markdown
 
 STAGES = {"pretrain": "pre-trained on D_LM", "distill": "distilled on D_T, from the teacher's soft labels"}
 STAGES |= {"finetune": "fine-tuned on D_L, from the labels", "given": "taken from a folder, as it was"}
@@ -24,7 +24,7 @@ def card(facts: dict[str, Any]) -> str:
     """Return the card of an export, given the facts that `export.export` writes."""
     parts = (
         _front_matter(facts),
-        f"# {in_markdown(facts['student'])}: a compact BERT for {in_markdown(facts['task'])}",
+        f"# {escape_markdown(facts['student'])}: a compact BERT for {escape_markdown(facts['task'])}",
         _what(facts),
         _loading(facts),
         f"## How good it is\n\n{_quality(facts)}",
@@ -33,7 +33,7 @@ def card(facts: dict[str, Any]) -> str:
         f"## How it was made\n\n{_made(facts)}",
         f"## Limits\n\n{_limits(facts)}",
     )
-    return visible("\n\n".join(parts) + "\n")
+    return escape_control("\n\n".join(parts) + "\n")
 
 
 def _front_matter(facts: dict[str, Any]) -> str:
@@ -53,11 +53,11 @@ def _front_matter(facts: dict[str, Any]) -> str:
 
 
 def _what(facts: dict[str, Any]) -> str:
-    labels = ", ".join(f"{i} = {in_markdown(label)}" for i, label in enumerate(facts["labels"]))
+    labels = ", ".join(f"{i} = {escape_markdown(label)}" for i, label in enumerate(facts["labels"]))
     weights = facts["files"]["model.safetensors"]["bytes"]
     said = (
-        f"A BERT classifier of size {in_markdown(facts['size'])} (layers/width), {facts['n_params']:,} parameters, {weights / 1e6:.1f} MB "
-        f"of safetensors. Its recipe is {in_markdown(facts['recipe'])}: {in_markdown(facts['meaning'])}. "
+        f"A BERT classifier of size {escape_markdown(facts['size'])} (layers/width), {facts['n_params']:,} parameters, {weights / 1e6:.1f} MB "
+        f"of safetensors. Its recipe is {escape_markdown(facts['recipe'])}: {escape_markdown(facts['meaning'])}. "
         f"It gives a text one of {len(facts['labels'])} labels ({labels}) and reads at most {facts['max_length']} word pieces of it."
         + (" A text here is a pair: give both to the tokenizer." if facts["pairs"] else "")
     )
@@ -83,7 +83,7 @@ With `pdstudy`, a whole file at once: `python -m pdstudy predict FOLDER texts.cs
 
 def _quality(facts: dict[str, Any]) -> str:
     test, study, teacher = facts["test"], facts["study_test"], facts["teacher"]
-    of = f"of {in_markdown(facts['labels'][1])}" if len(facts["labels"]) == 2 else "mean over the labels"
+    of = f"of {escape_markdown(facts['labels'][1])}" if len(facts["labels"]) == 2 else "mean over the labels"
     rows = [
         f"| accuracy | {test['accuracy']:.1%} | {test['low']:.1%} to {test['high']:.1%} |",
         f"| F1, {of} | {test['f1']:.3f} | |",
@@ -93,10 +93,10 @@ def _quality(facts: dict[str, Any]) -> str:
     ]
     if teacher:
         rows.append(f"| same answer as the teacher | {teacher['agreement']:.1%} | {teacher['low']:.1%} to {teacher['high']:.1%} |")
-        rows.append(f"| the teacher ({in_markdown(teacher['size'])}), accuracy | {teacher['accuracy']:.1%} | |")
+        rows.append(f"| the teacher ({escape_markdown(teacher['size'])}), accuracy | {teacher['accuracy']:.1%} | |")
     return "\n".join(
         [
-            f"On the {test['n']:,} test texts of {in_markdown(facts['task'])}, asked of these very files with transformers, in 32 bits:",
+            f"On the {test['n']:,} test texts of {escape_markdown(facts['task'])}, asked of these very files with transformers, in 32 bits:",
             "",
             "| | | 95 % interval |",
             "|---|---|---|",
@@ -114,7 +114,7 @@ def _speed(facts: dict[str, Any]) -> str:
     machine, (fewest, median, most) = facts["exported"]["machine"], first["lengths"]
     fixed = [f"{at['length']} pieces" for at in first["fixed"]]
     lines = [
-        f"Measured where it was exported: {in_markdown(machine['processor'])}, {first['threads']} of {machine['cores']} cores "
+        f"Measured where it was exported: {escape_markdown(machine['processor'])}, {first['threads']} of {machine['cores']} cores "
         f"(load {first['load']:.1f} as it began), after warming up: "
         f"each of {first['n']} test texts ({fewest} to {most} pieces, median {median}) alone, its median of {first['rounds']} rounds, "
         f"and {first['fixed'][0]['n']} texts of stated lengths. Throughput is at {first['batch']} texts of similar length at once; "
@@ -154,7 +154,7 @@ def _texts(counts: dict[str, dict[str, int]]) -> str:
             f"| | {' | '.join(COUNTS[key] for key in shown)} |",
             "|---" * (len(shown) + 1) + "|",
             *(
-                f"| {in_markdown(name)} | {' | '.join(f'{count[key]:,}' if key in count else '' for key in shown)} |"
+                f"| {escape_markdown(name)} | {' | '.join(f'{count[key]:,}' if key in count else '' for key in shown)} |"
                 for name, count in counts.items()
                 if any(key in count for key in shown)
             ),
@@ -174,7 +174,7 @@ def _made(facts: dict[str, Any]) -> str:
         [
             *lines,
             "",
-            f"- The study: {in_markdown(facts['trained'])}",
+            f"- The study: {escape_markdown(facts['trained'])}",
             f"- The export: {_code(here['command'])} · commit {here['commit']} · {here['date']} · {versions}",
             f"- The student's artifact in the study's store: {_code(facts['digest'])}. All numbers here are those of `export.json`.",
         ]

@@ -112,7 +112,7 @@ def label_file(
     if not total:
         raise PredictError(f"{source.name}: it holds no rows")
     rows, n_rows, n_blank = _rows(source, columns, text), 0, 0
-    with files.whole(to) as new, new.open("w", encoding="utf-8", newline="") as file:
+    with files.atomic_write(to) as new, new.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*columns, *ADDED])
         while chunk := list(islice(rows, CHUNK)):

@@ -81,7 +81,7 @@ def find(study: str | Path, name: str, store: Store) -> Finished:
     """
     settings, ran = results.load_settings(study), results.load_environment(study)
     # In the precision that it was run in, whatever this machine would prefer.
-    plan, here = make(Study.checked(settings | {"precision": ran["precision"]})), store.here()
+    plan, here = make(Study.checked(settings | {"precision": ran["precision"]})), store.digests()
     trained = [s for s in plan.students if s.own and s.evaluation in here]
     known = {called(s).casefold(): s for s in trained} | {TEACHER.name: s for s in trained if s.recipe == TEACHER.name}  # noqa: B035
     student = known.get(name.strip().casefold())

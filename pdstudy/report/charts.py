@@ -13,13 +13,13 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from pdstudy.analysis import paper
-from pdstudy.report.style import GREY, RECIPE_COLOURS, RECIPE_MARKERS, VERDICT_COLOURS, label_ends, name_ticks, new, style
+from pdstudy.report.style import GREY, RECIPE_COLOURS, RECIPE_MARKERS, VERDICT_COLOURS, label_ends, name_ticks, new_axes, set_style
 from pdstudy.sizes import Size
 
 
 def accuracy_by_size(metrics: pd.DataFrame, ax: Axes | None = None, recipes: Iterable[str] | None = None) -> Axes:
     """Draw test accuracy over parameters, one line a recipe: mean of the seeds, each seed a faint dot."""
-    ax = ax or new()
+    ax = ax or new_axes()
     test = metrics[(metrics.split == "test") & (metrics.metric == "accuracy")]
     ends = []
     for recipe in recipes or [r for r in RECIPE_COLOURS if r in set(test.recipe)]:
@@ -54,7 +54,7 @@ def accuracy_by_size(metrics: pd.DataFrame, ax: Axes | None = None, recipes: Ite
 
 def gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw claims as effects in points with 95 % intervals, one row a claim; the paper's value a grey diamond."""
-    ax = ax or new(7.6, 0.42 * len(table) + 1.3)
+    ax = ax or new_axes(7.6, 0.42 * len(table) + 1.3)
     for y, row in enumerate(table.itertuples()):
         colour = VERDICT_COLOURS[row.verdict]
         if np.isfinite(row.low):
@@ -73,7 +73,7 @@ def gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def gains_by_size(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw the gain of each pair of recipes at each size, with 95 % intervals."""
-    ax = ax or new()
+    ax = ax or new_axes()
     pairs, sizes = list(dict.fromkeys(table.pair)), list(dict.fromkeys(table["size"]))
     for i, pair in enumerate(pairs):
         rows = table[table.pair == pair].set_index("size").reindex(sizes)
@@ -98,9 +98,9 @@ def gains_by_size(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def reading(metrics: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def mlm_losses(metrics: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw how well each pre-trained start reads: held-out MLM loss, beside the unigram loss that needs no context."""
-    ax = ax or new(7.2, 3.2)
+    ax = ax or new_axes(7.2, 3.2)
     starts = metrics[metrics.recipe == "start"].pivot_table(index=["n_params", "size", "seed"], columns="metric", values="value")
     starts = starts.sort_index().reset_index()
     y = np.arange(len(starts))
@@ -122,9 +122,9 @@ def reading(metrics: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def family(curves: dict[str, list[dict]], records: dict[str, dict]) -> Axes:
+def family_pretraining(curves: dict[str, list[dict]], records: dict[str, dict]) -> Axes:
     """Draw how a family read: training loss against pieces, held-out loss against parameters and against seconds."""
-    style()
+    set_style()
     _, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained", width_ratios=(2, 1, 1))
     sizes = sorted(records, key=lambda size: records[size]["n_params"])
     colours = dict(zip(sizes, sns.color_palette("viridis", len(sizes) + 1), strict=False))
@@ -165,7 +165,7 @@ def front(table: pd.DataFrame, cost: str, label: str, chosen: str, limit: float 
     `table` is advise.Candidates' table, `chosen` "size recipe" of the student that is recommended, `limit` the most
     that the cost may be.
     """
-    ax = ax or new(7.2, 4.0)
+    ax = ax or new_axes(7.2, 4.0)
     students = table[(table.recipe != "teacher") & np.isfinite(table[cost])]
     for row in students.itertuples():
         colour, x = RECIPE_COLOURS[row.recipe], getattr(row, cost)
@@ -199,9 +199,9 @@ def front(table: pd.DataFrame, cost: str, label: str, chosen: str, limit: float 
     return ax
 
 
-def curve(found, ax: Axes | None = None) -> Axes:
+def learning_curve(found, ax: Axes | None = None) -> Axes:
     """Draw a learning curve (advise.Curve): seeds as faint dots, their means, the law through them, its forecast for twice the text."""
-    ax = ax or new(6.4, 3.6)
+    ax = ax or new_axes(6.4, 3.6)
     points, most = found.points, found.points.texts.max()
     colour = RECIPE_COLOURS[found.recipe]
     ax.scatter(points.texts, points.value * 100, color=colour, alpha=0.3, s=18, linewidth=0)
@@ -223,11 +223,11 @@ def curve(found, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def searches(table: pd.DataFrame) -> Axes:
+def rate_searches(table: pd.DataFrame) -> Axes:
     """Draw dev accuracy over the learning rate, one panel a recipe and one line a size; the chosen rate is filled."""
     table = table[table.recipe.isin(RECIPE_COLOURS)].drop_duplicates(["recipe", "size", "rate"])
     recipes, sizes, rates = (list(dict.fromkeys(table[column])) for column in ("recipe", "size", "rate"))
-    style()
+    set_style()
     _, panels = plt.subplots(
         1, max(1, len(recipes)), figsize=(1.75 * len(recipes) + 1.6, 3.2), sharey=True, layout="constrained", squeeze=False
     )
@@ -250,7 +250,7 @@ def searches(table: pd.DataFrame) -> Axes:
 
 def paper_sst2(ours: Iterable[str], ax: Axes | None = None) -> Axes:
     """Draw the paper's own figure for SST-2 in grey, all 24 sizes; the sizes that we share are ringed."""
-    ax = ax or new()
+    ax = ax or new_axes()
     table = paper.sst2()
     table["n_params"] = [Size.parse(s).n_params() for s in table["size"]]
     ends = []

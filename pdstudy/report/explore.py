@@ -16,7 +16,7 @@ from pandas.io.formats.style import Styler
 
 from pdstudy.analysis import fidelity, stats
 from pdstudy.analysis.stats import POINTS
-from pdstudy.escape import visible
+from pdstudy.escape import escape_control
 from pdstudy.report import style
 from pdstudy.sizes import Size
 from pdstudy.storage import paths, results
@@ -94,7 +94,7 @@ class Explorer:
             n_params, ms = int(models.n_params.iloc[0]), self._latency.get(size, np.nan)
             rows.append([recipe, size, n_params, ms, found.estimate, found.low, found.high, *right.shape, False])
         table = pd.DataFrame(rows, columns=COLUMNS).sort_values(["n_params", "accuracy"], ignore_index=True)
-        table["front"] = stats.front(table[cost].to_numpy(float), table.accuracy.to_numpy(float))
+        table["front"] = stats.pareto_front(table[cost].to_numpy(float), table.accuracy.to_numpy(float))
         return table
 
     def ceiling(self) -> float:
@@ -158,7 +158,7 @@ class Explorer:
         return [" | ".join(parts) for parts in zip(*columns, strict=True)]
 
 
-def shown(table: pd.DataFrame) -> HTML:
+def students_html(table: pd.DataFrame) -> HTML:
     """Return students as people read them; a mark stands at those that none beats."""
     has = np.isfinite(table.low)
     interval = [f"{r.low:.1f} to {r.high:.1f}" if ok else "not known" for r, ok in zip(table.itertuples(), has, strict=True)]
@@ -177,7 +177,7 @@ def shown(table: pd.DataFrame) -> HTML:
 
 def draw(table: pd.DataFrame, cost: str, ceiling: float) -> Axes:
     """Draw test accuracy over a cost, each student with its 95 % interval; those that none beats are joined."""
-    ax = style.new(8.4, 4.2)
+    ax = style.new_axes(8.4, 4.2)
     students = table[np.isfinite(table[cost])]
     recipes = [r for r in style.RECIPE_COLOURS if r in set(students.recipe)]
     beside = {recipe: BESIDE ** (i - (len(recipes) - 1) / 2) for i, recipe in enumerate(recipes)}
@@ -211,13 +211,13 @@ def _name_sizes(ax: Axes, sizes: pd.DataFrame, cost: str) -> None:
     ax.set_xticks([], minor=True)
 
 
-def alternative(table: pd.DataFrame, cost: str) -> str:
+def alt_text(table: pd.DataFrame, cost: str) -> str:
     """Return the figure's text for those who cannot see it: what it holds, and the students that none beats."""
     front = [f"{r.size} {r.recipe} {r.accuracy:.1f} %" for r in table[table.front].itertuples()]
     return f"Test accuracy of {len(table)} students over {COSTS[cost]}; none beats {', '.join(front)}"
 
 
-def told(differing: pd.DataFrame, n_texts: int) -> str:
+def disagreement_summary(differing: pd.DataFrame, n_texts: int) -> str:
     """Return in words on how many texts a student and its teacher differ, and who is right there; means over seeds."""
     if differing.empty:
         return f"They give the same answers to all {n_texts:,} test texts."
@@ -229,7 +229,7 @@ def told(differing: pd.DataFrame, n_texts: int) -> str:
     )
 
 
-def texts_shown(differing: pd.DataFrame, most: int = ROWS) -> HTML:
+def disagreements_html(differing: pd.DataFrame, most: int = ROWS) -> HTML:
     """Return the first texts on which student and teacher differ, escaped, long ones cut."""
     table = differing.head(most)
     return HTML(
@@ -251,4 +251,4 @@ def _in_html(table: pd.DataFrame) -> str:
     """Return a table as HTML: every cell escaped, nothing in it acting on the reader or read as mathematics."""
     left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top; padding-right: 1em"}]
     styled = Styler(table, cell_ids=False, escape="html").hide(axis="index").format(escape="html").set_table_styles(left)
-    return visible(styled.set_table_attributes('class="tex2jax_ignore mathjax_ignore"').to_html())
+    return escape_control(styled.set_table_attributes('class="tex2jax_ignore mathjax_ignore"').to_html())

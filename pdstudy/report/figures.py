@@ -12,10 +12,10 @@ import pandas as pd
 from pdstudy.analysis import claims
 from pdstudy.analysis.verdicts import headline
 from pdstudy.report import charts, figures_students, figures_texts, style
-from pdstudy.report.style import Drawn
+from pdstudy.report.style import StudyFigure
 from pdstudy.storage import paths
 
-FIGURES: dict[str, Callable[[str], Drawn]] = {
+FIGURES: dict[str, Callable[[str], StudyFigure]] = {
     "strategies": figures_students.strategies,
     "pretraining_gain": figures_students.pretraining_gain,
     "starts": figures_students.starts,
@@ -43,7 +43,7 @@ TITLES = {  # whose findings are a figure's title
 }
 
 
-def draw(study: str, name: str, verdicts: pd.DataFrame) -> Drawn:
+def draw(study: str, name: str, verdicts: pd.DataFrame) -> StudyFigure:
     """Return the figure of one of NAMES for a study, titled by its verdicts. Raises KeyError for a name that there is not."""
     drawn = effects(verdicts, EFFECTS[name]) if name in EFFECTS else FIGURES[name](study)
     findings = [headline(verdicts, id) for id in TITLES.get(name, ()) if id in set(verdicts.id)]
@@ -52,22 +52,22 @@ def draw(study: str, name: str, verdicts: pd.DataFrame) -> Drawn:
     return replace(drawn, alt=". ".join([drawn.alt, *findings]))
 
 
-def effects(verdicts: pd.DataFrame, question: str) -> Drawn:
+def effects(verdicts: pd.DataFrame, question: str) -> StudyFigure:
     """Draw the claims of one question that have an effect, the paper's values beside them."""
     shown = verdicts[(verdicts.n_seeds > 0) & (verdicts.question == question)]
-    return Drawn(
+    return StudyFigure(
         charts.gains(shown), shown, "Each claim as a paired effect in points with its 95 % interval, beside the paper's value"
     )
 
 
-def of_claims() -> dict[str, str]:
+def figure_of_claim() -> dict[str, str]:
     """Return the figure of each claim that has one: the last one titled by it, else the effects of its question."""
     titled = {id: name for name, ids in TITLES.items() for id in ids}
     asked = {claim.id: f"gains_{claim.question}" for claim in claims.CLAIMS if isinstance(claim, claims.Claim)}
     return asked | titled
 
 
-def keep(drawn: Drawn, study: str, name: str) -> None:
+def save(drawn: StudyFigure, study: str, name: str) -> None:
     """Write a figure as PNG and SVG and its data as CSV."""
     folder = paths.study_folder(study) / "figures"
     style.save(drawn.axes.figure, folder, name)
@@ -77,5 +77,5 @@ def keep(drawn: Drawn, study: str, name: str) -> None:
 def show(study: str, name: str, verdicts: pd.DataFrame) -> None:
     """Draw a figure, keep it, and display it once."""
     drawn = draw(study, name, verdicts)
-    keep(drawn, study, name)
+    save(drawn, study, name)
     style.show(drawn.axes, drawn.alt, name)

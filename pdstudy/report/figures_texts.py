@@ -12,19 +12,19 @@ from pdstudy.report.style import (
     RECIPE_COLOURS,
     RECIPE_MARKERS,
     STRATEGIES,
-    Drawn,
-    beside,
+    StudyFigure,
     paper_by_size,
     paper_lines,
     students,
-    title_of_paper,
+    title_panels,
+    two_panels,
 )
 from pdstudy.storage import results
 
 NO_START = "none: Distillation"  # the D_LM of a student that begins at random
 
 
-def compound(study: str) -> Drawn:
+def compound(study: str) -> StudyFigure:
     """Draw Fig 10: students that read and distil the same text."""
     own, other = results.load_results(study), results.load_compound(study)
     read = other[(other.corpus == "transfer") & other.recipe.isin(["PD", "PF"])]
@@ -32,17 +32,17 @@ def compound(study: str) -> Drawn:
     table = _both(
         read, own[(own.recipe == "Distillation") & own["size"].isin(sizes)], own[own.recipe.isin(["teacher", "majority"])]
     )
-    left, right = beside()
+    left, right = two_panels()
     charts.accuracy_by_size(table, left, [r for r in ("PD", "PF", "Distillation") if r in set(table.recipe)])
     paper_by_size(paper.compound(), right, "The paper, Fig 10: MNLI, D_LM = D_T")
-    return Drawn(
+    return StudyFigure(
         left,
         students(table, STRATEGIES),
         "Test accuracy of students that read and distil the same text, the paper's Fig 10 beside it",
     )
 
 
-def corpora(study: str) -> Drawn:
+def corpora(study: str) -> StudyFigure:
     """Draw what students of each recipe are worth by the D_LM that their start has read."""
     own, other = results.load_results(study), results.load_compound(study)
     recipes = [r for r in ("PD", "PF") if r in set(other.recipe)]
@@ -51,7 +51,7 @@ def corpora(study: str) -> Drawn:
     base = own[(own.recipe == "Distillation") & own["size"].isin(sizes)].assign(corpus=NO_START)
     table = _both(base, other[other.recipe.isin(recipes)].replace({"corpus": {"transfer": "D_T itself"}}), mine)
     table = table[(table.split == "test") & (table.metric == "accuracy")]
-    ax, order = style.new(7.6, 4.2), list(dict.fromkeys(table.corpus))
+    ax, order = style.new_axes(7.6, 4.2), list(dict.fromkeys(table.corpus))
     places = [(k - (len(sizes) - 1) / 2) * 0.7 / len(sizes) for k in range(len(sizes))]
     for i, corpus in enumerate(order):
         for j, recipe in enumerate(["Distillation"] if corpus == NO_START else recipes):
@@ -71,14 +71,14 @@ def corpora(study: str) -> Drawn:
     ax.legend(handles=handles, frameon=False, fontsize=9)
     ax.margins(0.08)
     ax.set(xlabel="D_LM, what the start has read", ylabel="test accuracy, %\n(faint: seeds)")
-    return Drawn(ax, table, "Test accuracy by the text that a student's start has read")
+    return StudyFigure(ax, table, "Test accuracy by the text that a student's start has read")
 
 
-def transfer_size(study: str) -> Drawn:
+def transfer_size(study: str) -> StudyFigure:
     """Draw Fig 8: accuracy over the size of D_T, the law through each curve and its forecast for twice the text."""
     own, table = results.load_results(study), results.load_curves(study)
     table = table[(table.curve == "transfer") & (table.split == "test") & (table.metric == "accuracy")]
-    left, right = beside()
+    left, right = two_panels()
     dashes, ends = ["-", "--", ":", "-."], []
     sizes = list(dict.fromkeys(table.sort_values("n_params")["size"]))
     for (recipe, size), rows in table.groupby(["recipe", "size"], sort=False):
@@ -87,7 +87,7 @@ def transfer_size(study: str) -> Drawn:
         mean = rows.groupby("texts").value.mean() * 100
         left.plot(mean.index, mean, ls="", marker=RECIPE_MARKERS[recipe], color=colour, ms=7)
         if len(mean) > 2:
-            law = stats.saturating(n, rows.value.to_numpy())
+            law = stats.fit_learning_curve(n, rows.value.to_numpy())
             x = np.geomspace(n.min(), 2 * n.max(), 60)
             left.plot(x, law.at(x) * 100, color=colour, ls=dash, lw=1.5)
             ends.append((float(law.at(2 * n.max())) * 100, f"{recipe} {size}", colour, 2 * n.max()))
@@ -120,15 +120,17 @@ def transfer_size(study: str) -> Drawn:
         fontsize=8,
         color=GREY,
     )
-    title_of_paper(right, "The paper, Fig 8: Book Reviews")
-    return Drawn(left, table, "Test accuracy over the number of transfer texts with a fitted law, the paper's Fig 8 beside it")
+    title_panels(right, "The paper, Fig 8: Book Reviews")
+    return StudyFigure(
+        left, table, "Test accuracy over the number of transfer texts with a fitted law, the paper's Fig 8 beside it"
+    )
 
 
-def domains(study: str) -> Drawn:
+def domains(study: str) -> StudyFigure:
     """Draw Fig 9: accuracy over the similarity S of D_T to D_L, at one size of D_T."""
     own, table = results.load_results(study), results.load_domains(study)
     table = table[(table.split == "test") & (table.metric == "accuracy")]
-    left, right = beside()
+    left, right = two_panels()
     ends = []
     for recipe, rows in table.groupby("recipe", sort=False):
         colour, mean = RECIPE_COLOURS[recipe], rows.groupby("S").value.mean() * 100
@@ -152,7 +154,7 @@ def domains(study: str) -> Drawn:
     left.set_ylim(low - 0.15 * (high - low), high)  # room for the corpora's names
     named = table.groupby("domain").S.first().sort_values()
     width = np.diff(left.get_xlim())[0]
-    for (corpus, x), place in zip(named.items(), style.apart(named, 0.028 * width), strict=True):
+    for (corpus, x), place in zip(named.items(), style.spread(named, 0.028 * width), strict=True):
         left.annotate(
             corpus, (x, 0.01), xytext=(place, 0.01), xycoords=("data", "axes fraction"), textcoords=("data", "axes fraction"),
             rotation=90, ha="right", va="bottom", fontsize=8, color=GREY,
@@ -161,8 +163,10 @@ def domains(study: str) -> Drawn:
     left.set(xlabel="S: rank correlation of word frequencies of D_T with D_L", ylabel="test accuracy, %")
     theirs = paper.domains()
     paper_lines(theirs.assign(x=theirs.S), right, "S", "Book Reviews accuracy, % (digitised)", log=False)
-    title_of_paper(right, "The paper, Fig 9: Book Reviews, 4/256")
-    return Drawn(left, table, "Test accuracy over the similarity of the transfer set to the task, the paper's Fig 9 beside it")
+    title_panels(right, "The paper, Fig 9: Book Reviews, 4/256")
+    return StudyFigure(
+        left, table, "Test accuracy over the similarity of the transfer set to the task, the paper's Fig 9 beside it"
+    )
 
 
 def _both(*tables: pd.DataFrame) -> pd.DataFrame:

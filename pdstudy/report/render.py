@@ -14,7 +14,7 @@ import jinja2
 import nbformat
 
 from pdstudy.analysis import claims, summary, verdicts
-from pdstudy.escape import visible
+from pdstudy.escape import escape_control
 from pdstudy.report import figures
 from pdstudy.report.html import TEMPLATES, page, template
 from pdstudy.storage import files, paths, results
@@ -83,9 +83,9 @@ def execute(notebook: Path, values: dict, folder: Path) -> Path:
         page.unlink(missing_ok=True)
         temporary.replace(failed)
     except OSError as error:
-        if not files.is_full(error):
+        if not files.is_disk_full(error):
             raise
-        raise ReportError(paths.scrub(files.full(folder))) from None
+        raise ReportError(paths.scrub(files.full_disk_message(folder))) from None
     finally:
         temporary.unlink(missing_ok=True)
     raise ReportError(f"{notebook.name}: {paths.scrub(problem)}; see {paths.scrub(str(failed))}")
@@ -106,7 +106,7 @@ def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
     body, _ = exporter.from_notebook_node(notebook, resources={"claims": figures.TITLES})
     title = QUESTIONS.get(stem) or next((c.source.splitlines()[0].lstrip("# ") for c in notebook.cells if c.source), stem)
     site = SITE if stem in QUESTIONS else []  # advice stands alone
-    return page(title, body, site, f"{stem}.html", rows={id: f"#figure-{name}" for id, name in figures.of_claims().items()})
+    return page(title, body, site, f"{stem}.html", rows={id: f"#figure-{name}" for id, name in figures.figure_of_claim().items()})
 
 
 def index(study: Study, folder: Path) -> Path:
@@ -121,13 +121,13 @@ def index(study: Study, folder: Path) -> Path:
                 "question": question,
                 "page": f"{stem}.html",
                 "answer": verdicts.answer(table, name),
-                "claims": verdicts.shown(table[table.question == name]),
+                "claims": verdicts.display_table(table[table.question == name]),
                 "figures": _figures(study.name, table, KEY_FIGURES[name]),
             }
             for (name, question), stem in zip(claims.QUESTIONS.items(), QUESTIONS, strict=True)
         ],
         titles=figures.TITLES,
-        figure_of=figures.of_claims(),
+        figure_of=figures.figure_of_claim(),
         accuracy=summary.accuracy_table(metrics, study.recipe_sizes).to_html(border=0, escape=True),
         costs=summary.cost_table(study.name).to_html(border=0, escape=True),
         texts=results.load_counts(study.name).astype(object).fillna("").to_html(border=0, escape=True),
@@ -146,7 +146,7 @@ def _figures(study: str, table, names: tuple[str, ...]) -> list[dict[str, str | 
     for name in names:
         drawn = figures.draw(study, name, table)
         if not drawn.data.empty:  # else it was not measured, as the claims say
-            figures.keep(drawn, study, name)
+            figures.save(drawn, study, name)
             picture = base64.b64encode((paths.study_folder(study) / "figures" / f"{name}.png").read_bytes()).decode()
             found.append({"name": name, "png": picture, "alt": drawn.alt, "inches": drawn.axes.figure.get_figwidth()})
         plt.close(drawn.axes.figure)
@@ -154,8 +154,8 @@ def _figures(study: str, table, names: tuple[str, ...]) -> list[dict[str, str | 
 
 
 def _write(path: Path, text: str) -> Path:
-    with files.whole(path) as new:
-        new.write_text(visible(text), encoding="utf-8")
+    with files.atomic_write(path) as new:
+        new.write_text(escape_control(text), encoding="utf-8")
     return path
 
 

@@ -39,7 +39,7 @@ def first_page(folder: Path) -> str:
     return f"/reports/{pages[0].name}"
 
 
-def server(folder: Path, port: int | None = None) -> ThreadingHTTPServer:
+def make_server(folder: Path, port: int | None = None) -> ThreadingHTTPServer:
     """Return a server of a study's folder, bound to loopback: to this port, or to the first free one from FIRST_PORT on."""
     handler = partial(Pages, folder=folder.resolve(), first=first_page(folder))
     for tried in range(FIRST_PORT, FIRST_PORT + PORTS) if port is None else [port]:

@@ -40,7 +40,7 @@ GREY = "#6E6E6E"
 HALO = [withStroke(linewidth=2.5, foreground="white")]  # around words that lie on lines
 
 
-def style() -> None:
+def set_style() -> None:
     """Set the look of every figure."""
     sns.set_theme(context="notebook", style="ticks", font_scale=0.9)
     plt.rcParams.update(
@@ -48,9 +48,9 @@ def style() -> None:
     )
 
 
-def new(width: float = 7.2, height: float = 4.2) -> Axes:
+def new_axes(width: float = 7.2, height: float = 4.2) -> Axes:
     """Return the Axes of a new figure of this size in inches."""
-    style()
+    set_style()
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 
@@ -74,7 +74,7 @@ def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
         return
     low, high = ax.get_ylim()
     ends = sorted(ends)
-    places = apart([y for y, *_ in ends], 0.055 * (high - low))
+    places = spread([y for y, *_ in ends], 0.055 * (high - low))
     right = max(x for *_, x in ends)
     for (y, text, colour, x), place in zip(ends, places, strict=True):
         if x < right:
@@ -85,7 +85,7 @@ def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
         )  # fmt: skip
 
 
-def apart(places: Iterable[float], step: float) -> np.ndarray:
+def spread(places: Iterable[float], step: float) -> np.ndarray:
     """Return places in rising order moved as little as can be (least squares) so that each is at least `step` from the next."""
     places = np.asarray(list(places), dtype=float)
     steps = np.arange(len(places)) * step
@@ -117,7 +117,7 @@ STRATEGIES = ["PD", "PF", "Distillation", "Basic"]  # Fig 6
 
 
 @dataclass(frozen=True)
-class Drawn:
+class StudyFigure:
     """A figure: what is seen, its data, and its text for those who cannot see it."""
 
     axes: Axes
@@ -125,13 +125,13 @@ class Drawn:
     alt: str
 
 
-def beside() -> tuple[Axes, Axes]:
+def two_panels() -> tuple[Axes, Axes]:
     """Return the Axes of a figure of two panels: ours, and the paper's in grey."""
-    style()
+    set_style()
     return tuple(plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", width_ratios=(1.25, 1))[1])
 
 
-def title_of_paper(ax: Axes, text: str) -> None:
+def title_panels(ax: Axes, text: str) -> None:
     """Title the paper's panel, and ours beside it."""
     ax.figure.axes[0].set_title("This study", fontsize=9.5)
     ax.set_title(text, fontsize=9.5, color=GREY)
@@ -158,7 +158,7 @@ def paper_by_size(table: pd.DataFrame, ax: Axes, text: str) -> None:
     paper_lines(table, ax, "student, layers/hidden", "MNLI accuracy, % (digitised)")
     sizes = table.drop_duplicates("size").sort_values("x")
     name_ticks(ax, sizes.x, sizes["size"])
-    title_of_paper(ax, text)
+    title_panels(ax, text)
 
 
 def by_width(table: pd.DataFrame, ax: Axes, palette: str) -> None:

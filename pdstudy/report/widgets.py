@@ -8,11 +8,11 @@ import ipywidgets as widgets
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from pdstudy.escape import visible
+from pdstudy.escape import escape_control
 from pdstudy.report import explore
 
 
-def of(study: str) -> widgets.VBox:
+def study_widgets(study: str) -> widgets.VBox:
     """Return the widgets for a study; another can be chosen in them."""
     return Panel(study).box
 
@@ -70,9 +70,9 @@ class Panel:
             self.figure.value = ""
         else:
             self.figure.value = _picture(
-                explore.draw(table, self.cost.value, self.found.ceiling()), explore.alternative(table, self.cost.value)
+                explore.draw(table, self.cost.value, self.found.ceiling()), explore.alt_text(table, self.cost.value)
             )
-            self.table.value = explore.shown(table).data
+            self.table.value = explore.students_html(table).data
         self.read()
 
     def read(self) -> None:
@@ -85,10 +85,10 @@ class Panel:
         try:
             differing = self.found.disagreements(*self.student.value, self.domain.value)
         except (ValueError, OSError) as error:  # no teacher; texts that were cleaned away
-            self.words.value = html.escape(visible(str(error)))
+            self.words.value = html.escape(escape_control(str(error)))
             return
-        self.words.value = explore.told(differing, len(self.found.texts))
-        self.texts.value = explore.texts_shown(differing).data
+        self.words.value = explore.disagreement_summary(differing, len(self.found.texts))
+        self.texts.value = explore.disagreements_html(differing).data
 
 
 def _picture(ax: Axes, alt: str) -> str:

@@ -88,7 +88,7 @@ def by_stage(plan: Plan, store: Store, on: Device, measured: bool = True) -> lis
 
     Seconds come from what the store has seen of a stage, unless `measured` is false: then from the device's speed alone.
     """
-    here, speed = store.here(), measured_speed(store) if measured else {}
+    here, speed = store.digests(), measured_speed(store) if measured else {}
     todo = needed(plan, {d: s for d, s in plan.steps.items() if d not in here})
     rows = []
     for stage, count in plan.counts().items():

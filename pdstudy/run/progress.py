@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pdstudy.escape import visible
+from pdstudy.escape import escape_control
 
 SHOWN = 8  # running steps that a line names
 NAMED = 2  # running steps that a stage names
@@ -17,7 +17,7 @@ class Told(RuntimeError):
     """An error whose message says all: a notebook shows that sentence and no traceback."""
 
     def _render_traceback_(self) -> list[str]:  # IPython looks for this name
-        return [visible(f"{type(self).__name__}: {self}")]
+        return [escape_control(f"{type(self).__name__}: {self}")]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pdstudy.machine import commit, processor
 from pdstudy.storage import paths
-from pdstudy.storage.files import whole
+from pdstudy.storage.files import atomic_write
 from pdstudy.storage.results import (
     CLASSES,
     COLUMNS,
@@ -44,7 +44,7 @@ def schema() -> pa.Schema:
 
 def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
     """Return the tables of every student that is in the store: metrics, predictions, costs."""
-    here = store.here()
+    here = store.digests()
     rows, items, searched = [], [], []
     base = {"study": plan.study.name, "task": plan.study.resolved_task().name}
     for step in (*plan.of_stage("pretrain"), *plan.of_stage("adopt")):
@@ -93,7 +93,7 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
 
 def tried(plan: Plan, store: Store) -> pa.Table:
     """Return the answers on dev of every rate that was tried and measured: recipe, size, rate, digest, item, label, predicted."""
-    plan, here, items, told = judged(plan), store.here(), [], set()
+    plan, here, items, told = judged(plan), store.digests(), [], set()
     measured = {step.parents["model"]: step.digest for step in plan.of_stage("evaluate")}
     for student in plan.students:
         search, who = search_of(plan, student), (student.recipe, student.size)
@@ -120,7 +120,7 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
     if TRIED not in tables:  # what may lie there belongs to other settings
         (folder / TRIED).unlink(missing_ok=True)
     for name, table in tables.items():
-        with whole(folder / name, keep_same=True) as new:
+        with atomic_write(folder / name, keep_same=True) as new:
             pq.write_table(table, new, compression="zstd")
     if environment["steps"]["computed"] == 0 and (folder / ENVIRONMENT).is_file():
         environment = json.loads((folder / ENVIRONMENT).read_text())  # the record of the run that made the numbers
@@ -130,14 +130,14 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
     if found := classes(plan, store):  # else the texts were cleaned away, and what was written of them holds
         written[CLASSES] = found
     for name, value in written.items():
-        with whole(folder / name, keep_same=True) as new:
+        with atomic_write(folder / name, keep_same=True) as new:
             new.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
     return folder
 
 
 def counts(plan: Plan, store: Store) -> dict[str, dict[str, int]]:
     """Return what became of each kind of text: read, left out and why, kept; pieces, unknown pieces, texts cut short."""
-    here, found, names = store.here(), {}, {"transfer": "D_T", "corpus": "D_LM", "heldout": "heldout"}
+    here, found, names = store.digests(), {}, {"transfer": "D_T", "corpus": "D_LM", "heldout": "heldout"}
     for step in (*plan.of_stage("texts"), *plan.of_stage("corpus")):
         if step.digest in here:
             kept, corpus = json.loads((store.open(step.digest) / "record.json").read_text())["counts"], step.settings["corpus"]
@@ -154,7 +154,7 @@ def counts(plan: Plan, store: Store) -> dict[str, dict[str, int]]:
 
 def domains(plan: Plan, store: Store) -> list[dict[str, Any]]:
     """Return how near each transfer set of another corpus is to D_L, the nearest first: corpus, texts, words, S, unseen."""
-    here = store.here()
+    here = store.digests()
     steps = [s for s in plan.of_stage("domain") if s.digest in here]
     near = [json.loads((store.open(s.digest) / "record.json").read_text())["near"] for s in steps]
     return sorted(near, key=lambda row: -row["S"])

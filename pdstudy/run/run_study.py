@@ -43,10 +43,10 @@ def run_study(
     try:
         result_tables.write(plan, store, result_tables.environment(plan, summary.computed, summary.reused, summary.seconds))
     except OSError as error:
-        if not files.is_full(error):
+        if not files.is_disk_full(error):
             raise
         if not summary.failures:
-            raise RunError(paths.scrub(files.full(folder)), bad_input=False) from None
+            raise RunError(paths.scrub(files.full_disk_message(folder)), bad_input=False) from None
     if summary.failures:
         raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
     return results.load_results(study.name)
@@ -72,7 +72,7 @@ def writable(study: Study) -> Path:
     """Return the study's folder, made if need be. Raises RunError before anything is trained where it cannot be written."""
     folder = paths.study_folder(study.name)
     own = (folder, *folder.rglob("*"), paths.STORE, *paths.STORE.glob("*"))
-    if link := files.link_out(own, paths.OUTPUTS):
+    if link := files.outside_link(own, paths.OUTPUTS):
         where = paths.scrub(str(link))
         raise RunError(f"{where} leads out of the outputs; remove the link, or move all of it with PDSTUDY_OUTPUTS", True)
     for place in (folder, paths.STORE):
@@ -81,8 +81,8 @@ def writable(study: Study) -> Path:
             with tempfile.TemporaryFile(dir=place):
                 pass
         except OSError as error:
-            if files.is_full(error):
-                raise RunError(paths.scrub(files.full(paths.OUTPUTS)), bad_input=False) from None
+            if files.is_disk_full(error):
+                raise RunError(paths.scrub(files.full_disk_message(paths.OUTPUTS)), bad_input=False) from None
             where = paths.scrub(str(place))
             raise RunError(
                 f"{where} cannot be written ({error.strerror}); free it or set PDSTUDY_OUTPUTS to another folder", True

@@ -60,7 +60,7 @@ def run(
 ) -> Summary:
     """Compute the steps of `plan` that the store lacks and return what was done. Raises Interrupted."""
     begun = time.monotonic()
-    here = store.here()
+    here = store.digests()
     todo = {d: s for d, s in plan.steps.items() if d not in here or store.find(d) is None}
     todo = needed(plan, todo)
     summary = Summary(reused=len(plan.steps) - len(todo))

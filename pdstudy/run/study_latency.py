@@ -16,7 +16,7 @@ def measure_latency(study: Study, store: Store | None = None):
     plan, store, path = make(study), store or Store(), paths.study_folder(study.name) / results.LATENCY
     known = json.loads(path.read_text())["sizes"] if path.is_file() else {}
     if {s.size for s in plan.students} - set(known) or any(found["memory"] is None for found in known.values()):
-        with files.whole(path) as new:
+        with files.atomic_write(path) as new:
             new.write_text(json.dumps(of_study(plan, store, memory=True), indent=1) + "\n")
     return results.latency_table(study.name)
 
@@ -30,7 +30,7 @@ def of_study(plan: Plan, store: Store, memory: bool = False) -> dict[str, dict]:
     from pdstudy.models import inference, latency  # here: whoever only reads results opens no torch
 
     first: dict[str, dict[str, str]] = {}  # by word pieces: a given teacher may have its own
-    here, found = store.here(), {}
+    here, found = store.digests(), {}
     for student in plan.students:
         if student.model in here:
             first.setdefault(plan.steps[student.evaluation].parents["ids"], {}).setdefault(student.size, student.model)

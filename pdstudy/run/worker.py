@@ -121,12 +121,12 @@ def _failure(step: Step, error: Exception, store: Store, log: Path | None) -> Fa
     from pdstudy.models.train import Diverged
 
     trace = traceback.format_exc()
-    if files.is_full(error):
-        reason = paths.scrub(files.full(store.root, step.room, error))
+    if files.is_disk_full(error):
+        reason = paths.scrub(files.full_disk_message(store.root, step.room, error))
         return Failure(step, reason, trace, bad_input=False, again=False, disk_full=True)
     if log is not None:
         try:
-            with files.whole(log) as new:
+            with files.atomic_write(log) as new:
                 new.write_text(paths.scrub(trace))
         except OSError:
             log = None

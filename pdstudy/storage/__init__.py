@@ -1,1 +1,1 @@
-"""What lies on disk: paths, files written whole, the store of artifacts and its care, the tables of results."""
+"""What is on disk: paths, atomic file writes, the store of artifacts and its maintenance, the tables of results."""

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, folders that stay inside their root, and words for a disk that is full."""
+"""Atomic file writes, folders that stay inside their root, checksums, and the message for a full disk."""
 
 import contextlib
 import errno
@@ -14,14 +14,14 @@ from functools import lru_cache
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Libraries that write in Rust or C keep only the words: safetensors "(os error 28)", numpy "8 requested and 0 written".
+# Libraries that write in Rust or C keep only the message: safetensors "(os error 28)", numpy "8 requested and 0 written".
 FULL_WORDS = re.compile(
     rf"os error ({'|'.join(map(str, FULL))})\b|\d+ requested and \d+ written|[Nn]o space left|[Qq]uota exceeded"
 )
 
 
-class NoRoom(OSError):
-    """Raised where a disk is full, with the bytes that were free before what was half written is removed."""
+class DiskFull(OSError):
+    """Raised when a disk is full. `free` is the number of free bytes before the incomplete file is removed."""
 
     def __init__(self, place: Path):
         super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
@@ -29,7 +29,7 @@ class NoRoom(OSError):
 
 
 @contextlib.contextmanager
-def whole(path: Path, keep_same: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, keep_same: bool = False) -> Iterator[Path]:
     """Give a name beside `path` to write to, and move it to `path` once it is written; on any error, remove it.
 
     Whoever reads `path` sees the old file or the new one, and a full disk leaves the old one as it was. With
@@ -47,10 +47,10 @@ def whole(path: Path, keep_same: bool = False) -> Iterator[Path]:
 
 
 def flush(*files: Path) -> None:
-    """Force files to disk, several at once: a file system writes its journal once for all that ask together.
+    """Write files from the cache to disk, in parallel, so that the file system commits its journal once for all.
 
-    The entries of their folders are left to the file system. A power cut may so lose the last seconds' artifacts,
-    which are then made again; it cannot make a half one pass, for every file is verified when it is read.
+    Folders are not flushed. After a power cut the newest artifacts may be missing and are computed again; an incomplete
+    one is not used, because every file is verified when it is read.
     """
     if len(files) == 1:
         _flush(files[0])
@@ -60,15 +60,12 @@ def flush(*files: Path) -> None:
 
 
 def _flush(file: Path) -> None:
-    handle = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
 
 
-def is_full(error: BaseException | None) -> bool:
-    """Return whether an error, or what caused it, says that a disk or a quota has no room left."""
+def is_disk_full(error: BaseException | None) -> bool:
+    """Return whether an error or one of its causes means that the disk or a quota is full."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return True
@@ -78,9 +75,9 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
-def full(place: Path, needed: int | None = None, error: BaseException | None = None) -> str:
-    """Return the sentence for a full disk: where, how much is free, how much is needed, and the cure."""
-    free = error.free if isinstance(error, NoRoom) else shutil.disk_usage(place).free
+def full_disk_message(place: Path, needed: int | None = None, error: BaseException | None = None) -> str:
+    """Return the message for a full disk: which folder, how many bytes are free and needed, and what to do."""
+    free = error.free if isinstance(error, DiskFull) else shutil.disk_usage(place).free
     more = f"; about {needed:,} bytes are needed" if needed else ""
     return (
         f"no room to write in {place}: {free:,} bytes are free{more}. "
@@ -89,22 +86,22 @@ def full(place: Path, needed: int | None = None, error: BaseException | None = N
 
 
 def is_inside(place: Path, root: Path) -> bool:
-    """Return whether `place` lies in `root` once every link on the way is followed."""
+    """Return whether `place` is in `root` after resolving links."""
     return place.resolve().is_relative_to(root.resolve())
 
 
-def link_out(places: Iterable[Path], root: Path) -> Path | None:
+def outside_link(places: Iterable[Path], root: Path) -> Path | None:
     """Return the first of `places` that is a link out of `root`, or None."""
     return next((p for p in places if p.is_symlink() and not is_inside(p, root)), None)
 
 
 def n_bytes(folder: Path) -> int:
-    """Return the bytes of all files in a folder."""
+    """Return the total size of the files in a folder."""
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
 
 
 def sha256(path: Path) -> str:
-    """Return a file's sha256 in hexadecimal, computed once a process for each state of the file."""
+    """Return the sha256 of a file in hexadecimal. It is cached until the file changes."""
     stat = path.stat()
     return _sha256(str(path), stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
 

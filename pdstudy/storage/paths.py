@@ -45,14 +45,14 @@ def study_folder(name: str) -> Path:
 
 
 def portable(path: str, folder: Path) -> str:
-    """Return a path relative to `folder` in the form that `whole` reads: from the workspace, from home (~), or absolute."""
-    absolute = (folder / Path(path).expanduser()).resolve()
-    if absolute.is_relative_to(ROOT):
-        return str(absolute.relative_to(ROOT))
-    return f"~/{absolute.relative_to(Path.home())}" if absolute.is_relative_to(Path.home()) else str(absolute)
+    """Return a path relative to `folder` in the form that `absolute` reads: from the workspace, from home (~), or absolute."""
+    resolved = (folder / Path(path).expanduser()).resolve()
+    if resolved.is_relative_to(ROOT):
+        return str(resolved.relative_to(ROOT))
+    return f"~/{resolved.relative_to(Path.home())}" if resolved.is_relative_to(Path.home()) else str(resolved)
 
 
-def whole(path: str) -> Path:
+def absolute(path: str) -> Path:
     """Return the absolute path of one that is absolute, from home (~), from the workspace, or of a model of the hub.
 
     What is not in the workspace but comes with the package, such as "zoo/2-128-s0", is taken from there.
@@ -65,7 +65,7 @@ def whole(path: str) -> Path:
 
 
 def scrub(text: str) -> str:
-    """Return `text` without this machine's paths, for anything that will be published."""
+    """Return `text` without the paths of this machine, for publication."""
     import sys
 
     for path, word in ((str(ROOT), "."), (str(SHARED), "<pdstudy>"), (sys.prefix, "<env>"), (str(Path.home()), "~")):

@@ -1,9 +1,8 @@
-"""The store: artifacts by digest, atomic, verified, locked; and checkpoints of the long ones.
+"""The store: artifacts by digest, and checkpoints of unfinished steps. Writes are atomic, reads are verified, steps are locked.
 
-An artifact is a folder. It is written beside its place, every file flushed to disk, its manifest (sizes and
-sha256) last, then moved in one rename: whoever reads sees all of it or nothing. A folder whose manifest
-does not hold is moved aside and the step is done again. Locks are flock's, which the kernel drops when
-their holder dies, so a killed run never needs unlocking.
+An artifact is a folder. Its files are written to a temporary folder and flushed to disk, the manifest (sizes and sha256) last;
+then the folder is renamed, so a reader never sees an incomplete artifact. A folder that does not match its manifest is moved
+aside, and the step is computed again. Locks use flock: the kernel releases them when a process dies.
 """
 
 import contextlib
@@ -20,61 +19,58 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pdstudy.storage import paths
-from pdstudy.storage.files import NoRoom, flush, is_full, is_inside, sha256
+from pdstudy.storage.files import DiskFull, flush, is_disk_full, is_inside, sha256
 
 MANIFEST = "manifest.json"
 log = logging.getLogger("pdstudy")
 
 
 class StoreError(OSError):
-    """Raised when the store cannot be written or an artifact is not there; the message names the place."""
+    """Raised when the store cannot be written or an artifact is missing; the message names the folder."""
 
 
 class Store:
-    """Artifacts under `root/<stage>/<digest>/`, and read-only families that may hold some of them."""
+    """Artifacts under `root/<stage>/<digest>/` and in read-only released families."""
 
     def __init__(self, root: Path = paths.STORE, families: tuple[Path, ...] = (paths.ZOO,)):
         self.root = Path(root)
         self.families = families
 
-    def here(self) -> set[str]:
-        """Return the digests of all artifacts, without reading them."""
-        own = {p.parent.name for p in self.root.glob(f"*/*/{MANIFEST}")}
-        return own | set(_family(self.families))
+    def digests(self) -> set[str]:
+        """Return the digests of all artifacts, without verifying them."""
+        return {p.parent.name for p in self.root.glob(f"*/*/{MANIFEST}")} | self.released()
 
     def released(self) -> set[str]:
-        """Return the digests that a released family holds."""
+        """Return the digests of the artifacts in released families."""
         return set(_family(self.families))
 
     def released_folders(self) -> list[Path]:
-        """Return the folders of the released families' artifacts."""
+        """Return the folders of the artifacts in released families."""
         return list(_family(self.families).values())
 
     def find(self, digest: str) -> Path | None:
-        """Return the artifact's verified folder, or None. A damaged one is moved aside, so that it is made again."""
+        """Return the folder of an artifact after verifying it, or None. A damaged one is moved aside, so that it is computed again."""
         folder = self._own(digest)
         if folder is not None:
-            problem = damage(folder, digest) if is_inside(folder, self.root) else "it leads out of the store"
+            problem = damage(folder, digest) if is_inside(folder, self.root) else "it is a link out of the store"
             if problem is None:
                 return folder
-            log.warning("%s of %s: %s; it will be made again", digest, folder.parent.name, problem)
+            log.warning("%s of %s: %s; it will be computed again", digest, folder.parent.name, problem)
             self.set_aside(folder)
-        given = _family(self.families).get(digest)
-        if given is not None:
-            if problem := damage(given):
-                raise StoreError(f"{given}: {problem}; restore it with git, or run with --from-scratch")
-            return given
-        return None
+        released = _family(self.families).get(digest)
+        if released is not None and (problem := damage(released)):
+            raise StoreError(f"{released}: {problem}; restore it with git, or run with --from-scratch")
+        return released
 
     def open(self, digest: str) -> Path:
-        """Return the artifact's verified folder. Raises StoreError when it is not there."""
+        """Return the folder of an artifact after verifying it. Raises StoreError if it is missing."""
         folder = self.find(digest)
         if folder is None:
             raise StoreError(f"artifact {digest} is not in the store; run the study first")
         return folder
 
     def manifest(self, digest: str) -> dict[str, Any]:
-        """Return what the artifact's maker recorded: stage, label, settings, parents, versions, seconds."""
+        """Return the manifest of an artifact: stage, label, settings, parents, versions, seconds. Raises StoreError."""
         folder = self._own(digest) or _family(self.families).get(digest)
         if folder is None:
             raise StoreError(f"artifact {digest} is not in the store; run the study first")
@@ -87,28 +83,28 @@ class Store:
         return next((p.parent for p in self.root.glob(f"*/{digest}/{MANIFEST}")), None)
 
     def set_aside(self, folder: Path) -> None:
-        """Move a damaged folder out of the way."""
+        """Rename a damaged folder, so that its name is free."""
         with contextlib.suppress(FileNotFoundError):
             folder.replace(folder.with_name(f".damaged-{folder.name}-{uuid.uuid4().hex[:8]}"))
 
     def write(self, stage: str, digest: str, fill: Callable[[Path], dict[str, Any]]) -> Path:
-        """Return the artifact's folder after `fill` has written its files; what `fill` returns joins the manifest."""
+        """Return the folder of a new artifact. `fill` writes its files and returns what is added to the manifest."""
         place = self.root / stage / digest
         place.parent.mkdir(parents=True, exist_ok=True)
         if not is_inside(place, self.root):
-            raise StoreError(f"{place.parent} leads out of the store; remove the link, or move all with PDSTUDY_OUTPUTS")
+            raise StoreError(f"{place.parent} is a link out of the store; remove the link, or move all with PDSTUDY_OUTPUTS")
         _sweep(place.parent, f".new-{digest}-*")
         folder = place.with_name(f".new-{digest}-{uuid.uuid4().hex[:8]}")
         folder.mkdir()
         try:
             record = fill(folder)
             seal(folder, {"stage": stage, "digest": digest} | record)
-            if place.exists():  # a damaged or unfinished folder of that name
+            if place.exists():  # damaged or incomplete
                 self.set_aside(place)
             folder.replace(place)
         except Exception as error:
-            if is_full(error):
-                raise NoRoom(self.root) from error
+            if is_disk_full(error):
+                raise DiskFull(self.root) from error
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -116,7 +112,7 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, digest: str, wait: bool = True) -> Iterator[bool]:
-        """Hold the step's lock, or yield False when another living process holds it and `wait` is false."""
+        """Lock a step and yield True, or yield False if another process has the lock and `wait` is false."""
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f"{digest}.lock", timeout=-1 if wait else 0)
@@ -136,13 +132,13 @@ class Store:
 
 
 class Checkpoints:
-    """The newest two states of an unfinished step, each a sealed folder named by its number of steps."""
+    """The newest two checkpoints of an unfinished step: folders with a manifest, named by the number of optimizer steps."""
 
     def __init__(self, root: Path, keep: int = 2):
         self.root, self.keep = root, keep
 
     def save(self, step: int, fill: Callable[[Path], None]) -> None:
-        """Write the state after `step` steps, then drop those that are too old."""
+        """Write the checkpoint after `step` optimizer steps, then remove the oldest."""
         self.root.mkdir(parents=True, exist_ok=True)
         _sweep(self.root, ".new-*")
         folder = self.root / f".new-{uuid.uuid4().hex[:8]}"
@@ -157,80 +153,76 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
 
     def newest(self, warn: Callable[[str], None] = lambda text: None) -> tuple[int, Path] | None:
-        """Return (step, folder) of the newest state that verifies, or None to begin at step 0. Broken ones are removed."""
+        """Return (step, folder) of the newest undamaged checkpoint, or None to start at step 0. Damaged ones are removed."""
         for folder in self._folders():
             problem = damage(folder)
             if problem is None:
                 return int(folder.name), folder
             warn(f"checkpoint {int(folder.name)}: {problem}; trying the one before")
-            shutil.rmtree(folder, ignore_errors=True)  # its step will be saved anew, and it must not count as one of two
+            shutil.rmtree(folder, ignore_errors=True)  # it must not count as one of the two that are kept
         return None
 
     def drop(self) -> None:
-        """Remove all states: the step is finished."""
+        """Remove all checkpoints of a finished step."""
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _folders(self) -> list[Path]:
-        found = self.root.glob("[0-9]*") if self.root.is_dir() else ()
-        return sorted((f for f in found if f.is_dir()), reverse=True)
+        return sorted((f for f in self.root.glob("[0-9]*") if f.is_dir()), reverse=True)
 
 
 def seal(folder: Path, record: dict[str, Any]) -> None:
-    """Write a folder's manifest, last, and flush every file of it to disk."""
-    found = sorted(p for p in folder.rglob("*") if p.is_file())
-    files = {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in found}
+    """Write the manifest of a folder after its other files, and flush all to disk."""
+    members = sorted(p for p in folder.rglob("*") if p.is_file())
+    files = {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in members}
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps(record | {"files": files}, indent=1, sort_keys=True) + "\n")
-    flush(*found, manifest)
+    flush(*members, manifest)
 
 
 def damage(folder: Path, digest: str | None = None) -> str | None:
-    """Return what is wrong with a sealed folder, or None when every file and its identity are as its manifest says.
-
-    `digest` is the artifact that is expected there, where that is known.
-    """
+    """Return what is wrong with a folder, or None if its files match its manifest and it is the artifact `digest`, if given."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        wanted = {name: (file["bytes"], file["sha256"]) for name, file in manifest["files"].items()}
-        made = manifest.get("digest")
-        if digest is not None and made != digest:
-            return f"its manifest is that of artifact {made}"
-        if "version" in manifest and made != identity(*(manifest[k] for k in ("stage", "version", "settings", "parents"))):
+        files = {name: (file["bytes"], file["sha256"]) for name, file in manifest["files"].items()}
+        written = manifest.get("digest")
+        if digest is not None and written != digest:
+            return f"its manifest is that of artifact {written}"
+        if "version" in manifest and written != identity(*(manifest[k] for k in ("stage", "version", "settings", "parents"))):
             return "its manifest's stage, settings and parents do not give its digest"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest is missing or unreadable"
-    for name, (size, sha) in wanted.items():
+    for name, (size, sha) in files.items():
         path = folder / name
         if "\0" in name or not path.is_file() or path.stat().st_size != size:
             return f"{name} is missing or has another size than its manifest says"
         if not is_inside(path, folder):
-            return f"{name} leads out of the artifact"
+            return f"{name} is a link out of the artifact"
         if sha256(path) != sha:
             return f"{name} differs from its manifest's sha256"
     return None
 
 
 def identity(stage: str, version: int, settings: dict[str, Any], parents: dict[str, str]) -> str:
-    """Return the digest of what a step is: 16 hexadecimal digits."""
+    """Return the digest of a step: 16 hexadecimal digits of the sha256 of its stage, version, settings and parents."""
     record = {"stage": stage, "version": version, "settings": settings, "parents": parents}
     text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _sweep(folder: Path, pattern: str) -> None:
-    """Remove what a killed maker left behind. Whoever writes holds the step's lock, so no living one is at it."""
-    for left in folder.glob(pattern):
-        shutil.rmtree(left, ignore_errors=True)
+    """Remove the temporary folders of a killed process. The caller has the lock of the step, so no other process uses them."""
+    for leftover in folder.glob(pattern):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 @lru_cache(maxsize=8)
 def _family(families: tuple[Path, ...]) -> dict[str, Path]:
-    """Return the artifacts that released families hold, by digest."""
-    found = {}
+    """Return the folders of the artifacts in released families by digest."""
+    folders = {}
     for family in families:
         for manifest in sorted(Path(family).glob("*/manifest.json")):
             try:
-                found[json.loads(manifest.read_text())["digest"]] = manifest.parent
+                folders[json.loads(manifest.read_text())["digest"]] = manifest.parent
             except (OSError, ValueError, KeyError, TypeError):
                 raise StoreError(f"{manifest}: unreadable; restore it with git, or run with --from-scratch") from None
-    return found
+    return folders

@@ -1,7 +1,7 @@
-"""Care of the store: what lies in it by stage, what does not verify, what no study needs.
+"""Maintenance of the store: what it contains by stage, what is damaged, what no study needs.
 
-A run may be at work in the same store. What belongs to a step is removed only with that step's lock in hand, so
-nothing is taken from under a living maker; a dead one holds no lock.
+A run may use the same store at the same time. The files of a step are removed only while its lock is held, so nothing is
+removed from under a running process; a dead process holds no lock.
 """
 
 import os
@@ -20,7 +20,7 @@ DIGEST = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class Finding:
-    """A folder that does not verify, or that nobody will finish, and why."""
+    """A folder that can be removed, the reason, and its size in bytes."""
 
     folder: Path
     reason: str
@@ -28,77 +28,75 @@ class Finding:
 
     @property
     def name(self) -> str:
-        """Return the folder's name in the store, stage/digest."""
+        """Return the name of the folder in the store, stage/digest."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
 
-def census(store: Store) -> list[tuple[str, int, int]]:
-    """Return (stage, artifacts, bytes) of every stage in the store, and "unfinished" for what is under work."""
-    rows = [(stage.name, len(found := _artifacts(stage)), sum(map(n_bytes, found))) for stage in _stages(store)]
-    unfinished = _folders(store.root / "work")
-    return rows + ([("unfinished", len(unfinished), sum(map(n_bytes, unfinished)))] if unfinished else [])
+def count_by_stage(store: Store) -> list[tuple[str, int, int]]:
+    """Return (stage, artifacts, bytes) for every stage in the store, and for "unfinished" steps if there are any."""
+    artifacts = {stage.name: [f for f in _folders(stage) if not f.name.startswith(".")] for stage in _stages(store)}
+    if unfinished := _folders(store.root / "work"):
+        artifacts["unfinished"] = unfinished
+    return [(stage, len(folders), sum(map(n_bytes, folders))) for stage, folders in artifacts.items()]
 
 
-def examine(store: Store) -> list[Finding]:
-    """Return every artifact that does not verify and every leftover of a killed maker, reading every file."""
-    found = []
-    for stage in _stages(store):
-        for folder in _folders(stage):
-            if folder.name.startswith(".damaged-"):
-                reason = "set aside as damaged"
-            elif folder.name.startswith("."):
-                reason = "left by a maker that was killed"
-            else:
-                reason = damage(folder, folder.name)
-            if reason and not _held(folder, store):
-                found.append(Finding(folder, reason, n_bytes(folder)))
-    return found
+def find_damaged(store: Store) -> list[Finding]:
+    """Return every damaged artifact and every leftover of a killed process. Reads every file."""
+    findings = []
+    for folder in (f for stage in _stages(store) for f in _folders(stage)):
+        if folder.name.startswith(".damaged-"):
+            reason = "set aside as damaged"
+        elif folder.name.startswith("."):
+            reason = "left by a process that was killed"
+        else:
+            reason = damage(folder, folder.name)
+        if reason and not _in_use(folder, store):
+            findings.append(Finding(folder, reason, n_bytes(folder)))
+    return findings
 
 
-def ill_released(store: Store) -> list[str]:
-    """Return a sentence for every released artifact that does not verify; those are restored, not dropped."""
+def damaged_released(store: Store) -> list[str]:
+    """Return a sentence for every damaged artifact of a released family. These are restored, not removed."""
     try:
         return [f"{folder}: {problem}" for folder in store.released_folders() if (problem := damage(folder))]
     except StoreError as error:
         return [str(error)]
 
 
-def surplus(store: Store, wanted: set[str]) -> list[Finding]:
-    """Return what `wanted` does not name: artifacts, unfinished steps, what was set aside."""
-    found = []
-    for folder in [f for stage in _stages(store) for f in _folders(stage)] + _folders(store.root / "work"):
-        if folder.name not in wanted and not _held(folder, store):
-            found.append(Finding(folder, "no kept study needs it", n_bytes(folder)))
-    return found
+def find_unused(store: Store, wanted: set[str]) -> list[Finding]:
+    """Return what is not in the digests `wanted`: artifacts, unfinished steps, folders set aside as damaged."""
+    folders = [f for stage in _stages(store) for f in _folders(stage)] + _folders(store.root / "work")
+    unused = [f for f in folders if f.name not in wanted and not _in_use(f, store)]
+    return [Finding(f, "no study to keep needs it", n_bytes(f)) for f in unused]
 
 
-def drop(finding: Finding, store: Store) -> bool:
-    """Remove a folder and return True, or False where a living run has taken it up meanwhile."""
+def remove(finding: Finding, store: Store) -> bool:
+    """Remove a folder and return True, or return False if a running process has locked its step."""
     digest = DIGEST.search(finding.folder.name)
     if digest is None:
         _remove(finding.folder)
         return True
-    with store.lock(digest[0], wait=False) as mine:
-        if mine:
+    with store.lock(digest[0], wait=False) as locked:
+        if locked:
             _remove(finding.folder)
-        return mine
+        return locked
 
 
-def _held(folder: Path, store: Store) -> bool:
-    """Return whether a living run is at work in a folder."""
+def _in_use(folder: Path, store: Store) -> bool:
+    """Return whether a running process works in a folder."""
     if folder.name.startswith("progress-"):
         host, _, pid = folder.name.removeprefix("progress-").rpartition("-")
-        return host != socket.gethostname() or _lives(int(pid))
+        return host != socket.gethostname() or _is_running(int(pid))
     digest = DIGEST.search(folder.name)
     if digest is None or not (store.root / "locks" / f"{digest[0]}.lock").exists():
         return False
-    with store.lock(digest[0], wait=False) as mine:
-        return not mine
+    with store.lock(digest[0], wait=False) as locked:
+        return not locked
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
-        os.kill(pid, 0)  # asks only
+        os.kill(pid, 0)  # signal 0 only tests whether the process exists
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -119,7 +117,3 @@ def _stages(store: Store) -> list[Path]:
 
 def _folders(place: Path) -> list[Path]:
     return sorted(p for p in place.iterdir() if p.is_dir()) if place.is_dir() else []
-
-
-def _artifacts(stage: Path) -> list[Path]:
-    return [p for p in _folders(stage) if not p.name.startswith(".")]

@@ -17,7 +17,7 @@ def needed(studies: Iterable[Study]) -> set[str]:
 
 def passed_over(plan: Plan, store: Store) -> list[str]:
     """Return a sentence for each encoder of the released family that a study could have begun from, were it made the same way."""
-    here, said = store.here(), []
+    here, said = store.digests(), []
     released = {d: store.manifest(d) for d in sorted(store.released())}
     for step in plan.of_stage("pretrain"):
         if step.digest in here or plan.source_of(step) is not None or plan.study.corpus.data:  # no family has read another D_LM

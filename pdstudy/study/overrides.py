@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pdstudy.escape import visible
+from pdstudy.escape import escape_control
 from pdstudy.study.yaml_file import ParamsError
 
 STYLE = 'style="text-align: left"'
@@ -64,4 +64,4 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     """Return a value as JSON that HTML and a terminal show as it is."""
-    return html.escape(visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+    return html.escape(escape_control(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))

@@ -43,9 +43,9 @@ class Own(Settings):
 
     def task(self) -> Task:
         """Return the task, its paths whole."""
-        place = {k: str(paths.whole(getattr(self, k))) for k in ("train", "dev", "test") if getattr(self, k)}
-        lists = {k: tuple(str(paths.whole(p)) for p in getattr(self, k)) for k in ("transfer", "corpus")}
-        other = tuple((name, tuple(str(paths.whole(p)) for p in given)) for name, given in self.elsewhere.items())
+        place = {k: str(paths.absolute(getattr(self, k))) for k in ("train", "dev", "test") if getattr(self, k)}
+        lists = {k: tuple(str(paths.absolute(p)) for p in getattr(self, k)) for k in ("transfer", "corpus")}
+        other = tuple((name, tuple(str(paths.absolute(p)) for p in given)) for name, given in self.elsewhere.items())
         files = Files(**({"train": None} | place), **lists, text=tuple(self.text), label=self.label, labels=tuple(self.labels))
         shown = {k: ", ".join(Path(p).name for p in getattr(self, k)) for k in ("transfer", "corpus")}
         labelled = Path(self.train).name if self.train else "nothing"

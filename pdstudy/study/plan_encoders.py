@@ -181,7 +181,7 @@ class EncoderSteps:
     def _member(self, size: Size) -> str:
         """Return the folder of the family's encoder of a size, or its name on the hub."""
         name = self.study.family_name(size)
-        return name if name.startswith(paths.HUB) else str(paths.whole(name))
+        return name if name.startswith(paths.HUB) else str(paths.absolute(name))
 
     def word_vectors(self, width: int, window: int, pieces: str) -> str:
         """Count pairs of pieces in a D_LM, once for all encoders of a width."""
@@ -232,7 +232,7 @@ def folder_digest(folder: str, *names: str) -> str:
 
 def lies(folder: str) -> str:
     """Return where a folder lies that may be a model of the hub."""
-    return str(paths.whole(folder)) if folder.startswith(paths.HUB) else folder
+    return str(paths.absolute(folder)) if folder.startswith(paths.HUB) else folder
 
 
 def _texts_settings(task: Task, assumed: bool) -> dict[str, Any]:

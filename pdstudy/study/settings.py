@@ -174,7 +174,7 @@ class Study(Settings):
 
     def family_folder(self, size: Size) -> Path:
         """Return where the family keeps its encoder of a size."""
-        return paths.whole(self.family_name(size))
+        return paths.absolute(self.family_name(size))
 
     def family_name(self, size: Size) -> str:
         """Return the folder of the family's encoder of a size as it is written, or its name on the hub."""

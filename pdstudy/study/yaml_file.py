@@ -30,7 +30,7 @@ def find(path: str | Path) -> Path:
     A path is relative to the current folder or to the workspace. Raises ParamsError with the nearest name.
     """
     folders = (paths.ROOT / "params", paths.PARAMS)
-    for candidate in (Path(path), paths.whole(str(path)), *(f / n for f in folders for n in (path, f"{path}.yaml"))):
+    for candidate in (Path(path), paths.absolute(str(path)), *(f / n for f in folders for n in (path, f"{path}.yaml"))):
         with contextlib.suppress(OSError, ValueError):  # a name too long for the file system, or with a NUL
             if candidate.is_file():
                 return candidate

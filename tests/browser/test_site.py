@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from pdstudy.analysis import claims
 from pdstudy.report import render
-from pdstudy.report.server import server
+from pdstudy.report.server import make_server
 from pdstudy.storage import paths
 
 pytestmark = pytest.mark.browser
@@ -20,7 +20,7 @@ PAGES = ["index", *render.QUESTIONS]
 def site(smoke):
     """The address of the smoke study's pages, served as `pdstudy serve` does."""
     render.render(smoke)
-    with server(paths.study_folder("smoke")) as serving:
+    with make_server(paths.study_folder("smoke")) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{serving.server_port}"
         serving.shutdown()

@@ -95,7 +95,7 @@ def test_a_flipped_byte_is_found_warned_of_and_made_good(world, params, unbroken
     weights.write_bytes(data)
     done = world.run("run", params, "--workers", "0", outputs=outputs)
     assert done.returncode == 0
-    assert "model.safetensors differs from its manifest's sha256; it will be made again" in done.stderr
+    assert "model.safetensors differs from its manifest's sha256; it will be computed again" in done.stderr
     assert small.tables(outputs) == unbroken
 
 
