@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pdstudy.models.train import Watch
+from pdstudy.models.train import Watch, device
 from pdstudy.run import text_steps
 from pdstudy.run.inputs import Inputs
 from pdstudy.run.model_steps import adopt, evaluation, given, label, pretrain, search, train_reader, train_student
@@ -42,6 +42,7 @@ def execute(step: Step, store: Store, watch: Watch) -> Path:
             "versions": versions(),
             "machine": platform.machine(),
             "threads": torch.get_num_threads(),
+            **({"device": torch.cuda.get_device_name()} if device().type == "cuda" else {}),
             "flops": step.flops,
             "seconds": round(record.get("seconds", time.monotonic() - begun), 2),
         }

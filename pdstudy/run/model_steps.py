@@ -33,7 +33,8 @@ def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str
     # Weights are kept in 16 bits, as families are released: a released encoder is the computed one, byte for byte.
     save(folder, model.bert.config, model.state(), "BertForMaskedLM", torch.float16)
     unigram = np.load(inputs.folder("ids") / "corpus.counts.npy")
-    level = evaluate.reading_level(load_reader(folder), inputs.ids("heldout").flat, vocabulary, unigram, s["precision"])
+    reader = load_reader(folder).to(device())
+    level = evaluate.reading_level(reader, inputs.ids("heldout").flat, vocabulary, unigram, s["precision"])
     plateau = level["mlm_loss"] > level["unigram_loss"] - PLATEAU
     n_params = sum(p.numel() for p in model.bert.parameters())
     return _trained(fitted, folder) | {"reading": level, "plateau": plateau, "n_params": n_params}
