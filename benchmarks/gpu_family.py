@@ -21,8 +21,8 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pdstudy.steps import Step
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
+from pdstudy.study.steps import Step
 
 # Word pieces are numbers of two bytes: told so, xz makes them a quarter smaller than it would a text of letters.
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 0, "lp": 1, "pb": 1, "dict_size": 1 << 27}]
@@ -31,11 +31,11 @@ SPARE = 20  # seconds before the deadline at which unfinished sizes stop
 
 def pack(params: Path, to: Path) -> None:
     """Compute the text steps and write them and the list of pre-training steps, compressed."""
-    from pdstudy.params import Study
-    from pdstudy.plan import pretraining
-    from pdstudy.run import run
+    from pdstudy.run.scheduler import run
     from pdstudy.sizes import Size
-    from pdstudy.steps import Plan
+    from pdstudy.study.plan import pretraining
+    from pdstudy.study.settings import Study
+    from pdstudy.study.steps import Plan
 
     study, store = Study.read(params), Store(families=())
     whole = pretraining(study, map(Size.parse, study.sizes))
@@ -68,14 +68,14 @@ def work(step: Step, root: Path, deadline: float, results) -> None:
     """Execute one step; report its record, or how far it came by the deadline."""
     import torch
 
-    from pdstudy import work as execution
-    from pdstudy.train import Stopped, Watch
+    from pdstudy.models.train import Stopped, Watch
+    from pdstudy.run.execute import execute
 
     torch.set_num_threads(1)
     newest = {}
     watch = Watch(log=newest.update, log_every=200, save_every=float("inf"), stop=lambda: time.time() > deadline)
     try:
-        folder = execution.execute(step, Store(root, families=()), watch)
+        folder = execute(step, Store(root, families=()), watch)
         results.put((step, json.loads((folder / "record.json").read_text()), str(folder)))
     except Stopped as error:
         results.put((step, {"stopped": str(error)} | newest, None))
@@ -115,14 +115,14 @@ def compute(steps: list[Step], root: Path, deadline: float, out: Path, keep: boo
 
 def unpack(out: Path) -> None:
     """Put the artifacts into the store, after verifying each manifest."""
-    from pdstudy import store
+    from pdstudy.storage.store import damage
 
     root = Store().root
     for path in sorted(out.glob("*.tar")):
         with tarfile.open(path) as tar:
             tar.extractall(root, filter="data")
         digest = path.name.split("-")[0]
-        print(path.name, store.damage(root / "pretrain" / digest, digest) or "verified")
+        print(path.name, damage(root / "pretrain" / digest, digest) or "verified")
 
 
 def main() -> None:
