@@ -234,13 +234,13 @@ def test_the_manifest_holds_the_commit_and_the_sha256_of_every_file(study, place
         assert found["revision"] == list(HUB.repositories[kind, name])[-1]
         files = {p.name for p in (place / folder).iterdir()} - {"manifest.json"}
         assert set(found["files"]) == files
-        assert all(mirror.listed(place / folder / f) == {k: found["files"][f][k] for k in ("bytes", "sha256")} for f in files)
+        assert all(mirror.file_record(place / folder / f) == {k: found["files"][f][k] for k in ("bytes", "sha256")} for f in files)
     assert not list(place.rglob(".fetching-*"))
 
 
 def test_a_run_fetches_what_is_missing_and_a_second_fetch_asks_for_no_file(study, online):
     study_ = Study.read(study())
-    hub.supply(*study_.named_on_hub())
+    hub.fetch_missing(*study_.named_on_hub())
     assert plan.make(study_).steps
     HUB.asked.clear()
     assert "sst2/train: at hand" in said("fetch", study(), code=0)
@@ -250,7 +250,7 @@ def test_a_run_fetches_what_is_missing_and_a_second_fetch_asks_for_no_file(study
 def test_the_texts_are_known_by_their_content_however_the_mirror_wrote_them(study, place, online):
     hub.fetch(*Study.read(study()).named_on_hub())
     before = set(plan.make(Study.read(study())).steps)
-    path = mirror.place("sst2/train")
+    path = mirror.split_path("sst2/train")
     table = pq.read_table(path).select(["label", "sentence"])
     table = table.set_column(0, "label", table.column("label").cast(pa.int8()))
     (path.parent / "manifest.json").unlink()  # a mirror made by hand
@@ -267,7 +267,7 @@ def test_a_mirror_takes_the_commit_that_its_manifest_pins_though_the_hub_went_on
     said("fetch", study(), code=0)
     first = sources.content_of("sst2/train", "train")
     HUB.push("datasets", GLUE, sst2(seed=5))
-    mirror.place("sst2/train").unlink()
+    mirror.split_path("sst2/train").unlink()
     said("fetch", study(), code=0)
     assert sources.content_of("sst2/train", "train") == first
     shutil.rmtree(place / "data" / "sst2")
@@ -292,9 +292,9 @@ def test_another_text_than_the_manifest_pins_is_refused(study, place, online):
     record = json.loads(manifest.read_text())
     record["revision"] = HUB.push("datasets", GLUE, sst2(seed=5))
     manifest.write_text(json.dumps(record))
-    mirror.place("sst2/train").unlink()
+    mirror.split_path("sst2/train").unlink()
     assert "holds another text than the manifest pins" in said("fetch", study(), code=2)
-    assert not mirror.place("sst2/train").exists()
+    assert not mirror.split_path("sst2/train").exists()
 
 
 # What goes wrong on the way
@@ -325,7 +325,7 @@ def test_a_cut_connection_is_one_sentence_and_the_same_command_goes_on(study, pl
     told = said("fetch", study(), code=1)
     assert f"broke while {START} was fetched" in told and "run the same command again" in told
     assert not (place / "models" / START / "model.safetensors").exists()
-    assert mirror.place("sst2/train").exists()
+    assert mirror.split_path("sst2/train").exists()
     HUB.cut = set()
     HUB.asked.clear()
     said("fetch", study(), code=0)
@@ -337,7 +337,7 @@ def test_a_cut_connection_is_one_sentence_and_the_same_command_goes_on(study, pl
 def test_other_bytes_than_the_hub_promises_are_not_kept(study, place, online, file):
     HUB.altered = {file}
     assert "the hub promises" in said("fetch", study(), code=1)
-    assert not mirror.place("sst2/train").exists() or file == "model.safetensors"
+    assert not mirror.split_path("sst2/train").exists() or file == "model.safetensors"
     assert not (place / "models" / START / "model.safetensors").exists()
     HUB.altered = set()
     said("fetch", study(), code=0)

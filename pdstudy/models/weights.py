@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertConfig
 
-from pdstudy.data.mirror import CONFIG, WEIGHTS, pickled
+from pdstudy.data.mirror import CONFIG, WEIGHTS, pickled_message
 from pdstudy.models.encoder import Classifier, MaskedReader, size_of
 
 TIED = {"weight": "bert.embeddings.word_embeddings.weight", "bias": "cls.predictions.bias"}  # the decoder's
@@ -34,7 +34,7 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     """Return the tensors of a folder's model.safetensors. Pickled weights are never opened."""
     path = Path(folder) / WEIGHTS
     if not path.is_file():
-        raise ValueError(pickled(str(folder)))
+        raise ValueError(pickled_message(str(folder)))
     try:
         return load_file(path)
     except SafetensorError as error:
