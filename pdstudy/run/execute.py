@@ -1,7 +1,4 @@
-"""One step: open its parents, call its stage, write its artifact.
-
-This is where stages, which know nothing of places, meet the store, which knows nothing of models.
-"""
+"""Executes one step: opens its parents in the store, calls its stage and writes its artifact."""
 
 import importlib.metadata
 import json
@@ -24,7 +21,7 @@ LONG = ("pretrain",)  # stages that keep checkpoints
 
 
 def execute(step: Step, store: Store, watch: Watch) -> Path:
-    """Compute one step and return its artifact's folder."""
+    """Compute one step and return the folder of its artifact."""
     inputs = Inputs(step, store)
     checkpoints = store.checkpoints(step.digest) if step.stage in LONG else None
     watch.checkpoints = checkpoints
@@ -36,7 +33,7 @@ def execute(step: Step, store: Store, watch: Watch) -> Path:
             (folder / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
         return {
             "label": step.label,
-            "version": VERSION[step.stage],  # with it, the manifest gives the digest again
+            "version": VERSION[step.stage],  # the digest can be computed from the manifest
             "settings": step.settings,
             "parents": step.parents,
             "versions": versions(),
@@ -54,14 +51,14 @@ def execute(step: Step, store: Store, watch: Watch) -> Path:
 
 
 def assist(step: Step, store: Store, watch: Watch) -> None:
-    """Train along with rank 0, which executes the same step, and write nothing."""
+    """Train along with rank 0, which executes the same step; write nothing."""
     watch.checkpoints = store.checkpoints(step.digest)
     train_reader(step, Inputs(step, store), watch)
 
 
 @cache  # reading a package's metadata takes milliseconds
 def versions() -> dict[str, str]:
-    """Return the versions of the libraries that can change a number."""
+    """Return the versions of the libraries that can change a result."""
     return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
 
 
