@@ -57,7 +57,9 @@ def test_every_params_file_of_the_project_names_exactly_the_studys_keys(path):
         "finetune",
         "distill",
     ):
-        optional = {"long_row", "long_share"} - set(data[group]) if group == "pretrain" else set()  # a second phase is named where it is used
+        optional = (
+            {"long_row", "long_share"} - set(data[group]) if group == "pretrain" else set()
+        )  # a second phase is named where it is used
         assert set(data[group]) | optional == set(fields[group].annotation.model_fields)
 
 

@@ -66,7 +66,7 @@ def fill_mask(folder: Path, sentences: Sequence[str]) -> list[list[tuple[str, fl
     import torch
 
     tokenizer, vocabulary = open_tokenizer(folder)
-    reader, found = weights.load_reader(folder).eval(), []
+    reader, found = weights.load_masked_lm(folder).eval(), []
     for sentence in sentences:
         ids = [vocabulary.cls, *tokenizer.encode(sentence, add_special_tokens=False).ids, vocabulary.sep]
         if ids.count(vocabulary.mask) != 1:
@@ -136,7 +136,7 @@ def table(study: Study, rows: list[tuple[Step, dict[str, Any]]]) -> str:
         "# The released miniatures",
         "",
         f"Pre-trained on {study.resolved_task().corpus} by `python -m pdstudy zoo params/{study.name}.yaml`. Every number is from a folder's",
-        "`result_tables.json`. Open one with `AutoModelForMaskedLM.from_pretrained` and `AutoTokenizer.from_pretrained`.",
+        "`record.json`. Open one with `AutoModelForMaskedLM.from_pretrained` and `AutoTokenizer.from_pretrained`.",
         "",
         f"![Training loss against pieces read, and held-out loss against parameters and seconds]({FIGURE}.png)",
         "",
