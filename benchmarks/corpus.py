@@ -95,7 +95,7 @@ def one(path: Path) -> dict:
     settings = inputs.step.settings | {"tokens": STEPS * 32 * 64, "precision": "fp32"}
     corpus = stages.Running(ids.flat, wordpieces.continues(tokenizer))
     counts = np.bincount(ids.flat[:1_000_000], minlength=vocabulary.size)
-    reader = encoder.new_reader(encoder.bert_config(Size(2, 128), vocabulary.size, 0.03, dropout=0.0), 0, unigram=counts)
+    reader = encoder.new_masked_lm(encoder.bert_config(Size(2, 128), vocabulary.size, 0.03, dropout=0.0), 0, unigram=counts)
     trained = seconds(lambda: stages.pretrain(reader, corpus, settings, vocabulary))
     per = 1e6 / (32 * 64)
     found = {"pieces": n, "cut, s a million": cut * 1e6 / n, "drawn, s a million": drawn / BATCHES * per}

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pdstudy import machine as record
 from pdstudy.run import scheduler
-from pdstudy.run.engine_ray import RayCrew
+from pdstudy.run.engine_ray import RayEngine
 from pdstudy.storage.store import Store
 from pdstudy.study.steps import Step
 
@@ -60,7 +60,7 @@ def main() -> None:
     asked = parser.parse_args()
     todo, memory, done = sweep(asked.steps, asked.milliseconds), [], []
     with tempfile.TemporaryDirectory() as folder:
-        ray = RayCrew(Store(Path(folder), families=()), asked.workers, None, None)
+        ray = RayEngine(Store(Path(folder), families=()), asked.workers, None, None)
         with ray:
             ray.task = ray.ray.remote(max_retries=0, num_cpus=1)(cheap)
             warm = [ray.submit(s) for s in sweep(2 * asked.workers, 0.0).values()]
@@ -71,7 +71,7 @@ def main() -> None:
                 memory.append(megabytes())
 
             summary, begun = scheduler.Summary(), time.monotonic()
-            scheduler._drive(todo, ray, summary, listen, set(todo))
+            scheduler._run_steps(todo, ray, summary, listen, set(todo))
             seconds = time.monotonic() - begun
             work = sum(ray.store.manifest(d)["seconds"] for d in todo) / asked.workers
     assert summary.computed == asked.steps and not summary.failures, summary.failures[:1]

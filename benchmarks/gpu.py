@@ -55,9 +55,9 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
-def reader_of(size: Size) -> encoder.MaskedReader:
+def reader_of(size: Size) -> encoder.MaskedLanguageModel:
     """Return a masked reader at its random start."""
-    return encoder.new_reader(encoder.bert_config(size, VOCABULARY.size, 0.02, dropout=0.0), 0)
+    return encoder.new_masked_lm(encoder.bert_config(size, VOCABULARY.size, 0.02, dropout=0.0), 0)
 
 
 def ours(size: Size, text: np.ndarray, batch: int, n: int, compiled: bool) -> tuple[float, float]:

@@ -141,7 +141,7 @@ def one(job: tuple[str, str, float]) -> dict:
         if share < (len(curve) + 1) / POINTS:
             return
         begun = time.process_time()
-        level = evaluate.reading_level(model, heldout, vocabulary, unigram, s["precision"])
+        level = evaluate.heldout_level(model, heldout, vocabulary, unigram, s["precision"])
         model.train()
         curve.append({"share": round(share, 3), "seconds": round(begun - start_time - aside, 1), "loss": level["mlm_loss"]})
         aside += time.process_time() - begun
@@ -157,7 +157,7 @@ def one(job: tuple[str, str, float]) -> dict:
         stages.pretrain(model, corpus, s | first | {"tokens": pieces / 2}, vocabulary, Watch())
         s = s | {"tokens": pieces / 2}
     stages.pretrain(model, corpus, s, vocabulary, Watch(progress=look, log_every=20))
-    level = evaluate.reading_level(model, heldout, vocabulary, unigram, s["precision"])
+    level = evaluate.heldout_level(model, heldout, vocabulary, unigram, s["precision"])
     train, dev = task.labelled("train"), task.labelled("dev")
     return {
         "size": size_text,
@@ -198,10 +198,10 @@ def start(step: Step, inputs: model_steps.Inputs, size: Size):
     config = encoder.bert_config(size, inputs.vocabulary().size, s["init_std"], dropout=0.0)
     words = np.load(inputs.folder("words") / "words.npy") * s["words_std"] if "words" in step.parents else None
     unigram = np.load(inputs.folder("ids") / "corpus.counts.npy") if s["cls_words"] else None
-    return encoder.new_reader(config, s["seed"], s["positions"], words, unigram), config, s
+    return encoder.new_masked_lm(config, s["seed"], s["positions"], words, unigram), config, s
 
 
-def stack(small: encoder.MaskedReader, deep: encoder.MaskedReader) -> None:
+def stack(small: encoder.MaskedLanguageModel, deep: encoder.MaskedLanguageModel) -> None:
     """Put the small model's layers twice above each other into the deep one (Gong et al., 2019)."""
     n = len(small.bert.bert.encoder.layer)
     weights = small.state_dict()
@@ -214,7 +214,7 @@ def stack(small: encoder.MaskedReader, deep: encoder.MaskedReader) -> None:
 
 
 @torch.inference_mode()
-def probe(model: encoder.MaskedReader, train: batches.Labelled, pad: int) -> float:
+def probe(model: encoder.MaskedLanguageModel, train: batches.Labelled, pad: int) -> float:
     """Return the five-fold accuracy of a linear classifier on the frozen [CLS] vectors of the training texts."""
     from sklearn.linear_model import RidgeClassifierCV
     from sklearn.model_selection import cross_val_score
@@ -229,7 +229,7 @@ def probe(model: encoder.MaskedReader, train: batches.Labelled, pad: int) -> flo
     return float(cross_val_score(classifier, np.concatenate(vectors), train.labels, cv=5).mean())
 
 
-def first_vectors(model: encoder.MaskedReader, ids: Ids, index: np.ndarray, pad: int) -> np.ndarray:
+def first_vectors(model: encoder.MaskedLanguageModel, ids: Ids, index: np.ndarray, pad: int) -> np.ndarray:
     pieces, mask, _ = padded(ids, index, pad)
     mask = None if mask is None else torch.from_numpy(mask)
     return encoder.encode(model.bert.bert, torch.from_numpy(pieces), mask).numpy()

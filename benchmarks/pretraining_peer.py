@@ -74,19 +74,19 @@ def run(arm: str, size: Size, seconds: float, threads: int) -> dict:
     unigram, text = np.load(inputs.folder("ids") / "corpus.counts.npy"), np.array(inputs.ids("corpus").flat)
 
     def level(reader) -> float:
-        found = evaluate.reading_level(reader, heldout, vocabulary, unigram, settings["precision"])["mlm_loss"]
+        found = evaluate.heldout_level(reader, heldout, vocabulary, unigram, settings["precision"])["mlm_loss"]
         reader.train()
         return found
 
     if arm == "ours":
         counted = np.load(inputs.folder("words") / "words.npy") * settings["words_std"]
         config = encoder.bert_config(size, vocabulary.size, settings["init_std"], dropout=0.0)
-        reader = encoder.new_reader(config, 0, settings["positions"], counted, unigram)
+        reader = encoder.new_masked_lm(config, 0, settings["positions"], counted, unigram)
         clock = Clock(seconds, lambda: level(reader))
         speed = measured(reader, text, settings, vocabulary, inputs)
         clock.begun = time.perf_counter()
         corpus = stages.Running(text, np.load(inputs.folder("ids") / "continues.npy"))
-        reader = encoder.new_reader(config, 0, settings["positions"], counted, unigram)
+        reader = encoder.new_masked_lm(config, 0, settings["positions"], counted, unigram)
         planned = settings | {"tokens": speed * seconds}  # a schedule that ends when the time does
         with contextlib.suppress(Stopped):
             stages.pretrain(reader, corpus, planned, vocabulary, Watch(stop=clock.tick))
@@ -128,7 +128,7 @@ def trainer(arm, size, seconds, text, settings, vocabulary, inputs, level) -> li
     config.attention_probs_dropout_prob = 0.1
     torch.manual_seed(0)
     model = BertForMaskedLM(config)
-    reader = encoder.MaskedReader(config)
+    reader = encoder.MaskedLanguageModel(config)
 
     def look() -> float:
         reader.bert.load_state_dict(model.state_dict())

@@ -59,7 +59,7 @@ def run(arm: str, size: str, threads: int) -> dict:
     torch.set_num_threads(threads)
     inputs, (shape, _) = inputs_of(size), parts(size)
     vocabulary, text = inputs.vocabulary(), np.array(inputs.ids("corpus").flat)
-    reader = encoder.new_reader(encoder.bert_config(shape, vocabulary.size, 0.05, dropout=0.1), 0)
+    reader = encoder.new_masked_lm(encoder.bert_config(shape, vocabulary.size, 0.05, dropout=0.1), 0)
     if arm == OURS:
         corpus = stages.Running(text, np.load(inputs.folder("ids") / "continues.npy"))
         given = SETTINGS | {"tokens": STEPS[size] * SETTINGS["batch"] * SETTINGS["row"], "precision": best_precision()}
@@ -69,12 +69,12 @@ def run(arm: str, size: str, threads: int) -> dict:
     else:
         seconds, steps = trainer(reader, text, inputs, STEPS[size])
     counts = np.load(inputs.folder("ids") / "corpus.counts.npy")
-    level = evaluate.reading_level(reader, np.array(inputs.ids("heldout").flat), vocabulary, counts, "fp32")["mlm_loss"]
+    level = evaluate.heldout_level(reader, np.array(inputs.ids("heldout").flat), vocabulary, counts, "fp32")["mlm_loss"]
     pieces = steps * SETTINGS["batch"] * SETTINGS["row"]
     return {"arm": arm, "seconds": round(seconds, 2), "steps": steps, "pieces": pieces, "held-out loss": round(level, 4)}
 
 
-def trainer(reader: encoder.MaskedReader, text: np.ndarray, inputs: model_steps.Inputs, steps: int) -> tuple[float, int]:
+def trainer(reader: encoder.MaskedLanguageModel, text: np.ndarray, inputs: model_steps.Inputs, steps: int) -> tuple[float, int]:
     """Train with Hugging Face Trainer as examples/pytorch/language-modeling/run_mlm.py does; return (seconds, steps).
 
     The rows are those that ours reads; run_mlm too leaves a special piece unmasked. The weights are given back to `reader`.

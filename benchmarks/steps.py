@@ -60,7 +60,7 @@ def pretraining(size: Size, precision: str, **changes):
     """Return what trains a masked reader for so many steps; `changes` are other settings than the table's."""
     read = pieces(2_000_000)
     unigram = np.bincount(read, minlength=VOCABULARY.size)
-    reader = encoder.new_reader(encoder.bert_config(size, VOCABULARY.size, 0.03, 0.0), 0, "sinusoid", unigram=unigram)
+    reader = encoder.new_masked_lm(encoder.bert_config(size, VOCABULARY.size, 0.03, 0.0), 0, "sinusoid", unigram=unigram)
     text = stages.Running(read, np.zeros(VOCABULARY.size, bool))
     settings = {"seed": 0, "batch": ROWS, "row": ROW, "mask": 0.3, "cls_words": 0.5, "whole_words": False, "rate": 1e-3}
     settings |= {"muon_rate": 0.015, "warmup": 0.03, "weight_decay": 0.01, "precision": precision}

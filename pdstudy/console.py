@@ -38,7 +38,7 @@ def compute_with_progress(study: Study, compute) -> None:
     from pdstudy.run.worker import Interrupted
 
     try:
-        hub.supply(*study.named_on_hub(), lambda text: err.print(text, markup=False, soft_wrap=True))
+        hub.fetch_missing(*study.named_on_hub(), lambda text: err.print(text, markup=False, soft_wrap=True))
         sources.check(study.resolved_task())
     except (formats.TextError, mirror.MirrorError) as error:
         fail(str(error), 2)

@@ -1,6 +1,6 @@
 """The paper on one page: pre-train, fine-tune, label, distil, evaluate (Turc et al., 2019, Algorithm 1).
 
-Each stage is a function of its inputs, settings and seed; where artifacts lie is not its business.
+Each stage is a function of its inputs, settings and seed. The steps that read and write artifacts are in run/.
 """
 
 import math
@@ -12,15 +12,15 @@ import torch
 from pdstudy.data.batches import MASKING, Batches, Ids, Labelled, Rows, Vocabulary, stream
 from pdstudy.data.masking import mask_rows, own_rows
 from pdstudy.models import evaluate, inference, losses
-from pdstudy.models.encoder import Classifier, MaskedReader
+from pdstudy.models.encoder import Classifier, MaskedLanguageModel
 from pdstudy.models.train import Fitted, Loss, Schedule, Watch, device, fit, ranks
 
-COLLAPSE_MARGIN = 0.02  # a model less than two points above the majority class, or Pearson's r of 0, has learned nothing
+COLLAPSE_MARGIN = 0.02  # a model less than two points above the majority class (or a Pearson's r of 0) has collapsed
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained student's record: how training went, and accuracy and loss on dev."""
+    """A trained student: its training record, and its metrics on dev."""
 
     fitted: Fitted
     dev: dict[str, float]
@@ -29,44 +29,53 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Running:
-    """D_LM as running text (n_pieces,), and which pieces of the vocabulary continue a word (vocabulary,)."""
+    """D_LM as running text (n_pieces,), and a mask of the pieces that continue a word (vocabulary,)."""
 
     text: np.ndarray
     continues: np.ndarray
 
 
-def pretrain(model: MaskedReader, corpus: Running, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None) -> Fitted:
-    """Train a masked reader on D_LM, in place (line 1 of Algorithm 1).
+def pretrain(
+    model: MaskedLanguageModel, corpus: Running, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None
+) -> Fitted:
+    """Pre-train a masked language model on D_LM, in place (Algorithm 1, line 1).
 
-    Rows of `row` pieces begin with [CLS]; `mask` of their pieces are predicted, and only those reach the output
-    layer. With `cls_words` above 0, [CLS] is also asked for the words of its row, and that loss is added with
-    this weight: masking alone never asks [CLS] anything, and it is [CLS] that a classifier reads. With `compile` the
-    encoder is compiled first, for its batches have one shape. Under torchrun each rank reads its rows of the same
-    batch, and its losses are weighed by its part of it: the ranks' mean is the batch's loss.
+    Rows of `row` pieces begin with [CLS], and a share `mask` of their pieces is predicted. With `long_row`, the last
+    `long_share` of the steps use fewer rows of that length, so that all positions up to it are trained (BERT's second phase).
+    With `cls_words` above 0, [CLS] also predicts the words of its row, and that loss is added with this weight: masking alone
+    does not train [CLS], whose state the classifier uses. With `compile` the encoder is compiled first; all batches have one
+    shape. Under torchrun each rank computes its rows of the same batch and weights its losses by its share, so that the mean
+    over ranks is the batch's loss.
     """
     seed, n, weight = settings["seed"], settings["batch"], settings["cls_words"]
     rank, n_ranks = ranks()
     steps = max(1, round(settings["tokens"] / (n * settings["row"])))
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"], settings.get("muon_rate"))
     rows = Rows(corpus.text, settings["row"], seed, vocabulary)
+    short_steps, n_long, long_rows = steps, n, rows
+    if settings.get("long_row"):
+        short_steps = steps - round(settings["long_share"] * steps)
+        long_rows = Rows(corpus.text, settings["long_row"], seed, vocabulary)
+        n_long = max(1, n * settings["row"] // settings["long_row"])
     continues = corpus.continues if settings["whole_words"] else None
     if settings.get("compile"):
         model.compile_encoder(n, math.ceil(settings["mask"] * n * settings["row"]), graphs=device().type == "cuda")
 
     def batch(step: int):
-        masked = mask_rows(rows.batch(step, n), settings["mask"], vocabulary, stream(seed, MASKING, step), continues)
-        part = own_rows(*masked, rank, n_ranks)
-        return [*map(torch.from_numpy, part), n_ranks * len(part[2]) / len(masked[2])]
+        sample = rows.batch(step, n) if step < short_steps else long_rows.batch(step, n_long)
+        masked = mask_rows(sample, settings["mask"], vocabulary, stream(seed, MASKING, step), continues)
+        ids, positions, pieces = own_rows(*masked, rank, n_ranks)
+        shares = n_ranks * len(pieces) / len(masked[2]), n_ranks * len(ids) / len(sample)
+        return [*map(torch.from_numpy, (ids, positions, pieces)), *shares]
 
-    def loss(reader, data):
-        ids, positions, pieces, share = data
-        found = reader(ids, positions, pieces, of_rows=bool(weight))
-        masked, of_rows = found if weight else (found, None)
-        shown = value = masked * share
-        if weight:
-            words = ids.flatten().index_copy(0, positions, pieces).view_as(ids)[:, 1:]  # as they were before masking
-            value = value + weight * losses.row_words_loss(of_rows, words) * (n_ranks * len(ids) / n)
-        return Loss(value, ids.numel(), shown)
+    def loss(runner, data):
+        ids, positions, pieces, share, share_of_rows = data
+        if not weight:
+            return Loss(runner(ids, positions, pieces, of_rows=False) * share, ids.numel())
+        mlm, row_logits = runner(ids, positions, pieces, of_rows=True)
+        words = ids.flatten().index_copy(0, positions, pieces).view_as(ids)[:, 1:]  # the row before masking
+        mlm = mlm * share
+        return Loss(mlm + weight * losses.row_words_loss(row_logits, words) * share_of_rows, ids.numel(), logged=mlm)
 
     return fit(model, batch, loss, schedule, seed, settings["precision"], watch)
 
@@ -74,7 +83,7 @@ def pretrain(model: MaskedReader, corpus: Running, settings: dict, vocabulary: V
 def finetune(
     model: Classifier, train: Labelled, dev: Labelled, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None
 ) -> Outcome:
-    """Train a classifier on the labels of D_L, in place (line 6 of Algorithm 1, and the baselines)."""
+    """Train a classifier on the labels of D_L, in place (Algorithm 1, line 6, and the baselines)."""
 
     def loss(student, data):
         ids, mask, segments, labels, real = data
@@ -92,9 +101,10 @@ def distill(
     vocabulary: Vocabulary,
     watch: Watch | None = None,
 ) -> Outcome:
-    """Train a student on the teacher's distribution over D_T, in place (lines 2 to 5 of Algorithm 1).
+    """Train a student on the teacher's soft labels of D_T, in place (Algorithm 1, lines 2 to 5).
 
-    `soft` is (n_texts, n_classes), the teacher's logits. Dev labels only measure; they train nothing.
+    `soft` is (n_texts, n_classes), the teacher's logits. The labels of `dev` are for evaluation only. Raises ValueError where
+    the soft labels do not fit the texts or the classes.
     """
     if soft.shape != (len(transfer), model.bert.config.num_labels) or not np.isfinite(soft).all():
         raise ValueError(
@@ -110,7 +120,7 @@ def distill(
 
 
 def label(teacher: Classifier, transfer: Ids, vocabulary: Vocabulary, precision: str) -> np.ndarray:
-    """Return the teacher's logits over D_T, (n_texts, n_classes): computed once, read by every student."""
+    """Return the teacher's logits over D_T, (n_texts, n_classes): computed once for all students."""
     return inference.logits(teacher, transfer, vocabulary.pad, precision)
 
 
@@ -119,11 +129,11 @@ def _train(model, ids, targets, loss, dev, settings, vocabulary, watch) -> Outco
 
     def batch(step: int):
         pieces, mask, *more = batches.batch(step)
-        real = pieces.size if mask is None else int(mask.sum())  # counted here: asked of a GPU, the number would be waited for
+        real = pieces.size if mask is None else int(mask.sum())  # counted on the processor: a GPU would have to wait
         return [*(None if a is None else torch.from_numpy(a) for a in (pieces, mask, *more)), real]
 
     steps = max(1, round(settings["epochs"] * batches.per_epoch))
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"])
     fitted = fit(model, batch, loss, schedule, settings["seed"], settings["precision"], watch)
-    found = evaluate.metrics(inference.logits(model, dev.ids, vocabulary.pad, settings["precision"]), dev.labels, dev.scale)
-    return Outcome(fitted, found, dev.above_nothing(found) < COLLAPSE_MARGIN)
+    scores = evaluate.metrics(inference.logits(model, dev.ids, vocabulary.pad, settings["precision"]), dev.labels, dev.scale)
+    return Outcome(fitted, scores, dev.above_nothing(scores) < COLLAPSE_MARGIN)

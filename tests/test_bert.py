@@ -1,4 +1,4 @@
-"""Our modules against transformers' own: the same names, in the same order, from the same seed the same bits."""
+"""Our modules have transformers' names and order, and the same weights for a seed, bit for bit."""
 
 import pytest
 import torch
@@ -19,13 +19,13 @@ def test_a_seed_gives_the_weights_that_transformers_draws(ours, theirs, size):
         made.append((kind(config), torch.rand(3)))  # and as much is left of the stream
     (one, after), (other, as_well) = made
     assert [n for n, _ in one.named_parameters()] == [n for n, _ in other.named_parameters()]
-    found, wanted = one.state_dict(), other.state_dict()
-    assert list(found) == list(wanted)
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    weights, expected = one.state_dict(), other.state_dict()
+    assert list(weights) == list(expected)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert torch.equal(after, as_well)
 
 
-def test_the_output_layer_is_the_word_embeddings():
+def test_the_output_layer_is_tied_to_the_word_embeddings():
     model = MaskedLM(bert_config(Size(1, 64), 50, 0.05, 0.0))
     assert model.cls.predictions.decoder.weight is model.bert.embeddings.word_embeddings.weight
     assert model.cls.predictions.decoder.bias is model.cls.predictions.bias

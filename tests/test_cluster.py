@@ -1,4 +1,4 @@
-"""Sharing work among machines: who takes what, and one sentence where it cannot be."""
+"""Sharing work among machines: which rank or shard does what, and one sentence for an error."""
 
 import sys
 
@@ -12,7 +12,7 @@ from pdstudy.data.batches import Vocabulary, stream
 from pdstudy.data.masking import mask_rows, own_rows
 from pdstudy.models import encoder
 from pdstudy.run import engine_ray
-from pdstudy.run.scheduler import RunError, own
+from pdstudy.run.scheduler import RunError, steps_of_shard
 from pdstudy.sizes import Size
 from pdstudy.storage import paths
 from pdstudy.study import plan, steps
@@ -26,8 +26,8 @@ def masked(rows: int = 5):
 
 
 def test_the_ranks_mean_gradient_is_the_whole_batchs():
-    whole = masked()
-    reader = encoder.new_reader(encoder.bert_config(Size(2, 64), 64, 0.05, dropout=0.0), seed=0)
+    batch_of_all = masked()
+    reader = encoder.new_masked_lm(encoder.bert_config(Size(2, 64), 64, 0.05, dropout=0.0), seed=0)
 
     def gradient(part, weight: float) -> torch.Tensor:
         reader.zero_grad()
@@ -35,11 +35,11 @@ def test_the_ranks_mean_gradient_is_the_whole_batchs():
         (reader(ids, positions, pieces) * weight).backward()
         return torch.cat([p.grad.flatten() for p in reader.parameters()])
 
-    parts = [own_rows(*whole, rank, 3) for rank in range(3)]
-    assert np.array_equal(np.concatenate([ids for ids, _, _ in parts]), whole[0])
+    parts = [own_rows(*batch_of_all, rank, 3) for rank in range(3)]
+    assert np.array_equal(np.concatenate([ids for ids, _, _ in parts]), batch_of_all[0])
     assert len({len(pieces) for _, _, pieces in parts}) > 1, "equal parts would hide a wrong weight"
-    mean = sum(gradient(part, 3 * len(part[2]) / len(whole[2])) for part in parts) / 3
-    torch.testing.assert_close(mean, gradient(whole, 1.0), rtol=1e-4, atol=1e-7)
+    mean = sum(gradient(part, 3 * len(part[2]) / len(batch_of_all[2])) for part in parts) / 3
+    torch.testing.assert_close(mean, gradient(batch_of_all, 1.0), rtol=1e-4, atol=1e-7)
 
 
 def test_one_rank_reads_the_batch_itself():
@@ -54,12 +54,12 @@ def test_more_ranks_than_rows_is_an_error():
 
 def test_shards_part_every_stage_evenly():
     made = plan.make(Study.read("quick"))
-    parts = [own(made, (i, 4)) for i in range(4)]
+    parts = [steps_of_shard(made, (i, 4)) for i in range(4)]
     assert sum(map(len, parts)) == len(set().union(*parts)) == len(made.steps)
     for stage in made.counts():
-        found = [len(part & {s.digest for s in made.of_stage(stage)}) for part in parts]
-        assert max(found) - min(found) <= 1
-    assert own(made, None) == set(made.steps)
+        sizes = [len(part & {s.digest for s in made.of_stage(stage)}) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+    assert steps_of_shard(made, None) == set(made.steps)
 
 
 def test_small_students_share_a_gpu_and_bert_base_has_its_own():
@@ -73,16 +73,18 @@ def test_small_students_share_a_gpu_and_bert_base_has_its_own():
 
 def test_a_node_with_other_code_or_without_the_store_computes_nothing(tmp_path, monkeypatch):
     step = Step("texts", {"task": "movies"}, {}, "texts")
-    assert step.digest and engine_ray.other_code(step) is None
+    assert step.digest and engine_ray.code_problem(step) is None
     assert "does not see" in engine_ray.work(step, None, tmp_path / "store" / "work" / "progress", None, None).reason
     monkeypatch.setitem(steps.VERSION, "texts", 99)
-    assert "another version of pdstudy" in engine_ray.other_code(step)
+    assert "another version of pdstudy" in engine_ray.code_problem(step)
 
 
 def test_a_file_system_without_locks_is_named(tmp_path):
-    held = tmp_path / "store" / "work" / "held"
-    held.mkdir(parents=True)
-    assert "does not hold locks between nodes" in engine_ray.unfit(held), "nobody holds it, as a node would see without locks"
+    shares = tmp_path / "store" / "work" / "progress"
+    shares.mkdir(parents=True)
+    assert "does not hold locks between nodes" in engine_ray.store_problem(shares), (
+        "the lock is free, as a node would see without locks"
+    )
 
 
 def test_without_ray_one_sentence_names_the_extra(monkeypatch):
@@ -105,7 +107,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("words", "sentence"), BAD.values(), ids=BAD)
-def test_what_cannot_be_is_one_sentence_and_exit_2(tmp_path, words, sentence):
+def test_an_impossible_request_is_one_sentence_and_exit_2(tmp_path, words, sentence):
     done = pdstudy("run", written(tmp_path, SMOKE), *words, outputs=tmp_path / "outputs")
     assert done.returncode == 2, done.stderr
     assert sentence in done.stderr and "Traceback" not in done.stderr
@@ -114,5 +116,5 @@ def test_what_cannot_be_is_one_sentence_and_exit_2(tmp_path, words, sentence):
 
 def test_the_sbatch_example_names_options_that_exist(tmp_path):
     text = (paths.ROOT / "docs" / "slurm.sbatch").read_text()
-    said = pdstudy("run", "--help", outputs=tmp_path).stdout
-    assert all(word in text and word in said for word in ("--shard", "--workers"))
+    usage = pdstudy("run", "--help", outputs=tmp_path).stdout
+    assert all(word in text and word in usage for word in ("--shard", "--workers"))

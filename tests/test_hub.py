@@ -1,6 +1,6 @@
-"""The hub: what is fetched is what is promised and pinned; what cannot be had or trusted is refused before anything is trained.
+"""The hub: fetched files have the stated hashes and the pinned commit; anything else is refused before training.
 
-The libraries' own code asks a hub on 127.0.0.1 (hub_server.py); a socket to anywhere else is an error.
+The libraries talk to a hub on 127.0.0.1 (hub_server.py); a socket to anywhere else is an error.
 """
 
 import functools
@@ -27,7 +27,7 @@ from pdstudy.__main__ import app
 from pdstudy.data import hub, mirror, sources
 from pdstudy.data.tasks import DATA, TASKS, Named
 from pdstudy.data.tokenizer import open_tokenizer
-from pdstudy.models.weights import load_start
+from pdstudy.models.weights import load_pretrained
 from pdstudy.run.scheduler import RunError
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
@@ -96,8 +96,8 @@ def imdb() -> dict[str, bytes]:
     """Return reviews of three sentences: train in two files, and a split without labels."""
     files = {"README.md": card("plain_text", "train", "unsupervised")}
     for seed, name in enumerate(("train-00000-of-00002", "train-00001-of-00002", "unsupervised-00000-of-00001")):
-        found, labels = phrases(10 + seed, 90)
-        reviews = [" .<br /><br />".join(found[i : i + 3]) + " ." for i in range(0, 90, 3)]
+        sentences, labels = phrases(10 + seed, 90)
+        reviews = [" .<br /><br />".join(sentences[i : i + 3]) + " ." for i in range(0, 90, 3)]
         columns = {"text": reviews, "label": [-1] * 30 if "unsup" in name else labels[:30]}
         files[f"plain_text/{name}.parquet"] = parquet(columns, DATA["imdb"].labels)
     return files
@@ -192,7 +192,7 @@ def study(place):
     return write
 
 
-def said(*words: str, code: int) -> str:
+def invoke(*words: str, code: int) -> str:
     done = CliRunner().invoke(app, list(words))
     assert done.exit_code == code, (done.output, done.exception)
     assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
@@ -202,10 +202,10 @@ def said(*words: str, code: int) -> str:
 # A load
 
 
-def test_what_was_fetched_runs_without_a_network_and_begins_from_the_hubs_weights(study, place, online, monkeypatch):
+def test_a_fetched_study_runs_without_a_network_and_starts_from_the_hubs_weights(study, place, online, monkeypatch):
     file = study()
-    told = said("fetch", file, code=0)
-    assert "sst2/train: 300 rows" in told and "imdb/train: 60 rows" in told and START in told
+    output = invoke("fetch", file, code=0)
+    assert "sst2/train: 300 rows" in output and "imdb/train: 60 rows" in output and START in output
     assert not any(request.endswith((".bin", ".py")) and "GET" in request for request in HUB.asked)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     HUB.asked.clear()
@@ -213,13 +213,13 @@ def test_what_was_fetched_runs_without_a_network_and_begins_from_the_hubs_weight
     assert not HUB.asked
     assert set(metrics.recipe) >= {"PF", "PD", "start"}
     (adopted,) = plan.make(Study.read(file)).of_stage("adopt")
-    kept, theirs = load_file(store.open(adopted.digest) / "model.safetensors"), checkpoint()
-    assert torch.equal(kept["bert.pooler.dense.weight"], theirs["bert.pooler.dense.weight"])
-    assert torch.equal(kept["bert.embeddings.LayerNorm.weight"], theirs["bert.embeddings.LayerNorm.gamma"])
-    assert kept["bert.embeddings.word_embeddings.weight"].dtype == torch.float32
+    weights, theirs = load_file(store.open(adopted.digest) / "model.safetensors"), checkpoint()
+    assert torch.equal(weights["bert.pooler.dense.weight"], theirs["bert.pooler.dense.weight"])
+    assert torch.equal(weights["bert.embeddings.LayerNorm.weight"], theirs["bert.embeddings.LayerNorm.gamma"])
+    assert weights["bert.embeddings.word_embeddings.weight"].dtype == torch.float32
     ids, positions = torch.arange(1, 13).view(2, 6), torch.tensor([3, 8])
     with torch.inference_mode():
-        ours = load_start(paths.absolute(f"hub:{START}"))[2].eval()(ids, positions)
+        ours = load_pretrained(paths.absolute(f"hub:{START}"))[2].eval()(ids, positions)
         logits = released(len(PIECES)).eval()(input_ids=ids).prediction_logits.reshape(12, -1)[positions]
     assert torch.allclose(ours, logits, atol=1e-5), "what they released answers the same here"
     (texts,) = plan.make(Study.read(file)).of_stage("texts")
@@ -228,29 +228,31 @@ def test_what_was_fetched_runs_without_a_network_and_begins_from_the_hubs_weight
 
 
 def test_the_manifest_holds_the_commit_and_the_sha256_of_every_file(study, place, online):
-    said("fetch", study(), code=0)
+    invoke("fetch", study(), code=0)
     for folder, kind, name in (("data/sst2", "datasets", GLUE), (f"models/{START}", "models", START)):
-        found = json.loads((place / folder / "manifest.json").read_text())
-        assert found["revision"] == list(HUB.repositories[kind, name])[-1]
+        manifest = json.loads((place / folder / "manifest.json").read_text())
+        assert manifest["revision"] == list(HUB.repositories[kind, name])[-1]
         files = {p.name for p in (place / folder).iterdir()} - {"manifest.json"}
-        assert set(found["files"]) == files
-        assert all(mirror.listed(place / folder / f) == {k: found["files"][f][k] for k in ("bytes", "sha256")} for f in files)
+        assert set(manifest["files"]) == files
+        assert all(
+            mirror.file_record(place / folder / f) == {k: manifest["files"][f][k] for k in ("bytes", "sha256")} for f in files
+        )
     assert not list(place.rglob(".fetching-*"))
 
 
 def test_a_run_fetches_what_is_missing_and_a_second_fetch_asks_for_no_file(study, online):
     study_ = Study.read(study())
-    hub.supply(*study_.named_on_hub())
+    hub.fetch_missing(*study_.named_on_hub())
     assert plan.make(study_).steps
     HUB.asked.clear()
-    assert "sst2/train: at hand" in said("fetch", study(), code=0)
+    assert "sst2/train: at hand" in invoke("fetch", study(), code=0)
     assert not [request for request in HUB.asked if "resolve" in request]
 
 
 def test_the_texts_are_known_by_their_content_however_the_mirror_wrote_them(study, place, online):
     hub.fetch(*Study.read(study()).named_on_hub())
     before = set(plan.make(Study.read(study())).steps)
-    path = mirror.place("sst2/train")
+    path = mirror.split_path("sst2/train")
     table = pq.read_table(path).select(["label", "sentence"])
     table = table.set_column(0, "label", table.column("label").cast(pa.int8()))
     (path.parent / "manifest.json").unlink()  # a mirror made by hand
@@ -263,84 +265,85 @@ def test_the_texts_are_known_by_their_content_however_the_mirror_wrote_them(stud
 # What is pinned
 
 
-def test_a_mirror_takes_the_commit_that_its_manifest_pins_though_the_hub_went_on(study, place, online):
-    said("fetch", study(), code=0)
+def test_a_mirror_takes_the_commit_of_its_manifest_though_the_hub_has_a_newer_one(study, place, online):
+    invoke("fetch", study(), code=0)
     first = sources.content_of("sst2/train", "train")
     HUB.push("datasets", GLUE, sst2(seed=5))
-    mirror.place("sst2/train").unlink()
-    said("fetch", study(), code=0)
+    mirror.split_path("sst2/train").unlink()
+    invoke("fetch", study(), code=0)
     assert sources.content_of("sst2/train", "train") == first
     shutil.rmtree(place / "data" / "sst2")
-    said("fetch", study(), code=0)
+    invoke("fetch", study(), code=0)
     assert sources.content_of("sst2/train", "train") != first
 
 
-def test_a_commit_may_be_asked_for_and_one_that_is_not_there_is_named(study, place, online):
+def test_a_commit_can_be_requested_and_a_missing_one_is_an_error(study, place, online):
     old = HUB.push("datasets", GLUE, sst2(seed=5))
     HUB.push("datasets", GLUE, sst2(seed=7))
-    said("fetch", study(), "--revision", f"{GLUE}={old}", code=0)
+    invoke("fetch", study(), "--revision", f"{GLUE}={old}", code=0)
     assert mirror.manifest(place / "data" / "sst2")["revision"] == old
-    assert f"holds commit {old}" in said("fetch", study(), "--revision", f"{GLUE}={'f' * 40}", code=2)
+    assert f"holds commit {old}" in invoke("fetch", study(), "--revision", f"{GLUE}={'f' * 40}", code=2)
     shutil.rmtree(place / "data" / "sst2")
-    assert f"the hub has no commit {'f' * 40} of {GLUE}" in said("fetch", study(), "--revision", f"{GLUE}={'f' * 40}", code=2)
-    assert "the study names no such repository" in said("fetch", study(), "--revision", "a/b=c", code=2)
+    assert f"the hub has no commit {'f' * 40} of {GLUE}" in invoke("fetch", study(), "--revision", f"{GLUE}={'f' * 40}", code=2)
+    assert "the study names no such repository" in invoke("fetch", study(), "--revision", "a/b=c", code=2)
 
 
 def test_another_text_than_the_manifest_pins_is_refused(study, place, online):
-    said("fetch", study(), code=0)
+    invoke("fetch", study(), code=0)
     manifest = place / "data" / "sst2" / "manifest.json"
     record = json.loads(manifest.read_text())
     record["revision"] = HUB.push("datasets", GLUE, sst2(seed=5))
     manifest.write_text(json.dumps(record))
-    mirror.place("sst2/train").unlink()
-    assert "holds another text than the manifest pins" in said("fetch", study(), code=2)
-    assert not mirror.place("sst2/train").exists()
+    mirror.split_path("sst2/train").unlink()
+    assert "holds another text than the manifest pins" in invoke("fetch", study(), code=2)
+    assert not mirror.split_path("sst2/train").exists()
 
 
 # What goes wrong on the way
 
 
 def test_without_network_and_mirror_a_run_ends_with_the_name_and_two_ways_before_any_training(study, place):
-    told = said("run", study(), "--workers", "0", code=2)
+    output = invoke("run", study(), "--workers", "0", code=2)
     assert (
-        f"the data set imdb ({IMDB}, plain_text), split train," in told or f"the data set sst2 ({GLUE}, sst2), split train," in told
+        f"the data set imdb ({IMDB}, plain_text), split train," in output
+        or f"the data set sst2 ({GLUE}, sst2), split train," in output
     )
-    assert "python -m pdstudy fetch" in told and "PDSTUDY_DATA" in told
+    assert "python -m pdstudy fetch" in output and "PDSTUDY_DATA" in output
     assert not (place / "store").exists() and not HUB.asked
-    assert "HF_HUB_OFFLINE is set" in said("fetch", study(), code=2)
-    assert "is not at hand" in said("plan", study(), code=0)  # what it would cost is known without
+    assert "HF_HUB_OFFLINE is set" in invoke("fetch", study(), code=2)
+    assert "is not at hand" in invoke("plan", study(), code=0)  # what it would cost is known without
 
 
 def test_a_missing_model_is_named_with_two_ways(study, place, online, monkeypatch):
     hub.fetch(*Study.read(study()).named_on_hub())
     shutil.rmtree(place / "models")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    told = said("run", study(), "--workers", "0", code=2)
-    assert f"the model {START} is not at hand" in told and "PDSTUDY_MODELS" in told
+    output = invoke("run", study(), "--workers", "0", code=2)
+    assert f"the model {START} is not at hand" in output and "PDSTUDY_MODELS" in output
 
 
 def test_a_cut_connection_is_one_sentence_and_the_same_command_goes_on(study, place, online, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # of the library between its own attempts
     HUB.cut = {"model.safetensors"}
-    told = said("fetch", study(), code=1)
-    assert f"broke while {START} was fetched" in told and "run the same command again" in told
+    output = invoke("fetch", study(), code=1)
+    assert f"broke while {START} was fetched" in output and "run the same command again" in output
     assert not (place / "models" / START / "model.safetensors").exists()
-    assert mirror.place("sst2/train").exists()
+    assert mirror.split_path("sst2/train").exists()
     HUB.cut = set()
     HUB.asked.clear()
-    said("fetch", study(), code=0)
+    invoke("fetch", study(), code=0)
     assert not [request for request in HUB.asked if ".parquet" in request]
     assert plan.make(Study.read(study())).of_stage("adopt")
 
 
 @pytest.mark.parametrize("file", ["train-00000-of-00001.parquet", "model.safetensors"])
-def test_other_bytes_than_the_hub_promises_are_not_kept(study, place, online, file):
+def test_a_file_with_another_sha256_than_the_hub_states_is_not_kept(study, place, online, file):
     HUB.altered = {file}
-    assert "the hub promises" in said("fetch", study(), code=1)
-    assert not mirror.place("sst2/train").exists() or file == "model.safetensors"
+    assert "the hub promises" in invoke("fetch", study(), code=1)
+    assert not mirror.split_path("sst2/train").exists() or file == "model.safetensors"
     assert not (place / "models" / START / "model.safetensors").exists()
     HUB.altered = set()
-    said("fetch", study(), code=0)
+    invoke("fetch", study(), code=0)
 
 
 @pytest.mark.parametrize("file", ["data/sst2/train.parquet", f"models/{START}/model.safetensors"])
@@ -350,7 +353,7 @@ def test_a_file_of_the_mirror_that_was_changed_is_refused_by_its_sha256(study, p
         opened.write(b"x")
     with pytest.raises(ParamsError, match="is not the file that was fetched"):
         plan.make(Study.read(study()))
-    assert "is not the file that was fetched" in said("fetch", study(), code=2)
+    assert "is not the file that was fetched" in invoke("fetch", study(), code=2)
 
 
 @pytest.mark.parametrize(
@@ -363,14 +366,14 @@ def test_a_file_of_the_mirror_that_was_changed_is_refused_by_its_sha256(study, p
     ],
     ids=["classes in another order", "a script", "no such config", "no such split"],
 )
-def test_a_data_set_that_is_another_than_expected_is_refused(study, online, files, sentence):
+def test_a_data_set_that_differs_from_its_entry_is_refused(study, online, files, sentence):
     HUB.repositories.clear()
     HUB.push("datasets", GLUE, files)
     HUB.push("datasets", IMDB, imdb())
-    assert sentence in said("fetch", study(), code=2)
+    assert sentence in invoke("fetch", study(), code=2)
 
 
-def test_scores_come_as_the_numbers_that_they_are(study, place, online):
+def test_scores_are_fetched_as_numbers(study, place, online):
     scores = {"train": [0.0, 2.917, 5.0], "validation": [3.8, 1.0, 4.75]}
     files = {}
     for split, labels in scores.items():
@@ -378,16 +381,16 @@ def test_scores_come_as_the_numbers_that_they_are(study, place, online):
         pq.write_table(table, buffer := io.BytesIO())
         files[f"stsb/{split}-00000-of-00001.parquet"] = buffer.getvalue()
     HUB.push("datasets", GLUE, {"README.md": card("stsb", *scores)} | files)
-    assert "stsb/validation: 3 rows" in said("fetch", study(task="stsb"), code=0)
-    kept = pq.read_table(place / "data" / "stsb" / "train.parquet").column("label").to_pylist()
-    assert kept == pytest.approx(scores["train"], abs=1e-6)
-    found = sources.read(TASKS["stsb"]).labelled
-    assert [found["test"][i][1] / 5 for i in range(3)] == [3.8, 1.0, 4.8]
+    assert "stsb/validation: 3 rows" in invoke("fetch", study(task="stsb"), code=0)
+    stored = pq.read_table(place / "data" / "stsb" / "train.parquet").column("label").to_pylist()
+    assert stored == pytest.approx(scores["train"], abs=1e-6)
+    labelled = sources.read(TASKS["stsb"]).labelled
+    assert [labelled["test"][i][1] / 5 for i in range(3)] == [3.8, 1.0, 4.8]
 
 
 def test_a_repository_that_is_not_there_is_named(study, online):
     del HUB.repositories["models", START]
-    assert f"the hub has no {START}, or not for you" in said("fetch", study(), code=2)
+    assert f"the hub has no {START}, or not for you" in invoke("fetch", study(), code=2)
 
 
 # Models that are refused
@@ -405,14 +408,14 @@ def test_a_pickle_only_checkpoint_is_refused_with_the_cure_and_never_downloaded(
     files = bert() | {"pytorch_model.bin": pickle.dumps(Bomb(place / "executed"))}
     del files["model.safetensors"]
     HUB.push("models", START, files)
-    told = said("fetch", study(), code=2)
-    assert f"{START}: no model.safetensors; pickled weights are not opened, convert them" in told
+    output = invoke("fetch", study(), code=2)
+    assert f"{START}: no model.safetensors; pickled weights are not opened, convert them" in output
     assert not any(".bin" in request for request in HUB.asked) and not (place / "executed").exists()
 
 
 def test_a_model_with_code_of_its_own_is_refused_before_its_weights_come(study, online):
     HUB.push("models", START, bert(auto_map={"AutoModel": "modeling.Theirs"}))
-    assert "asks for code of its own (auto_map)" in said("fetch", study(), code=2)
+    assert "asks for code of its own (auto_map)" in invoke("fetch", study(), code=2)
     assert not any("safetensors" in request for request in HUB.asked)
 
 
@@ -450,7 +453,7 @@ def test_weights_that_are_missing_or_unexpected_are_refused_by_name(refused, cha
     assert reason in refused()
 
 
-def test_an_encoder_without_its_head_may_be_a_start(study, online, place):
+def test_an_encoder_without_its_mlm_head_can_be_a_start(study, online, place):
     bare = {k.removeprefix("bert."): v for k, v in checkpoint().items() if k.startswith("bert.")}
     HUB.push("models", START, bert(weights=bare, model_type="bert"))
     metrics = run_study(Study.read(study(recipes=["PF"])), workers=0, store=Store(place / "store"))
@@ -491,7 +494,7 @@ def test_one_family_may_keep_its_pieces_in_a_vocab_txt_or_a_tokenizer_json_but_n
 
 
 @pytest.mark.parametrize("name", ["hub:one", "hub:a/../b", "hub:../a", "hub:a/b/c", "hub:/etc"])
-def test_a_name_that_could_leave_the_mirror_is_refused(study, name):
+def test_a_name_that_leads_out_of_the_mirror_is_refused(study, name):
     with pytest.raises(ParamsError, match="is no model of the hub; write hub:owner/name"):
         Study.read(study(family=name))
 
@@ -499,7 +502,7 @@ def test_a_name_that_could_leave_the_mirror_is_refused(study, name):
 # The tasks
 
 
-def test_named_tasks_name_splits_of_data_sets_that_read_alike():
+def test_named_tasks_use_splits_with_the_same_columns_and_labels():
     for task in TASKS.values():
         if isinstance(task.source, Named):
             parts = task.source.parts()

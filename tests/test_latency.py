@@ -1,4 +1,4 @@
-"""One clock for every engine: each classifier is asked the same texts in turn, and a busy moment decides nothing."""
+"""Latency is measured alike for every engine: the same texts, in turns, robust against a busy moment."""
 
 import time
 
@@ -31,7 +31,7 @@ def slow_by_length(name: str, threads: int):
 
 
 def busy_once(threads: int):
-    """Open a classifier that is quick but for the whole of one round, the third."""
+    """Open a classifier that is quick but in all of the third round."""
     asked = iter(range(10**6))
 
     def answer(ids, mask, segments):
@@ -44,8 +44,8 @@ def busy_once(threads: int):
 
 def holding(megabytes: int, threads: int):
     """Open a classifier that holds so much memory."""
-    held = np.ones(megabytes * 1_000_000, dtype=np.uint8)
-    return lambda ids, mask, segments: held[: len(ids) * 2].reshape(-1, 2).astype(np.float32)
+    block = np.ones(megabytes * 1_000_000, dtype=np.uint8)
+    return lambda ids, mask, segments: block[: len(ids) * 2].reshape(-1, 2).astype(np.float32)
 
 
 def broken(threads: int):
@@ -53,12 +53,12 @@ def broken(threads: int):
     raise ValueError("no such model")
 
 
-def test_the_texts_that_are_chosen_have_the_lengths_of_all():
+def test_the_sampled_texts_cover_the_lengths_of_all():
     ids = texts(9, 4, 5, 3, 6, 7, 8)
-    assert ids.lengths[latency.chosen(ids, 3)].tolist() == [3, 6, 9]
-    assert ids.lengths[latency.chosen(ids, 100)].tolist() == [3, 4, 5, 6, 7, 8, 9]
+    assert ids.lengths[latency.sample_by_length(ids, 3)].tolist() == [3, 6, 9]
+    assert ids.lengths[latency.sample_by_length(ids, 100)].tolist() == [3, 4, 5, 6, 7, 8, 9]
     with pytest.raises(ValueError, match="no text to measure on"):
-        latency.chosen(Ids(np.empty(0, np.uint16), np.zeros(1, np.int64)), 3)
+        latency.sample_by_length(Ids(np.empty(0, np.uint16), np.zeros(1, np.int64)), 3)
 
 
 def test_a_row_of_a_stated_length_is_cut_from_real_pieces_between_a_first_and_a_last_one():
@@ -69,7 +69,7 @@ def test_a_row_of_a_stated_length_is_cut_from_real_pieces_between_a_first_and_a_
 
 
 def test_any_callable_is_timed_at_its_own_lengths_and_at_stated_ones():
-    found = measure(
+    result = measure(
         {"it": Opening(slow_by_length, ("it",), "none")},
         texts(*[4] * 9, LONGEST),
         0,
@@ -80,12 +80,12 @@ def test_any_callable_is_timed_at_its_own_lengths_and_at_stated_ones():
         rounds=3,
         memory=False,
     )["it"]
-    assert 2.0 <= found.p50 < 20 and 4.0 < found.p95 < 40  # 4 pieces take 2 ms, 12 take 6; the 95th percentile is between
-    assert found.lengths == (4, 4, 12) and found.n == 10
-    [at] = found.fixed
+    assert 2.0 <= result.p50 < 20 and 4.0 < result.p95 < 40  # 4 pieces take 2 ms, 12 take 6; the 95th percentile is between
+    assert result.lengths == (4, 4, 12) and result.n == 10
+    [at] = result.fixed
     assert (at.length, at.n) == (8, 3) and 4.0 <= at.p50 <= at.p95 < 40
-    assert 100 < found.throughput <= 10 / 0.008  # two batches of five, 4 and 12 pieces long: 8 ms at least
-    assert (found.batch, found.threads, found.rounds, found.precision) == (5, 1, 3, "none") and found.processor
+    assert 100 < result.throughput <= 10 / 0.008  # two batches of five, 4 and 12 pieces long: 8 ms at least
+    assert (result.batch, result.threads, result.rounds, result.precision) == (5, 1, 3, "none") and result.processor
 
 
 def test_classifiers_take_turns_and_the_first_round_only_warms_up():
@@ -97,14 +97,14 @@ def test_classifiers_take_turns_and_the_first_round_only_warms_up():
     assert "".join(name for name, _ in CALLS[::4]) == "abbaabba"
 
 
-def test_a_moment_in_which_the_machine_was_busy_decides_nothing():
-    found = measure({"it": Opening(busy_once, (), "none")}, texts(3, 3), 0, [4], n=2, n_fixed=1, batch=2, rounds=3, memory=False)[
+def test_a_busy_moment_does_not_change_the_latency():
+    result = measure({"it": Opening(busy_once, (), "none")}, texts(3, 3), 0, [4], n=2, n_fixed=1, batch=2, rounds=3, memory=False)[
         "it"
     ]
-    assert found.p95 < 25 and found.fixed[0].p95 < 25 and found.throughput > 80
+    assert result.p95 < 25 and result.fixed[0].p95 < 25 and result.throughput > 80
 
 
-def test_memory_is_that_of_a_fresh_python_and_not_of_this_one():
+def test_memory_is_that_of_a_fresh_process():
     import torch  # noqa: F401  here, not there
 
     question = [(np.ones((4, 3), np.int64), None, None)]
@@ -113,7 +113,7 @@ def test_memory_is_that_of_a_fresh_python_and_not_of_this_one():
     assert little < 150 < latency.peak_of_this_process()
 
 
-def test_what_fails_in_the_fresh_python_is_told():
+def test_an_error_in_the_fresh_process_is_reported():
     with pytest.raises(RuntimeError, match="measures memory failed: ValueError: no such model"):
         latency.peak_memory(Opening(broken, (), "none"), [], 1)
 
@@ -130,26 +130,26 @@ def test_a_classifier_of_ours_is_measured_and_torch_s_threads_are_as_before(tmp_
     torch.set_num_threads(2)
     try:
         opening = Opening(inference.open_torch, (str(tmp_path),), "fp32")
-        found = measure({"ours": opening}, texts(4, 6, 9), 0, [5], n=3, n_fixed=1, batch=2, rounds=2, threads=1)["ours"]
+        result = measure({"ours": opening}, texts(4, 6, 9), 0, [5], n=3, n_fixed=1, batch=2, rounds=2, threads=1)["ours"]
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert 0 < found.p50 <= found.p95 and found.throughput > 1
-    assert (found.threads, found.precision, found.lengths) == (1, "fp32", (4, 6, 9))
-    assert 100 < found.memory < 2000  # torch and transformers are in it
+    assert 0 < result.p50 <= result.p95 and result.throughput > 1
+    assert (result.threads, result.precision, result.lengths) == (1, "fp32", (4, 6, 9))
+    assert 100 < result.memory < 2000  # torch and transformers are in it
 
 
-def test_of_a_study_each_size_is_timed_once_and_the_table_is_kept(smoke):
+def test_each_size_of_a_study_is_measured_once_and_the_table_is_stored(smoke):
     from pdstudy.run import study_latency
     from pdstudy.storage import results
     from pdstudy.storage.store import Store
     from pdstudy.study import plan
 
-    found = study_latency.of_study(plan.make(smoke), Store())["sizes"]
-    assert 0 < found["2/64"]["p50"] < found["2/128"]["p50"] and found["2/64"]["memory"] is None
-    assert [at["length"] for at in found["2/128"]["fixed"]] == [16, 48] and found["2/128"]["throughput"] > 0
+    result = study_latency.of_study(plan.make(smoke), Store())["sizes"]
+    assert 0 < result["2/64"]["p50"] < result["2/128"]["p50"] and result["2/64"]["memory"] is None
+    assert [at["length"] for at in result["2/128"]["fixed"]] == [16, 48] and result["2/128"]["throughput"] > 0
     table = study_latency.measure_latency(smoke)
-    assert list(table.index) == list(found) and (table["peak memory, MB"] > 50).all()
+    assert list(table.index) == list(result) and (table["peak memory, MB"] > 50).all()
     before = results.load_latency("smoke")
     study_latency.measure_latency(smoke)
     assert results.load_latency("smoke") == before, "measured once"

@@ -1,4 +1,4 @@
-"""Folders of weights: written and opened again, taken as a start, and what is refused."""
+"""Folders of weights: saved and loaded, used as initial weights, and refused where they do not fit."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 
 from pdstudy.models import encoder as models
 from pdstudy.models import weights as modelfiles
-from pdstudy.models.encoder import Classifier, MaskedReader
+from pdstudy.models.encoder import Classifier, MaskedLanguageModel
 from pdstudy.sizes import Size
 
 
@@ -20,7 +20,7 @@ from pdstudy.sizes import Size
 def encoder(tmp_path_factory) -> Path:
     """Return the folder of a pre-trained 2/64 encoder, as `pretrain` writes it."""
     folder = tmp_path_factory.mktemp("encoder")
-    reader = stirred(MaskedReader(config_of()))
+    reader = stirred(MaskedLanguageModel(config_of()))
     modelfiles.save(folder, config_of(), reader.state(), "BertForMaskedLM")
     return folder
 
@@ -28,8 +28,8 @@ def encoder(tmp_path_factory) -> Path:
 # Saved folders
 
 
-def test_a_saved_reader_opens_with_auto_model_and_gives_the_same_logits(tmp_path):
-    reader, ids = stirred(MaskedReader(config_of())), some_ids(2, 6)
+def test_a_saved_masked_language_model_opens_with_auto_model_and_gives_the_same_logits(tmp_path):
+    reader, ids = stirred(MaskedLanguageModel(config_of())), some_ids(2, 6)
     modelfiles.save(tmp_path, config_of(), reader.state(), "BertForMaskedLM")
     theirs = AutoModelForMaskedLM.from_pretrained(tmp_path).eval()
     torch.testing.assert_close(theirs(input_ids=ids).logits.reshape(12, -1), reader(ids, torch.arange(12)), atol=1e-4, rtol=1e-5)
@@ -45,7 +45,7 @@ def test_a_saved_classifier_opens_with_auto_model_and_gives_the_same_logits(tmp_
     assert theirs.config.id2label == {0: "bad", 1: "so-so", 2: "good"}
 
 
-def test_a_classifier_comes_back_from_disk_unchanged_with_its_labels(tmp_path):
+def test_a_classifier_is_loaded_unchanged_with_its_labels(tmp_path):
     model = stirred(Classifier(config_of()))
     modelfiles.save(tmp_path, config_of(), model.state(), "BertForSequenceClassification")
     loaded = modelfiles.load_classifier(tmp_path)
@@ -55,10 +55,10 @@ def test_a_classifier_comes_back_from_disk_unchanged_with_its_labels(tmp_path):
     assert loaded.bert.config.initializer_range == 0.2
 
 
-def test_a_reader_comes_back_from_disk_unchanged_with_its_decoder_tied(tmp_path):
-    reader = stirred(MaskedReader(config_of()))
+def test_a_masked_language_model_is_loaded_unchanged_with_its_decoder_tied(tmp_path):
+    reader = stirred(MaskedLanguageModel(config_of()))
     modelfiles.save(tmp_path, config_of(), reader.state(), "BertForMaskedLM")
-    loaded = modelfiles.load_reader(tmp_path)
+    loaded = modelfiles.load_masked_lm(tmp_path)
     assert all(torch.equal(v, loaded.state()[k]) for k, v in reader.state().items())
     assert loaded.bert.cls.predictions.decoder.weight is loaded.bert.bert.embeddings.word_embeddings.weight
     ids, positions = some_ids(2, 5), torch.arange(10)
@@ -75,7 +75,7 @@ def test_saving_twice_writes_the_same_bytes(tmp_path):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_weights_kept_in_16_bits_are_opened_in_32(tmp_path):
+def test_weights_saved_in_16_bits_are_loaded_in_32(tmp_path):
     model = stirred(Classifier(config_of()))
     modelfiles.save(tmp_path, config_of(), model.state(), "BertForSequenceClassification", torch.float16)
     assert {v.dtype for v in modelfiles.load_weights(tmp_path).values()} == {torch.float16}
@@ -90,7 +90,7 @@ def test_weights_kept_in_16_bits_are_opened_in_32(tmp_path):
 def begun(config, seed: int, start: str, folder: Path) -> Classifier:
     """Return a student that has taken over what `start` says."""
     model = models.new_classifier(config, seed)
-    modelfiles.take(model, start, folder)
+    modelfiles.copy_weights(model, start, folder)
     return model
 
 
@@ -142,7 +142,7 @@ def test_an_encoder_with_another_vocabulary_is_refused(encoder, start):
         begun(config, 0, start, encoder)
 
 
-def test_an_encoder_without_word_embeddings_is_no_embeddings_start(tmp_path, encoder):
+def test_an_encoder_without_word_embeddings_is_refused_for_an_embeddings_start(tmp_path, encoder):
     weights = {k: v for k, v in modelfiles.load_weights(encoder).items() if "word_embeddings" not in k}
     modelfiles.save(tmp_path, config_of(), weights, "BertForMaskedLM")
     with pytest.raises(ValueError, match="does not fit"):
@@ -163,7 +163,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize(
-    "load", [modelfiles.load_classifier, modelfiles.load_reader, lambda f: begun(config_of(), 0, "pretrained", f)]
+    "load", [modelfiles.load_classifier, modelfiles.load_masked_lm, lambda f: begun(config_of(), 0, "pretrained", f)]
 )
 def test_pickled_weights_are_refused_and_never_executed(tmp_path, load):
     modelfiles.save(tmp_path, config_of(), {}, "BertForMaskedLM")
@@ -194,7 +194,7 @@ def test_a_classifier_that_lacks_a_weight_is_refused_by_its_name(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["lacks", "surplus", "shape"])
-def test_a_reader_that_differs_from_its_config_is_refused(tmp_path, encoder, change):
+def test_a_masked_language_model_that_differs_from_its_config_is_refused(tmp_path, encoder, change):
     weights = modelfiles.load_weights(encoder)
     if change == "lacks":
         del weights["bert.encoder.layer.1.output.dense.bias"]
@@ -204,11 +204,11 @@ def test_a_reader_that_differs_from_its_config_is_refused(tmp_path, encoder, cha
         weights["bert.encoder.layer.1.output.dense.bias"] = torch.zeros(65)
     modelfiles.save(tmp_path, config_of(), weights, "BertForMaskedLM")
     with pytest.raises(ValueError, match=r"not a BERT masked language model of its own config.json"):
-        modelfiles.load_reader(tmp_path)
+        modelfiles.load_masked_lm(tmp_path)
 
 
 @pytest.mark.parametrize("key", ["hidden_act", "position_embedding_type"])
-def test_a_bert_that_our_forward_would_compute_wrongly_is_refused(tmp_path, key):
+def test_a_bert_that_our_forward_pass_does_not_support_is_refused(tmp_path, key):
     fields = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
     (tmp_path / "config.json").write_text(json.dumps(fields | {"hidden_size": 64, "num_attention_heads": 1}))
     assert modelfiles.load_config(tmp_path).hidden_size == 64

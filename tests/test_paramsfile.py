@@ -1,8 +1,7 @@
-"""A params file is a mapping or one sentence: found, read with limits, nothing in it run."""
+"""A params file is found, read with limits, and refused with one sentence where it is no mapping."""
 
 import re
 import time
-import tracemalloc
 
 import pytest
 
@@ -12,7 +11,7 @@ from pdstudy.study.yaml_file import ParamsError, find, load
 
 
 @pytest.mark.parametrize(
-    ("text", "cure"),
+    ("text", "message"),
     [
         ("", "the file is empty; copy params/smoke.yaml"),
         ("# nothing\n", "the file is empty"),
@@ -33,16 +32,16 @@ from pdstudy.study.yaml_file import ParamsError, find, load
         (b"\xff\xfea\x00:\x00", "not UTF-8 text"),
     ],
 )  # fmt: skip
-def test_a_file_that_is_no_params_file_is_refused_with_its_name_and_the_cure(written, tmp_path, monkeypatch, text, cure):
+def test_a_file_that_is_not_a_params_file_is_refused_with_its_name_and_what_to_do(written, tmp_path, monkeypatch, text, message):
     monkeypatch.chdir(tmp_path)
     path = written(text)
-    with pytest.raises(ParamsError, match=re.escape(cure)) as caught:
+    with pytest.raises(ParamsError, match=re.escape(message)) as caught:
         load(path)
     assert str(caught.value).startswith(str(path))
     assert [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]
 
 
-def test_a_file_too_large_is_not_even_opened(tmp_path):
+def test_a_file_that_is_too_large_is_not_parsed(tmp_path):
     path = tmp_path / "huge.yaml"
     with path.open("wb") as file:
         file.truncate(100_000_000)
@@ -52,39 +51,22 @@ def test_a_file_too_large_is_not_even_opened(tmp_path):
     assert time.perf_counter() - begun < 1
 
 
-BOMBS = {
-    "lists": "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)),
-    "keys": "a0: &a0 {k: x}\n"
-    + "".join(f"a{i}: &a{i} {{" + ", ".join(f"k{j}: *a{i - 1}" for j in range(9)) + "}\n" for i in range(1, 12)),
-    "merges": "a0: &a0 {k: x}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 12)),
-    "a loop": "a: &a [*a, *a]\n",
-}
-
-
-@pytest.mark.parametrize("bomb", BOMBS)
-def test_an_alias_bomb_is_refused_at_once_and_in_little_memory(written, bomb):
-    path = written(BOMBS[bomb])
-    tracemalloc.start()
-    begun = time.perf_counter()
-    try:
-        with pytest.raises(ParamsError, match="aliases must not multiply"):
-            load(path)
-        assert time.perf_counter() - begun < 1
-        assert tracemalloc.get_traced_memory()[1] < 50e6
-    finally:
-        tracemalloc.stop()
-
-
-def test_an_alias_used_with_measure_is_fine(written):
-    assert load(written("a: &a {rates: [1]}\nb: *a\nc: {<<: *a, d: 2}")) == {
-        "a": {"rates": [1]},
-        "b": {"rates": [1]},
-        "c": {"rates": [1], "d": 2},
-    }
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)), 2),
+        ("a: &a {rates: [1]}\nb: {<<: *a, d: 2}", 2),
+        ("a: &a [*a, *a]\n", 1),
+    ],
+    ids=["a bomb", "a merge", "a loop"],
+)
+def test_an_alias_is_refused_with_its_line(written, text, line):
+    with pytest.raises(ParamsError, match=re.escape(f"an alias (*) at line {line}; write the value out")):
+        load(written(text))
 
 
 @pytest.mark.parametrize("name", ["nosuch", "x" * 300, "a\0b", ""])
-def test_a_params_file_that_is_not_there_is_refused_with_those_that_are(tmp_path, monkeypatch, name):
+def test_a_missing_params_file_is_refused_with_the_names_that_exist(tmp_path, monkeypatch, name):
     (tmp_path / "one.yaml").write_text("")
     (tmp_path / "two.yaml").write_text("")
     monkeypatch.setattr(paths, "PARAMS", tmp_path)
@@ -98,7 +80,7 @@ def test_a_params_file_is_found_by_name_or_by_path(tmp_path, monkeypatch):
     assert find("one") == find("one.yaml") == find(tmp_path / "one.yaml") == tmp_path / "one.yaml"
 
 
-def test_a_file_of_too_many_values_is_refused(written):
+def test_a_file_with_too_many_values_is_refused(written):
     path = written("a:\n" + "- 1\n" * yaml_file.MAX_VALUES)
     with pytest.raises(ParamsError, match="more than 20,000 values"):
         load(path)
@@ -112,17 +94,12 @@ def test_a_file_of_too_many_values_is_refused(written):
         ("a: [{b: {c: 1, c: 1}}]\n", "the key 'c' stands twice"),
     ],
 )
-def test_a_key_given_twice_is_refused_by_its_name_and_line(written, text, sentence):
+def test_a_repeated_key_is_refused_with_its_name_and_line(written, text, sentence):
     with pytest.raises(ParamsError, match=re.escape(sentence)):
         load(written(text))
 
 
 @pytest.mark.parametrize("text", ["a: " + "[" * 17 + "]" * 17, "a: " + "{b: " * 17 + "1" + "}" * 17])
-def test_values_too_deep_are_refused(written, text):
+def test_values_nested_too_deeply_are_refused(written, text):
     with pytest.raises(ParamsError, match="more than 16 levels deep"):
         load(written(text))
-
-
-def test_a_file_of_many_aliases_is_refused(written):
-    with pytest.raises(ParamsError, match="more than 200 aliases"):
-        load(written("a: &a 1\nb: [" + "*a, " * 300 + "]\n"))

@@ -1,4 +1,4 @@
-"""What a run says while it works: a line, one display in a notebook, errors without a traceback."""
+"""Progress of a run: a line, one display in a notebook, errors without a traceback."""
 
 import sys
 import types
@@ -59,14 +59,14 @@ def test_a_block_has_one_line_a_stage():
     assert finetune == "finetune  █████···············  5 of 20     Basic 2/64 s0 finetune, Basic 2/64 s1 finetune, 1 more"
 
 
-def test_who_stops_a_run_is_told_what_it_waits_for_and_that_it_ended():
+def test_a_stopping_run_shows_what_it_waits_for_and_that_it_ended():
     asked = Progress(21, 6, ("a", "b"), 65, 0.5, STAGES, stopping=True)
     assert progress.line(asked) == "6 of 21 steps; waiting for 2 to reach a safe point"
     assert progress.block(Progress(21, 6, (), 65, 0.5, STAGES, stopping=True)) == "6 of 21 steps; stopped"
 
 
 def test_a_notebook_has_one_display_updated_once_a_second_and_one_line_in_the_end(kernel):
-    show = progress.in_notebook()
+    show = progress.notebook_listener()
     for _ in range(100):
         kernel.now += 0.1
         show(HALF)
@@ -77,7 +77,7 @@ def test_a_notebook_has_one_display_updated_once_a_second_and_one_line_in_the_en
     assert kernel.texts[-1] == "21 of 21 steps done in 0:10"
 
 
-def test_one_thing_that_takes_time_has_a_line_of_its_own(kernel):
+def test_a_single_task_has_its_own_line(kernel):
     show = progress.of("reading")
     kernel.now += 10
     show(0.5)
@@ -88,7 +88,7 @@ def test_one_thing_that_takes_time_has_a_line_of_its_own(kernel):
 
 
 def test_outside_a_notebook_nothing_is_displayed(capsys):
-    progress.in_notebook()(HALF)
+    progress.notebook_listener()(HALF)
     progress.of("reading")(0.5)
     assert capsys.readouterr().out == ""
 

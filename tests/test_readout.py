@@ -15,17 +15,17 @@ def drawn(n: int, width: int, words: int, seed: int, dtype=torch.float64):
 
 
 def both(inputs, pieces, block: int, monkeypatch) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return (loss, gradients) of the read-out in blocks, and of the whole logits."""
+    """Return (loss, gradients) of the fused loss in blocks, and of all logits at once."""
     monkeypatch.setattr(fused_loss, "BLOCK", block)
-    found = []
+    results = []
     for loss in (fused_loss.mlm_loss(*inputs, pieces), F.cross_entropy(F.linear(*inputs), pieces)):
-        found.append([loss.detach(), *torch.autograd.grad(3 * loss, inputs)])
-    return found
+        results.append([loss.detach(), *torch.autograd.grad(3 * loss, inputs)])
+    return results
 
 
 @pytest.mark.parametrize("n", [1, 5, 64, 129, 300])
 @pytest.mark.parametrize("block", [1, 7, 128])
-def test_in_blocks_the_loss_and_its_gradients_are_those_of_the_whole_logits(n, block, monkeypatch):
+def test_the_fused_loss_and_its_gradients_are_those_of_all_logits_at_once(n, block, monkeypatch):
     width, words = 8 + n % 9, 50 + block
     for ours, plain in zip(*both(*drawn(n, width, words, seed=n + block), block, monkeypatch), strict=True):
         torch.testing.assert_close(ours, plain.to(ours.dtype), atol=1e-12, rtol=1e-10)
@@ -48,12 +48,12 @@ def test_by_hand_one_piece_of_two_words():
     assert weight.grad.flatten().tolist() == pytest.approx([0.75, -0.75], abs=1e-6)
 
 
-def test_a_word_that_was_thought_impossible_costs_its_distance_and_no_infinity():
+def test_a_piece_with_a_very_low_logit_has_a_finite_loss():
     hidden, bias = torch.zeros(1, 4), torch.tensor([0.0, -500.0, 400.0])
     assert fused_loss.mlm_loss(hidden, torch.zeros(3, 4), bias, torch.tensor([1])).item() == pytest.approx(900.0)
 
 
-def test_no_piece_is_no_loss_and_no_gradient_but_a_path_to_every_weight():
+def test_without_pieces_loss_and_gradients_are_zero_for_every_weight():
     inputs, _ = drawn(0, 8, 20, seed=0)
     loss = fused_loss.mlm_loss(*inputs, torch.zeros(0, dtype=torch.int64))
     assert loss.item() == 0.0

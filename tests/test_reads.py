@@ -36,7 +36,7 @@ QUOTED = "nobody may read this sentence of the test"
 
 
 def write(name: str, **columns) -> None:
-    path = mirror.place(name)
+    path = mirror.split_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), path)
 
@@ -106,7 +106,7 @@ def test_a_study_on_named_data_runs_and_says_what_it_read(data):
     [
         (
             {"corpus": {"data": ["wikipedia/train"]}},
-            "'wikipedia/train' is no split of a named data set; write one of sst2, .*, wiki, and",
+            "'wikipedia/train' is no split of a named data set; write one of sst2, .*, wiki, reviews, and",
         ),
         ({"corpus": {"data": ["../wiki/train"]}}, "no split of a named data set"),
         ({"corpus": {"data": ["wiki/../sst2"]}}, "no split of a named data set"),
@@ -122,10 +122,10 @@ def test_a_d_lm_that_cannot_be_is_refused(changes, said):
 
 
 def test_data_that_is_not_at_hand_is_named_with_the_cure_before_anything_is_computed(data):
-    mirror.place("wiki/train").unlink()
+    mirror.split_path("wiki/train").unlink()
     assert hub.missing(*Study(**SMALL).named_on_hub())[0] == ["wiki/train"]
     with pytest.raises(mirror.MirrorError, match=r"put wiki/train.parquet \(columns text\) into the folder PDSTUDY_DATA"):
-        hub.supply(*Study(**SMALL).named_on_hub())
+        hub.fetch_missing(*Study(**SMALL).named_on_hub())
     with pytest.raises(ParamsError, match=r"wiki/train.parquet \(columns text\)"):
         plan.make(Study(**SMALL))
 

@@ -1,4 +1,4 @@
-"""A run computes what is missing, once. What happens to one that is killed: tests/faults."""
+"""A run computes what is missing, once. Killed runs are in tests/faults."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def unbroken(small) -> dict[str, bytes]:
     return tables(paths.study_folder("small"))
 
 
-def test_the_smoke_study_is_whole(smoke):
+def test_the_smoke_study_has_all_its_results(smoke):
     metrics = results.load_results("smoke")
     test = metrics[(metrics.split == "test") & (metrics.metric == "accuracy")]
     students = test[test.recipe.isin(smoke.recipes)]
@@ -91,14 +91,14 @@ def test_a_second_run_computes_nothing_and_writes_the_same_bytes(smoke):
     assert results.load_environment("smoke") == made_by, "the record stays that of the run that made the numbers"
 
 
-def test_steps_that_another_run_has_made_meanwhile_are_not_counted_as_computed(smoke):
-    from pdstudy.run.engine_local import Crew
-    from pdstudy.run.scheduler import Summary, _drive
+def test_steps_computed_by_another_run_meanwhile_are_counted_as_reused(smoke):
+    from pdstudy.run.engine_local import LocalEngine
+    from pdstudy.run.scheduler import Summary, _run_steps
 
-    todo, summary, told = dict(plan.make(smoke).steps), Summary(), []
-    with Crew(Store(), 0, None, None) as crew:  # as if they had come after this run had looked
-        _drive(todo, crew, summary, lambda progress: told.append(progress.done), set(todo))
-    assert (summary.computed, summary.reused, told[-1]) == (0, len(todo), len(todo))
+    todo, summary, n_done = dict(plan.make(smoke).steps), Summary(), []
+    with LocalEngine(Store(), 0, None, None) as engine:  # as if they had come after this run had looked
+        _run_steps(todo, engine, summary, lambda progress: n_done.append(progress.done), set(todo))
+    assert (summary.computed, summary.reused, n_done[-1]) == (0, len(todo), len(todo))
 
 
 def test_steps_are_shared_between_studies(small, unbroken):
@@ -112,8 +112,8 @@ def test_a_failing_step_stops_only_those_that_need_it(smoke):
     with pytest.raises(RunError, match=r"D_T has [\d,]+ after cleaning; ask for fewer") as caught:
         run_study(greedy, workers=0)
     assert caught.value.bad_input
-    found = results.load_results("greedy")
-    assert {"Basic", "PF"} <= set(found.recipe) and not {"PD", "Distillation"} & set(found.recipe)
+    metrics = results.load_results("greedy")
+    assert {"Basic", "PF"} <= set(metrics.recipe) and not {"PD", "Distillation"} & set(metrics.recipe)
 
 
 def test_a_transfer_set_smaller_than_asked_for_ends_the_run_before_anything_is_trained(smoke):
@@ -135,7 +135,7 @@ def test_more_labelled_texts_than_there_are_is_an_error_with_both_counts(smoke):
         run_study(greedy, workers=0)
 
 
-def test_a_damaged_artifact_is_made_again(small, unbroken):
+def test_a_damaged_artifact_is_computed_again(small, unbroken):
     store = Store()
     search = next(s for s in plan.make(small).of_stage("search") if "Basic" in s.label)
     weights = store.open(search.digest) / "model.safetensors"
@@ -148,7 +148,7 @@ def test_a_damaged_artifact_is_made_again(small, unbroken):
         shutil.rmtree(left)
 
 
-def test_a_search_whose_rates_all_collapse_looks_below(smoke):
+def test_a_search_whose_rates_all_collapse_tries_lower_rates(smoke):
     wild = {"epochs": 1, "batch": 32, "rates": [0.9, 1.0], "warmup": 0.0, "weight_decay": 0.01}
     more = {"sizes": ["2/64"], "recipes": ["Basic"], "seeds": [0], "distill": wild}
     study = Study(**smoke.model_dump() | FIRST_QUESTION | more | {"name": "wild", "finetune": wild})
@@ -226,7 +226,7 @@ def test_a_teacher_whose_labels_do_not_match_by_name_is_refused(small, saved_tea
     assert "PD" not in set(results.load_results("given").recipe)
 
 
-def test_a_tokenizer_from_a_folder_cuts_the_same_pieces(small, saved_teacher):
+def test_a_tokenizer_from_a_folder_gives_the_same_pieces(small, saved_teacher):
     study = Study(**small.model_dump() | {"name": "folder", "tokenizer": {"vocabulary": 2048, "folder": str(saved_teacher)}})
     store, mine, theirs = Store(), plan.make(small), plan.make(study)
     steps = [s for s in theirs.steps.values() if s.stage in ("texts", "tokenizer", "ids")]
@@ -247,15 +247,15 @@ def test_training_is_mirrored_to_tensorboard_without_changing_it(small, unbroken
     shutil.copytree(Store().open(step.parents["ids"]), store.root / "ids" / step.parents["ids"])
     execute.execute(step, store, Watch(tracker="tensorboard", tracker_folder=tmp_path / "logs", label=step.label, log_every=5))
     (events,) = (tmp_path / "logs").rglob("events.out.tfevents*")
-    found = EventAccumulator(str(events.parent)).Reload()
-    assert {"loss", "rate", "grad_norm"} <= set(found.Tags()["scalars"])
+    events_read = EventAccumulator(str(events.parent)).Reload()
+    assert {"loss", "rate", "grad_norm"} <= set(events_read.Tags()["scalars"])
     weights = [s.open(step.digest) / "model.safetensors" for s in (store, Store())]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def test_the_counts_of_the_texts_are_reported(smoke):
-    found = results.load_counts("smoke")
-    assert {"D_L", "D_T", "D_LM", "train", "dev", "test"} <= set(found.index)
-    row = found.loc["D_L"]
+    counts = results.load_counts("smoke")
+    assert {"D_L", "D_T", "D_LM", "train", "dev", "test"} <= set(counts.index)
+    row = counts.loc["D_L"]
     assert row["read"] == 8530 and row["read"] == row[["empty", "exact", "normalised", "leaks", "kept"]].sum()
-    assert found.loc["test", "kept"] == 300 and found.loc["D_T", "pieces"] > 0
+    assert counts.loc["test", "kept"] == 300 and counts.loc["D_T", "pieces"] > 0

@@ -1,4 +1,4 @@
-"""The stages on texts made for the purpose: what each is there to teach, it teaches."""
+"""Each stage learns what it should from small artificial texts."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from pdstudy import stages
 from pdstudy.data.batches import Rows, Vocabulary
 from pdstudy.models import encoder
-from pdstudy.models.encoder import bert_config, new_reader
+from pdstudy.models.encoder import bert_config, new_masked_lm
 from pdstudy.models.losses import row_words_loss
 from pdstudy.sizes import Size
 
@@ -38,13 +38,13 @@ def corpus() -> stages.Running:
     return stages.Running((5 + 20 * subjects[:, None] + rng.integers(0, 20, (2000, 15))).reshape(-1), np.zeros(45, dtype=bool))
 
 
-def read(corpus: stages.Running, **changes) -> tuple[encoder.MaskedReader, stages.Fitted]:
+def read(corpus: stages.Running, **changes) -> tuple[encoder.MaskedLanguageModel, stages.Fitted]:
     config = bert_config(Size(1, 64), WORDS.size, 0.05, dropout=0.0)
-    reader = new_reader(config, 0, "sinusoid", unigram=np.bincount(corpus.text, minlength=45))
+    reader = new_masked_lm(config, 0, "sinusoid", unigram=np.bincount(corpus.text, minlength=45))
     return reader, stages.pretrain(reader, corpus, READING | changes, WORDS)
 
 
-def row_words(reader: encoder.MaskedReader, corpus: stages.Running) -> float:
+def row_words(reader: encoder.MaskedLanguageModel, corpus: stages.Running) -> float:
     rows = torch.from_numpy(Rows(corpus.text, 16, 0, WORDS).batch(0, 64))
     with torch.no_grad():
         return float(row_words_loss(reader(rows, torch.arange(1), of_rows=True)[1], rows[:, 1:]))
@@ -56,25 +56,41 @@ def test_masked_pieces_are_learned_from_their_row(corpus):
     assert fitted.final_loss < np.log(20) + 0.45  # most rows touch two subjects, hence not log(20) itself
 
 
+def test_longer_rows_come_last_and_train_the_positions_beyond_the_short_rows(corpus):
+    start = new_masked_lm(bert_config(Size(1, 64), WORDS.size, 0.05, dropout=0.0), 0, "sinusoid")
+    at_start = start.bert.bert.embeddings.position_embeddings.weight
+
+    def trained_positions(**changes) -> int:
+        """Return how many position embeddings were changed by more than weight decay, which keeps their direction."""
+        reader, fitted = read(corpus, tokens=10_240, batch=8, **changes)
+        assert (fitted.steps, fitted.tokens) == (80, 10_240)
+        table = reader.bert.bert.embeddings.position_embeddings.weight
+        return int((torch.cosine_similarity(table, at_start) < 1 - 1e-6).sum())
+
+    assert trained_positions() == 16
+    assert trained_positions(long_row=64, long_share=0.25) == 64
+    assert trained_positions(long_row=64, long_share=0.25, cls_words=0.5) == 64
+
+
 @pytest.mark.parametrize("changes", [{}, {"cls_words": 0.5, "whole_words": True}], ids=["pieces alone", "rows' words too"])
 def test_a_compiled_encoder_is_compiled_once_for_all_batches_and_learns_the_same(corpus, monkeypatch, changes):
-    found, plain = read(corpus, tokens=10_000, **changes)
+    model, plain = read(corpus, tokens=10_000, **changes)
     graphs = CompileCounterWithBackend("aot_eager")  # traced, with its gradients; benchmarks/ways.py makes the kernels too
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=graphs))
     compiled, fitted = read(corpus, tokens=10_000, compile=True, **changes)
     assert graphs.frame_count == 1
     assert [r["loss"] for r in fitted.curve] == pytest.approx([r["loss"] for r in plain.curve], rel=1e-4)
     ids, positions = torch.from_numpy(Rows(corpus.text, 16, 0, WORDS).batch(0, 4)), torch.arange(1, 64, 7)
-    torch.testing.assert_close(compiled(ids, positions), found(ids, positions), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(compiled(ids, positions), model(ids, positions), atol=1e-3, rtol=1e-3)
 
 
-def test_where_there_is_no_compiler_compiling_is_refused_before_training(corpus, monkeypatch):
+def test_without_a_compiler_the_setting_compile_is_refused_before_training(corpus, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ValueError, match=r"pretrain.compile wants a C\+\+ compiler, and there is no no-such-compiler here"):
         read(corpus, tokens=10_000, compile=True)
 
 
-def test_cls_learns_the_words_of_its_row_where_it_is_asked_and_only_there(corpus):
+def test_cls_learns_the_words_of_its_row_only_with_cls_words(corpus):
     asked, fitted = read(corpus, cls_words=0.5)
     idle, _ = read(corpus)
     assert row_words(asked, corpus) < np.log(20) + 0.45 < np.log(40) - 0.1 < row_words(idle, corpus)

@@ -1,4 +1,4 @@
-"""The loop: what it learns, its schedule, and that a broken run ends where the unbroken one does, bit for bit."""
+"""The training loop: it learns, follows its schedule, and a resumed run ends with the same weights, bit for bit."""
 
 import itertools
 
@@ -56,7 +56,7 @@ def without_clock(curve: list[dict]) -> list[dict]:
 # The schedule
 
 
-def test_the_rate_rises_to_its_peak_and_falls_in_equal_steps_and_never_is_zero():
+def test_the_rate_rises_to_its_peak_and_falls_linearly_without_reaching_zero():
     factors = [Schedule(10, warmup=0.2, rate=1.0, weight_decay=0).factor(step) for step in range(10)]
     assert factors == pytest.approx([1 / 2, 1, 8 / 9, 7 / 9, 6 / 9, 5 / 9, 4 / 9, 3 / 9, 2 / 9, 1 / 9])
 
@@ -107,7 +107,7 @@ def test_a_log_record_is_the_mean_loss_since_the_one_before():
     assert [r["loss"] for r in four.curve] == pytest.approx([sum(losses[:4]) / 4, sum(losses[4:8]) / 4, sum(losses[8:]) / 3])
 
 
-def test_the_outcome_is_a_function_of_the_seed_and_leaves_the_ambient_randomness_alone():
+def test_the_result_depends_on_the_seed_only_and_the_global_random_state_is_unchanged():
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
@@ -142,14 +142,14 @@ def test_a_thread_makes_the_same_batches_one_step_ahead():
     plain = list(batches(counted, range(3, 7), processor))
     assert made == [3, 4, 5, 6]
     made.clear()
-    for taken, (expected, found) in enumerate(zip(plain, batches(counted, range(3, 7), processor, ahead=True), strict=True)):
-        assert torch.equal(expected[0], found[0]) and expected[1:] == found[1:]
+    for taken, (expected, batch) in enumerate(zip(plain, batches(counted, range(3, 7), processor, ahead=True), strict=True)):
+        assert torch.equal(expected[0], batch[0]) and expected[1:] == batch[1:]
         assert set(made) <= set(range(3, 5 + taken))
     assert made == [3, 4, 5, 6]
     assert list(batches(counted, range(3, 3), processor, ahead=True)) == []
 
 
-def test_what_goes_wrong_in_a_batch_that_is_made_ahead_is_raised_at_its_step():
+def test_an_error_in_a_batch_prepared_ahead_is_raised_at_its_step():
     def broken(step: int):
         if step == 2:
             raise ValueError("no third batch")
@@ -167,14 +167,14 @@ def test_what_goes_wrong_in_a_batch_that_is_made_ahead_is_raised_at_its_step():
 @pytest.mark.parametrize("schedule", [ADAMW, MUON], ids=["adamw", "muon"])
 @pytest.mark.parametrize("stops", [(1,), (5,), (10,), (2, 3, 4)], ids=str)
 def test_a_run_that_is_stopped_and_continued_ends_with_the_same_bits(tmp_path, schedule, stops):
-    whole, unbroken = trained(schedule, Watch(log_every=4))
+    expected_weights, unbroken = trained(schedule, Watch(log_every=4))
     for n in stops:
         with pytest.raises(Stopped):
             trained(schedule, Watch(checkpoints=Checkpoints(tmp_path), stop=stop_after(n), log_every=4))
     notes = []
     weights, fitted = trained(schedule, Watch(checkpoints=Checkpoints(tmp_path), log=notes.append, log_every=4))
     assert notes[0] == {"resumed": sum(stops)}
-    assert identical(weights, whole)
+    assert identical(weights, expected_weights)
     assert without_clock(fitted.curve) == without_clock(unbroken.curve)
     assert (fitted.tokens, fitted.final_loss) == (unbroken.tokens, unbroken.final_loss)
 
@@ -187,7 +187,7 @@ def test_a_run_that_saves_at_every_step_ends_with_the_same_bits(tmp_path):
 
 
 @pytest.mark.parametrize("schedule", [ADAMW, MUON], ids=["adamw", "muon"])
-def test_a_truncated_newest_state_falls_back_to_the_one_before_with_the_same_bits(tmp_path, schedule):
+def test_a_truncated_newest_checkpoint_falls_back_to_the_previous_one_with_the_same_weights(tmp_path, schedule):
     for n in (3, 4):
         with pytest.raises(Stopped):
             trained(schedule, Watch(checkpoints=Checkpoints(tmp_path), stop=stop_after(n)))
@@ -200,7 +200,7 @@ def test_a_truncated_newest_state_falls_back_to_the_one_before_with_the_same_bit
     assert identical(weights, trained(schedule)[0])
 
 
-def test_where_every_state_is_broken_the_run_begins_anew_with_the_same_bits(tmp_path):
+def test_where_every_checkpoint_is_damaged_training_restarts_with_the_same_weights(tmp_path):
     with pytest.raises(Stopped):
         trained(ADAMW, Watch(checkpoints=Checkpoints(tmp_path), stop=stop_after(3)))
     (tmp_path / "000000003" / "tally.json").write_text("{}")
@@ -209,7 +209,7 @@ def test_where_every_state_is_broken_the_run_begins_anew_with_the_same_bits(tmp_
     assert fitted.tokens == STEPS * 8 * 6
 
 
-def test_a_stop_that_comes_after_the_last_step_finds_the_run_finished(tmp_path):
+def test_a_stop_after_the_last_step_does_not_interrupt_a_finished_run(tmp_path):
     weights, _ = trained(ADAMW, Watch(checkpoints=Checkpoints(tmp_path), stop=stop_after(STEPS)))
     assert identical(weights, trained(ADAMW)[0])
 
@@ -217,7 +217,7 @@ def test_a_stop_that_comes_after_the_last_step_finds_the_run_finished(tmp_path):
 # Divergence
 
 
-def test_a_loss_that_is_no_number_is_named_with_its_step_and_rate():
+def test_a_loss_that_is_not_finite_is_an_error_with_its_step_and_rate():
     def broken(model, data):
         value, n, _ = loss(model, data)
         return Loss(value * float("nan"), n)
@@ -226,7 +226,7 @@ def test_a_loss_that_is_no_number_is_named_with_its_step_and_rate():
         fit(student(), batch, broken, ADAMW, 0, "fp32", Watch(log_every=5))
 
 
-def test_a_gradient_that_is_no_number_is_divergence_though_the_loss_is_finite():
+def test_a_gradient_that_is_not_finite_is_divergence_though_the_loss_is_finite():
     def broken(model, data):
         value, n, _ = loss(model, data)
         return Loss(value + (value * 0).sqrt(), n)  # zero, of infinite slope

@@ -36,7 +36,7 @@ def test_a_miniature_opens_with_transformers_alone_and_reads_as_ours_does(family
     assert not any(loading[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer("a film that [MASK] ends", return_tensors="pt").input_ids
-    ours = modelfiles.load_reader(folder).eval()
+    ours = modelfiles.load_masked_lm(folder).eval()
     with torch.no_grad():
         expected = theirs.eval()(ids).logits[0]
         found = ours(ids, torch.arange(ids.numel()))

@@ -209,9 +209,9 @@ def _engine(engine: Engine, address: str | None):
     """Return what makes a run's workers, None for the local pool."""
     if engine is Engine.local:
         return None
-    from pdstudy.run.engine_ray import RayCrew
+    from pdstudy.run.engine_ray import RayEngine
 
-    return partial(RayCrew, address=address)
+    return partial(RayEngine, address=address)
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:

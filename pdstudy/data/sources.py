@@ -141,7 +141,7 @@ def content(path: Path, columns: Iterable[str]) -> str:
 
 def _table(name: str) -> Path:
     try:
-        return mirror.table(name)
+        return mirror.split_file(name)
     except mirror.MirrorError as error:
         raise TextError(str(error)) from None
 

@@ -1,8 +1,8 @@
-"""BERT's weights as modules: transformers' names, order and random start, without its modelling code.
+"""BERT's weights as modules, with transformers' names, order and random initialisation but without its modelling code.
 
-Every process that trains would import that code first, which takes longer than many a step. What a module here
-holds is what `BertForMaskedLM` and `BertForSequenceClassification` hold, drawn in the same order from the same
-stream, so that a seed gives the same weights; tests/test_bert.py holds them equal, bit for bit.
+Importing that code takes longer than many steps. The modules here hold the weights of `BertForMaskedLM` and
+`BertForSequenceClassification`, drawn in the same order, so that a seed gives the same weights; tests/test_bert.py checks
+that they are equal bit for bit.
 """
 
 import torch
@@ -12,7 +12,7 @@ from transformers import BertConfig
 
 
 class Parts(nn.Module):
-    """A module that only holds others, by name."""
+    """A module with named children and no forward pass."""
 
     def __init__(self, parts: dict[str, nn.Module]):
         super().__init__()
@@ -37,11 +37,11 @@ class Encoder(Parts):
         pooler = {"pooler": Parts({"dense": nn.Linear(h, h)})} if pooled else {}
         super().__init__({"embeddings": embeddings, "encoder": layers, **pooler})
         self.config = config
-        _start(self, config.initializer_range)
+        _init_weights(self, config.initializer_range)
 
 
 class MaskedLM(nn.Module):
-    """The weights of transformers' `BertForMaskedLM`; the output layer is the word embeddings' own."""
+    """The weights of transformers' `BertForMaskedLM`; the output layer is tied to the word embeddings."""
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -52,11 +52,11 @@ class MaskedLM(nn.Module):
         predictions = Parts({"transform": transform, "decoder": nn.Linear(h, config.vocab_size)})
         predictions.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.cls = Parts({"predictions": predictions})
-        _start(self.cls, config.initializer_range)
+        _init_weights(self.cls, config.initializer_range)
         predictions.decoder.weight, predictions.decoder.bias = self.bert.embeddings.word_embeddings.weight, predictions.bias
 
     def transform(self, hidden: Tensor) -> Tensor:
-        """Return what the output layer, `cls.predictions.decoder`, reads of hidden states; both are (n, hidden)."""
+        """Return the input of the output layer, `cls.predictions.decoder`, from hidden states; both are (n, hidden)."""
         head = self.cls.predictions.transform
         return head.LayerNorm(F.gelu(head.dense(hidden)))
 
@@ -69,7 +69,7 @@ class SequenceClassifier(nn.Module):
         self.config = config
         self.bert = Encoder(config, pooled=True)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        _start(self.classifier, config.initializer_range)
+        _init_weights(self.classifier, config.initializer_range)
 
 
 def _layer(config: BertConfig) -> Parts:
@@ -88,10 +88,10 @@ def _layer(config: BertConfig) -> Parts:
 
 
 @torch.no_grad()
-def _start(module: nn.Module, std: float) -> None:
-    """Start weights as transformers does, children first: normal with this deviation, no bias, the padding piece zero."""
+def _init_weights(module: nn.Module, std: float) -> None:
+    """Initialise as transformers does, children first: normal weights of deviation `std`, zero biases, zero padding embedding."""
     for child in module.children():
-        _start(child, std)
+        _init_weights(child, std)
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, mean=0.0, std=std)
     if isinstance(module, nn.Linear):

@@ -1,9 +1,9 @@
-"""BERT of a Size, and the two ways the study runs it.
+"""The forward pass of BERT as a masked language model and as a classifier.
 
-The weights are those of `BertForMaskedLM` and `BertForSequenceClassification` (bert.py). The forward pass is ours:
-queries, keys and values in one product, no mask where rows are full, and in the last layer only the positions that are
-read, masked pieces or a classifier's [CLS], ask and answer: of a 2-layer student that saves four tenths of the
-products. tests/test_models.py holds it equal to transformers' forward.
+The weights are those of `BertForMaskedLM` and `BertForSequenceClassification` (bert.py). The forward pass is our own:
+queries, keys and values are one product, full rows need no mask, and the last layer computes queries only for positions
+whose output is used, the masked pieces or a classifier's [CLS]. In a 2-layer student that saves 40 % of the products.
+tests/test_models.py checks that it equals transformers' forward pass.
 """
 
 import math
@@ -21,11 +21,11 @@ from pdstudy.models import fused_loss
 from pdstudy.models.bert import MaskedLM, SequenceClassifier
 from pdstudy.sizes import POSITIONS, Size
 
-POSITION_SCALE = 2 * math.sqrt(2)  # of sinusoid positions: twice as loud as the words beside them
+POSITION_SCALE = 2 * math.sqrt(2)  # of sinusoid positions: their norm is twice that of the initial word embeddings
 
 
 def bert_config(size: Size, vocab_size: int, init_std: float, dropout: float, n_classes: int = 2) -> BertConfig:
-    """Return the configuration of a BERT of this size; `init_std` also starts every head put on it later."""
+    """Return the configuration of a BERT of this size; `init_std` also initialises heads added later."""
     return BertConfig(
         vocab_size=vocab_size,
         hidden_size=size.hidden,
@@ -45,11 +45,11 @@ def size_of(config: BertConfig) -> Size:
     return Size(config.num_hidden_layers, config.hidden_size)
 
 
-class MaskedReader(nn.Module):
-    """A BERT that predicts pieces: (batch, length) ids and flat positions -> (n_positions, vocabulary) logits.
+class MaskedLanguageModel(nn.Module):
+    """A BERT for pre-training: (batch, length) ids and flat positions -> (n_positions, vocabulary) logits.
 
-    With `unigram`, the (vocabulary,) counts of D_LM, it also tells from each row's [CLS] which pieces stand in
-    the row. That head is a scaffold: it is trained and thrown away.
+    With `unigram`, the (vocabulary,) counts of D_LM, a second head predicts from each row's [CLS] which pieces are in the row.
+    That head is used in pre-training only and is not saved.
     """
 
     def __init__(self, config: BertConfig, unigram: Tensor | None = None):
@@ -64,23 +64,23 @@ class MaskedReader(nn.Module):
     def forward(
         self, ids: Tensor, positions: Tensor, pieces: Tensor | None = None, of_rows: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Return logits at `positions`, indices into the flattened batch: only those reach the output layer.
+        """Return the logits at `positions`, indices into the flattened batch.
 
-        With `pieces` (n_positions,), what stood there, return their mean loss instead: those logits are never held at once.
-        With `of_rows` return also the logits of each row's words, (batch, vocabulary).
+        With `pieces` (n_positions,), the masked pieces, return their mean loss instead, without storing all logits at once.
+        With `of_rows` also return the logits of each row's words, (batch, vocabulary).
         """
         if not of_rows:
-            return self._answer(self._encode(ids, positions), pieces)
+            return self._predict(self._encode(ids, positions), pieces)
         firsts = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
         hidden = self._encode(ids, torch.cat([firsts, positions]))
         summary = torch.tanh(self.summary(hidden[: len(ids)]))
         of_row = F.linear(summary, self.bert.bert.embeddings.word_embeddings.weight).float() + self.prior
-        return self._answer(hidden[len(ids) :], pieces), of_row
+        return self._predict(hidden[len(ids) :], pieces), of_row
 
     def compile_encoder(self, batch: int, masked: int, graphs: bool) -> None:
-        """Run the encoder compiled from now on, for rows of one length, `batch` of them with at most `masked` positions in all.
+        """Compile the encoder for batches of `batch` rows of one length with at most `masked` masked positions.
 
-        With `graphs`, for a GPU, as CUDA graphs. Raises ValueError where a processor's kernels could not be compiled.
+        With `graphs` use CUDA graphs. Raises ValueError where there is no C++ compiler for a processor's kernels.
         """
         compiler = os.environ.get("CXX", "g++")
         if not graphs and shutil.which(compiler) is None:
@@ -91,14 +91,14 @@ class MaskedReader(nn.Module):
         most = batch + masked
 
         def encoder(bert: nn.Module, ids: Tensor, at: Tensor) -> Tensor:
-            return compiled(bert, ids, at=F.pad(at, (0, most - len(at))))[: len(at)]  # the first piece again: one shape for all
+            return compiled(bert, ids, at=F.pad(at, (0, most - len(at))))[: len(at)]  # padded with position 0 to one shape
 
         self._compiled = encoder
 
     def _encode(self, ids: Tensor, at: Tensor) -> Tensor:
         return (self._compiled or encode)(self.bert.bert, ids, at=at)
 
-    def _answer(self, hidden: Tensor, pieces: Tensor | None) -> Tensor:
+    def _predict(self, hidden: Tensor, pieces: Tensor | None) -> Tensor:
         decoder, x = self.bert.cls.predictions.decoder, self.bert.transform(hidden)
         return decoder(x) if pieces is None else fused_loss.mlm_loss(x, decoder.weight, decoder.bias, pieces)
 
@@ -108,7 +108,7 @@ class MaskedReader(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A BERT that answers: (batch, length) ids and their mask -> (batch, n_classes) logits."""
+    """A BERT for classification: (batch, length) ids and their mask -> (batch, n_classes) logits."""
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -129,9 +129,9 @@ class Classifier(nn.Module):
 def encode(
     bert: nn.Module, ids: Tensor, mask: Tensor | None = None, segments: Tensor | None = None, at: Tensor | None = None
 ) -> Tensor:
-    """Return the last hidden states that transformers' BertModel would give, of those pieces alone that are read.
+    """Return the last hidden states of transformers' BertModel at each row's first piece, (batch, hidden).
 
-    These are each row's first, (batch, hidden), or with `at`, indices into the flattened batch, (n_positions, hidden).
+    With `at`, indices into the flattened batch, return those positions, (n_positions, hidden).
     """
     config, e = bert.config, bert.embeddings
     p = config.hidden_dropout_prob if bert.training else 0.0
@@ -144,9 +144,9 @@ def encode(
     for i, layer in enumerate(bert.encoder.layer):
         a, out = layer.attention.self, layer.attention.output
         last = i == len(bert.encoder.layer) - 1
-        if last:  # pieces that are not read are only looked at
+        if last:  # the other pieces are keys and values only
             k, v = _heads(x, n_heads, a.key, a.value)
-            x, at = _read_by_row(x, at)
+            x, at = _used_by_row(x, at)
             (q,) = _heads(x, n_heads, a.query)
         else:
             q, k, v = _heads(x, n_heads, a.query, a.key, a.value)
@@ -162,8 +162,8 @@ def encode(
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Return softmax(q k' / sqrt(width)) v; all are (batch, heads, length, width), `mask` (batch, 1, 1, length).
 
-    Queries may be fewer than keys. It is torch's fused kernel but for bf16 on a CPU, where that is five times slower at
-    these lengths, almost all of it in its backward pass: there the plain products are used.
+    There may be fewer queries than keys. This is torch's fused kernel, except for bf16 on a CPU: there its backward pass makes
+    it five times slower at these lengths than the plain products.
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -176,8 +176,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 def drop(x: Tensor, p: float) -> Tensor:
     """Return `x` with a share `p` of its values set to zero and the others scaled by 1 / (1 - p).
 
-    On a CPU torch draws its masks one value at a time, a tenth of a small student's step: here one draw of 64 bits
-    decides for four values, `p` to the nearest 65,536th.
+    On a CPU torch draws one random number per value, which takes a tenth of a small student's step. Here one draw of 64 bits
+    decides for four values, with `p` rounded to the nearest 1/65,536.
     """
     if not p or x.device.type != "cpu":
         return F.dropout(x, p, training=bool(p))
@@ -186,11 +186,11 @@ def drop(x: Tensor, p: float) -> Tensor:
     return x * (keep.to(x.dtype) / (1 - p))
 
 
-def _read_by_row(x: Tensor, at: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Return the pieces of each row that are read, (batch, most, hidden), and where those at `at` now lie in them, flat.
+def _used_by_row(x: Tensor, at: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return the pieces of each row whose output is used, (batch, most, hidden), and the new flat indices of those at `at`.
 
-    Without `at` each row's first is read. A row of fewer than `most` is filled up with its first piece. Where shapes must not
-    hang on what is masked, compiled and on a GPU, all pieces stay.
+    Without `at` that is each row's first piece. A row of fewer than `most` is padded with its first piece. On a GPU and when
+    compiled, where shapes must not depend on the mask, all pieces are returned.
     """
     batch, length, _ = x.shape
     if at is None:
@@ -199,7 +199,7 @@ def _read_by_row(x: Tensor, at: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return x, at
     row = at // length
     order, counts = row.argsort(stable=True), row.bincount(minlength=batch)
-    most, place = max(1, int(counts.max())), torch.empty_like(at)  # under torchrun a rank's rows may all go unread
+    most, place = max(1, int(counts.max())), torch.empty_like(at)  # under torchrun a rank may have no masked piece
     place[order] = torch.arange(len(at)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
     pieces, now = (torch.arange(batch) * length).repeat_interleave(most), row * most + place
     pieces[now] = at
@@ -207,7 +207,7 @@ def _read_by_row(x: Tensor, at: Tensor | None) -> tuple[Tensor, Tensor | None]:
 
 
 def _heads(x: Tensor, n_heads: int, *maps: nn.Linear) -> Tensor:
-    """Return (n_maps, batch, heads, length, width), all maps in one product."""
+    """Return the output of linear maps, computed in one product, (n_maps, batch, heads, length, width)."""
     y = F.linear(x, torch.cat([m.weight for m in maps]), torch.cat([m.bias for m in maps]))
     return y.view(*x.shape[:2], len(maps), n_heads, -1).permute(2, 0, 3, 1, 4)
 
@@ -216,23 +216,23 @@ def _norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
-def new_reader(
+def new_masked_lm(
     config: BertConfig,
     seed: int,
     positions: str = "random",
     words: np.ndarray | None = None,
     unigram: np.ndarray | None = None,
-) -> MaskedReader:
-    """Return a masked reader at its start, random but for what is given.
+) -> MaskedLanguageModel:
+    """Return a masked language model with initial weights, random where nothing is given.
 
-    `positions="sinusoid"` starts the learned position embeddings as sinusoids, so that attention to a
-    neighbour can be found at once; they are learned on from there. `words`, (vocabulary, hidden), starts the
-    word embeddings; they are turned by a random rotation, for a head sees a block of dimensions and no block
-    should hold the strongest directions alone. `unigram` as in MaskedReader.
+    `positions="sinusoid"` initialises the learned position embeddings as sinusoids, so that attention to a neighbour is easy to
+    find; they are trained on. `words`, (vocabulary, hidden), initialises the word embeddings after a random rotation, because
+    each head sees a block of dimensions and no block should hold all of the strongest directions. `unigram` as in
+    MaskedLanguageModel.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MaskedReader(config, None if unigram is None else torch.from_numpy(unigram).float())
+        model = MaskedLanguageModel(config, None if unigram is None else torch.from_numpy(unigram).float())
         rotation = torch.linalg.qr(torch.randn(config.hidden_size, config.hidden_size))[0]
     embeddings = model.bert.bert.embeddings
     with torch.no_grad():
@@ -252,7 +252,7 @@ def sinusoids(length: int, width: int) -> Tensor:
 
 
 def new_classifier(config: BertConfig, seed: int) -> Classifier:
-    """Return a classifier at its random start."""
+    """Return a classifier with random initial weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Classifier(config)

@@ -1,14 +1,14 @@
-"""What a model's logits over a set of texts are worth, and how well a pre-trained encoder reads."""
+"""Metrics of a classifier's logits, and the held-out MLM loss of a pre-trained encoder."""
 
 import numpy as np
 import torch
 
 from pdstudy.data.batches import MASKING, Rows, Vocabulary, stream
 from pdstudy.data.masking import mask_rows
-from pdstudy.models.encoder import MaskedReader
+from pdstudy.models.encoder import MaskedLanguageModel
 from pdstudy.models.losses import mlm_loss
 
-HELDOUT_SEED = 1  # the same held-out rows and masks for every model, so that reading levels compare
+HELDOUT_SEED = 1  # the same held-out rows and masks for every model, so that losses can be compared
 HELDOUT_ROWS = 2560
 HELDOUT_ROW = 64
 HELDOUT_MASK = 0.15
@@ -17,21 +17,20 @@ HELDOUT_MASK = 0.15
 def metrics(logits: np.ndarray, labels: np.ndarray, scale: bool = False) -> dict[str, float]:
     """Return accuracy, F1 (of class 1 where there are two classes, else macro), Matthews' r and the mean loss in nats.
 
-    Where the classes are steps of a `scale` also Pearson's and Spearman's r of the expected step with the right one, both 0,
-    as Matthews' r, where either is the same for every text.
+    Where the classes are steps of a `scale`, also Pearson's and Spearman's r between the expected and the right step. A
+    correlation is 0 where either side is constant.
     """
+    from scipy.special import log_softmax
     from sklearn.metrics import f1_score, matthews_corrcoef  # here: not every process that trains also measures
 
-    predicted = logits.argmax(axis=1)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    found = {
+    predicted, log_p = logits.argmax(axis=1), log_softmax(logits, axis=1)
+    scores = {
         "accuracy": float((predicted == labels).mean()),
         "f1": float(f1_score(labels, predicted, average="binary" if logits.shape[1] == 2 else "macro", zero_division=0.0)),
         "mcc": float(matthews_corrcoef(labels, predicted)),
         "loss": float(-log_p[np.arange(len(labels)), labels].mean()),
     }
-    return found | (_correlations(np.exp(log_p) @ np.arange(logits.shape[1]), labels) if scale else {})
+    return scores | (_correlations(np.exp(log_p) @ np.arange(logits.shape[1]), labels) if scale else {})
 
 
 def _correlations(expected: np.ndarray, right: np.ndarray) -> dict[str, float]:
@@ -43,14 +42,13 @@ def _correlations(expected: np.ndarray, right: np.ndarray) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def reading_level(
-    model: MaskedReader, heldout: np.ndarray, vocabulary: Vocabulary, counts: np.ndarray, precision: str
+def heldout_level(
+    model: MaskedLanguageModel, heldout: np.ndarray, vocabulary: Vocabulary, counts: np.ndarray, precision: str
 ) -> dict[str, float]:
-    """Return how well a model reads: held-out MLM loss (nats) and accuracy, beside the unigram baseline's.
+    """Return the held-out MLM loss (nats) and accuracy of a model and of the unigram baseline.
 
-    `heldout` is running text (n_pieces,); `counts` (vocabulary,) are the pieces' counts in D_LM. The
-    baseline predicts the frequencies of D_LM everywhere. 15 % of the pieces in rows of 64 are masked, the
-    same ones for every model.
+    `heldout` is running text (n_pieces,); `counts` (vocabulary,) are the pieces' counts in D_LM, whose frequencies the baseline
+    predicts everywhere. 15 % of the pieces in rows of 64 are masked, the same ones for every model.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -62,10 +60,10 @@ def reading_level(
     for i in range(n_batches):
         inputs, positions, pieces = mask_rows(rows.batch(i, size), HELDOUT_MASK, vocabulary, stream(HELDOUT_SEED, MASKING, i))
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            answer = model(torch.from_numpy(inputs).to(device), torch.from_numpy(positions).to(device)).float().cpu()
+            logits = model(torch.from_numpy(inputs).to(device), torch.from_numpy(positions).to(device)).float().cpu()
         target = torch.from_numpy(pieces)
-        loss += mlm_loss(answer, target).item() * len(pieces)
-        hits += (answer.argmax(-1) == target).sum().item()
+        loss += mlm_loss(logits, target).item() * len(pieces)
+        hits += (logits.argmax(-1) == target).sum().item()
         unigram_loss += -smoothed[pieces].sum()
         unigram_hits += (pieces == counts.argmax()).sum()
         n += len(pieces)

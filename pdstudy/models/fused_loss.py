@@ -1,7 +1,7 @@
-"""The output layer over the vocabulary and its loss in one, a block of masked positions at a time.
+"""The output layer over the vocabulary fused with its loss, one block of masked positions at a time.
 
-A compact model's logits are larger than all else that a step makes, and would pass through main memory again and again on
-their way to the gradients. A block of them stays in a core's cache, and is forgotten there.
+A compact model's logits are its largest activations, and computing their gradients would move them through main memory
+several times. A block of them stays in a core's cache.
 """
 
 import torch
@@ -11,23 +11,23 @@ BLOCK = 128  # positions: with 8,192 words 4 MB of logits
 
 
 def mlm_loss(hidden: Tensor, weight: Tensor, bias: Tensor, pieces: Tensor) -> Tensor:
-    """Mean cross-entropy of the masked pieces, a scalar: `losses.mlm_loss` of `hidden @ weight.T + bias`; 0 for no piece.
+    """Mean cross-entropy of the masked pieces, a scalar: `losses.mlm_loss` of `hidden @ weight.T + bias`; 0 without pieces.
 
     `hidden` is (n_masked, hidden), `weight` (vocabulary, hidden), `bias` (vocabulary,), `pieces` (n_masked,). Under autocast
-    the products are made in its precision, the exponentials and sums are not. It can be differentiated once.
+    only the products are computed in its precision. It can be differentiated once.
     """
     kind = hidden.device.type
     low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    return _ReadOut.apply(hidden, weight, bias, pieces, low)
+    return _FusedLoss.apply(hidden, weight, bias, pieces, low)
 
 
-class _ReadOut(torch.autograd.Function):
-    """The loss, and on the way to it the gradients, which then only wait for their factor."""
+class _FusedLoss(torch.autograd.Function):
+    """The loss and its gradients, which `backward` only scales."""
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, pieces, low):
         n, exact = len(pieces), weight.dtype
-        block = min(n, BLOCK) if hidden.device.type == "cpu" else n  # a GPU would wait for so many small calls
+        block = min(n, BLOCK) if hidden.device.type == "cpu" else n  # many small calls would slow a GPU down
         to_hidden, to_weight, to_bias = torch.empty_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias)
         total, logits, x, words = weight.new_zeros(()), weight.new_empty(block, len(weight)), hidden.to(low), weight.to(low)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -54,5 +54,5 @@ class _ReadOut(torch.autograd.Function):
     def backward(ctx, factor):
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
-            raise RuntimeError("the loss of the read-out can be differentiated once")
+            raise RuntimeError("the fused loss can be differentiated once")
         return *(g.mul_(factor / ctx.n) for g in gradients), None, None

@@ -1,7 +1,7 @@
-"""Classifiers as plain functions of arrays, whichever engine is behind them: transformers, our own forward, ONNX Runtime.
+"""Classifiers as functions of arrays, with any of three engines: transformers, our own forward pass, ONNX Runtime.
 
-So one loop asks them all, one clock measures them all, and their answers can be compared. No engine is imported
-before a classifier is opened in it: what answers with ONNX Runtime has no torch in its memory.
+They share one loop over texts, one measurement of latency, and one comparison of answers. An engine is imported when a
+classifier is opened with it, so that ONNX Runtime runs without torch.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from pdstudy.data.batches import Ids, padded
 # ids, mask and segments as `batches.padded` gives them, (batch, length) or None -> logits (batch, n_classes) float32
 Question = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 Answer = Callable[[np.ndarray, np.ndarray | None, np.ndarray | None], np.ndarray]
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # what transformers and an exported ONNX file call them
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # their names in transformers and in an exported ONNX file
 ONNX = {"fp32": "onnx/model.onnx", "int8": "onnx/model_int8.onnx"}  # in an exported folder, named as on the hub
 PIECES_PER_BATCH = 8192  # fills a GPU
 
@@ -22,7 +22,7 @@ PIECES_PER_BATCH = 8192  # fills a GPU
 def answer_all(answer: Answer, ids: Ids, pad: int, n_classes: int, pieces: int = PIECES_PER_BATCH) -> np.ndarray:
     """Return the logits of every text, (n_texts, n_classes) float32, in the texts' order.
 
-    They are asked in batches of similar length, of at most `pieces` pieces or one text.
+    Batches have texts of similar length and at most `pieces` pieces, or one text.
     """
     order = np.argsort(ids.lengths, kind="stable")
     out = np.empty((len(ids), n_classes), dtype=np.float32)
@@ -36,7 +36,7 @@ def answer_all(answer: Answer, ids: Ids, pad: int, n_classes: int, pieces: int =
 
 
 def of_model(model, precision: str) -> Answer:
-    """Return a `encoder.Classifier` as a function of arrays, on the device on which it is; `precision` is "fp32" or "bf16"."""
+    """Return an `encoder.Classifier` as a function of arrays, on its own device; `precision` is "fp32" or "bf16"."""
     import torch
 
     model.eval()
@@ -57,7 +57,7 @@ def logits(model, ids: Ids, pad: int, precision: str) -> np.ndarray:
 
 
 def open_torch(folder: str | Path, threads: int, precision: str = "fp32") -> Answer:
-    """Return the classifier of a folder in our own forward. Sets torch's threads, which are the process's."""
+    """Return the classifier of a folder with our own forward pass. Sets the number of torch's threads for the process."""
     import torch
 
     from pdstudy.models.weights import load_classifier
@@ -67,7 +67,7 @@ def open_torch(folder: str | Path, threads: int, precision: str = "fp32") -> Ans
 
 
 def open_transformers(folder: str | Path, threads: int) -> Answer:
-    """Return the classifier of a folder as transformers opens and runs it, in fp32. Sets torch's threads."""
+    """Return the classifier of a folder as transformers opens and runs it, in fp32. Sets the number of torch's threads."""
     import torch
 
     torch.set_num_threads(threads)
@@ -81,12 +81,15 @@ def open_transformers(folder: str | Path, threads: int) -> Answer:
 
 
 def load_transformers(folder: str | Path, attention: str = "sdpa"):
-    """Return transformers' own model of a folder, every weight accounted for; safetensors only, no remote code."""
+    """Return transformers' model of a folder, from safetensors and without remote code.
+
+    Raises ValueError where a weight is missing or unexpected.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # a bar a model would cut through ours
+    logging.disable_progress_bar()  # it would break our own progress line
     model, loading = AutoModelForSequenceClassification.from_pretrained(
         folder, dtype=torch.float32, attn_implementation=attention, use_safetensors=True, local_files_only=True,
         trust_remote_code=False, output_loading_info=True,
@@ -98,7 +101,7 @@ def load_transformers(folder: str | Path, attention: str = "sdpa"):
 
 
 def open_onnx(file: str | Path, threads: int) -> Answer:
-    """Return the classifier of an ONNX file, run by ONNX Runtime on the processor. Raises ValueError with the cure."""
+    """Return the classifier of an ONNX file, run by ONNX Runtime on the processor. Raises ValueError that says what to do."""
     try:
         import onnxruntime
     except ModuleNotFoundError:
@@ -109,11 +112,11 @@ def open_onnx(file: str | Path, threads: int) -> Answer:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no class of their own
+    except Exception as error:  # it has no error class of its own
         raise ValueError(f"{file}: ONNX Runtime does not open it ({str(error).splitlines()[0]})") from error
     return lambda *question: session.run(None, _inputs(*question))[0]
 
 
 def _inputs(ids: np.ndarray, mask: np.ndarray | None = None, segments: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    real = np.ones_like(ids) if mask is None else mask.astype(np.int64)
-    return dict(zip(INPUTS, (ids, real, np.zeros_like(ids) if segments is None else segments), strict=True))
+    attention = np.ones_like(ids) if mask is None else mask.astype(np.int64)
+    return dict(zip(INPUTS, (ids, attention, np.zeros_like(ids) if segments is None else segments), strict=True))

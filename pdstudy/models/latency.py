@@ -1,8 +1,8 @@
-"""How fast a classifier answers on this machine, and the memory it takes: one clock for every engine.
+"""Latency and memory of classifiers on this machine, with any engine.
 
-All classifiers of one call are measured together, in rounds in which each has its turn, and a text's time is its
-median over the rounds. So a moment in which the machine was busy elsewhere decides neither a number nor a
-comparison, and the percentiles are over texts, long and short, not over such moments.
+All classifiers of one call are measured together, in rounds in which each has a turn, and a text's time is its median over
+the rounds. So a moment in which the machine was busy changes neither a number nor a comparison, and the percentiles are over
+texts, not over such moments.
 """
 
 import importlib
@@ -23,19 +23,19 @@ from pdstudy.data.batches import Ids, padded
 from pdstudy.models.inference import Answer, Question
 
 PARTS = ("ids", "mask", "segments")  # of a question
-APART = "from pdstudy.models import latency; latency._apart()"  # what the fresh Python runs
+CHILD = "from pdstudy.models import latency; latency._report_memory()"  # what the child process runs
 
 
 @dataclass(frozen=True)
 class Opening:
     """How a classifier is opened: `function(*words, threads=...)` returns it as an `inference.Answer`.
 
-    The function stands in a module and the words are text or numbers, so that a fresh Python can do the same.
+    The function is in a module and the words are text or numbers, so that a child process can do the same.
     """
 
     function: Callable[..., Answer]
     words: tuple[str | int | float, ...]
-    precision: str  # of its products, as it is to be stated
+    precision: str  # of its products, for the record
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class AtLength:
 
 @dataclass(frozen=True)
 class Latency:
-    """What was measured, and all it depends on."""
+    """The measurements, and the conditions they depend on."""
 
     p50: float  # milliseconds for one text, alone and at its own length: median over `n` texts
     p95: float  # the 95th percentile over them
@@ -59,12 +59,12 @@ class Latency:
     fixed: tuple[AtLength, ...]
     throughput: float  # texts a second when `batch` texts of similar length are answered at once
     batch: int
-    memory: float | None  # MB that a fresh Python held at most: interpreter, engine, model; None where it was not asked for
+    memory: float | None  # peak MB of a fresh process: interpreter, engine, model; None where it was not measured
     threads: int
     precision: str
     rounds: int
     processor: str
-    load: float  # processes that wanted a core of this machine, a mean over the minute before: others', for the most part
+    load: float  # the machine's load average over the minute before
 
 
 def measure(
@@ -79,11 +79,10 @@ def measure(
     threads: int = 1,
     memory: bool = True,
 ) -> dict[str, Latency]:
-    """Return the Latency of each classifier, all asked the same `n` texts of `ids` in turn, after one round of warming up.
+    """Return the Latency of each classifier on the same `n` texts of `ids`, after one round of warming up.
 
-    `lengths` are the stated lengths, in pieces, at which `n_fixed` texts are timed as well. The choice of texts
-    depends on nothing but `ids`. `memory` takes a fresh Python for each, seconds where it needs torch. Raises
-    ValueError when there is no text.
+    `lengths` are stated lengths, in pieces, at which `n_fixed` texts are timed as well. The choice of texts depends on `ids`
+    only. `memory` starts a process for each classifier, which takes seconds with torch. Raises ValueError without texts.
     """
     import torch
 
@@ -92,7 +91,7 @@ def measure(
     before, load = torch.get_num_threads(), round(os.getloadavg()[0], 2)
     try:
         opened = {name: o.function(*o.words, threads=threads) for name, o in openings.items()}
-        sample = chosen(ids, n)
+        sample = sample_by_length(ids, n)
         asked = _questions(ids, sample, pad, lengths, n_fixed, batch)
         seconds = _rounds(opened, asked, rounds)
     finally:
@@ -117,8 +116,8 @@ def measure(
     }
 
 
-def chosen(ids: Ids, n: int) -> np.ndarray:
-    """Return the indices of at most `n` texts, evenly spaced among all sorted by length: their lengths are the set's."""
+def sample_by_length(ids: Ids, n: int) -> np.ndarray:
+    """Return the indices of at most `n` texts, evenly spaced in the order of length. Raises ValueError without texts."""
     if not len(ids):
         raise ValueError("there is no text to measure on; give at least one")
     order = np.argsort(ids.lengths, kind="stable")
@@ -126,7 +125,7 @@ def chosen(ids: Ids, n: int) -> np.ndarray:
 
 
 def at_length(ids: Ids, text: int, length: int) -> np.ndarray:
-    """Return one row of `length` real pieces, (1, length) int64: those that begin with a text, its own first and last at the ends."""
+    """Return one row of `length` real pieces, (1, length) int64: a text's, cut or continued, with its own first and last piece."""
     first, last = ids.starts[text], ids.starts[text + 1] - 1
     row = np.take(ids.flat, np.arange(first, first + length), mode="wrap").astype(np.int64)
     row[-1] = ids.flat[last]
@@ -134,30 +133,29 @@ def at_length(ids: Ids, text: int, length: int) -> np.ndarray:
 
 
 def peak_memory(opening: Opening, asked: Sequence[Question], threads: int) -> float:
-    """Return the MB that a fresh Python holds at most while it opens a classifier and answers `asked`.
+    """Return the peak MB of a fresh process that opens a classifier and answers `asked`, as the operating system counts it.
 
-    It is the whole process, as the operating system counts it: what a server that does nothing else would need.
-    Raises RuntimeError with the last line of its error when it fails.
+    Raises RuntimeError with the last line of the process's error when it fails.
     """
     function = opening.function
     with tempfile.TemporaryDirectory() as folder:
         for i, question in enumerate(asked):
             np.savez(Path(folder) / f"{i}.npz", **{p: a for p, a in zip(PARTS, question, strict=True) if a is not None})
         words = json.dumps([function.__module__, function.__qualname__, opening.words, threads, folder, len(asked)])
-        found = subprocess.run(  # noqa: S603 - this Python, with our own words as one JSON argument
-            [sys.executable, "-c", APART, words],
+        done = subprocess.run(  # noqa: S603 - this Python, with our own words as one JSON argument
+            [sys.executable, "-c", CHILD, words],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in sys.path)},
             capture_output=True,
             text=True,
         )
-    if found.returncode:
-        why = (found.stderr.strip().splitlines() or [f"it ended with {found.returncode}"])[-1]
-        raise RuntimeError(f"the fresh Python that measures memory failed: {why}")
-    return float(found.stdout.split()[-1])
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        raise RuntimeError(f"the fresh Python that measures memory failed: {reason}")
+    return float(done.stdout.split()[-1])
 
 
 def _questions(ids: Ids, sample: np.ndarray, pad: int, lengths: Sequence[int], n_fixed: int, batch: int) -> dict:
-    """Return what is asked, by kind: "own", each stated length, "batches"; each a list of questions."""
+    """Return lists of questions by kind: "own" (single texts), each stated length, "batches"."""
     fixed = sample[np.linspace(0, len(sample) - 1, min(n_fixed, len(sample))).round().astype(int)]
     return {
         "own": [padded(ids, np.array([i]), pad) for i in sample],
@@ -167,12 +165,12 @@ def _questions(ids: Ids, sample: np.ndarray, pad: int, lengths: Sequence[int], n
 
 
 def _rounds(opened: dict[str, Answer], asked: dict, rounds: int) -> dict[str, dict]:
-    """Return, by classifier and kind, the seconds of every question, (n_questions,): medians over the rounds."""
+    """Return the seconds of every question, (n_questions,), by classifier and kind: medians over the rounds."""
     taken = {name: {kind: [] for kind in asked} for name in opened}
     names = list(opened)
     for i in range(rounds + 1):
         turn = i % len(names)
-        for name in names[turn:] + names[:turn]:  # nobody always goes first
+        for name in names[turn:] + names[:turn]:  # the first one changes
             for kind, questions in asked.items():
                 taken[name][kind].append([_seconds(opened[name], question) for question in questions])
     return {name: {kind: np.median(s[1:], axis=0) for kind, s in kinds.items()} for name, kinds in taken.items()}  # 0 warms up
@@ -188,8 +186,8 @@ def _percentiles(seconds: np.ndarray) -> dict[str, float]:
     return {f"p{p}": round(float(np.percentile(seconds, p)) * 1e3, 4) for p in (50, 95)}
 
 
-def _apart() -> None:
-    """In a fresh Python: open the classifier that the command line describes, answer, and print the MB held at most."""
+def _report_memory() -> None:
+    """Open the classifier that the command line describes, answer, and print the peak MB. Runs in the child process."""
     module, name, words, threads, folder, n = json.loads(sys.argv[1])
     answer = getattr(importlib.import_module(module), name)(*words, threads=threads)
     for i in range(n):
@@ -199,9 +197,9 @@ def _apart() -> None:
 
 
 def peak_of_this_process() -> float:
-    """Return the MB of memory that this process has held at most."""
+    """Return the peak memory of this process in MB."""
     status = Path("/proc/self/status")
-    if status.is_file():  # Linux, where getrusage begins a child's count at what its parent held
+    if status.is_file():  # on Linux getrusage starts a child's peak at its parent's
         return round(int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024 / 1e6, 1)
     import resource
 

@@ -1,4 +1,4 @@
-"""The three losses of the paper, as pure functions of tensors: all return a scalar mean in nats."""
+"""The losses of the paper (Algorithm 1) and of the [CLS] head, as pure functions of tensors; all return a mean in nats."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,16 +7,15 @@ from torch import Tensor
 def mlm_loss(logits: Tensor, pieces: Tensor) -> Tensor:
     """Mean cross-entropy of the masked pieces, a scalar.
 
-    `logits` is (n_masked, vocabulary): only the masked positions reach the output layer, so there is
-    nothing to ignore. `pieces` is (n_masked,), the ids that stood there before masking.
+    `logits` is (n_masked, vocabulary), of masked positions only; `pieces` is (n_masked,), their ids before masking.
     """
     return F.cross_entropy(logits.float(), pieces)  # bf16 sums drift over thousands of classes
 
 
 def row_words_loss(logits: Tensor, rows: Tensor) -> Tensor:
-    """Mean cross-entropy of the pieces of each row under one distribution a row, a scalar.
+    """Mean cross-entropy of the pieces of each row under one distribution per row, a scalar.
 
-    `logits` is (batch, vocabulary), `rows` (batch, length): in what order the pieces stand does not matter.
+    `logits` is (batch, vocabulary), `rows` (batch, length); the order of the pieces does not matter.
     """
     return -logits.float().log_softmax(dim=-1).gather(1, rows).mean()
 
@@ -32,9 +31,8 @@ def hard_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def soft_label_loss(logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Mean soft cross-entropy of the student against the teacher (Algorithm 1, line 3), a scalar.
 
-    Both are (batch, n_classes) logits. It is a cross-entropy, not a KL divergence: its floor is the
-    teacher's own entropy, not zero. At a temperature other than 1 the loss is scaled by its square,
-    so that gradients keep their size (Hinton et al., 2015); the paper uses 1.
+    Both are (batch, n_classes) logits. It is a cross-entropy, not a KL divergence: its minimum is the teacher's entropy. The
+    loss is scaled by the square of the temperature, so that gradients keep their size (Hinton et al., 2015); the paper uses 1.
     """
     soft_labels = (teacher_logits.float() / temperature).softmax(dim=-1)
     log_student = (logits.float() / temperature).log_softmax(dim=-1)

@@ -1,4 +1,4 @@
-"""The one training loop. Pre-training, fine-tuning and distillation differ only in the batch and the loss."""
+"""The training loop. Pre-training, fine-tuning and distillation differ only in their batches and their loss."""
 
 import json
 import math
@@ -18,38 +18,38 @@ from torch import Tensor, nn
 
 from pdstudy.models.muon import Muon
 
-CLIP = 1.0  # gradient norm, BERT's
+CLIP = 1.0  # largest gradient norm, as in BERT
 BETAS = (0.9, 0.98)
 
 
 class Diverged(RuntimeError):
-    """Raised when a loss is no longer a number; the message names the step and the rate."""
+    """Raised when a loss or gradient norm is not finite; the message names the step and the rate."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps, warm-up and linear decay to zero; rates are the optimisers' own."""
+    """Steps, warm-up and linear decay to zero, and the peak rates."""
 
     steps: int
     warmup: float  # share of the steps
     rate: float
     weight_decay: float
-    muon_rate: float | None = None  # for the layers' matrices; None leaves all to AdamW
+    muon_rate: float | None = None  # of the layers' matrices; None: AdamW trains all weights
 
     def factor(self, step: int) -> float:
-        """Return the share of the peak rate at step 0 .. steps - 1."""
+        """Return the fraction of the peak rate at a step from 0 to steps - 1."""
         rising = max(1, round(self.warmup * self.steps))
         return min((step + 1) / rising, (self.steps - step) / max(1, self.steps - rising + 1))
 
 
 @dataclass
 class Watch:
-    """Who looks on while a stage trains: a log, a progress callback, checkpoints. None of it changes the result."""
+    """A stage's log, progress callback, checkpoints and stop check. None of them changes the result."""
 
     log: Callable[[dict[str, Any]], None] = lambda record: None
     progress: Callable[[float], None] = lambda share: None
-    checkpoints: Any = None  # store.Checkpoints, or None for stages too short to be worth it
-    stop: Callable[[], bool] = lambda: False  # asked between steps; True saves a checkpoint and raises Stopped
+    checkpoints: Any = None  # store.Checkpoints, or None for short stages
+    stop: Callable[[], bool] = lambda: False  # called between steps; True saves a checkpoint and raises Stopped
     log_every: int = 50
     save_every: float = 60.0  # seconds
     tracker: str | None = None  # any tracker that accelerate knows, such as "tensorboard"
@@ -58,23 +58,23 @@ class Watch:
 
 
 class Stopped(RuntimeError):
-    """Raised at a safe point after a request to stop; the state is saved."""
+    """Raised after a step when a stop was asked for; a checkpoint is saved."""
 
 
 class Loss(NamedTuple):
-    """What a step's loss function returns."""
+    """The return value of a step's loss function."""
 
-    value: Tensor  # a scalar, what is minimised
-    pieces: int  # real pieces read, padding apart
-    shown: Tensor | None = None  # what the curve shows, where that is a part of the value
+    value: Tensor  # a scalar, minimised
+    pieces: int  # without padding
+    logged: Tensor | None = None  # the loss in the log, where it is only a part of `value`
 
 
 @dataclass
 class Fitted:
-    """What a training run left behind beside the weights."""
+    """The record of a training run."""
 
     steps: int
-    tokens: int  # real pieces, padding apart
+    tokens: int  # pieces, without padding
     seconds: float
     final_loss: float  # mean over the last tenth of the steps
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -89,11 +89,11 @@ def fit(
     precision: str,
     watch: Watch | None = None,
 ) -> Fitted:
-    """Train `model` in place and return what happened.
+    """Train `model` in place and return the record. Raises Diverged, Stopped.
 
-    `batch(step)` returns the data of a step as a function of its number alone; its thread may be another (`batches`). Dropout is
-    seeded by (seed, step). So a run that continues from a checkpoint ends with the same weights, bit for bit, as one that was
-    never broken. Raises Diverged, Stopped.
+    `batch(step)` returns the data of a step and depends on the step's number only; it may run in another thread (`batches`).
+    Dropout is seeded by (seed, step). So a run continued from a checkpoint ends with the same weights, bit for bit, as an
+    uninterrupted one.
     """
     watch = watch or Watch()
     accelerator = Accelerator(log_with=watch.tracker, project_dir=watch.tracker_folder)
@@ -102,7 +102,7 @@ def fit(
     optimisers = [accelerator.prepare(o) for o in _optimisers(model, schedule, precision)]
     runner = accelerator.prepare(model)
     runner.train()
-    first, state = 0, _Tally()
+    first, state = 0, _Record()
     if watch.checkpoints is not None:
         first = _restore(watch, model, optimisers, state, accelerator.is_main_process)
     begun = saved = time.monotonic()
@@ -112,17 +112,18 @@ def fit(
             for optimiser in optimisers:
                 for group in optimiser.param_groups:
                     group["lr"] = group["peak"] * schedule.factor(step)
-            torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))  # torch reads 32 bits
+            torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))  # torch uses 32 bits
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                found = loss(runner, data)
-            accelerator.backward(found.value)
+                step_loss = loss(runner, data)
+            accelerator.backward(step_loss.value)
             norm = clip(list(model.parameters()))
             for optimiser in optimisers:
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
-            shown = found.value if found.shown is None else found.shown
-            shown, pieces, stopping = _together(accelerator, shown.detach(), found.pieces, watch.stop())
-            state.add(shown, pieces)
+            logged = step_loss.value if step_loss.logged is None else step_loss.logged
+            logged, pieces, stopping = _over_ranks(accelerator, logged.detach(), step_loss.pieces, watch.stop())
+            state.losses.append(logged)
+            state.tokens += pieces
             last = step == schedule.steps - 1
             if last or (step + 1) % watch.log_every == 0:
                 record = state.flush(step, schedule, float(norm), time.monotonic() - begun)
@@ -132,8 +133,8 @@ def fit(
                 if watch.tracker:
                     accelerator.log({k: v for k, v in record.items() if k != "step"}, step=step + 1)
                 watch.progress((step + 1) / schedule.steps)
-            keeps = watch.checkpoints is not None and accelerator.is_main_process
-            if keeps and not last and (stopping or time.monotonic() - saved > watch.save_every):
+            saves = watch.checkpoints is not None and accelerator.is_main_process
+            if saves and not last and (stopping or time.monotonic() - saved > watch.save_every):
                 state.seconds_before += time.monotonic() - begun
                 begun = time.monotonic()
                 watch.checkpoints.save(step + 1, lambda folder: _save(folder, model, optimisers, state))
@@ -148,10 +149,10 @@ def fit(
 
 
 def batches(batch: Callable[[int], Any], steps: range, device: torch.device, ahead: bool | None = None) -> Iterator[Any]:
-    """Yield the data of each step on its device, made one step `ahead` by a thread of its own if the device is a GPU.
+    """Yield the data of each step on the device. For a GPU a thread prepares them one step `ahead`.
 
-    A GPU fetches from pinned memory while it computes, and nobody waits for it. On a processor the thread would only
-    take the training's own core (`python benchmarks/ways.py` says what a batch costs).
+    A GPU copies from pinned memory while it computes. On a processor the thread would take the core that trains
+    (`python benchmarks/ways.py` measures what a batch costs).
     """
     ahead = device.type == "cuda" if ahead is None else ahead
     if not ahead:
@@ -163,31 +164,31 @@ def batches(batch: Callable[[int], Any], steps: range, device: torch.device, ahe
         return [x.pin_memory() if torch.is_tensor(x) and device.type == "cuda" else x for x in data]
 
     with ThreadPoolExecutor(1, "batches") as thread:
-        coming = [thread.submit(pinned, step) for step in steps[:1]]
+        pending = [thread.submit(pinned, step) for step in steps[:1]]
         for step in steps:
-            data = coming.pop().result()
+            data = pending.pop().result()
             if step + 1 < steps.stop:
-                coming.append(thread.submit(pinned, step + 1))
+                pending.append(thread.submit(pinned, step + 1))
             yield send_to_device(data, device, non_blocking=True)
 
 
 def clip(parameters: list[nn.Parameter]) -> Tensor:
-    """Return the norm of all gradients together, a scalar, after scaling them in place where it is above CLIP.
+    """Return the norm of all gradients, a scalar, after scaling them in place where it is above CLIP.
 
-    As `torch.nn.utils.clip_grad_norm_`, bit for bit. That one multiplies whatever the norm is, for a GPU should not be asked; on a
-    processor asking is free, and every multiplication is one more small call for each of the weights.
+    The result is that of `torch.nn.utils.clip_grad_norm_`, bit for bit. That function always multiplies, to avoid waiting for a
+    GPU; on a processor the comparison is free and saves one small call per weight.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if norm.device.type != "cpu":
         torch.nn.utils.clip_grads_with_norm_(parameters, CLIP, norm)
-    elif not (factor := float(CLIP / (norm + 1e-6))) >= 1:  # nor is no number
+    elif not (factor := float(CLIP / (norm + 1e-6))) >= 1:  # `not >= 1` also catches NaN
         torch._foreach_mul_(gradients, factor)
     return norm
 
 
 def device() -> torch.device:
-    """Return where a model answers: the device that `fit` would train it on."""
+    """Return the device that `fit` trains on."""
     return PartialState().device
 
 
@@ -197,21 +198,21 @@ def ranks() -> tuple[int, int]:
     return state.process_index, state.num_processes
 
 
-def _together(accelerator: Accelerator, loss: Tensor, pieces: int, stopping: bool) -> tuple[Tensor, int, bool]:
-    """Return the mean loss, all pieces, and whether any rank should stop, the same on every rank."""
+def _over_ranks(accelerator: Accelerator, loss: Tensor, pieces: int, stopping: bool) -> tuple[Tensor, int, bool]:
+    """Return the mean loss, the sum of pieces, and whether any rank should stop; every rank gets the same."""
     if accelerator.num_processes == 1:
         return loss, pieces, stopping
-    told = torch.stack([loss.double(), *loss.new_tensor([pieces, stopping], dtype=torch.float64)])
-    told = accelerator.reduce(told, "sum").tolist()
-    return loss.new_tensor(told[0] / accelerator.num_processes), round(told[1]), told[2] > 0
+    values = torch.stack([loss.double(), *loss.new_tensor([pieces, stopping], dtype=torch.float64)])
+    total, all_pieces, stops = accelerator.reduce(values, "sum").tolist()
+    return loss.new_tensor(total / accelerator.num_processes), round(all_pieces), stops > 0
 
 
 def _optimisers(model: nn.Module, schedule: Schedule, precision: str) -> list[torch.optim.Optimizer]:
-    """Return AdamW for everything, or Muon for the layers' matrices and AdamW for the rest."""
+    """Return AdamW for all weights, or Muon for the layers' matrices and AdamW for the rest."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if schedule.muon_rate and ".encoder.layer." in name and p.ndim == 2]
-    taken = {id(p) for p in matrices}
-    rest = [p for _, p in named if id(p) not in taken]
+    ids = {id(p) for p in matrices}
+    rest = [p for _, p in named if id(p) not in ids]
     groups = [
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": schedule.weight_decay},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},  # biases and norms, as in BERT
@@ -227,17 +228,13 @@ def _optimisers(model: nn.Module, schedule: Schedule, precision: str) -> list[to
 
 
 @dataclass
-class _Tally:
+class _Record:
     """Losses since the last log record, and the records so far."""
 
     losses: list[Tensor] = field(default_factory=list)
     tokens: int = 0
     seconds_before: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
-
-    def add(self, loss: Tensor, pieces: int) -> None:
-        self.losses.append(loss)
-        self.tokens += pieces
 
     def flush(self, step: int, schedule: Schedule, norm: float, seconds: float) -> dict[str, float]:
         record = {
@@ -253,8 +250,8 @@ class _Tally:
         return record
 
 
-def _save(folder: Path, model: nn.Module, optimisers: list, state: _Tally) -> None:
-    """Write weights, optimiser states and the tally; the data order and dropout are functions of the step."""
+def _save(folder: Path, model: nn.Module, optimisers: list, state: _Record) -> None:
+    """Write weights, optimiser states and the record; the order of the data and dropout depend on the step only."""
     weights = {f"model.{k}": v for k, v in model.state_dict().items()}
     for i, optimiser in enumerate(optimisers):
         for j, slots in optimiser.state_dict()["state"].items():
@@ -265,8 +262,8 @@ def _save(folder: Path, model: nn.Module, optimisers: list, state: _Tally) -> No
     (folder / "tally.json").write_text(json.dumps(tally))
 
 
-def _restore(watch: Watch, model: nn.Module, optimisers: list, state: _Tally, chooses: bool) -> int:
-    """Put back the newest state that verifies; return the number of steps it had done, 0 for none. Rank 0 chooses it."""
+def _restore(watch: Watch, model: nn.Module, optimisers: list, state: _Record, chooses: bool) -> int:
+    """Load the newest valid checkpoint; return its number of steps, 0 for none. Rank 0 `chooses` it."""
     newest = watch.checkpoints.newest(lambda text: watch.log({"warning": text})) if chooses else None
     (newest,) = broadcast_object_list([newest])
     if newest is None:

@@ -68,7 +68,7 @@ def fill_mask(folder: Path, sentences: Sequence[str]) -> list[list[tuple[str, fl
     import torch
 
     tokenizer, vocabulary = open_tokenizer(folder)
-    reader, found = weights.load_reader(folder).eval(), []
+    reader, found = weights.load_masked_lm(folder).eval(), []
     for sentence in sentences:
         ids = [vocabulary.cls, *tokenizer.encode(sentence, add_special_tokens=False).ids, vocabulary.sep]
         if ids.count(vocabulary.mask) != 1:

@@ -1,9 +1,9 @@
-"""The workers: how one step is computed in a process of its own, and how all of them stop.
+"""The local engine: one process per running step on this machine.
 
-Small models leave a second thread idle, so each worker has one thread and there are as many as cores. Each is
-a pool of its own, so that its death costs no step but the one it was at, and that one is known. A worker ends
-when its parent does, stops at a safe point when asked, and owns no queue that its death could block: progress
-goes through small files.
+Small models do not use a second thread, so each worker process has one thread and there are as many workers as cores. Each
+worker is a process pool of its own: when it dies, only its step is lost, and it is known which. A worker ends with its
+parent and stops at a safe point when asked. Progress goes through small files, because a queue could block when a worker
+dies.
 """
 
 import contextlib
@@ -20,19 +20,22 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker
 from pathlib import Path
 
-from pdstudy.run.worker import GRACE, Interrupted, compute, log_of, open_shares, read_share, stop_when
+from pdstudy.run.worker import GRACE, Interrupted, compute, open_shares, set_stop_check
 from pdstudy.storage.store import Store
 from pdstudy.study.steps import Step
 
 
-class Crew:
-    """The workers: processes that are replaced when they are killed, or this process itself."""
+class LocalEngine:
+    """Worker processes, replaced when they are killed; with `workers` 0 steps run in this process.
+
+    The scheduler uses `submit`, `outcome`, `stop`, `kill`, and the attributes `window`, `stopping`, `deadline`, `shares`.
+    """
 
     def __init__(self, store: Store, workers: int, logs: Path | None, tracker: str | None):
         self.store, self.workers, self.logs, self.tracker = store, workers, logs, tracker
         self.stopping = False
-        self.deadline = math.inf  # when those that were asked to stop, and have not, are killed
-        self.shares: Path | None = None
+        self.deadline = math.inf  # when workers that were asked to stop are killed
+        self.shares: Path | None = None  # the folder of progress files
         self.idle: list[ProcessPoolExecutor] = []
         self.busy: dict[Future, ProcessPoolExecutor] = {}
 
@@ -41,7 +44,7 @@ class Crew:
         return self
 
     def __exit__(self, *error):
-        if self.stopping:  # every step has answered; a worker's own farewell may take longer than a stop should
+        if self.stopping:  # every step has ended; a worker's own shutdown may take longer than a stop should
             self.kill()
         for pool in (*self.idle, *self.busy.values()):
             pool.shutdown(wait=True, cancel_futures=True)
@@ -49,7 +52,7 @@ class Crew:
 
     @property
     def window(self) -> int:
-        """Return how many steps are worth submitting at a time."""
+        """Return how many steps to submit at a time."""
         return max(1, self.workers)
 
     def submit(self, step: Step) -> Future:
@@ -59,22 +62,22 @@ class Crew:
             future: Future = Future()
             future.set_result(compute(*job))
             return future
-        with _deaf():
-            pool = self.idle.pop() if self.idle else _hired()
+        with _sigint_blocked():
+            pool = self.idle.pop() if self.idle else _start_worker()
             try:
                 future = pool.submit(compute, *job)
-            except BrokenProcessPool:  # it was killed while it had nothing to do
+            except BrokenProcessPool:  # it was killed while idle
                 pool.shutdown(wait=False)
-                pool = _hired()
+                pool = _start_worker()
                 future = pool.submit(compute, *job)
         self.busy[future] = pool
         return future
 
     def outcome(self, future: Future):
-        """Return what became of a step: "done", "busy", "stopped", "killed" or a Failure."""
+        """Return the outcome of a step: as `worker.compute`, or "killed"."""
         pool, error = self.busy.pop(future, None), future.exception()
         if isinstance(error, BrokenProcessPool) or (error is None and future.result() == "stopped" and not self.stopping):
-            if pool is not None:  # dead, or told to stop by somebody else and good for no other step
+            if pool is not None:  # dead, or stopped by another process and not usable for other steps
                 pool.shutdown(wait=False)
             return "killed"
         if pool is not None:
@@ -83,16 +86,8 @@ class Crew:
             raise error
         return future.result()
 
-    def log(self, step: Step) -> Path | None:
-        """Return the path of a step's log, if there is one."""
-        return log_of(step, self.logs)
-
-    def share(self, digest: str) -> float:
-        """Return how much of a running step is done, 0 to 1."""
-        return read_share(self.shares, digest)
-
     def stop(self) -> None:
-        """Ask every worker to stop at its next safe point; asked twice, do not wait for it."""
+        """Ask every worker to stop at its next safe point. A second call kills them."""
         if self.stopping:
             self.kill()
         else:
@@ -102,9 +97,9 @@ class Crew:
                     os.kill(process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End every worker now. What it had finished is in the store."""
+        """Kill every worker now. Finished steps are in the store."""
         for process in self._processes():
-            with contextlib.suppress(ValueError):  # it is gone already
+            with contextlib.suppress(ValueError):  # it has ended
                 process.kill()
 
     def _processes(self) -> list:
@@ -112,8 +107,8 @@ class Crew:
 
 
 @contextlib.contextmanager
-def signals(crew: Crew):
-    """Turn SIGTERM and Ctrl-C into a request to stop, while the crew works. The handler only sets a flag."""
+def signals(engine: LocalEngine):
+    """Turn SIGTERM and Ctrl-C into `engine.stop()`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -121,31 +116,31 @@ def signals(crew: Crew):
 
     def handle(number, frame):
         caught.append(number)
-        crew.stop()
+        engine.stop()
 
     old = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
-    if crew.workers == 0:
-        stop_when(lambda: crew.stopping)
+    if engine.workers == 0:
+        set_stop_check(lambda: engine.stopping)
     try:
         yield
     except Interrupted as error:
         error.signal = caught[0] if caught else signal.SIGTERM
         raise
     finally:
-        stop_when(lambda: False)
+        set_stop_check(lambda: False)
         for number, handler in old.items():
             signal.signal(number, handler)
 
 
-def _hired() -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")  # fork and torch's threads do not mix
-    return ProcessPoolExecutor(1, context, initializer=_begin, initargs=(os.getpid(),))
+def _start_worker() -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    return ProcessPoolExecutor(1, context, initializer=_prepare_worker, initargs=(os.getpid(),))
 
 
 @contextlib.contextmanager
-def _deaf():
-    """Hold Ctrl-C back while a worker starts: a terminal sends it to all, and one that is not yet ready would die of it."""
-    resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts, so not in between
+def _sigint_blocked():
+    """Block Ctrl-C while a worker starts: a terminal sends it to all processes, and a starting one would die of it."""
+    resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts, so start it before
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -153,18 +148,18 @@ def _deaf():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(parent: int) -> None:
-    """Prepare a worker: no Ctrl-C of its own, and an end when it is asked to and when its parent ends."""
+def _prepare_worker(parent: int) -> None:
+    """Let a worker ignore Ctrl-C, stop on SIGTERM, and end with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
-    stop_when(asked.is_set)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    set_stop_check(stop.is_set)
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: Linux ends us with our parent
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: Linux kills it with its parent
 
-    def watch() -> None:  # elsewhere, look
+    def watch_parent() -> None:  # for other systems
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch_parent, daemon=True).start()

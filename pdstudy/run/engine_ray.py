@@ -1,11 +1,10 @@
-"""Many machines: the same steps as tasks of Ray.
+"""The Ray engine: steps as tasks of a Ray cluster, on many machines.
 
-Data travels through the store alone, in a folder that every node shares; Ray carries a step's settings there
-and one word back. So any node may die at any moment, and resume comes from the store whatever the engine.
+Artifacts go through the store, in a folder that every node shares; Ray carries a step's settings to a node and one word
+back. So any node may die at any time, and a run resumes from the store whatever the engine.
 
-A step is given to Ray when its parents are done, by the loop that also feeds the local pool, and not as one
-graph of object references: Ray takes what is ready in the order of its coming, but a study ends soonest when
-the longest chain goes first, and a step that another run holds must hold up no other.
+The scheduler submits a step when its parents are done. It does not give Ray the graph of steps, because Ray runs ready tasks
+in the order of submission, while a study ends soonest when the longest chain goes first.
 """
 
 import contextlib
@@ -23,36 +22,42 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pdstudy.run.scheduler import RunError
-from pdstudy.run.worker import GRACE, Failure, compute, log_of, open_shares, read_share, stop_when
+from pdstudy.run.worker import GRACE, Failure, compute, open_shares, set_stop_check
 from pdstudy.sizes import Size
 from pdstudy.storage.store import Store
 from pdstudy.study.steps import Step
 
-AHEAD = 2  # steps submitted for each that can run: none waits for the driver, and an autoscaler sees the need
+AHEAD = 2  # steps submitted for each that can run, so that none waits for the driver and an autoscaler sees the demand
 ANSWER = 5.0  # seconds in which a Ray must answer at its address
-LOOK = 5.0  # seconds between looks at the cluster's size
-ON_CPU = ("texts", "tokenizer", "ids", "search", "given")  # stages without use for a GPU; a search trains only in trouble
+LOOK = 5.0  # seconds between queries of the cluster's size
+ON_CPU = (
+    "texts",
+    "tokenizer",
+    "ids",
+    "search",
+    "given",
+)  # stages that do not use a GPU; a search trains only where every rate collapsed
 WHOLE_GPU = 12 * 768  # layers x hidden of the model that gets a GPU of its own
-OBJECTS = 80 * 2**20  # bytes of Ray's object store, near its least: no data goes through it
-STOP, LOCK = "stop", "driver.lock"  # in the folder of progress
+OBJECTS = 80 * 2**20  # bytes of Ray's object store, near the minimum: no data goes through it
+STOP, LOCK = "stop", "driver.lock"  # in the folder of progress files
 
 
-class RayCrew:
-    """The workers of a Ray cluster, or of a Ray that is started here, on loopback, and ended with the run."""
+class RayEngine:
+    """The workers of a Ray cluster, or of a Ray that is started here, on loopback, and shut down with the run."""
 
     def __init__(self, store: Store, workers: int | None, logs: Path | None, tracker: str | None, address: str | None = None):
         self.store, self.limit, self.logs, self.tracker, self.address = store, workers, logs, tracker, address
         self.stopping = False
-        self.deadline = math.inf  # when tasks that were asked to stop, and have not, are killed
+        self.deadline = math.inf  # when tasks that were asked to stop are killed
         self.jobs: dict[Future, tuple[Step, object]] = {}  # the step and Ray's reference to its task
-        self.seen = (-math.inf, {})  # when the cluster was last looked at, and what it has
+        self.queried = (-math.inf, {})  # when the cluster was last queried, and its resources
 
     def __enter__(self):
         self.ray = connect(self.address, self.limit)
         self.shares = open_shares(self.store)
-        self.lock = FileLock(self.shares / LOCK)  # a worker that can take it has learned that locks do not hold there
+        self.lock = FileLock(self.shares / LOCK)  # a node that can acquire it too has a file system without working locks
         self.lock.acquire()
-        self.task = self.ray.remote(max_retries=0, num_cpus=1)(work)  # who is retried is the driver's to say
+        self.task = self.ray.remote(max_retries=0, num_cpus=1)(work)  # the scheduler retries
         return self
 
     def __exit__(self, *error):
@@ -64,10 +69,10 @@ class RayCrew:
 
     @property
     def resources(self) -> dict[str, float]:
-        """Return what the cluster has just now: nodes come and go."""
-        if time.monotonic() - self.seen[0] > LOOK:
-            self.seen = time.monotonic(), self.ray.cluster_resources()
-        return self.seen[1]
+        """Return the cluster's current resources; nodes may join and leave."""
+        if time.monotonic() - self.queried[0] > LOOK:
+            self.queried = time.monotonic(), self.ray.cluster_resources()
+        return self.queried[1]
 
     @property
     def workers(self) -> int:
@@ -77,7 +82,7 @@ class RayCrew:
 
     @property
     def window(self) -> int:
-        """Return how many steps are worth submitting at a time."""
+        """Return how many steps to submit at a time."""
         return self.workers if self.limit is not None else AHEAD * self.workers
 
     def submit(self, step: Step) -> Future:
@@ -90,14 +95,14 @@ class RayCrew:
         return future
 
     def outcome(self, future: Future):
-        """Return what became of a step; see Crew.outcome."""
+        """Return the outcome of a step; see LocalEngine.outcome."""
         from ray import exceptions as ray
 
         step, _ = self.jobs.pop(future)
         error = future.exception()
         if error is None:
             return "killed" if future.result() == "stopped" and not self.stopping else future.result()
-        if isinstance(error, ray.NodeDiedError):  # says nothing of the step: it runs again elsewhere, however often
+        if isinstance(error, ray.NodeDiedError):  # not the step's fault: it is submitted again, however often
             return "busy"
         if isinstance(error, (ray.WorkerCrashedError, ray.OutOfMemoryError, ray.LocalRayletDiedError)):
             return "killed"
@@ -105,39 +110,31 @@ class RayCrew:
             return "stopped"
         return Failure(step, f"Ray could not run it: {str(error).strip().splitlines()[-1]}", str(error), bad_input=False)
 
-    def log(self, step: Step) -> Path | None:
-        """Return the path of a step's log, if there is one."""
-        return log_of(step, self.logs)
-
-    def share(self, digest: str) -> float:
-        """Return how much of a running step is done, 0 to 1."""
-        return read_share(self.shares, digest)
-
     def stop(self) -> None:
-        """Ask every worker to stop at its next safe point, and take back what has not begun; asked twice, do not wait."""
+        """Ask every worker to stop at its next safe point and cancel steps that have not begun. A second call kills them."""
         if self.stopping:
             self.deadline = 0.0
             return
         self.stopping, self.deadline = True, time.monotonic() + GRACE
 
-        def recall() -> None:  # not in a signal's handler: Ray takes locks
+        def cancel_waiting() -> None:  # in a thread: Ray takes locks, and a signal handler may not
             (self.shares / STOP).touch()
             for step, ref in list(self.jobs.values()):
                 if not (self.shares / step.digest).exists():
-                    with contextlib.suppress(Exception):  # it has ended meanwhile
+                    with contextlib.suppress(Exception):  # it has ended
                         self.ray.cancel(ref)
 
-        threading.Thread(target=recall, daemon=True).start()
+        threading.Thread(target=cancel_waiting, daemon=True).start()
 
     def kill(self) -> None:
-        """End every worker now. What it had finished is in the store."""
+        """Kill every task now. Finished steps are in the store."""
         for _, ref in list(self.jobs.values()):
-            with contextlib.suppress(Exception):  # it has ended meanwhile
+            with contextlib.suppress(Exception):  # it has ended
                 self.ray.cancel(ref, force=True)
 
 
 def gpu_share(step: Step) -> float:
-    """Return the part of a GPU that a step takes, in eighths: small students share one, BERT-Base has its own."""
+    """Return the share of a GPU that a step takes, in eighths: small students share one, BERT-Base has its own."""
     if step.stage in ON_CPU:
         return 0.0
     size = Size.parse(step.settings["size"]) if "size" in step.settings else None
@@ -145,11 +142,11 @@ def gpu_share(step: Step) -> float:
 
 
 def connect(address: str | None, workers: int | None):
-    """Return the module ray, connected to the Ray at `address`, or to one that is started here. Raises RunError."""
+    """Return the module `ray`, connected to the Ray at `address`, or to one started here. Raises RunError."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would starve a study beside any other process
+    os.environ.setdefault("RAY_worker_niceness", "0")  # with Ray's 15 a study would starve beside any other process
     if address is None or address.startswith(("127.", "localhost")):
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the one switch that keeps Ray's sockets on loopback
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the only switch that keeps Ray's sockets on loopback
     try:
         import ray
     except ImportError:
@@ -160,34 +157,34 @@ def connect(address: str | None, workers: int | None):
     if address is None:
         try:
             ray.init(address="local", num_cpus=workers or os.cpu_count(), object_store_memory=OBJECTS, **quiet)
-        except Exception as error:  # Ray raises no narrower one, and gives its start 30 seconds
+        except Exception as error:  # Ray raises no narrower class; it waits 30 seconds for its start
             ray.shutdown()
             reason = str(error).strip().splitlines()[0]
             raise RunError(
                 f"Ray could not be started here; on a busy machine try again, or use the pool ({reason})", False
             ) from None
         return ray
-    nobody = f"no Ray answers at {address}; start one there with `ray start --head`, or leave --address out to start one here"
+    message = f"no Ray answers at {address}; start one there with `ray start --head`, or leave --address out to start one here"
     try:
-        if address != "auto":  # Ray itself would wait for many minutes
+        if address != "auto":  # Ray itself would wait for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), ANSWER).close()
         ray.init(address=address, **{k: v for k, v in quiet.items() if k != "include_dashboard"})
     except (OSError, ValueError, RuntimeError) as error:
-        raise RunError(f"{nobody} ({str(error).strip().splitlines()[0]})", True) from None
+        raise RunError(f"{message} ({str(error).strip().splitlines()[0]})", True) from None
     return ray
 
 
-# What follows runs on the nodes.
+# Functions that run on the nodes
 
 
 def work(step: Step, store: Store, shares: Path, logs: Path | None, tracker: str | None) -> "str | Failure":
-    """Compute one step on a node and return what became of it; see crew.compute."""
-    wrong = unfit(shares) or other_code(step)
-    if wrong:
-        return Failure(step, f"node {socket.gethostname()}: {wrong}", "", bad_input=True)
+    """Compute one step on a node and return its outcome; see worker.compute."""
+    problem = store_problem(shares) or code_problem(step)
+    if problem:
+        return Failure(step, f"node {socket.gethostname()}: {problem}", "", bad_input=True)
     (shares / step.digest).touch()
-    stop_when(_asked(shares))
+    set_stop_check(_stop_check(shares))
     try:
         return compute(step, store, shares, logs, tracker)
     finally:
@@ -195,8 +192,8 @@ def work(step: Step, store: Store, shares: Path, logs: Path | None, tracker: str
 
 
 @lru_cache(maxsize=8)
-def unfit(shares: Path) -> str | None:
-    """Return why this node cannot share the driver's store, or None. Asked once a process."""
+def store_problem(shares: Path) -> str | None:
+    """Return why this node cannot share the driver's store, or None. Checked once a process."""
     if not shares.is_dir():
         return f"it does not see {shares.parent.parent}; set PDSTUDY_OUTPUTS to a folder that every node shares"
     try:
@@ -206,19 +203,19 @@ def unfit(shares: Path) -> str | None:
         return None
 
 
-def other_code(step: Step) -> str | None:
-    """Return what is wrong when this node's pdstudy would give the step another digest than the driver's, or None."""
-    anew = Step(**{f.name: getattr(step, f.name) for f in fields(step)})
-    return None if anew.digest == step.digest else "another version of pdstudy; install the same on every node"
+def code_problem(step: Step) -> str | None:
+    """Return a message where this node's pdstudy gives the step another digest than the driver's, else None."""
+    rebuilt = Step(**{f.name: getattr(step, f.name) for f in fields(step)})
+    return None if rebuilt.digest == step.digest else "another version of pdstudy; install the same on every node"
 
 
-def _asked(shares: Path) -> Callable[[], bool]:
-    """Return a question whether the driver wants a stop, answered anew at most once a second."""
+def _stop_check(shares: Path) -> Callable[[], bool]:
+    """Return a function that says whether the driver asked for a stop; it looks at most once a second."""
     last = [-math.inf, False]
 
-    def asked() -> bool:
+    def stop_asked() -> bool:
         if time.monotonic() - last[0] > 1:
             last[:] = time.monotonic(), (shares / STOP).exists()
         return last[1]
 
-    return asked
+    return stop_asked

@@ -1,4 +1,4 @@
-"""What a plan still needs, and how long it will take, from what the store has seen."""
+"""Which steps of a plan remain, and how long they will take, from the speed of those in the store."""
 
 import json
 import os
@@ -10,15 +10,15 @@ from pdstudy.study.plan import MEAN_PIECES
 from pdstudy.study.steps import Plan, Step
 
 FLOPS_PER_SECOND = 60e9  # one thread, before anything was measured here
-# One GPU in bf16 with small models: both assumed, neither was measured for this package.
+# One GPU in bf16 with small models: both are assumptions, not measurements.
 GPU_FLOPS_PER_SECOND = 20e12
-UPDATES_PER_SECOND = 60.0  # of a small model, however little it computes: what launching its kernels costs
+UPDATES_PER_SECOND = 60.0  # of a small model: launching its kernels limits this
 FIXED_SECONDS = 1.0  # of every step
-SHORTEST = 5.0  # seconds; shorter steps are mostly start-up and say little about speed
+SHORTEST = 5.0  # seconds; start-up dominates shorter steps
 
 
 class Work(NamedTuple):
-    """What a step asks for, about: updates of the weights, pieces read, floating-point operations."""
+    """The approximate work of a step: updates of the weights, word pieces, floating-point operations."""
 
     updates: float
     pieces: float
@@ -26,7 +26,7 @@ class Work(NamedTuple):
 
 
 class Device(NamedTuple):
-    """What computes: its name, how many steps at once, and operations and updates a second of each where none was measured."""
+    """A machine: its name, how many steps it runs at once, and its assumed operations and updates a second."""
 
     name: str
     workers: int
@@ -35,7 +35,7 @@ class Device(NamedTuple):
 
 
 def device(speed: float | None = None) -> Device:
-    """Return this machine's device, or with `speed`, in operations a second, one that is not at hand. Loads no torch."""
+    """Return this machine's device, or an imaginary one of `speed` operations a second. Does not load torch."""
     if speed is not None:
         return Device(
             f"a device of {speed:.0e} operations a second and {UPDATES_PER_SECOND:.0f} updates", 1, speed, UPDATES_PER_SECOND
@@ -50,31 +50,31 @@ def device(speed: float | None = None) -> Device:
 
 
 def work(step: Step) -> Work:
-    """Return what one step asks for; texts of D_L and D_T are counted with their mean length, repeats and padding apart."""
+    """Return the work of one step. Texts of D_L and D_T count with their mean length, without padding."""
     s = step.settings
     if step.stage == "pretrain":
         return Work(s["tokens"] / (s["batch"] * s["row"]), s["tokens"], step.flops)
     if step.stage in ("finetune", "distill"):
-        read = step.texts * s["epochs"]
+        n_texts = step.texts * s["epochs"]
         batch = min(s["batch"]) if isinstance(s["batch"], list) else s["batch"]  # the search's winner is not known yet
-        return Work(read / batch, read * MEAN_PIECES, step.flops)
+        return Work(n_texts / batch, n_texts * MEAN_PIECES, step.flops)
     return Work(0, s["texts"] * MEAN_PIECES if step.stage == "label" else 0, step.flops)
 
 
 def needed(plan: Plan, missing: dict[str, Step]) -> dict[str, Step]:
-    """Return those missing steps that a student or another needed step asks for, in the plan's order.
+    """Return the missing steps that a student or another needed step requires, in the plan's order.
 
-    A candidate whose search is done is not computed again only because it was cleaned away.
+    A candidate that was removed from the store is not computed again when its search is done.
     """
     children: dict[str, set[str]] = {}
     for digest, step in plan.steps.items():
         for parent in step.parents.values():
             children.setdefault(parent, set()).add(digest)
-    wanted: set[str] = set()
+    required: set[str] = set()
     for digest in reversed(plan.steps):  # children come after their parents
-        if digest in missing and (digest not in children or children[digest] & wanted):
-            wanted.add(digest)
-    return {d: s for d, s in plan.steps.items() if d in wanted}
+        if digest in missing and (digest not in children or children[digest] & required):
+            required.add(digest)
+    return {d: s for d, s in plan.steps.items() if d in required}
 
 
 def estimate(steps: list[Step], store: Store, workers: int) -> float:
@@ -84,20 +84,20 @@ def estimate(steps: list[Step], store: Store, workers: int) -> float:
 
 
 def by_stage(plan: Plan, store: Store, on: Device, measured: bool = True) -> list[dict]:
-    """Return one row a stage: steps, how many are cached, how many to do, what those ask for, and about how many seconds.
+    """Return one row per stage: steps, cached and remaining ones, the remaining work, and the estimated seconds.
 
-    Seconds come from what the store has seen of a stage, unless `measured` is false: then from the device's speed alone.
+    Seconds come from the speed of the stage's steps in the store; with `measured` false, from the device's speed only.
     """
     here, speed = store.digests(), measured_speed(store) if measured else {}
     todo = needed(plan, {d: s for d, s in plan.steps.items() if d not in here})
     rows = []
     for stage, count in plan.counts().items():
-        rest = [s for s in todo.values() if s.stage == stage]
+        remaining = [s for s in todo.values() if s.stage == stage]
         cached = sum(s.digest in here for s in plan.of_stage(stage))
         floor = 0.0 if stage in speed else 1 / on.updates
-        seconds = sum(max(cost(s, speed, on.speed), work(s).updates * floor) for s in rest) / on.workers
-        asked = {k: sum(getattr(work(s), k) for s in rest) for k in Work._fields}
-        rows.append({"stage": stage, "steps": count, "cached": cached, "to do": len(rest), "seconds": seconds} | asked)
+        seconds = sum(max(cost(s, speed, on.speed), work(s).updates * floor) for s in remaining) / on.workers
+        total = {k: sum(getattr(work(s), k) for s in remaining) for k in Work._fields}
+        rows.append({"stage": stage, "steps": count, "cached": cached, "to do": len(remaining), "seconds": seconds} | total)
     return rows
 
 
@@ -114,7 +114,7 @@ def measured_speed(store: Store) -> dict[str, float]:
 
 
 def _record(manifest: Path) -> dict:
-    """Return a manifest, or nothing where it is damaged: an estimate is no reason to fail."""
+    """Return a manifest, or an empty one where it is damaged: an estimate should not fail."""
     try:
         return json.loads(manifest.read_text())
     except (OSError, ValueError):
@@ -122,5 +122,5 @@ def _record(manifest: Path) -> dict:
 
 
 def cost(step: Step, speed: dict[str, float], unmeasured: float = FLOPS_PER_SECOND) -> float:
-    """Return the seconds that one step will take on one thread, or on what computes `unmeasured` operations a second."""
+    """Return the seconds of one step; a stage without a measured speed has `unmeasured` operations a second."""
     return FIXED_SECONDS + step.flops / speed.get(step.stage, unmeasured)

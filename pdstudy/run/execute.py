@@ -1,7 +1,4 @@
-"""One step: open its parents, call its stage, write its artifact.
-
-This is where stages, which know nothing of places, meet the store, which knows nothing of models.
-"""
+"""Executes one step: opens its parents in the store, calls its stage and writes its artifact."""
 
 import importlib.metadata
 import json
@@ -13,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pdstudy.models.train import Watch
+from pdstudy.models.train import Watch, device
 from pdstudy.run import text_steps
 from pdstudy.run.inputs import Inputs
 from pdstudy.run.model_steps import adopt, evaluation, given, label, pretrain, search, train_reader, train_student
@@ -24,7 +21,7 @@ LONG = ("pretrain",)  # stages that keep checkpoints
 
 
 def execute(step: Step, store: Store, watch: Watch) -> Path:
-    """Compute one step and return its artifact's folder."""
+    """Compute one step and return the folder of its artifact."""
     inputs = Inputs(step, store)
     checkpoints = store.checkpoints(step.digest) if step.stage in LONG else None
     watch.checkpoints = checkpoints
@@ -36,12 +33,13 @@ def execute(step: Step, store: Store, watch: Watch) -> Path:
             (folder / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
         return {
             "label": step.label,
-            "version": VERSION[step.stage],  # with it, the manifest gives the digest again
+            "version": VERSION[step.stage],  # the digest can be computed from the manifest
             "settings": step.settings,
             "parents": step.parents,
             "versions": versions(),
             "machine": platform.machine(),
             "threads": torch.get_num_threads(),
+            **({"device": torch.cuda.get_device_name()} if device().type == "cuda" else {}),
             "flops": step.flops,
             "seconds": round(record.get("seconds", time.monotonic() - begun), 2),
         }
@@ -53,14 +51,14 @@ def execute(step: Step, store: Store, watch: Watch) -> Path:
 
 
 def assist(step: Step, store: Store, watch: Watch) -> None:
-    """Train along with rank 0, which executes the same step, and write nothing."""
+    """Train along with rank 0, which executes the same step; write nothing."""
     watch.checkpoints = store.checkpoints(step.digest)
     train_reader(step, Inputs(step, store), watch)
 
 
 @cache  # reading a package's metadata takes milliseconds
 def versions() -> dict[str, str]:
-    """Return the versions of the libraries that can change a number."""
+    """Return the versions of the libraries that can change a result."""
     return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
 
 

@@ -16,7 +16,7 @@ from pdstudy.data.formats import TextError
 from pdstudy.models import encoder, evaluate, inference
 from pdstudy.models.encoder import Classifier
 from pdstudy.models.train import Diverged, Watch, device
-from pdstudy.models.weights import load_classifier, load_reader, load_start, save, take
+from pdstudy.models.weights import copy_weights, load_classifier, load_masked_lm, load_pretrained, save
 from pdstudy.run.inputs import Inputs
 from pdstudy.sizes import Size
 from pdstudy.study.steps import Step
@@ -33,7 +33,8 @@ def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str
     # Weights are kept in 16 bits, as families are released: a released encoder is the computed one, byte for byte.
     save(folder, model.bert.config, model.state(), "BertForMaskedLM", torch.float16)
     unigram = np.load(inputs.folder("ids") / "corpus.counts.npy")
-    level = evaluate.reading_level(load_reader(folder), inputs.ids("heldout").flat, vocabulary, unigram, s["precision"])
+    reader = load_masked_lm(folder).to(device())
+    level = evaluate.heldout_level(reader, inputs.ids("heldout").flat, vocabulary, unigram, s["precision"])
     plateau = level["mlm_loss"] > level["unigram_loss"] - PLATEAU
     n_params = sum(p.numel() for p in model.bert.parameters())
     return _trained(fitted, folder) | {"reading": level, "plateau": plateau, "n_params": n_params}
@@ -42,7 +43,7 @@ def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str
 def adopt(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Take an encoder that has read already, and measure how well it reads this study's D_LM."""
     source, s, vocabulary = Path(step.folder), step.settings, inputs.vocabulary()
-    config, weights, reader = load_start(source)
+    config, weights, reader = load_pretrained(source)
     if str(encoder.size_of(config)) != s["size"]:
         raise ValueError(f"{source}: a BERT of {encoder.size_of(config)}, not of {s['size']}")
     if config.vocab_size != vocabulary.size:
@@ -52,7 +53,7 @@ def adopt(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     heldout, counted = inputs.ids("heldout").flat, np.load(inputs.folder("ids") / "corpus.counts.npy")
     # A small task may hold out too little to measure reading on, and an encoder may come without its MLM head: no reason to stop.
     enough = reader is not None and len(heldout) >= 2 * evaluate.HELDOUT_ROW
-    level = evaluate.reading_level(reader.to(device()), heldout, vocabulary, counted, s["precision"]) if enough else None
+    level = evaluate.heldout_level(reader.to(device()), heldout, vocabulary, counted, s["precision"]) if enough else None
     plateau = enough and level["mlm_loss"] > level["unigram_loss"] - PLATEAU
     n_params = sum(w.numel() for w in weights.values())
     return {"reading": level, "plateau": plateau, "n_params": n_params, "tokens": 0, "steps": 0, "seconds": 0.0}
@@ -65,7 +66,7 @@ def train_reader(step: Step, inputs: Inputs, watch: Watch):
     pieces = inputs.folder("ids")
     counted = np.load(inputs.folder("words") / "words.npy") * s["words_std"] if "words" in step.parents else None
     unigram = np.load(pieces / "corpus.counts.npy") if s["cls_words"] else None
-    model = encoder.new_reader(config, s["seed"], s["positions"], counted, unigram)
+    model = encoder.new_masked_lm(config, s["seed"], s["positions"], counted, unigram)
     corpus = stages.Running(inputs.ids("corpus").flat, np.load(pieces / "continues.npy"))
     return model, stages.pretrain(model, corpus, s, vocabulary, watch)
 
@@ -196,7 +197,7 @@ def train_student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: 
     config.label2id = {name: i for i, name in enumerate(labels)}
     model = encoder.new_classifier(config, s["seed"])
     if "start" in step.parents:
-        take(model, s["start"], inputs.folder("start"))
+        copy_weights(model, s["start"], inputs.folder("start"))
     dev = inputs.labelled("dev")
     try:
         if step.stage == "finetune":

@@ -1,4 +1,4 @@
-"""How work that takes time speaks: one line in a terminal, one display kept up to date in a notebook, errors that are a sentence."""
+"""Progress of long work: one line in a terminal, one display that is updated in a notebook, and errors shown as a sentence."""
 
 import sys
 import time
@@ -9,14 +9,14 @@ from pdstudy.escape import escape_control
 
 SHOWN = 8  # running steps that a line names
 NAMED = 2  # running steps that a stage names
-EVERY = 1.0  # seconds between updates of a notebook's display: each is a message to the browser
+EVERY = 1.0  # seconds between updates of a notebook's display, which are messages to the browser
 WIDTH = 20  # characters of a bar
 
 
-class Told(RuntimeError):
-    """An error whose message says all: a notebook shows that sentence and no traceback."""
+class PlainError(RuntimeError):
+    """An error of which a notebook shows the message and no traceback."""
 
-    def _render_traceback_(self) -> list[str]:  # IPython looks for this name
+    def _render_traceback_(self) -> list[str]:  # IPython calls this
         return [escape_control(f"{type(self).__name__}: {self}")]
 
 
@@ -32,7 +32,7 @@ class Stage:
 
 @dataclass
 class Progress:
-    """What is done, told to whoever listens: counts, the running steps' labels, the seconds left."""
+    """The state of a run, passed to its listener: counts, labels of running steps, seconds left."""
 
     total: int
     done: int = 0
@@ -40,16 +40,16 @@ class Progress:
     seconds_left: float = 0.0
     share: float = 0.0  # of the work, by estimated cost
     stages: tuple[Stage, ...] = ()
-    stopping: bool = False  # it was asked to stop, and waits for the running steps' next safe point
+    stopping: bool = False  # it was asked to stop and waits for the running steps' next safe point
 
     @property
     def over(self) -> bool:
-        """Return whether nothing more will be done."""
+        """Return whether the run has ended."""
         return self.share == 1.0 and not self.running
 
 
 def line(progress: Progress) -> str:
-    """Return a progress line: steps done, what is running, time left."""
+    """Return a progress line: steps done, time left, running steps."""
     if progress.total == 0:
         return "nothing to compute: every step is in the store"
     if progress.over or progress.stopping:
@@ -58,7 +58,7 @@ def line(progress: Progress) -> str:
 
 
 def block(progress: Progress) -> str:
-    """Return the line without names, and under it one line a stage: a bar, steps done, what is running."""
+    """Return the progress line without running steps, and one line per stage: a bar, steps done, running steps."""
     if progress.stopping and not progress.running:
         return _head(progress)
     wide = max(len(stage.name) for stage in progress.stages)
@@ -69,9 +69,9 @@ def block(progress: Progress) -> str:
     return "\n".join([_head(progress), *rows])
 
 
-def in_notebook() -> Callable[[Progress], None]:
-    """Return a listener that keeps one display up to date in a notebook, and does nothing elsewhere."""
-    update = _display("looking at what is there already")
+def notebook_listener() -> Callable[[Progress], None]:
+    """Return a listener that updates one display in a notebook and does nothing elsewhere."""
+    update = _display("checking which steps are in the store")
     begun, last = time.monotonic(), [0.0]
 
     def show(progress: Progress) -> None:
@@ -85,24 +85,24 @@ def in_notebook() -> Callable[[Progress], None]:
     return show
 
 
-def of(what: str) -> Callable[[float], None]:
-    """Return a listener to the share, 0 to 1, of one thing that is done; in a notebook it keeps one line up to date."""
-    update = _display(f"{what}  {_bar(0)}")
+def of(name: str) -> Callable[[float], None]:
+    """Return a listener to the share, 0 to 1, of one task; in a notebook it updates one line."""
+    update = _display(f"{name}  {_bar(0)}")
     begun, last = time.monotonic(), [0.0]
 
     def show(share: float) -> None:
         now = time.monotonic()
         if share >= 1:
-            update(f"{what}: done in {_clock(now - begun)}")
+            update(f"{name}: done in {_clock(now - begun)}")
         elif now - last[0] > EVERY:
             last[0] = now
-            update(f"{what}  {_bar(share)}  about {_clock((now - begun) * (1 - share) / share)} left")
+            update(f"{name}  {_bar(share)}  about {_clock((now - begun) * (1 - share) / share)} left")
 
     return show
 
 
 def _display(text: str) -> Callable[[str], None]:
-    """Return what replaces a text that is now displayed in a notebook; elsewhere nothing is."""
+    """Display a text in a notebook and return a function that replaces it; do nothing elsewhere."""
     shell = sys.modules.get("IPython")
     if shell is None or getattr(shell.get_ipython(), "kernel", None) is None:
         return lambda text: None
@@ -113,11 +113,11 @@ def _display(text: str) -> Callable[[str], None]:
 
 
 def _head(progress: Progress) -> str:
-    """Return the steps done, and how it stands with the others."""
+    """Return the steps done, and the time left or the state of a stop."""
     done = f"{progress.done} of {progress.total} steps"
     if progress.stopping:
-        waits = f"waiting for {len(progress.running)} to reach a safe point" if progress.running else "stopped"
-        return f"{done}; {waits}"
+        state = f"waiting for {len(progress.running)} to reach a safe point" if progress.running else "stopped"
+        return f"{done}; {state}"
     return f"{done} done" if progress.over else f"{done}, about {_clock(progress.seconds_left)} left"
 
 

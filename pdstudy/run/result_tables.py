@@ -1,7 +1,4 @@
-"""From the store to a study's results on disk, each file whole or not there: metrics, answers, costs, what became of the text.
-
-Readers are in results.py, which says what each file holds.
-"""
+"""Writes a study's result files from the store, each atomically. results.py reads them and describes their contents."""
 
 import json
 import os
@@ -17,21 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pdstudy.machine import commit, processor
-from pdstudy.storage import paths
+from pdstudy.storage import paths, results
 from pdstudy.storage.files import atomic_write
-from pdstudy.storage.results import (
-    CLASSES,
-    COLUMNS,
-    COSTS,
-    DOMAINS,
-    ENVIRONMENT,
-    METRICS,
-    PARAMS,
-    PREDICTIONS,
-    SEARCHES,
-    TEXTS,
-    TRIED,
-)
 from pdstudy.storage.store import Store
 from pdstudy.study.plan import judged, search_of
 from pdstudy.study.steps import Plan
@@ -39,7 +23,7 @@ from pdstudy.study.steps import Plan
 
 def schema() -> pa.Schema:
     """Return the schema of metrics.parquet."""
-    return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
+    return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in results.COLUMNS.items()])
 
 
 def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
@@ -50,7 +34,7 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
     for step in (*plan.of_stage("pretrain"), *plan.of_stage("adopt")):
         if step.digest in here:
             rows += _start_rows(base | {"corpus": plan.source_of(step)}, step, store)
-    majority_done, told = False, set()  # the teacher may be a student too: one model, one set of answers
+    majority_done, seen = False, set()  # the teacher may also be a student; its predictions are written once
     for student in plan.students:
         if student.evaluation not in here:
             continue
@@ -78,33 +62,33 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
             ]
             if not majority_done:
                 rows.append(base | {"recipe": "majority", "split": split, "metric": "accuracy", "value": majority, "n": n})
-            if student.model not in told:
+            if student.model not in seen:
                 items.append(_predictions(folder, student.model, split))
         majority_done = True
-        told.add(student.model)
-    answers = tried(plan, store)
-    return ({TRIED: answers} if len(answers) else {}) | {
-        METRICS: pa.Table.from_pylist(rows, schema=schema()),
-        SEARCHES: pa.Table.from_pylist(searched),
-        PREDICTIONS: pa.concat_tables(items) if items else pa.table({}),
-        COSTS: pa.Table.from_pylist([_cost(s.digest, store) for s in plan.steps.values() if s.digest in here]),
+        seen.add(student.model)
+    answers = search_predictions(plan, store)
+    return ({results.TRIED: answers} if len(answers) else {}) | {
+        results.METRICS: pa.Table.from_pylist(rows, schema=schema()),
+        results.SEARCHES: pa.Table.from_pylist(searched),
+        results.PREDICTIONS: pa.concat_tables(items) if items else pa.table({}),
+        results.COSTS: pa.Table.from_pylist([_cost(s.digest, store) for s in plan.steps.values() if s.digest in here]),
     }
 
 
-def tried(plan: Plan, store: Store) -> pa.Table:
-    """Return the answers on dev of every rate that was tried and measured: recipe, size, rate, digest, item, label, predicted."""
-    plan, here, items, told = judged(plan), store.digests(), [], set()
+def search_predictions(plan: Plan, store: Store) -> pa.Table:
+    """Return the predictions on dev at every searched rate: recipe, size, rate, digest, item, label, predicted."""
+    plan, here, items, seen = judged(plan), store.digests(), [], set()
     measured = {step.parents["model"]: step.digest for step in plan.of_stage("evaluate")}
     for student in plan.students:
         search, who = search_of(plan, student), (student.recipe, student.size)
-        if not student.own or search is None or who in told:
+        if not student.own or search is None or who in seen:
             continue
-        told.add(who)
+        seen.add(who)
         for candidate in search.parents.values():
             if measured.get(candidate) not in here or (folder := store.find(measured[candidate])) is None:
                 continue
             record = json.loads((folder / "record.json").read_text())
-            if "dev" in record["scores"]:  # else it diverged and answers nothing
+            if "dev" in record["scores"]:  # otherwise it diverged
                 answers = _predictions(folder, candidate, "dev")
                 columns = dict(zip(("recipe", "size", "rate"), (*who, record["model"]["rate"]), strict=True))
                 columns = {name: [value] * len(answers) for name, value in columns.items()}
@@ -117,18 +101,22 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
     folder = paths.study_folder(plan.study.name)
     folder.mkdir(parents=True, exist_ok=True)
     tables = collect(plan, store)
-    if TRIED not in tables:  # what may lie there belongs to other settings
-        (folder / TRIED).unlink(missing_ok=True)
+    if results.TRIED not in tables:  # an old file belongs to other settings
+        (folder / results.TRIED).unlink(missing_ok=True)
     for name, table in tables.items():
         with atomic_write(folder / name, keep_same=True) as new:
             pq.write_table(table, new, compression="zstd")
-    if environment["steps"]["computed"] == 0 and (folder / ENVIRONMENT).is_file():
-        environment = json.loads((folder / ENVIRONMENT).read_text())  # the record of the run that made the numbers
-    written = {ENVIRONMENT: environment, PARAMS: plan.study.model_dump(mode="json"), TEXTS: counts(plan, store)}
+    if environment["steps"]["computed"] == 0 and (folder / results.ENVIRONMENT).is_file():
+        environment = json.loads((folder / results.ENVIRONMENT).read_text())  # keep the record of the run that computed the results
+    written = {
+        results.ENVIRONMENT: environment,
+        results.PARAMS: plan.study.model_dump(mode="json"),
+        results.TEXTS: counts(plan, store),
+    }
     if plan.study.domains.corpora:
-        written[DOMAINS] = domains(plan, store)
-    if found := classes(plan, store):  # else the texts were cleaned away, and what was written of them holds
-        written[CLASSES] = found
+        written[results.DOMAINS] = domains(plan, store)
+    if names := classes(plan, store):  # otherwise the texts were removed from the store, and the old file is still right
+        written[results.CLASSES] = names
     for name, value in written.items():
         with atomic_write(folder / name, keep_same=True) as new:
             new.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
@@ -136,24 +124,24 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
 
 
 def counts(plan: Plan, store: Store) -> dict[str, dict[str, int]]:
-    """Return what became of each kind of text: read, left out and why, kept; pieces, unknown pieces, texts cut short."""
-    here, found, names = store.digests(), {}, {"transfer": "D_T", "corpus": "D_LM", "heldout": "heldout"}
+    """Return counts for each kind of text: read, left out by reason, kept; pieces, unknown pieces, truncated texts."""
+    here, result, names = store.digests(), {}, {"transfer": "D_T", "corpus": "D_LM", "heldout": "heldout"}
     for step in (*plan.of_stage("texts"), *plan.of_stage("corpus")):
         if step.digest in here:
             kept, corpus = json.loads((store.open(step.digest) / "record.json").read_text())["counts"], step.settings["corpus"]
-            found |= kept if step.stage == "texts" else {f"{name} {corpus}": count for name, count in kept.items()}
+            result |= kept if step.stage == "texts" else {f"{name} {corpus}": count for name, count in kept.items()}
     for step in plan.of_stage("ids"):
         if step.digest in here:
             other = plan.source_of(step)
             for name, count in json.loads((store.open(step.digest) / "record.json").read_text())["counts"].items():
                 kept = {k: count[k] for k in ("pieces", "unknown", "truncated")}
-                told = names.get(name, name) + (f" {other}" if other else "")
-                found[told] = found.get(told, {"kept": count["texts"]} if other else {}) | kept
-    return found
+                title = names.get(name, name) + (f" {other}" if other else "")
+                result[title] = result.get(title, {"kept": count["texts"]} if other else {}) | kept
+    return result
 
 
 def domains(plan: Plan, store: Store) -> list[dict[str, Any]]:
-    """Return how near each transfer set of another corpus is to D_L, the nearest first: corpus, texts, words, S, unseen."""
+    """Return the similarity to D_L of each transfer set of another corpus, the nearest first: corpus, texts, words, S, unseen."""
     here = store.digests()
     steps = [s for s in plan.of_stage("domain") if s.digest in here]
     near = [json.loads((store.open(s.digest) / "record.json").read_text())["near"] for s in steps]
@@ -161,7 +149,7 @@ def domains(plan: Plan, store: Store) -> list[dict[str, Any]]:
 
 
 def classes(plan: Plan, store: Store) -> dict[str, Any]:
-    """Return the classes' names, and how many texts of each stand in each split: {"labels": [...], "classes": {split: [...]}}."""
+    """Return the classes' names and their counts in each split: {"labels": [...], "classes": {split: [...]}}."""
     (texts,) = plan.of_stage("texts")
     if not (folder := store.find(texts.digest)):
         return {}
@@ -199,7 +187,7 @@ def _cost(digest: str, store: Store) -> dict[str, Any]:
     manifest = store.manifest(digest)
     kept = {k: manifest[k] for k in ("stage", "label", "seconds", "flops")}
     record = json.loads((store.open(digest) / "record.json").read_text()) if "record.json" in manifest["files"] else {}
-    tokens = record.get("tokens", 0) if manifest["stage"] not in ("search", "evaluate") else 0  # theirs are a parent's
+    tokens = record.get("tokens", 0) if manifest["stage"] not in ("search", "evaluate") else 0  # recorded with a parent
     return {"digest": digest} | kept | {"tokens": tokens, "family": digest in store.released()}
 
 
@@ -207,7 +195,9 @@ def environment(plan: Plan, computed: int, reused: int, seconds: float) -> dict:
     """Return the record of a run: command, commit, versions, machine, and what was computed."""
     names = ("pdstudy", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy", "pandas", "scipy")
     return {
-        "command": " ".join(["python -m pdstudy", *map(_shown, sys.argv[1:])]) if "pdstudy" in sys.argv[0] else "run_study(study)",
+        "command": " ".join(["python -m pdstudy", *map(_without_folders, sys.argv[1:])])
+        if "pdstudy" in sys.argv[0]
+        else "run_study(study)",
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "python": platform.python_version(),
@@ -219,7 +209,7 @@ def environment(plan: Plan, computed: int, reused: int, seconds: float) -> dict:
     }
 
 
-def _shown(word: str) -> str:
+def _without_folders(word: str) -> str:
     """Return a word of the command line without this machine's folders: a path in the checkout from there, others by name."""
     path = Path(word)
     if not path.is_absolute():

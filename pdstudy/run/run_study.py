@@ -1,11 +1,11 @@
-"""A study run as a whole: what it names is fetched, its steps are computed, its tables are written."""
+"""Runs a whole study: fetches the data and models it names, computes its steps and writes its tables."""
 
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from pdstudy.data import hub
-from pdstudy.run.progress import Progress, in_notebook
+from pdstudy.run.progress import Progress, notebook_listener
 from pdstudy.run.scheduler import Engine, RunError, describe, run
 from pdstudy.sizes import Size
 from pdstudy.storage import files, paths, results
@@ -28,17 +28,17 @@ def run_study(
 ):
     """Return the study's metrics as a pandas table, after computing what the store lacks.
 
-    `plan` is the study's, or a part of it; `supplied` says that the hub was asked already for what the study names.
-    `workers` is the number of processes (None: one a core; 0: in this process); `engine` other workers than this
-    machine's; `shard` (i, n) makes this one of n runs that share the work. Raises RunError when a step failed,
-    after everything that does not need it is done and the results so far are written.
+    `plan` is the study's plan or a part of it; `supplied` says that the data and models of the hub are in the mirror.
+    `workers` is the number of processes (None: one per core; 0: this process); `engine` replaces the local one; `shard` (i, n)
+    makes this one of n runs that share the work. Raises RunError when a step failed, after all steps that do not need it are
+    done and the results so far are written.
     """
     if not supplied:
-        hub.supply(*study.named_on_hub())
+        hub.fetch_missing(*study.named_on_hub())
     plan, store = plan or make(study), store or Store()
     folder = writable(study)
-    summary = run(plan, store, workers, listen or in_notebook(), folder / "logs", tracker, engine, shard)
-    from pdstudy.run import result_tables  # here: whoever wants a name of the package should not wait for pyarrow and numpy
+    summary = run(plan, store, workers, listen or notebook_listener(), folder / "logs", tracker, engine, shard)
+    from pdstudy.run import result_tables  # here: importing the package should not load pyarrow and numpy
 
     try:
         result_tables.write(plan, store, result_tables.environment(plan, summary.computed, summary.reused, summary.seconds))
@@ -59,20 +59,20 @@ def pretrain_family(
     engine: Engine | None = None,
     store: Store | None = None,
 ) -> Plan:
-    """Return the plan of a family of miniatures after pre-training what the store lacks. Raises RunError."""
+    """Return the plan of a family of miniatures after pre-training those that the store lacks. Raises RunError."""
     plan = pretraining(study, map(Size.parse, study.sizes))
     folder = writable(study)
-    summary = run(plan, store or Store(), workers, listen or in_notebook(), folder / "logs", engine=engine)
+    summary = run(plan, store or Store(), workers, listen or notebook_listener(), folder / "logs", engine=engine)
     if summary.failures:
         raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
     return plan
 
 
 def writable(study: Study) -> Path:
-    """Return the study's folder, made if need be. Raises RunError before anything is trained where it cannot be written."""
+    """Return the study's folder, created if missing. Raises RunError where it cannot be written."""
     folder = paths.study_folder(study.name)
-    own = (folder, *folder.rglob("*"), paths.STORE, *paths.STORE.glob("*"))
-    if link := files.outside_link(own, paths.OUTPUTS):
+    written = (folder, *folder.rglob("*"), paths.STORE, *paths.STORE.glob("*"))
+    if link := files.outside_link(written, paths.OUTPUTS):
         where = paths.scrub(str(link))
         raise RunError(f"{where} leads out of the outputs; remove the link, or move all of it with PDSTUDY_OUTPUTS", True)
     for place in (folder, paths.STORE):

@@ -1,8 +1,9 @@
 """Runs a plan: computes what the store lacks, parents first, the longest chains first.
 
-A step that fails, or whose worker is killed, is tried once more; then it stops only those that need it. A full
-disk stops all, for all would end on it; and so does text that is not what was asked for, which is looked at first. Whoever holds a step's lock computes it: two runs of one study share
-the work.
+A step that fails, or whose worker is killed, is tried once more; after that it blocks only the steps that need it. A full
+disk ends the run, because every other step would fail too. So does an error in the input texts, whose steps run first: nobody
+wants to learn of it after hours of training. Two runs of one study share the work, because a step is computed by the run
+that holds its lock.
 """
 
 import os
@@ -15,22 +16,22 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Any
 
-from pdstudy.run.engine_local import Crew, signals
+from pdstudy.run.engine_local import LocalEngine, signals
 from pdstudy.run.estimate import cost, measured_speed, needed
-from pdstudy.run.progress import Progress, Stage, Told
-from pdstudy.run.worker import Failure, Interrupted
+from pdstudy.run.progress import PlainError, Progress, Stage
+from pdstudy.run.worker import Failure, Interrupted, log_of, read_share
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
 from pdstudy.study.steps import Plan, Step
 
-POLL = 0.5  # seconds between looks at the workers' progress
-ATTEMPTS = 2  # a step whose worker was killed, or that failed for no certain reason, is tried once more
-TEXT = ("texts", "domain", "corpus", "tokenizer", "ids")  # stages of text alone: first of all, and what is wrong there ends the run
-Engine = Callable[..., Any]  # (store, workers, logs, tracker) -> workers with the methods of crew.Crew
+POLL = 0.5  # seconds between checks of the workers' progress
+ATTEMPTS = 2  # a step whose worker was killed, or that failed for an unclear reason, is tried once more
+TEXT = ("texts", "domain", "corpus", "tokenizer", "ids")  # stages of text: they run first, and bad input there ends the run
+Engine = Callable[..., Any]  # (store, workers, logs, tracker) -> an object with the methods of LocalEngine
 
 
-class RunError(Told):
-    """Raised when steps failed; the message names each with its reason. `bad_input` says whose fault it was."""
+class RunError(PlainError):
+    """Raised when steps failed; the message names each with its reason. `bad_input` is true where the user's input is wrong."""
 
     def __init__(self, message: str, bad_input: bool):
         super().__init__(message)
@@ -39,13 +40,13 @@ class RunError(Told):
 
 @dataclass
 class Summary:
-    """What a run did."""
+    """The counts, time and failures of a run."""
 
     computed: int = 0
     reused: int = 0
     seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
-    blocked: int = 0  # steps whose parents failed
+    blocked: int = 0  # steps that a failed one blocks
 
 
 def run(
@@ -58,7 +59,7 @@ def run(
     engine: Engine | None = None,
     shard: tuple[int, int] | None = None,
 ) -> Summary:
-    """Compute the steps of `plan` that the store lacks and return what was done. Raises Interrupted."""
+    """Compute the steps of `plan` that the store lacks; return the Summary. Raises Interrupted."""
     begun = time.monotonic()
     here = store.digests()
     todo = {d: s for d, s in plan.steps.items() if d not in here or store.find(d) is None}
@@ -67,79 +68,78 @@ def run(
     if logs is not None:
         logs.mkdir(parents=True, exist_ok=True)
     if todo:
-        crew = (engine or Crew)(store, _processes(workers, len(todo)) if engine is None else workers, logs, tracker)
-        with crew, signals(crew):
-            _drive(todo, crew, summary, listen, own(plan, shard))
+        if engine is None and workers is None:
+            workers = min(os.cpu_count() or 1, len(todo))
+        started = (engine or LocalEngine)(store, workers, logs, tracker)
+        with started, signals(started):
+            _run_steps(todo, started, summary, listen, steps_of_shard(plan, shard))
     summary.seconds = time.monotonic() - begun
     listen(Progress(len(todo), len(todo) - len(summary.failures) - summary.blocked, share=1.0))
     return summary
 
 
 def describe(summary: Summary) -> str:
-    """Return one line a failed step, and how many wait for them."""
+    """Return one line per failed step, and the number of steps that they block."""
     lines = [f"{f.step.label}: {f.reason}" + (f"; see {paths.scrub(str(f.log))}" if f.log else "") for f in summary.failures]
     if summary.blocked:
         lines.append(f"{summary.blocked} steps wait for these; the others are done. The same command tries again.")
     return "\n".join(lines)
 
 
-def _processes(workers: int | None, steps: int) -> int:
-    return min(os.cpu_count() or 1, steps) if workers is None else workers
-
-
-def own(plan: Plan, shard: tuple[int, int] | None) -> set[str]:
-    """Return the steps that shard (i, n) computes before it helps with others': every n-th of each stage; all without one."""
+def steps_of_shard(plan: Plan, shard: tuple[int, int] | None) -> set[str]:
+    """Return the steps that shard (i, n) computes before those of other shards: every n-th of each stage; all without a shard."""
     i, n = shard or (0, 1)
     return {s.digest for stage in plan.counts() for s in plan.of_stage(stage)[i::n]}
 
 
-def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable[[Progress], None], mine: set[str]) -> None:
-    """Keep the crew busy until every step of `todo` is done, failed or waits for a failed one; `mine` go first."""
-    waiting = {d: {p for p in s.parents.values() if p in todo} for d, s in todo.items()}  # not begun: parents not made
+def _run_steps(
+    todo: dict[str, Step], engine: LocalEngine, summary: Summary, listen: Callable[[Progress], None], mine: set[str]
+) -> None:
+    """Submit steps until every step of `todo` is done, failed or blocked by a failed one; those in `mine` go first."""
+    waiting = {d: {p for p in s.parents.values() if p in todo} for d, s in todo.items()}  # steps by their missing parents
     children = defaultdict(list)
     for digest, parents in waiting.items():
         for parent in parents:
             children[parent].append(digest)
-    urgent = _urgency(todo)
+    chain = _chain_costs(todo)
 
-    def turn(digest: str) -> tuple:
-        return digest not in mine, todo[digest].stage not in TEXT, -urgent[digest], digest
+    def order(digest: str) -> tuple:
+        return digest not in mine, todo[digest].stage not in TEXT, -chain[digest], digest
 
-    ready = [turn(d) for d, parents in waiting.items() if not parents]
+    ready = [order(d) for d, parents in waiting.items() if not parents]
     heapify(ready)
     attempts = dict.fromkeys(todo, 0)
     running: dict[Future, str] = {}
-    speed, spent, begun = measured_speed(crew.store), 0.0, time.monotonic()
-    costs, steps = {d: cost(s, speed) for d, s in todo.items()}, Counter(s.stage for s in todo.values())
-    total, failed, lost, ended = sum(costs.values()), set(), set(), Counter()
-    later: dict[str, float] = {}  # steps that another run computes just now: when to look again
+    speed, done_cost, begun = measured_speed(engine.store), 0.0, time.monotonic()
+    costs, n_steps = {d: cost(s, speed) for d, s in todo.items()}, Counter(s.stage for s in todo.values())
+    total, failed, blocked, ended = sum(costs.values()), set(), set(), Counter()
+    later: dict[str, float] = {}  # steps that another run computes, and when to try them again
 
-    def tell() -> None:
-        part = sum(costs[d] * crew.share(d) for d in running.values())
-        share = min(1.0, (spent + part) / total)
+    def report() -> None:
+        done = done_cost + sum(costs[d] * read_share(engine.shares, d) for d in running.values())
+        share = min(1.0, done / total)
         elapsed = time.monotonic() - begun
-        left = (total - spent - part) / max(1, crew.workers) if share < 0.05 else elapsed * (1 - share) / share
+        left = (total - done) / max(1, engine.workers) if share < 0.05 else elapsed * (1 - share) / share
         now = [todo[d] for d in running.values()]
-        stages = [Stage(s, n, ended[s], tuple(step.label for step in now if step.stage == s)) for s, n in steps.items()]
+        stages = [Stage(s, n, ended[s], tuple(step.label for step in now if step.stage == s)) for s, n in n_steps.items()]
         labels = tuple(step.label for step in now)
-        listen(Progress(len(todo), ended.total(), labels, left, share, tuple(stages), crew.stopping))
+        listen(Progress(len(todo), ended.total(), labels, left, share, tuple(stages), engine.stopping))
 
     while ready or later or running:
         for digest in [d for d, when in later.items() if when <= time.monotonic()]:
             del later[digest]
-            heappush(ready, turn(digest))
-        while ready and len(running) < crew.window:
+            heappush(ready, order(digest))
+        while ready and len(running) < engine.window:
             digest = heappop(ready)[-1]
             del waiting[digest]
-            running[crew.submit(todo[digest])] = digest
-        if time.monotonic() > crew.deadline:
-            crew.kill()
-        if not running:  # all that is left is being computed by another run
+            running[engine.submit(todo[digest])] = digest
+        if time.monotonic() > engine.deadline:
+            engine.kill()
+        if not running:  # another run computes everything that is left
             time.sleep(POLL)
-        finished, _ = wait(running, timeout=POLL, return_when=FIRST_COMPLETED)
-        for future in finished:
+        for future in wait(running, timeout=POLL, return_when=FIRST_COMPLETED).done:
             digest = running.pop(future)
-            outcome = crew.outcome(future)
+            step, outcome = todo[digest], engine.outcome(future)
             if outcome == "busy":
                 waiting[digest], later[digest] = set(), time.monotonic() + 2.0
                 continue
@@ -147,56 +147,55 @@ def _drive(todo: dict[str, Step], crew: Crew, summary: Summary, listen: Callable
                 continue
             if outcome == "killed":
                 reason = "its process was killed twice; perhaps memory ran out: try fewer --workers"
-                outcome = Failure(todo[digest], reason, "", bad_input=False, log=crew.log(todo[digest]))
+                outcome = Failure(step, reason, "", bad_input=False, log=log_of(step, engine.logs))
             if isinstance(outcome, Failure):
                 attempts[digest] += 1
                 if outcome.again and attempts[digest] < ATTEMPTS:
                     waiting[digest] = set()
-                    heappush(ready, turn(digest))
+                    heappush(ready, order(digest))
                     continue
                 summary.failures.append(outcome)
-                ended[todo[digest].stage] += 1
+                ended[step.stage] += 1
                 failed.add(digest)
-                lost |= _descendants(failed, todo)
-                # On a full disk nothing else would fit; of wrong text nobody wants to hear after hours of training.
-                if outcome.disk_full or (outcome.bad_input and todo[digest].stage in TEXT):
-                    lost |= set(waiting)
+                blocked |= _descendants(failed, todo)
+                if outcome.disk_full or (outcome.bad_input and step.stage in TEXT):  # see the module's docstring
+                    blocked |= set(waiting)
                     for queue in (waiting, ready, later):
                         queue.clear()
-                summary.blocked = len(lost)
+                summary.blocked = len(blocked)
                 continue
-            spent += costs[digest]
+            done_cost += costs[digest]
             if outcome == "found":
                 summary.reused += 1
             else:
                 summary.computed += 1
-            ended[todo[digest].stage] += 1
+            ended[step.stage] += 1
             for child in waiting.keys() & children[digest]:
                 waiting[child].discard(digest)
                 if not waiting[child]:
-                    heappush(ready, turn(child))
-        if crew.stopping and not running:
-            tell()
+                    heappush(ready, order(child))
+        if engine.stopping and not running:
+            report()
             raise Interrupted("stopped; what was finished is kept, and the same command goes on from there")
-        if crew.stopping:
+        if engine.stopping:
             ready.clear()
             later.clear()
-        tell()
+        report()
 
 
-def _urgency(todo: dict[str, Step]) -> dict[str, float]:
-    """Return, for each step, the cost of the longest chain that begins with it: what is longest goes first."""
-    rank = {d: s.flops + 1e9 for d, s in todo.items()}
+def _chain_costs(todo: dict[str, Step]) -> dict[str, float]:
+    """Return, for each step, the cost of the longest chain of steps that begins with it; the longest goes first."""
+    chain = {d: s.flops + 1e9 for d, s in todo.items()}
     for digest in reversed(todo):
         for parent in todo[digest].parents.values():
-            if parent in rank:
-                rank[parent] = max(rank[parent], todo[parent].flops + 1e9 + rank[digest])
-    return rank
+            if parent in chain:
+                chain[parent] = max(chain[parent], todo[parent].flops + 1e9 + chain[digest])
+    return chain
 
 
 def _descendants(failed: set[str], todo: dict[str, Step]) -> set[str]:
-    lost = set(failed)
+    blocked = set(failed)
     for digest, step in todo.items():  # parents come first in a plan
-        if lost & set(step.parents.values()):
-            lost.add(digest)
-    return lost - failed
+        if blocked & set(step.parents.values()):
+            blocked.add(digest)
+    return blocked - failed

@@ -1,4 +1,4 @@
-"""How fast each size of a computed study answers on this machine, kept beside its results."""
+"""Inference latency of each size of a computed study on this machine, stored beside its results."""
 
 import json
 from dataclasses import asdict
@@ -12,35 +12,35 @@ from pdstudy.study.steps import Plan
 
 
 def measure_latency(study: Study, store: Store | None = None):
-    """Return how fast each size of a computed study answers on this machine, as a pandas table; measured once and kept."""
+    """Return the latency of each size of a computed study on this machine, as a pandas table; measured once and stored."""
     plan, store, path = make(study), store or Store(), paths.study_folder(study.name) / results.LATENCY
     known = json.loads(path.read_text())["sizes"] if path.is_file() else {}
-    if {s.size for s in plan.students} - set(known) or any(found["memory"] is None for found in known.values()):
+    if {s.size for s in plan.students} - set(known) or any(latency["memory"] is None for latency in known.values()):
         with files.atomic_write(path) as new:
             new.write_text(json.dumps(of_study(plan, store, memory=True), indent=1) + "\n")
     return results.latency_table(study.name)
 
 
 def of_study(plan: Plan, store: Store, memory: bool = False) -> dict[str, dict]:
-    """Return {"sizes": {size: its Latency as a dict}} of one model a size: how fast it answers is not a matter of training.
+    """Return {"sizes": {size: its Latency as a dict}}, from one model per size: training does not change the latency.
 
-    Texts are the task's test texts, the stated lengths 16 pieces and the study's longest. A size of which the store holds
-    no model any more is left out.
+    Texts are the task's test texts, the stated lengths 16 pieces and the study's `max_length`. A size without a model in the
+    store is left out.
     """
-    from pdstudy.models import inference, latency  # here: whoever only reads results opens no torch
+    from pdstudy.models import inference, latency  # here: reading results should not load torch
 
-    first: dict[str, dict[str, str]] = {}  # by word pieces: a given teacher may have its own
-    here, found = store.digests(), {}
+    models_of: dict[str, dict[str, str]] = {}  # by word pieces: a given teacher may have its own
+    here, sizes = store.digests(), {}
     for student in plan.students:
         if student.model in here:
-            first.setdefault(plan.steps[student.evaluation].parents["ids"], {}).setdefault(student.size, student.model)
+            models_of.setdefault(plan.steps[student.evaluation].parents["ids"], {}).setdefault(student.size, student.model)
     longest = plan.study.max_length
-    for digest, models in first.items():
+    for digest, models in models_of.items():
         pieces = store.open(digest)
         pad = json.loads((pieces / "record.json").read_text())["vocabulary"]["pad"]
         openings = {
             size: latency.Opening(inference.open_torch, (str(store.open(model)),), "fp32") for size, model in models.items()
         }
         measured = latency.measure(openings, Ids.load(pieces, "test"), pad, sorted({min(16, longest), longest}), memory=memory)
-        found |= {size: asdict(speed) for size, speed in measured.items()}
-    return {"sizes": found}
+        sizes |= {size: asdict(speed) for size, speed in measured.items()}
+    return {"sizes": sizes}

@@ -1,4 +1,4 @@
-"""One step in a worker: how it is computed, what became of it, its log and progress, and how it learns that it should stop."""
+"""One step in a worker process: its outcome, its log, its progress file, and the check whether it should stop."""
 
 import json
 import os
@@ -9,21 +9,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pdstudy.run.progress import Told
+from pdstudy.run.progress import PlainError
 from pdstudy.storage import files, paths
 from pdstudy.storage.store import Store
 from pdstudy.study.steps import Step
 
-GRACE = 20.0  # seconds that a step may take to its next safe point before it is killed
+GRACE = 20.0  # seconds that a step has to reach its next safe point before it is killed
 
 
-class Interrupted(Told):
-    """Raised after a request to stop: finished steps are kept, long ones have saved their state."""
+class Interrupted(PlainError):
+    """Raised after a request to stop. Finished steps are in the store, and long ones have saved a checkpoint."""
 
 
 @dataclass
 class Failure:
-    """One step that failed: what it was, why, where its log is, and whether a second try could end otherwise."""
+    """One step that failed, why, where its log is, and whether to try it again."""
 
     step: Step
     reason: str
@@ -34,23 +34,28 @@ class Failure:
     disk_full: bool = False
 
 
-_STOP = {"asked": lambda: False}  # how a step in this process learns that it should stop
+def _never() -> bool:
+    return False
 
 
-def stop_when(asked: Callable[[], bool]) -> None:
-    """Say how a step that is computed in this process learns that it should stop."""
-    _STOP["asked"] = asked
+_stop_check: Callable[[], bool] = _never
+
+
+def set_stop_check(check: Callable[[], bool]) -> None:
+    """Set the function that a step in this process calls to learn whether it should stop."""
+    global _stop_check
+    _stop_check = check
 
 
 def open_shares(store: Store) -> Path:
-    """Return a new folder for the progress of this run's steps, after removing those of killed runs of this machine."""
-    mine = f"progress-{socket.gethostname()}-"
-    for left in (store.root / "work").glob(f"{mine}*"):
+    """Return a new folder for this run's progress files, after removing those of killed runs of this machine."""
+    prefix = f"progress-{socket.gethostname()}-"
+    for old in (store.root / "work").glob(f"{prefix}*"):
         try:
-            os.kill(int(left.name.removeprefix(mine)), 0)  # asks only whether it lives
+            os.kill(int(old.name.removeprefix(prefix)), 0)  # signal 0 only checks that the process exists
         except ProcessLookupError:
-            shutil.rmtree(left, ignore_errors=True)
-    folder = store.root / "work" / f"{mine}{os.getpid()}"
+            shutil.rmtree(old, ignore_errors=True)
+    folder = store.root / "work" / f"{prefix}{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -64,7 +69,7 @@ def read_share(shares: Path, digest: str) -> float:
 
 
 def log_name(step: Step) -> str:
-    """Return the name of a step's log, without its ending."""
+    """Return the name of a step's log, without its suffix."""
     return f"{step.label.replace('/', '-').replace(' ', '_')}-{step.digest[:6]}"
 
 
@@ -77,31 +82,34 @@ def log_of(step: Step, logs: Path | None) -> Path | None:
 def compute(
     step: Step, store: Store, shares: Path, logs: Path | None, tracker: str | None, before: Callable[[], None] = lambda: None
 ) -> "str | Failure":
-    """Compute one step in a worker: return "done", "found" when another run has made it, "busy" when one is at it, "stopped", or a Failure."""
+    """Compute one step and return its outcome.
+
+    It is "done", "found" (another run has computed it), "busy" (another run is computing it), "stopped", or a Failure.
+    """
     import torch
 
     from pdstudy.models.train import Stopped, Watch
     from pdstudy.run.execute import execute
 
-    # One thread everywhere: the order of sums, and so every bit of a result, is the same in any pool.
+    # One thread everywhere: then sums have one order, and results are the same bit for bit with any engine.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     name = log_name(step)
     try:
-        with store.lock(step.digest, wait=False) as mine:
-            if not mine:
+        with store.lock(step.digest, wait=False) as acquired:
+            if not acquired:
                 return "busy"
-            if store.find(step.digest) is not None:  # another run was faster
+            if store.find(step.digest) is not None:  # another run has computed it
                 return "found"
             before()
             if logs is None:
-                execute(step, store, Watch(stop=_STOP["asked"]))
+                execute(step, store, Watch(stop=_stop_check))
                 return "done"
             with (logs / f"{name}.jsonl").open("a", buffering=1) as log:
                 watch = Watch(
                     log=lambda record: log.write(json.dumps(record) + "\n"),
                     progress=lambda share: (shares / step.digest).write_text(f"{share:.4f}") and None,
-                    stop=_STOP["asked"],
+                    stop=_stop_check,
                     tracker=tracker,
                     tracker_folder=logs,
                     label=name,
@@ -110,14 +118,14 @@ def compute(
         return "done"
     except Stopped:
         return "stopped"
-    except Exception as error:  # whatever it was, it is reported and the others go on
+    except Exception as error:  # it is reported, and the other steps continue
         return _failure(step, error, store, None if logs is None else logs / f"{name}.error.txt")
     finally:
         torch.set_num_threads(threads)
 
 
 def _failure(step: Step, error: Exception, store: Store, log: Path | None) -> Failure:
-    """Return what went wrong, its trace written to `log`. Bad input and divergence end the same way every time."""
+    """Return the Failure of an error and write its traceback to `log`. Bad input and divergence are not tried again."""
     from pdstudy.models.train import Diverged
 
     trace = traceback.format_exc()
@@ -130,6 +138,6 @@ def _failure(step: Step, error: Exception, store: Store, log: Path | None) -> Fa
                 new.write_text(paths.scrub(trace))
         except OSError:
             log = None
-    plain = isinstance(error, ValueError | Diverged)
-    reason = paths.scrub(f"{error}" if plain else f"{type(error).__name__}: {error}")
-    return Failure(step, reason, trace, isinstance(error, ValueError), log, again=not plain)
+    certain = isinstance(error, ValueError | Diverged)
+    reason = paths.scrub(f"{error}" if certain else f"{type(error).__name__}: {error}")
+    return Failure(step, reason, trace, isinstance(error, ValueError), log, again=not certain)

@@ -71,7 +71,7 @@ class EncoderSteps:
     def digest(self, folder: str, *names: str) -> str:
         """Return the digest of a folder's files, or of a model of the hub, "hub:owner/name"."""
         try:
-            return folder_digest(str(mirror.model(folder)), *names)
+            return folder_digest(str(mirror.model_folder(folder)), *names)
         except mirror.MirrorError as error:
             if self.assumed:
                 return ABSENT
@@ -150,6 +150,8 @@ class EncoderSteps:
         del settings["window"]  # the parent's, if there is one
         if not p.compile:
             del settings["compile"]
+        if p.long_row is None:
+            del settings["long_row"], settings["long_share"]
         settings |= {"size": str(size), "init_std": p.init_std or self.std(size), "seed": number}
         settings["precision"] = self.study.resolved_precision(p.precision)
         flops = 3 * p.tokens * (size.flops_per_token(p.row) + p.mask * 2 * self.study.tokenizer.vocabulary * size.hidden)
@@ -174,7 +176,11 @@ class EncoderSteps:
         (first, digest), *others = found.items()
         for size, its in others:
             # The same pieces may come as a vocab.txt from one repository and as a tokenizer.json from another.
-            if its != digest and ABSENT not in (its, digest) and mirror.pieces(folders[size]) != mirror.pieces(folders[first]):
+            if (
+                its != digest
+                and ABSENT not in (its, digest)
+                and mirror.word_pieces(folders[size]) != mirror.word_pieces(folders[first])
+            ):
                 raise ParamsError(f"family: {first} and {size} have different tokenizers; one family has one")
         return folders[first]
 

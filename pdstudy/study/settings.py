@@ -152,7 +152,7 @@ class Study(Settings):
             donors = [s for s in self.pretrain_by_size if "PD (truncated)" in self.recipes]
             named += [self.family_name(Size.parse(s)) for s in (*self.all_sizes, *donors)]
         models = tuple(dict.fromkeys(name for name in named if name and name.startswith(paths.HUB)))
-        return mirror.tables(self.resolved_task()), models
+        return mirror.splits_of_task(self.resolved_task()), models
 
     def corpora_known(self) -> tuple[str, ...]:
         """Return the names of corpora that other transfer sets and other D_LM can be taken from."""

@@ -1,8 +1,8 @@
-"""One params file as a mapping: found by path or name, read with limits, nothing in it run.
+"""Reads one params file as a mapping.
 
-A params file may come from anyone. So its bytes, its depth, its values and its aliases are bounded before
-anything is built from it, its tags can make nothing but plain data, and a key given twice is an error: YAML's
-own rule, that the last one wins in silence, would run another study than the one that was read.
+A params file may come from anyone, so its size, its depth and its number of values are limited before anything is built
+from it, and tags make plain data only. YAML lets the last of two equal keys win silently; here a repeated key is an error.
+Aliases are refused, because a few of them can multiply into millions of values.
 """
 
 import contextlib
@@ -14,14 +14,13 @@ import yaml
 
 from pdstudy.storage import paths
 
-MAX_BYTES = 200_000  # a second of parsing
+MAX_BYTES = 200_000  # parsing these takes a second
 MAX_DEPTH = 16  # a study has three levels
-MAX_VALUES = 20_000  # aliases counted as often as they are used
-MAX_ALIASES = 200
+MAX_VALUES = 20_000
 
 
 class ParamsError(ValueError):
-    """Raised when a params file cannot be used; the message names the file, the key and the cure."""
+    """Raised when a params file cannot be used; the message names the file, the key and what to do."""
 
 
 def find(path: str | Path) -> Path:
@@ -41,16 +40,16 @@ def find(path: str | Path) -> Path:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file, read safely. Raises ParamsError naming the file and the cure."""
+    """Return the mapping in a YAML file. Raises ParamsError that names the file and what to do."""
     try:
-        data = _parsed(_text(path))
+        data = yaml.load(_read_text(path), _Loader)  # noqa: S506 - _Loader is a SafeLoader
     except ParamsError as error:
         raise ParamsError(f"{path}: {error}") from None
     except (yaml.YAMLError, RecursionError, ValueError, IndexError) as error:  # IndexError: PyYAML's for !!int ""
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where else ""
-        what = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        raise ParamsError(f"{path}: not YAML{line}: {what}") from None
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        raise ParamsError(f"{path}: not YAML{line}: {problem}") from None
     if data is None:
         raise ParamsError(f"{path}: the file is empty; copy params/smoke.yaml and change it")
     if not isinstance(data, dict):
@@ -60,10 +59,10 @@ def load(path: Path) -> dict[str, Any]:
     return data
 
 
-def _text(path: Path) -> str:
-    """Return the text of a file that is small enough."""
+def _read_text(path: Path) -> str:
+    """Return the text of a file of at most MAX_BYTES."""
     try:
-        with path.open("rb") as file:  # the size that a file system tells may not be the size that is read
+        with path.open("rb") as file:  # the size that a file system reports may differ from what can be read
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise ParamsError(f"{path.stat().st_size:,} bytes is too large for a params file (at most {MAX_BYTES:,})")
@@ -74,31 +73,20 @@ def _text(path: Path) -> str:
         raise ParamsError("not UTF-8 text; save it as UTF-8") from None
 
 
-def _parsed(text: str) -> Any:
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if _values(node) > MAX_VALUES:  # before aliases and merges are carried out
-            raise ParamsError(f"more than {MAX_VALUES:,} values; aliases must not multiply a params file")
-        return loader.construct_document(node) if node else None
-    finally:
-        loader.dispose()
-
-
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with limits, which it has not, and an error for a key that stands twice."""
+    """PyYAML's safe loader with limits, without aliases, and with an error for a repeated key."""
 
-    def __init__(self, text: str):
-        super().__init__(text)
-        self.depth = self.aliases = 0
+    depth = n_values = 0
 
     def compose_node(self, parent, index):
-        self.aliases += self.check_event(yaml.AliasEvent)
-        if self.aliases > MAX_ALIASES:
-            raise ParamsError(f"more than {MAX_ALIASES} aliases; aliases must not multiply a params file")
-        if self.depth >= MAX_DEPTH:
-            raise ParamsError(f"values lie more than {MAX_DEPTH} levels deep; a study has three")
+        if self.check_event(yaml.AliasEvent):
+            raise ParamsError(f"an alias (*) at line {self.peek_event().start_mark.line + 1}; write the value out")
         self.depth += 1
+        self.n_values += 1
+        if self.depth > MAX_DEPTH:
+            raise ParamsError(f"values lie more than {MAX_DEPTH} levels deep; a study has three")
+        if self.n_values > MAX_VALUES:
+            raise ParamsError(f"more than {MAX_VALUES:,} values")
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -112,16 +100,3 @@ class _Loader(yaml.SafeLoader):
                 raise ParamsError(f"the key {key.value!r} stands twice, again at line {key.start_mark.line + 1}; keep one")
             seen.add(name)
         return node
-
-
-def _values(node: yaml.Node | None) -> int:
-    """Count keys and values, aliases as often as they are used, and stop at the limit: a bomb is not unfolded."""
-    stack, count = [node], 0
-    while stack and count <= MAX_VALUES:
-        item = stack.pop()
-        count += 1
-        if isinstance(item, yaml.MappingNode):
-            stack.extend(part for pair in item.value for part in pair)
-        elif isinstance(item, yaml.SequenceNode):
-            stack.extend(item.value)
-    return count
