@@ -41,7 +41,7 @@ def card(facts: dict[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # Markdown: names go through the filters
+        autoescape=False,  # noqa: S701 - Markdown, in which names go through the filters
     )
     environment.filters |= {"md": in_markdown, "code": _code}
     engines, texts = facts["engines"], facts["texts"]

@@ -176,7 +176,11 @@ class EncoderSteps:
         (first, digest), *others = found.items()
         for size, its in others:
             # The same pieces may come as a vocab.txt from one repository and as a tokenizer.json from another.
-            if its != digest and ABSENT not in (its, digest) and mirror.word_pieces(folders[size]) != mirror.word_pieces(folders[first]):
+            if (
+                its != digest
+                and ABSENT not in (its, digest)
+                and mirror.word_pieces(folders[size]) != mirror.word_pieces(folders[first])
+            ):
                 raise ParamsError(f"family: {first} and {size} have different tokenizers; one family has one")
         return folders[first]
 

@@ -35,7 +35,7 @@ def find(path: str | Path) -> Path:
 def load(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file. Raises ParamsError that names the file and what to do."""
     try:
-        data = yaml.load(_read_text(path), _Loader)  # _Loader is a SafeLoader
+        data = yaml.load(_read_text(path), _Loader)  # noqa: S506 - a SafeLoader with limits
     except ParamsError as error:
         raise ParamsError(f"{path}: {error}") from None
     except (yaml.YAMLError, RecursionError, ValueError, IndexError) as error:  # IndexError: PyYAML's for !!int ""
