@@ -88,6 +88,7 @@ def test_a_params_file_that_is_not_there_is_refused_with_those_that_are(tmp_path
     (tmp_path / "one.yaml").write_text("")
     (tmp_path / "two.yaml").write_text("")
     monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     with pytest.raises(ParamsError, match=r"no such params file; choose one of params/\{one,two\}\.yaml"):
         find(name)
 
@@ -126,3 +127,16 @@ def test_values_too_deep_are_refused(written, text):
 def test_a_file_of_many_aliases_is_refused(written):
     with pytest.raises(ParamsError, match="more than 200 aliases"):
         load(written("a: &a 1\nb: [" + "*a, " * 300 + "]\n"))
+
+
+def test_a_params_file_is_found_from_the_workspace_and_from_the_package_and_a_near_name_is_offered(tmp_path, monkeypatch):
+    package, own = tmp_path / "package", tmp_path / "own" / "params"
+    for folder, name in ((package, "smoke"), (package, "quick"), (own, "quick")):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.yaml").write_text("")
+    monkeypatch.setattr(paths, "PARAMS", package)
+    monkeypatch.setattr(paths, "ROOT", tmp_path / "own")
+    monkeypatch.chdir(tmp_path)
+    assert find("quick") == find("params/quick.yaml") == own / "quick.yaml" and find("smoke") == package / "smoke.yaml"
+    with pytest.raises(ParamsError, match="no such params file; did you mean 'quick'"):
+        find("quik")
