@@ -1,6 +1,7 @@
 """Verdicts on hand-made studies: what is seen is supported, its opposite refuted, the rest undecided or missing."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -169,3 +170,21 @@ def test_committed_results_without_answers_are_refused_with_the_cure(study):
     (folder / results.PREDICTIONS).unlink()
     with pytest.raises(FileNotFoundError, match=r"answers to every text .* run: python -m pdstudy run"):
         claims.judge(folder)
+
+
+def test_verdicts_are_judged_again_only_where_results_are_newer(whole_study, monkeypatch):
+    folder = Path(whole_study())
+    first, again = claims.of(folder), []
+    monkeypatch.setattr(claims, "judge", lambda study: again.append(study) or first)
+    assert claims.of(folder).equals(first) and not again
+    later = (folder / results.CLAIMS).stat().st_mtime + 1
+    os.utime(folder / results.METRICS, (later, later))
+    assert claims.of(folder).equals(first) and again == [folder]
+
+
+def test_published_verdicts_are_read_though_no_answers_are_there_to_judge_again(whole_study):
+    folder = Path(whole_study())
+    first = claims.of(folder)
+    (folder / results.PREDICTIONS).unlink()
+    os.utime(folder / results.METRICS)
+    assert claims.of(folder).equals(first)

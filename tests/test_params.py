@@ -1,5 +1,6 @@
 import json
 
+import bs4
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -276,3 +277,52 @@ def test_the_names_of_the_package_load_nothing_heavy(fresh_python):
     loaded = set(json.loads(fresh_python(code)))
     assert "pdstudy.run.scheduler" in loaded
     assert not loaded & {"torch", "pandas", "pyarrow", "numpy", "transformers", "datasets"}
+
+
+def test_settings_replace_keys_of_a_section_and_whole_values_elsewhere():
+    file = Study.read("smoke")
+    study = Study.read("smoke", {"seeds": [5], "pretrain": {"tokens": 1000}, "init_std": {"64": 0.1, "128": 0.1}})
+    assert study.seeds == [5] and study.init_std == {"64": 0.1, "128": 0.1}
+    assert study.pretrain == file.pretrain.model_copy(update={"tokens": 1000})
+    changed = {key for key in Study.model_fields if getattr(study, key) != getattr(file, key)}
+    assert changed == {"seeds", "pretrain", "init_std"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seedz": [0]}, r"^settings, over .*smoke.yaml: seedz: unknown key; did you mean 'seeds'\?$"),
+        ({"pretrain": {"tokns": 1}}, "pretrain.tokns: unknown key; did you mean 'tokens'"),
+        ({"recipes": ["PDF"]}, "unknown recipe 'PDF'; did you mean 'PD-F'"),
+        ("seeds", "settings: expected keys and values such as .*, got a str"),
+    ],
+)
+def test_wrong_settings_are_refused_with_the_nearest_name(settings, message):
+    with pytest.raises(ParamsError, match=message):
+        Study.read("smoke", settings)
+
+
+def test_paths_in_settings_are_relative_to_the_params_file(settings, tmp_path):
+    (tmp_path / "mine.yaml").write_text(json.dumps(settings))
+    study = Study.read(tmp_path / "mine.yaml", {"task": {"train": "films.csv"}})
+    assert paths.whole(study.task.train) == tmp_path / "films.csv"
+
+
+def test_a_study_shows_every_value_and_marks_those_that_differ_from_its_file():
+    study = Study.read("smoke", {"seeds": [0], "pretrain": {"tokens": 1000, "row": 32}, "corpus": {"documents": None}})
+    rows = [
+        [cell.decode_contents() for cell in row.find_all("td")]
+        for row in bs4.BeautifulSoup(study._repr_html_(), "html5lib").find_all("tr")
+    ]
+    marked = {row[0]: (row[1], row[2]) for row in rows if row and "<mark>" in row[1]}
+    assert marked == {
+        "seeds": ("<mark>[0]</mark>", "[0, 1]"),
+        "pretrain.tokens": ("<mark>1000</mark>", "60000"),
+        "corpus.documents": ("<mark>null</mark>", "400"),
+    }
+    assert {row[0].split(".")[0] for row in rows if row} == set(Study.model_fields)
+    assert "<mark>" not in Study.read("smoke")._repr_html_()
+
+
+def test_markup_in_a_value_is_shown_and_not_read(settings):
+    assert "<b>" not in Study.checked(settings | {"teacher": {"folder": "<b>", "size": None}})._repr_html_()

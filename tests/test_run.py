@@ -84,10 +84,13 @@ def test_every_step_of_training_leaves_a_log(smoke):
 
 def test_a_second_run_computes_nothing_and_writes_the_same_bytes(smoke):
     before, made_by = tables(paths.study_folder("smoke")), results.load_environment("smoke")
+    written = (paths.study_folder("smoke") / results.METRICS).stat().st_mtime_ns
     summary = run(plan.make(smoke), Store())
     assert (summary.computed, summary.failures) == (0, [])
     run_study(smoke)
     assert tables(paths.study_folder("smoke")) == before
+    unchanged = "its date says when its content last changed, so the verdicts hold"
+    assert (paths.study_folder("smoke") / results.METRICS).stat().st_mtime_ns == written, unchanged
     assert results.load_environment("smoke") == made_by, "the record stays that of the run that made the numbers"
 
 

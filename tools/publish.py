@@ -5,6 +5,7 @@ python tools/publish.py STUDY        from outputs/STUDY, or from the folder PDST
 README, docs and tests read the evidence. Pictures, reports, logs and the answers to every text are too large for it.
 """
 
+import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -30,10 +31,17 @@ def publish(study: str, to: Path = PUBLISHED) -> Path:
     return folder
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
+def main(words: list[str] | None = None) -> int:
+    """Return the exit status after publishing a study; 2 where it has no results."""
+    parser = argparse.ArgumentParser(description="Copy a study's results into the committed evidence, outputs/published/.")
+    parser.add_argument("study", help="A study's name.")
     try:
-        print(paths.scrub(str(publish(sys.argv[1]))))
+        print(paths.scrub(str(publish(parser.parse_args(words).study))))
     except FileNotFoundError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -63,5 +63,7 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """Return a value as JSON that HTML and a terminal show as it is."""
+    """Return a value as JSON, whole numbers without a point, that HTML and a terminal show as it is."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return html.escape(escape_control(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
