@@ -305,7 +305,7 @@ def test_wrong_settings_are_refused_with_the_nearest_name(settings, message):
 def test_paths_in_settings_are_relative_to_the_params_file(settings, tmp_path):
     (tmp_path / "mine.yaml").write_text(json.dumps(settings))
     study = Study.read(tmp_path / "mine.yaml", {"task": {"train": "films.csv"}})
-    assert paths.whole(study.task.train) == tmp_path / "films.csv"
+    assert paths.absolute(study.task.train) == tmp_path / "films.csv"
 
 
 def test_a_study_shows_every_value_and_marks_those_that_differ_from_its_file():

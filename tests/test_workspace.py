@@ -30,11 +30,11 @@ def test_the_environment_names_another_workspace_and_a_child_process_uses_the_sa
 
 def test_a_relative_path_is_the_workspaces_own_else_the_packages(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
-    assert paths.whole("zoo/tokenizer") == paths.ZOO / "tokenizer"
-    assert paths.whole("zoo/nothing") == tmp_path / "zoo" / "nothing"
+    assert paths.absolute("zoo/tokenizer") == paths.ZOO / "tokenizer"
+    assert paths.absolute("zoo/nothing") == tmp_path / "zoo" / "nothing"
     (tmp_path / "zoo" / "tokenizer").mkdir(parents=True)
-    assert paths.whole("zoo/tokenizer") == tmp_path / "zoo" / "tokenizer"
-    assert paths.whole("x" * 300) == tmp_path / ("x" * 300)
+    assert paths.absolute("zoo/tokenizer") == tmp_path / "zoo" / "tokenizer"
+    assert paths.absolute("x" * 300) == tmp_path / ("x" * 300)
 
 
 def test_start_writes_over_nothing(tmp_path):
