@@ -85,6 +85,12 @@ Batch = Annotated[
     Discriminator(lambda given: SEVERAL if isinstance(given, list) else ONE),
 ]
 
+Passes = Annotated[float, Field(gt=0, le=1000), BeforeValidator(whole_number)]  # over the texts
+Epochs = Annotated[
+    Annotated[Passes, Tag(ONE)] | Annotated[list[Passes], Field(min_length=2, max_length=6), Tag(SEVERAL)],
+    Discriminator(lambda given: SEVERAL if isinstance(given, list) else ONE),
+]
+
 
 Family = Annotated[
     Annotated[Words, Tag(ONE)] | Annotated[dict[str, Words], BeforeValidator(_by_size), Tag(SEVERAL)],

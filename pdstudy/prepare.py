@@ -54,6 +54,19 @@ class Inputs:
         """Return transfer, corpus or heldout as pieces."""
         return Ids.load(self.folder("ids"), name)
 
+    def texts(self, split: str, n: int | None = None) -> list:
+        """Return the first `n` texts, or pairs, of train, dev, test or transfer; of transfer those of the step's domain."""
+        other = "transfer" if split == "transfer" and "transfer" in self.step.parents else "texts"
+        texts = list(Lines(self.folder(other) / f"{split}.parquet"))
+        if n is not None and n > len(texts):
+            where = {"transfer": "D_T has", "train": "dev and test leave"}[split]
+            raise TextError(f"{split}: {n:,} texts are asked for, but {where} {len(texts):,} after cleaning; ask for fewer")
+        return texts[:n]
+
+    def classes(self, split: str, n: int | None = None) -> np.ndarray:
+        """Return the class numbers of the first `n` texts of a labelled split, (n,)."""
+        return np.array(_column(self.folder("texts") / f"{split}.parquet", "label"), dtype=np.int64)[:n]
+
     def transfer(self) -> Ids:
         """Return D_T as pieces: the task's own, or that of the domain which the step was given."""
         return Ids.load(self.folder("transfer" if "transfer" in self.step.parents else "ids"), "transfer")
