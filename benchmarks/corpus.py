@@ -23,12 +23,16 @@ import side_by_side
 import torch
 from pretraining_speed import inputs_of
 
-from pdstudy import models, plan, record, stages, wordpieces
-from pdstudy.params import Study
+from pdstudy import record, stages
+from pdstudy.data import tokenizer as wordpieces
+from pdstudy.data.batches import MASKING, Ids, Rows, stream
+from pdstudy.data.masking import mask_rows
+from pdstudy.models import encoder
 from pdstudy.prepare import Lines
 from pdstudy.sizes import Size
-from pdstudy.store import Store
-from pdstudy.tokens import MASKING, Ids, Rows, mask_rows, stream
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
 
 OUT = side_by_side.RESULTS / "corpus.json"
 MILLIONS = (1, 10, 100)
@@ -90,7 +94,7 @@ def one(path: Path) -> dict:
     settings = inputs.step.settings | {"tokens": STEPS * 32 * 64, "precision": "fp32"}
     corpus = stages.Running(ids.flat, wordpieces.continues(tokenizer))
     counts = np.bincount(ids.flat[:1_000_000], minlength=vocabulary.size)
-    reader = models.new_reader(models.bert_config(Size(2, 128), vocabulary.size, 0.03, dropout=0.0), 0, unigram=counts)
+    reader = encoder.new_reader(encoder.bert_config(Size(2, 128), vocabulary.size, 0.03, dropout=0.0), 0, unigram=counts)
     trained = seconds(lambda: stages.pretrain(reader, corpus, settings, vocabulary))
     per = 1e6 / (32 * 64)
     found = {"pieces": n, "cut, s a million": cut * 1e6 / n, "drawn, s a million": drawn / BATCHES * per}

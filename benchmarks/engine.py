@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pdstudy import record, run, work
-from pdstudy.params import Study
-from pdstudy.steps import VERSION, Plan, Step
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
+from pdstudy.study.settings import Study
+from pdstudy.study.steps import VERSION, Plan, Step
 
 STEPS, SECONDS = 2000, 0.5
 OUT = Path(__file__).parent / "results" / "engine.json"

@@ -19,10 +19,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from pdstudy import record, run
+from pdstudy import machine as record
+from pdstudy import run
 from pdstudy.cluster import RayCrew
-from pdstudy.steps import Step
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
+from pdstudy.study.steps import Step
 
 OUT = Path(__file__).parent / "results" / "engine_ray.json"
 

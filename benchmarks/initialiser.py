@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pdstudy import models, plan, record, stages, work
-from pdstudy.params import Study
+from pdstudy import record, stages, work
+from pdstudy.models import encoder
+from pdstudy.models.train import Watch
 from pdstudy.sizes import Size
-from pdstudy.store import Store
-from pdstudy.train import Watch
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
 
 SIZES = ("2/128", "2/256")
 SCALES = (0.02, 0.04, 0.08)
@@ -35,8 +37,8 @@ def one(job: tuple[str, float, float, int]) -> dict:
     study, store, steps = _texts()
     inputs = work.Inputs(steps.Step("finetune", {}, {"ids": steps[-1].digest}, ""), store)
     settings = study.finetune.model_dump() | {"rate": rate, "seed": seed, "precision": study.resolved_precision()}
-    config = models.bert_config(Size.parse(size), inputs.vocabulary().size, scale, study.dropout)
-    model = models.new_classifier(config, seed)
+    config = encoder.bert_config(Size.parse(size), inputs.vocabulary().size, scale, study.dropout)
+    model = encoder.new_classifier(config, seed)
     outcome = stages.finetune(model, inputs.labelled("train"), inputs.labelled("dev"), settings, inputs.vocabulary())
     return {"size": size, "scale": scale, "rate": rate, "seed": seed, "dev_accuracy": outcome.dev["accuracy"]}
 

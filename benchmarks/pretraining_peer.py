@@ -20,11 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pdstudy import evaluate, models, plan, record, stages, work
-from pdstudy.params import Study
+from pdstudy import record, stages, work
+from pdstudy.models import encoder, evaluate
+from pdstudy.models.train import Stopped, Watch
 from pdstudy.sizes import Size
-from pdstudy.store import Store
-from pdstudy.train import Stopped, Watch
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
 
 OUT = Path(__file__).parent / "results" / "pretraining_peer.json"
 ARMS = ("ours", "run_mlm, its defaults", "run_mlm, our rate")
@@ -77,13 +79,13 @@ def run(arm: str, size: Size, seconds: float, threads: int) -> dict:
 
     if arm == "ours":
         counted = np.load(inputs.folder("words") / "words.npy") * settings["words_std"]
-        config = models.bert_config(size, vocabulary.size, settings["init_std"], dropout=0.0)
-        reader = models.new_reader(config, 0, settings["positions"], counted, unigram)
+        config = encoder.bert_config(size, vocabulary.size, settings["init_std"], dropout=0.0)
+        reader = encoder.new_reader(config, 0, settings["positions"], counted, unigram)
         clock = Clock(seconds, lambda: level(reader))
         speed = measured(reader, text, settings, vocabulary, inputs)
         clock.begun = time.perf_counter()
         corpus = stages.Running(text, np.load(inputs.folder("ids") / "continues.npy"))
-        reader = models.new_reader(config, 0, settings["positions"], counted, unigram)
+        reader = encoder.new_reader(config, 0, settings["positions"], counted, unigram)
         planned = settings | {"tokens": speed * seconds}  # a schedule that ends when the time does
         with contextlib.suppress(Stopped):
             stages.pretrain(reader, corpus, planned, vocabulary, Watch(stop=clock.tick))
@@ -121,11 +123,11 @@ def trainer(arm, size, seconds, text, settings, vocabulary, inputs, level) -> li
         tokenizer_file=str(tokenizer_folder(inputs) / "tokenizer.json"), pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
         sep_token="[SEP]", mask_token="[MASK]",
     )  # fmt: skip
-    config = models.bert_config(size, vocabulary.size, 0.02, dropout=0.1)
+    config = encoder.bert_config(size, vocabulary.size, 0.02, dropout=0.1)
     config.attention_probs_dropout_prob = 0.1
     torch.manual_seed(0)
     model = BertForMaskedLM(config)
-    reader = models.MaskedReader(config)
+    reader = encoder.MaskedReader(config)
 
     def look() -> float:
         reader.bert.load_state_dict(model.state_dict())

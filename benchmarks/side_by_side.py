@@ -11,10 +11,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pdstudy import plan, record, work
-from pdstudy.params import Study
-from pdstudy.store import Store
-from pdstudy.train import Watch
+from pdstudy import record, work
+from pdstudy.models.train import Watch
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
 
 RESULTS = Path(__file__).parent / "results"
 

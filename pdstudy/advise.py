@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pdstudy import results, stats
-from pdstudy.plan import SEARCH_SEED
+from pdstudy import stats
 from pdstudy.promise import Answers, chosen_anew, promise
 from pdstudy.recipes import RECIPES, TEACHER
 from pdstudy.stats import Effect
+from pdstudy.storage import results
+from pdstudy.study.plan import SEARCH_SEED
 
 POINTS = 100
 

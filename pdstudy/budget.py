@@ -15,16 +15,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pdstudy import advise, domain, latency, paths, results, soundness
-from pdstudy.disk import whole
+from pdstudy import advise, soundness
+from pdstudy.data import similarity
 from pdstudy.estimate import estimate, needed
-from pdstudy.params import Study
-from pdstudy.plan import judged, make
+from pdstudy.models import latency
 from pdstudy.progress import Progress
 from pdstudy.recipes import RECIPES
 from pdstudy.run import RunError, run_study
-from pdstudy.steps import Plan
-from pdstudy.store import Store
+from pdstudy.storage import paths, results
+from pdstudy.storage.files import whole
+from pdstudy.storage.store import Store
+from pdstudy.study.plan import judged, make
+from pdstudy.study.settings import Study
+from pdstudy.study.steps import Plan
 
 FIRST = 0.7  # share of the time that the first round, every student once, may take
 SPENT = "spent.json"
@@ -123,7 +126,7 @@ def near(study: Study, plan: Plan, store: Store) -> None:
         return [" ".join(parts) for parts in zip(*columns, strict=True)]
 
     try:
-        table = domain.compare(read("train"), {"D_T": read("transfer"), "D_LM": read("corpus")})
+        table = similarity.compare(read("train"), {"D_T": read("transfer"), "D_LM": read("corpus")})
     except ValueError:  # too few words for ranks
         return
     table = [{k: None if v != v else v for k, v in row.items()} for row in table]  # nan, where words are too few

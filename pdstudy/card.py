@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pdstudy.visible import in_markdown, visible
+from pdstudy.escape import in_markdown, visible
 
 STAGES = {"pretrain": "pre-trained on D_LM", "distill": "distilled on D_T, from the teacher's soft labels"}
 STAGES |= {"finetune": "fine-tuned on D_L, from the labels", "given": "taken from a folder, as it was"}

@@ -5,7 +5,6 @@ one of three words, and "undecided" is a respectable one: supported (the interva
 correction over the claims of its question), refuted (on the other side), undecided. What was not run is "not measured".
 """
 
-import html
 import json
 import math
 from collections.abc import Callable
@@ -17,12 +16,14 @@ from typing import Any
 import pandas as pd
 
 from pdstudy import contrasts as ask
-from pdstudy import paper, results, stats
-from pdstudy.disk import whole
+from pdstudy import paper, stats
+from pdstudy.escape import Prose
 from pdstudy.evidence import POINTS, Evidence, Missing
 from pdstudy.paper import Number
 from pdstudy.sizes import PAPER_SIZES
 from pdstudy.stats import LEVEL
+from pdstudy.storage import results
+from pdstudy.storage.files import whole
 
 SUPPORTED, REFUTED, UNDECIDED, NOT_MEASURED = "supported", "refuted", "undecided", "not measured"
 ABOVE, EQUAL, NOT_BELOW = "above zero", "within a point of zero", "not below zero by more than a point"
@@ -169,18 +170,6 @@ CLAIMS = (
           paper.contrast(_NEAR_FAR, [(1, "PD-F", 0.43), (-1, "PD", 0.43), (-1, "PD-F", 1.0), (1, "PD", 1.0)],
                          f"{FIG9}, S 0.43 less S 1.0")),
 )  # fmt: skip
-
-
-class Prose(str):
-    """Generated words that a notebook and a page show escaped: a line as a paragraph, of several the others as a list under it."""
-
-    def _repr_html_(self) -> str:
-        first, *others = html.escape(self).split("\n")
-        if not others:
-            return f'<p class="answer">{first}</p>'
-        return f'<div class="answer"><p>{first}</p><ul>{"".join(f"<li>{line}</li>" for line in others)}</ul></div>'
-
-    __html__ = _repr_html_  # what a template shows
 
 
 def judge(study: str | Path, claims: tuple = CLAIMS) -> pd.DataFrame:

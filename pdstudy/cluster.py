@@ -25,8 +25,8 @@ from filelock import FileLock, Timeout
 from pdstudy.crew import GRACE, Failure, compute, log_of, open_shares, read_share, stop_when
 from pdstudy.run import RunError
 from pdstudy.sizes import Size
-from pdstudy.steps import Step
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
+from pdstudy.study.steps import Step
 
 AHEAD = 2  # steps submitted for each that can run: none waits for the driver, and an autoscaler sees the need
 ANSWER = 5.0  # seconds in which a Ray must answer at its address

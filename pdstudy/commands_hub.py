@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from pdstudy import paths
 from pdstudy.console import Params, app, fail, out
-from pdstudy.params import Study
+from pdstudy.storage import paths
+from pdstudy.study.settings import Study
 
 
 @app.command(epilog="Example: PDSTUDY_DATA=mirror/data PDSTUDY_MODELS=mirror/models python -m pdstudy fetch params/paper.yaml")
@@ -17,15 +17,15 @@ def fetch(
     ] = None,
 ) -> None:
     """Bring the data sets and models that a study names into the mirror, for machines without a network. Goes on where it stopped."""
-    from pdstudy import hub
-    from pdstudy.mirror import MirrorError
+    from pdstudy.data import hub
+    from pdstudy.data.mirror import MirrorError
 
     pairs = [text.partition("=") for text in revision or ()]
     if bad := next((text for text, (name, _, commit) in zip(revision or (), pairs, strict=True) if not (name and commit)), None):
         fail(f"--revision {bad}: expected OWNER/NAME=COMMIT", 2)
     try:
         hub.fetch(
-            Study.read(params),
+            *Study.read(params).named_on_hub(),
             lambda text: out.print(text, markup=False, soft_wrap=True),
             {name: commit for name, _, commit in pairs},
         )

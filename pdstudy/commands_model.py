@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from pdstudy import paths
 from pdstudy.console import app, err, fail, out
-from pdstudy.params import Study
+from pdstudy.storage import paths
+from pdstudy.study.settings import Study
 
 
 @app.command(epilog="Example: python -m pdstudy export quick --student 2/256-PD-s0 --to model")
@@ -20,9 +20,9 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
 ) -> None:
     """Write a student as a folder that transformers and ONNX Runtime open without this package, with its model card."""
-    from pdstudy import results
     from pdstudy.export import ExportError, Unfaithful
     from pdstudy.export import export as write
+    from pdstudy.storage import results
     from pdstudy.student import UnknownStudent
 
     study = Study.read(study).name if study.endswith((".yaml", ".yml")) else study
@@ -73,15 +73,15 @@ def predict(
 @contextlib.contextmanager
 def _writing(to: Path):
     """End with a sentence where `to` cannot be written, or where somebody stops it."""
-    from pdstudy import disk
-    from pdstudy.store import StoreError
+    from pdstudy.storage import files
+    from pdstudy.storage.store import StoreError
 
     try:
         yield
     except KeyboardInterrupt:
         fail("stopped; nothing was written", 130)
     except Exception as error:
-        if disk.is_full(error):
+        if files.is_full(error):
             fail(f"no room to write {to}; free some, or name another place with --to", 1)
         if not isinstance(error, OSError) or isinstance(error, StoreError):
             raise

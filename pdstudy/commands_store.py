@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pdstudy import paths
 from pdstudy.console import app, fail, out, say
-from pdstudy.params import Study
+from pdstudy.storage import paths
+from pdstudy.study.settings import Study
 
 
 @app.command(epilog="Example: python -m pdstudy clean --keep params/quick.yaml --dry-run")
@@ -27,12 +27,13 @@ def clean(
         for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
             out.print(f"{'cleaned' if clean_source(path) else 'clean'}  {path.name}", markup=False)
         return
-    from pdstudy import upkeep
-    from pdstudy.store import Store
+    from pdstudy.storage import store_care
+    from pdstudy.storage.store import Store
+    from pdstudy.study import artifacts
 
     if bool(keep) == everything:
         fail("name the studies to keep with --keep, or give --all to keep none; --dry-run says what would go", 2)
-    _drop(upkeep.surplus(Store(), upkeep.needed(Study.read(name) for name in keep or ())), dry_run)
+    _drop(store_care.surplus(Store(), artifacts.needed(Study.read(name) for name in keep or ())), dry_run)
 
 
 @app.command(epilog="Example: python -m pdstudy doctor --repair")
@@ -42,10 +43,11 @@ def doctor(
     """Check this machine: versions, processor, threads, disk, the default task's text, and every file of the store."""
     import importlib.metadata
 
-    from pdstudy import sources, textfiles, upkeep
-    from pdstudy.precision import best_precision
-    from pdstudy.store import Store
-    from pdstudy.tasks import DATA, TASKS, Wheel
+    from pdstudy.data import formats, sources
+    from pdstudy.data.tasks import DATA, TASKS, Wheel
+    from pdstudy.machine import best_precision
+    from pdstudy.storage import store_care
+    from pdstudy.storage.store import Store
 
     well = True
     table = Table("what", "found", show_header=False)
@@ -59,7 +61,7 @@ def doctor(
     for task in (task for task in TASKS.values() if isinstance(task.source, Wheel)):
         try:
             table.add_row(f"text of {task.name}", f"{sources.locate(task.source).name}, sha256 as pinned")
-        except textfiles.TextError as error:
+        except formats.TextError as error:
             well = False
             table.add_row(f"text of {task.name}", str(error))
     at_hand = [
@@ -67,13 +69,13 @@ def doctor(
     ]
     table.add_row("data sets of the hub", "; ".join(at_hand) or "none at hand; `python -m pdstudy fetch PARAMS` brings a study's")
     store = Store()
-    for stage, count, n_bytes in upkeep.census(store):
+    for stage, count, n_bytes in store_care.census(store):
         table.add_row(f"store: {stage}", f"{count} artifacts, {n_bytes / 1e6:,.1f} MB")
     out.print(table)
-    for sentence in upkeep.ill_released(store):
+    for sentence in store_care.ill_released(store):
         well = False
         say(f"{paths.scrub(sentence)}; restore it with git")
-    ill = upkeep.examine(store)
+    ill = store_care.examine(store)
     for finding in ill:
         say(f"{finding.name}: {finding.reason}")
     if ill and repair:
@@ -85,12 +87,12 @@ def doctor(
 
 def _drop(findings: list, dry_run: bool) -> None:
     """Remove folders from the store, or only say so, and tell how much room that makes."""
-    from pdstudy import upkeep
-    from pdstudy.store import Store
+    from pdstudy.storage import store_care
+    from pdstudy.storage.store import Store
 
     freed = 0
     for finding in findings:
-        if dry_run or upkeep.drop(finding, Store()):
+        if dry_run or store_care.drop(finding, Store()):
             freed += finding.n_bytes
             out.print(f"{'would remove' if dry_run else 'removed'} {finding.name}", markup=False)
     out.print(f"{freed / 1e6:,.1f} MB {'would be freed' if dry_run else 'freed'}")

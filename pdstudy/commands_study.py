@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pdstudy import paths
 from pdstudy.console import FromScratch, LogWith, Params, Workers, app, computed, duration, err, fail, out, store_for
-from pdstudy.params import ParamsError, Study
+from pdstudy.storage import paths
+from pdstudy.study.settings import ParamsError, Study
 
 
 class Engine(StrEnum):
@@ -33,9 +33,9 @@ def plan(
     ] = None,
 ) -> None:
     """Show a study's steps: which are in the store, and about how long the others will take. Computes and fetches nothing."""
-    from pdstudy import plan as planning
     from pdstudy.estimate import by_stage, device, needed
-    from pdstudy.upkeep import passed_over
+    from pdstudy.study import plan as planning
+    from pdstudy.study.artifacts import passed_over
 
     study, absent, store, on = Study.read(params), "", store_for(from_scratch), device(speed)
     try:

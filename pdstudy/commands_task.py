@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pdstudy import paths
 from pdstudy.console import Params, Workers, app, computed, err, fail, out
-from pdstudy.fields import NAME
-from pdstudy.params import Study
+from pdstudy.storage import paths
+from pdstudy.study.sections import NAME
+from pdstudy.study.settings import Study
 
 Texts = Annotated[list[str] | None, typer.Option("--text", help="The text column; twice for pairs. Default: guessed.")]
 Label = Annotated[str | None, typer.Option(help="The label column. Default: guessed.")]
@@ -30,7 +30,7 @@ def init(
 ) -> None:
     """Look at a table of labelled texts and write a commented params file for it. Trains nothing."""
     from pdstudy import guess
-    from pdstudy.textfiles import TextError
+    from pdstudy.data.formats import TextError
 
     to = to or (train if train.stem.strip(".") else train.resolve()).with_suffix(".yaml")
     if to.exists() and not force:
@@ -92,8 +92,8 @@ def domain(
     label: Label = None,
 ) -> None:
     """Rank transfer corpora by how near they are to a task, before anything is trained."""
-    from pdstudy import domain as nearness
     from pdstudy import guess
+    from pdstudy.data import similarity as nearness
 
     for path in (labelled, *candidates):
         if not path.exists():

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
 
-from pdstudy import disk, paths
 from pdstudy.progress import Told
-from pdstudy.steps import Step
-from pdstudy.store import Store
+from pdstudy.storage import files, paths
+from pdstudy.storage.store import Store
+from pdstudy.study.steps import Step
 
 GRACE = 20.0  # seconds that a step may take to its next safe point before it is killed
 
@@ -241,7 +241,7 @@ def compute(
     """Compute one step in a worker: return "done", "found" when another run has made it, "busy" when one is at it, "stopped", or a Failure."""
     import torch
 
-    from pdstudy.train import Stopped, Watch
+    from pdstudy.models.train import Stopped, Watch
     from pdstudy.work import execute
 
     # One thread everywhere: the order of sums, and so every bit of a result, is the same in any pool.
@@ -279,15 +279,15 @@ def compute(
 
 def _failure(step: Step, error: Exception, store: Store, log: Path | None) -> Failure:
     """Return what went wrong, its trace written to `log`. Bad input and divergence end the same way every time."""
-    from pdstudy.train import Diverged
+    from pdstudy.models.train import Diverged
 
     trace = traceback.format_exc()
-    if disk.is_full(error):
-        reason = paths.scrub(disk.full(store.root, step.room, error))
+    if files.is_full(error):
+        reason = paths.scrub(files.full(store.root, step.room, error))
         return Failure(step, reason, trace, bad_input=False, again=False, disk_full=True)
     if log is not None:
         try:
-            with disk.whole(log) as new:
+            with files.whole(log) as new:
                 new.write_text(paths.scrub(trace))
         except OSError:
             log = None

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from pdstudy.plan import MEAN_PIECES
-from pdstudy.steps import Plan, Step
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
+from pdstudy.study.plan import MEAN_PIECES
+from pdstudy.study.steps import Plan, Step
 
 FLOPS_PER_SECOND = 60e9  # one thread, before anything was measured here
 # One GPU in bf16 with small models: both assumed, neither was measured for this package.

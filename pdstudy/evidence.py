@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pdstudy import results, stats
+from pdstudy import stats
 from pdstudy.sizes import Size
 from pdstudy.stats import Effect
+from pdstudy.storage import results
 
 POINTS = 100
 

@@ -14,12 +14,13 @@ from IPython.display import HTML
 from matplotlib.axes import Axes
 from pandas.io.formats.style import Styler
 
-from pdstudy import advise, fidelity, paths, plots, results, stats
-from pdstudy.params import Study
-from pdstudy.plan import make
+from pdstudy import advise, fidelity, plots, stats
+from pdstudy.escape import visible
 from pdstudy.sizes import Size
-from pdstudy.store import Store
-from pdstudy.visible import visible
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
+from pdstudy.study.plan import make
+from pdstudy.study.settings import Study
 
 POINTS = 100
 OWN = "the study's own"  # D_T: not taken from another corpus

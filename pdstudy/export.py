@@ -18,19 +18,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import answers, card, disk, latency, mirror, modelfiles, onnxfiles, record, results, student, wordpieces, work
-from pdstudy.latency import Opening
+from pdstudy import card, onnxfiles, student, work
+from pdstudy.data import mirror
+from pdstudy.data.tokenizer import open_tokenizer
+from pdstudy.machine import commit, processor
+from pdstudy.models import inference, latency, weights
+from pdstudy.models.latency import Opening
 from pdstudy.predict import FACTS
-from pdstudy.store import Store, sha256
+from pdstudy.storage import files, results
+from pdstudy.storage.files import sha256
+from pdstudy.storage.store import Store
 from pdstudy.student import Finished
 
 CARD = "README.md"
 ONNX_TOLERANCE = 1e-4  # of a logit, between ONNX Runtime and torch, both in fp32
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.02}  # between the folder and the study; bf16 keeps 8 bits: of the largest logit
 ENGINES = {  # with their places in the folder
-    "transformers": Opening(answers.open_transformers, (".",), "fp32"),
-    "ONNX Runtime": Opening(answers.open_onnx, (answers.ONNX["fp32"],), "fp32"),
-    "ONNX Runtime, 8-bit weights": Opening(answers.open_onnx, (answers.ONNX["int8"],), "int8"),
+    "transformers": Opening(inference.open_transformers, (".",), "fp32"),
+    "ONNX Runtime": Opening(inference.open_onnx, (inference.ONNX["fp32"],), "fp32"),
+    "ONNX Runtime, 8-bit weights": Opening(inference.open_onnx, (inference.ONNX["int8"],), "int8"),
 }
 
 
@@ -76,7 +82,7 @@ def export(
         (new / CARD).write_text(card.card(facts), encoding="utf-8")
         facts["files"][CARD] = _file(new / CARD)
         (new / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
-        disk.flush(*_files(new))
+        files.flush(*_files(new))
         _move(new, to)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -85,24 +91,24 @@ def export(
 
 def write(found: Finished, folder: Path) -> None:
     """Write config.json with the classes' names, model.safetensors, and the tokenizer."""
-    model, labels = modelfiles.load_classifier(found.folder("model")), found.record("ids")["labels"]
+    model, labels = weights.load_classifier(found.folder("model")), found.record("ids")["labels"]
     config = model.bert.config
     config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
-    modelfiles.save(folder, config, model.state(), "BertForSequenceClassification")
+    weights.save(folder, config, model.state(), "BertForSequenceClassification")
     (folder / mirror.WEIGHTS).chmod((folder / "config.json").stat().st_mode)  # safetensors writes for the owner alone
     write_tokenizer(found.folder("tokenizer"), folder, found.max_length)
 
 
 def write_tokenizer(source: Path, folder: Path, max_length: int) -> None:
-    """Write a tokenizer that AutoTokenizer opens and that, asked to truncate, gives what `wordpieces.encode_texts` gives."""
+    """Write a tokenizer that AutoTokenizer opens and that, asked to truncate, gives what `tokenizer.encode_texts` gives."""
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
-    pieces, vocabulary = wordpieces.open_tokenizer(source)
+    pieces, vocabulary = open_tokenizer(source)
     special = [("[CLS]", vocabulary.cls), ("[SEP]", vocabulary.sep)]
     pieces.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=special)
     PreTrainedTokenizerFast(
-        tokenizer_object=pieces, model_max_length=max_length, model_input_names=list(answers.INPUTS),
+        tokenizer_object=pieces, model_max_length=max_length, model_input_names=list(inference.INPUTS),
         pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
     ).save_pretrained(folder)  # fmt: skip
     path = folder / "tokenizer_config.json"
@@ -147,7 +153,7 @@ def engines(found: Finished, folder: Path, logits: np.ndarray) -> list[dict[str,
         if engine.precision == "fp32" and off > ONNX_TOLERANCE:
             raise Unfaithful(f"{name}: logits differ from torch's by {off:.2g}, more than {ONNX_TOLERANCE:g}")
         rows[name] = {"engine": name, "file": file, "bytes": (folder / file).stat().st_size, "precision": engine.precision}
-        rows[name] |= {"opset": onnxfiles.OPSET} if file in answers.ONNX.values() else {}
+        rows[name] |= {"opset": onnxfiles.OPSET} if file in inference.ONNX.values() else {}
         rows[name] |= {"largest_difference": off, "same_answers": float((own.argmax(1) == logits.argmax(1)).mean())}
         rows[name] |= {"accuracy": float((own.argmax(1) == labels).mean())}
     lengths = sorted({min(16, found.max_length), found.max_length})
@@ -158,7 +164,9 @@ def engines(found: Finished, folder: Path, logits: np.ndarray) -> list[dict[str,
 def _ask(found: Finished, engine: Opening, folder: Path) -> np.ndarray:
     test, before, _ = found.test()
     opening = _within(folder, engine)
-    return answers.answer_all(opening.function(*opening.words, threads=torch.get_num_threads()), test, _pad(found), before.shape[1])
+    return inference.answer_all(
+        opening.function(*opening.words, threads=torch.get_num_threads()), test, _pad(found), before.shape[1]
+    )
 
 
 def _within(folder: Path, engine: Opening) -> Opening:
@@ -171,10 +179,10 @@ def _pad(found: Finished) -> int:
 
 def _here(found: Finished) -> dict[str, Any]:
     """Return what exported, when, and on which machine."""
-    machine = {"system": platform.system(), "processor": record.processor(), "cores": os.cpu_count()}
+    machine = {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()}
     command = f"python -m pdstudy export {found.plan.study.name} --student {json.dumps(found.name)}"
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return {"command": command, "commit": record.commit(), "date": date, "versions": work.versions(), "machine": machine}
+    return {"command": command, "commit": commit(), "date": date, "versions": work.versions(), "machine": machine}
 
 
 def _files(folder: Path) -> list[Path]:

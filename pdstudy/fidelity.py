@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pdstudy import results
+from pdstudy.storage import results
 
 BINS = 10  # of confidence, for the calibration error
 

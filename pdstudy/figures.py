@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pandas as pd
 
-from pdstudy import claims, figures_students, figures_texts, paths, plots
+from pdstudy import claims, figures_students, figures_texts, plots
 from pdstudy.drawn import Drawn
+from pdstudy.storage import paths
 
 FIGURES: dict[str, Callable[[str], Drawn]] = {
     "strategies": figures_students.strategies,

@@ -6,10 +6,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
-from pdstudy import claims, contrasts, evidence, paper, plots, results
+from pdstudy import claims, contrasts, evidence, paper, plots
 from pdstudy.drawn import STRATEGIES, Drawn, beside, by_width, paper_by_size, students, title_of_paper
 from pdstudy.plots import RECIPE_COLOURS, RECIPE_MARKERS, WIDTH_MARKERS
 from pdstudy.sizes import Size
+from pdstudy.storage import results
 
 STARTS = ["PD", "PD (truncated)", "PD (embeddings)", "Distillation"]  # Fig 5
 

@@ -4,9 +4,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from pdstudy import paper, plots, results, stats
+from pdstudy import paper, plots, stats
 from pdstudy.drawn import PAPER_GREY, STRATEGIES, Drawn, beside, paper_by_size, paper_lines, students, title_of_paper
 from pdstudy.plots import GREY, RECIPE_COLOURS, RECIPE_MARKERS
+from pdstudy.storage import results
 
 NO_START = "none: Distillation"  # the D_LM of a student that begins at random
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import jinja2
 
-from pdstudy import corpora, paths, sources, textfiles
-from pdstudy.tasks import Files, Task
-from pdstudy.textfiles import TextError
+from pdstudy.data import cleaning, formats, sources
+from pdstudy.data.formats import TextError
+from pdstudy.data.tasks import Files, Task
+from pdstudy.storage import paths
 
 LOOKED_AT = 5000  # rows
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "verdict", "gold", "intent", "topic", "y")
@@ -41,13 +42,13 @@ class Guess:
 
 def look(path: Path, text: tuple[str, ...] = (), label: str | None = None) -> Guess:
     """Return what a table of labelled texts seems to be, from its first rows. Raises TextError, naming the options."""
-    names = textfiles.columns_of(path)
+    names = formats.columns_of(path)
     if path.suffix.lower() in (".csv", ".tsv") and (twice := [n for n, k in Counter(names).items() if k > 1]):
         raise TextError(f"{path.name}: 2 columns {twice[0]!r}; its columns are {', '.join(names)[:200]}")
     for wanted in (*text, *([label] if label else [])):
         if wanted not in names:
             raise TextError(f"{path.name}: no column {wanted!r}; its columns are {', '.join(names)[:200]}")
-    rows = [values for _, values in islice(textfiles.rows(path, names), LOOKED_AT)]
+    rows = [values for _, values in islice(formats.rows(path, names), LOOKED_AT)]
     if not rows:
         raise TextError(f"{path.name} holds no rows; give at least a few hundred labelled texts")
     columns = {name: [row[i] for row in rows] for i, name in enumerate(names)}
@@ -90,10 +91,10 @@ def _text(path: Path, columns: dict[str, list]) -> tuple[str, ...]:
 
 def family_fits(sample: tuple[str, ...]) -> tuple[bool, float, float]:
     """Return whether the released family's word pieces fit a text, its share of unknown pieces, and pieces a word."""
-    from pdstudy import wordpieces
+    from pdstudy.data.tokenizer import encode_texts, open_tokenizer
 
-    tokenizer, vocabulary = wordpieces.open_tokenizer(paths.ZOO / "tokenizer")
-    ids, counts = wordpieces.encode_texts(tokenizer, vocabulary, list(sample), None)
+    tokenizer, vocabulary = open_tokenizer(paths.ZOO / "tokenizer")
+    ids, counts = encode_texts(tokenizer, vocabulary, list(sample), None)
     n_words = max(1, sum(t.count(" ") + 1 for t in sample))
     unknown, rate = counts["unknown"] / max(1, counts["pieces"]), (len(ids.flat) - len(sample)) / n_words
     return unknown <= UNKNOWN and rate <= PIECES_A_WORD, unknown, rate
@@ -113,7 +114,7 @@ def params_file(
     splits = {k: str(files[k]) if files[k] else None for k in ("dev", "test")}
     raw = sources.read(Task("mine", "", Files(str(train), **splits, **lists, text=found.text, label=found.label), (), "", "", ""))
     held = max(1, min(1000, len(raw.labelled["train"]) // 5))
-    cut = corpora.build(raw, {k: held for k in ("dev", "test") if not files[k]}, None, HELDOUT, 0)
+    cut = cleaning.build(raw, {k: held for k in ("dev", "test") if not files[k]}, None, HELDOUT, 0)
     counts = Counter(raw.labels[y] for _, y in raw.labelled["train"]).most_common()
     n_train, n_transfer = len(cut.labelled["train"][0]), min(len(cut.transfer), MOST_TRANSFER)
     fits, unknown, rate = family_fits(found.sample)
@@ -145,15 +146,15 @@ def _epochs(passes: int, texts: int, least: int) -> int:
 
 def texts_of(path: Path, columns: list[str]) -> list[str]:
     """Return the texts of a corpus: a table's column (that of the task, or guessed), or the lines of a text file."""
-    if not textfiles.is_table(path):
-        return [sources.spaced(text) for _, text in textfiles.lines(path)]
-    names = textfiles.columns_of(path)
+    if not formats.is_table(path):
+        return [sources.spaced(text) for _, text in formats.lines(path)]
+    names = formats.columns_of(path)
     columns = columns if set(columns) <= set(names) else [*_text(path, {n: [v for (v,) in _first(path, n)] for n in names})]
-    return [" ".join(str(v or "") for v in values) for _, values in textfiles.rows(path, columns)]
+    return [" ".join(str(v or "") for v in values) for _, values in formats.rows(path, columns)]
 
 
 def _first(path: Path, column: str) -> list[list]:
-    return [values for _, values in islice(textfiles.rows(path, [column]), 200)]
+    return [values for _, values in islice(formats.rows(path, [column]), 200)]
 
 
 def _name(path: Path) -> str:

@@ -6,7 +6,7 @@ A benchmark that has left no record is shown as missing, with the command that m
 import json
 import re
 
-from pdstudy import paths
+from pdstudy.storage import paths
 
 RESULTS = paths.ROOT / "benchmarks" / "results"
 PEERS = {  # benchmarks that compare us with others on the same work

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import nbformat
 
-from pdstudy import paths
-from pdstudy.paramsfile import ParamsError
+from pdstudy.storage import paths
+from pdstudy.study.yaml_file import ParamsError
 
 CELL_TIMEOUT = 3600  # seconds; the work is done before the notebooks run, they read the store
 

@@ -5,7 +5,7 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
-from pdstudy import answers
+from pdstudy.models import inference
 
 OPSET = 18  # the first with everything that the exporter uses; ONNX Runtime reads it since 1.14
 NEEDED = ("onnx", "onnxscript", "onnxruntime")  # the extra [export]
@@ -27,9 +27,9 @@ def write(folder: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    plain, small = (folder / answers.ONNX[precision] for precision in ("fp32", "int8"))
+    plain, small = (folder / inference.ONNX[precision] for precision in ("fp32", "int8"))
     plain.parent.mkdir()
-    _export(answers.load_transformers(folder, "eager"), plain)
+    _export(inference.load_transformers(folder, "eager"), plain)
     model = onnx.load(plain)
     opset = next(o.version for o in model.opset_import if not o.domain)
     if opset != OPSET:  # where the exporter cannot convert, it only warns
@@ -55,7 +55,7 @@ def _export(model, file: Path) -> None:
             self.model = model
 
         def forward(self, *inputs):
-            return self.model(**dict(zip(answers.INPUTS, inputs, strict=True))).logits
+            return self.model(**dict(zip(inference.INPUTS, inputs, strict=True))).logits
 
     # Three tensors, not one given twice: the exporter would take the mask to be the pieces.
     example = (torch.ones(EXAMPLE, dtype=torch.long), torch.ones(EXAMPLE, dtype=torch.long), torch.zeros(EXAMPLE, dtype=torch.long))
@@ -67,8 +67,8 @@ def _export(model, file: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, about its own names
             torch.onnx.export(
-                Logits().eval(), example, file, input_names=answers.INPUTS, output_names=["logits"],
-                opset_version=OPSET, dynamo=True, dynamic_shapes=((axes,) * len(answers.INPUTS),), external_data=False, verbose=False,
+                Logits().eval(), example, file, input_names=inference.INPUTS, output_names=["logits"],
+                opset_version=OPSET, dynamo=True, dynamic_shapes=((axes,) * len(inference.INPUTS),), external_data=False, verbose=False,
             )  # fmt: skip
     finally:
         noisy.setLevel(before)

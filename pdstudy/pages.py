@@ -19,9 +19,10 @@ import matplotlib.pyplot as plt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pdstudy import claims, figures, measured, paths, report, results, summary
-from pdstudy.disk import whole
+from pdstudy import claims, figures, measured, report, summary
 from pdstudy.drawn import Drawn
+from pdstudy.storage import paths, results
+from pdstudy.storage.files import whole
 
 README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs"
 TABLE, OWN, SPEED, PAPER_SCALE = (DOCS / f"{name}.md" for name in ("paper_to_code", "own_data", "speed", "paper_scale"))
@@ -70,7 +71,7 @@ ALGORITHM = (
     Part("4: θ ← BACKPROP(L, θ)", "the one loop of every stage", ("stages:distill", "train:fit"), notebook=TUTORIAL),
     Part("6: fine-tune θ on D_L (optional)", "PD-F; without line 2 to 5 it is PF, without line 1 too it is Basic",
          ("stages:finetune", "objectives:hard_label_loss"), notebook=ROBUST),
-    Part("7: return θ", "logits and metrics on test, every answer kept", ("evaluate:logits", "evaluate:metrics"), notebook=TUTORIAL),
+    Part("7: return θ", "logits and metrics on test, every answer kept", ("inference:logits", "evaluate:metrics"), notebook=TUTORIAL),
     Part("the strategies and ablations", "which lines of the algorithm a student goes through, as data",
          ("recipes:RECIPES", "plan:make"), notebook=VALUE),
 )  # fmt: skip

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from pdstudy import explore
-from pdstudy.visible import visible
+from pdstudy.escape import visible
 
 
 def of(study: str) -> widgets.VBox:

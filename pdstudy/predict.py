@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pdstudy import answers, disk, sources, textfiles
-from pdstudy.answers import Answer
-from pdstudy.tokens import Vocabulary
-from pdstudy.wordpieces import encode_texts, open_tokenizer
+from pdstudy.data import formats, sources
+from pdstudy.data.batches import Vocabulary
+from pdstudy.data.tokenizer import encode_texts, open_tokenizer
+from pdstudy.models import inference
+from pdstudy.models.inference import Answer
+from pdstudy.storage import files
 
 ADDED = ("label", "probability")  # the columns that are written behind the input's
 FACTS = "export.json"  # what `export` tells of a folder
@@ -42,26 +44,26 @@ class Labeller:
     def __call__(self, items: Sequence[str | tuple[str, str]]) -> tuple[list[str], np.ndarray]:
         """Return the label of each text, or pair of texts, and its probability, (n_items,)."""
         ids, _ = encode_texts(self.tokenizer, self.vocabulary, items, self.max_length)
-        logits = answers.answer_all(self.answer, ids, self.vocabulary.pad, len(self.labels), PIECES).astype(np.float64)
+        logits = inference.answer_all(self.answer, ids, self.vocabulary.pad, len(self.labels), PIECES).astype(np.float64)
         share = np.exp(logits - logits.max(axis=1, keepdims=True))
         best = logits.argmax(axis=1)
         return [self.labels[i] for i in best], share.max(axis=1) / share.sum(axis=1)
 
 
 def open_labeller(folder: Path, onnx: str | None = None) -> Labeller:
-    """Return a folder's Labeller: safetensors in our own forward, or one of `answers.ONNX` ("fp32", "int8") in ONNX Runtime.
+    """Return a folder's Labeller: safetensors in our own forward, or one of `inference.ONNX` ("fp32", "int8") in ONNX Runtime.
 
     Raises PredictError when the folder is not a whole, plain BERT classifier with its tokenizer.
     """
     import torch
     from safetensors import SafetensorError
 
-    from pdstudy.modelfiles import load_config
+    from pdstudy.models.weights import load_config
 
     folder, threads = Path(folder), torch.get_num_threads()
     try:
         config = load_config(folder)
-        answer = answers.open_onnx(folder / answers.ONNX[onnx], threads) if onnx else answers.open_torch(folder, threads)
+        answer = inference.open_onnx(folder / inference.ONNX[onnx], threads) if onnx else inference.open_torch(folder, threads)
         tokenizer, vocabulary = open_tokenizer(folder)
         max_length = json.loads((folder / "tokenizer_config.json").read_text()).get("model_max_length")
         facts = json.loads((folder / FACTS).read_text()) if (folder / FACTS).is_file() else {}
@@ -109,7 +111,7 @@ def label_file(
     if not total:
         raise PredictError(f"{source.name}: it holds no rows")
     rows, n_rows, n_blank = _rows(source, columns, text), 0, 0
-    with disk.whole(to) as new, new.open("w", encoding="utf-8", newline="") as file:
+    with files.whole(to) as new, new.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*columns, *ADDED])
         while chunk := list(islice(rows, CHUNK)):
@@ -125,14 +127,14 @@ def label_file(
 
 def _columns(source: Path, text: tuple[str, ...]) -> list[str]:
     """Return the columns that are written, after checking that the texts are among them and nothing is written twice."""
-    if not textfiles.is_table(source):
+    if not formats.is_table(source):
         if source.suffix.lower() != ".txt":
             raise PredictError(
-                f"{source.name}: give one of {', '.join((*textfiles.TABLES, '.txt'))}, or a folder saved by `datasets`"
+                f"{source.name}: give one of {', '.join((*formats.TABLES, '.txt'))}, or a folder saved by `datasets`"
             )
         columns = ["text"]
     else:
-        columns = _read(source, lambda: textfiles.columns_of(source))
+        columns = _read(source, lambda: formats.columns_of(source))
     for name in text:
         if name not in columns:
             raise PredictError(f"{source.name}: no column {name!r}; it has {', '.join(map(repr, columns))}: name one with --text")
@@ -148,9 +150,7 @@ def _rows(source: Path, columns: list[str], text: Sequence[str]) -> Iterator[tup
     """Yield, row by row, the values of `columns` and the text or pair to be labelled, None where there is none."""
     at = [columns.index(name) for name in text]
     found = (
-        textfiles.rows(source, columns)
-        if textfiles.is_table(source)
-        else ((p, [t.rstrip("\r\n")]) for p, t in textfiles.lines(source))
+        formats.rows(source, columns) if formats.is_table(source) else ((p, [t.rstrip("\r\n")]) for p, t in formats.lines(source))
     )
     while (row := _read(source, lambda: next(found, None))) is not None:
         place, values = row
@@ -175,7 +175,7 @@ def _read(source: Path, what: Callable):
     """Return `what()`; what cannot be read becomes a PredictError."""
     try:
         return what()
-    except textfiles.TextError as error:
+    except formats.TextError as error:
         raise PredictError(str(error)) from None
     except OSError as error:
         raise PredictError(f"{source}: cannot be read ({error.strerror or str(error).splitlines()[0]})") from None

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from pdstudy import corpora, elsewhere, sources, wordpieces
-from pdstudy import domain as nearness
-from pdstudy.stages import Labelled
-from pdstudy.steps import Step
-from pdstudy.store import Store
-from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, SCALE, Wheel
-from pdstudy.textfiles import TextError
-from pdstudy.tokens import Ids, Vocabulary
-from pdstudy.train import Watch
+from pdstudy.data import bundled, cleaning, sources
+from pdstudy.data import similarity as nearness
+from pdstudy.data.batches import Ids, Labelled, Vocabulary
+from pdstudy.data.formats import TextError
+from pdstudy.data.tasks import HELD_BACK, OWN_TRANSFER, SCALE, Wheel
+from pdstudy.data.tokenizer import AT_ONCE, continues, open_tokenizer, save_tokenizer, train_word_pieces, write_texts
+from pdstudy.models.train import Watch
+from pdstudy.storage.store import Store
+from pdstudy.study.steps import Step
 
 ROWS = 16_384  # documents in a row group, which is what a reader holds in memory
 MAX_UNKNOWN = 0.05  # share of unknown pieces above which the vocabulary is the wrong one
@@ -82,7 +82,7 @@ def texts(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     own = s["sha256"] if isinstance(source, Wheel) else sources.digests(source)  # of a wheel it was looked at while it was read
     if own != s["sha256"] or sources.read_digests(step.task) != s.get("reads", {"sha256": []})["sha256"]:
         raise TextError("a file of the task was changed while the study began; run the same command again")
-    found = corpora.build(raw, s["splits"], s["corpus"]["documents"], s["corpus"]["heldout"], s["split_seed"])
+    found = cleaning.build(raw, s["splits"], s["corpus"]["documents"], s["corpus"]["heldout"], s["split_seed"])
     for split, (lines, labels) in found.labelled.items():
         pq.write_table(pa.table(_columns(lines) | {"label": labels}), folder / f"{split}.parquet")
     pq.write_table(pa.table(_columns(found.transfer)), folder / "transfer.parquet")
@@ -101,13 +101,13 @@ def domain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
     labelled = _tuples(raw / "train.parquet")[: s["labelled"] or None]
     measured = [t for split in ("dev", "test") for t in _tuples(raw / f"{split}.parquet")]
     parts = {name: _texts_of(name, step, raw) for name in s["corpus"].split("+")}
-    found, counts = corpora.transfer_set(parts, s["texts"], measured, labelled, s["split_seed"])
+    found, counts = cleaning.transfer_set(parts, s["texts"], measured, labelled, s["split_seed"])
     (near,) = nearness.compare(_joined(labelled), {s["corpus"]: _joined(found)})
     if np.isnan(near["S"]):
         raise TextError(
             f"domains: {s['corpus']} has {near['words']:,} words, too few for S, which ranks them; ask for at least {nearness.LEAST:,}"
         )
-    pq.write_table(pa.table(_columns(corpora.plain(found))), folder / "transfer.parquet")
+    pq.write_table(pa.table(_columns(cleaning.plain(found))), folder / "transfer.parquet")
     return {"counts": counts, "labels": inputs.record("texts")["labels"], "near": near}
 
 
@@ -120,7 +120,7 @@ def corpus(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
     measured = [part for split in ("dev", "test") for t in _tuples(raw / f"{split}.parquet") for part in t]
     found = [d for name in s["corpus"].split("+") for d in _documents_of(name, step, raw)]
     found = [found[i] for i in np.random.default_rng(s["split_seed"]).permutation(len(found))]
-    read, held = corpora.documents(found, {sources.key(text) for text in measured}, None, s["heldout"], counts)
+    read, held = cleaning.documents(found, {sources.key(text) for text in measured}, None, s["heldout"], counts)
     for name, lines in (("corpus", read), ("heldout", held)):
         pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet", row_group_size=ROWS)
     return {"counts": counts, "labels": inputs.record("texts")["labels"]}
@@ -134,21 +134,21 @@ def _texts_of(name: str, step: Step, raw: Path) -> list[sources.Text]:
         n = step.settings["labelled"]
         return _tuples(raw / "train.parquet")[n:] if n else []
     columns = getattr(step.task.source, "text", ("text",))
-    return elsewhere.texts(dict(step.task.elsewhere)[name], columns, corpora.sentences)
+    return bundled.texts(dict(step.task.elsewhere)[name], columns, cleaning.sentences)
 
 
 def _documents_of(name: str, step: Step, raw: Path) -> list[str]:
     """Return all documents of one corpus; of D_T and of texts held back, each text is one."""
     if name in (OWN_TRANSFER, HELD_BACK):
         return _joined(_texts_of(name, step, raw)[: step.settings["texts"] if name == OWN_TRANSFER else None])
-    return elsewhere.documents(dict(step.task.elsewhere)[name])
+    return bundled.documents(dict(step.task.elsewhere)[name])
 
 
 def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Train word pieces on D_LM, or copy a tokenizer's folder."""
     if step.folder is None:
-        trained = wordpieces.train_word_pieces(Lines(inputs.folder("texts") / "corpus.parquet"), step.settings["vocabulary"])
-        wordpieces.save_tokenizer(trained.get_vocab(), folder)
+        trained = train_word_pieces(Lines(inputs.folder("texts") / "corpus.parquet"), step.settings["vocabulary"])
+        save_tokenizer(trained.get_vocab(), folder)
         return {}
     source = Path(step.folder).expanduser()
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
@@ -160,14 +160,14 @@ def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[st
 def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Cut D_LM, or the texts of the task, into word pieces: on disk, ready to be memory-mapped."""
     raw, tokenizer_folder = inputs.folder("texts"), inputs.folder("tokenizer")
-    tokenizer, vocabulary = wordpieces.open_tokenizer(tokenizer_folder)
+    tokenizer, vocabulary = open_tokenizer(tokenizer_folder)
     names = {"corpus": ("corpus", "heldout"), "task": ("train", "dev", "test", "transfer"), "transfer": ("transfer",)}[
         step.settings["of"]
     ]
     counts = {}
     for name in names:
         lines, length = Lines(raw / f"{name}.parquet"), step.settings.get("max_length")
-        counts[name], seen = wordpieces.write_texts(folder, name, tokenizer, vocabulary, lines.batches(), length)
+        counts[name], seen = write_texts(folder, name, tokenizer, vocabulary, lines.batches(), length)
         share = counts[name]["unknown"] / max(1, counts[name]["pieces"])
         if share > MAX_UNKNOWN:
             raise TextError(
@@ -175,7 +175,7 @@ def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any
             )
         if name == "corpus":
             np.save(folder / "corpus.counts.npy", seen)
-            np.save(folder / "continues.npy", wordpieces.continues(tokenizer))
+            np.save(folder / "continues.npy", continues(tokenizer))
         if name in ("train", "dev", "test"):
             np.save(folder / f"{name}.labels.npy", np.array(_column(raw / f"{name}.parquet", "label"), dtype=np.int64))
     labels = json.loads((raw / "record.json").read_text())["labels"]
@@ -184,10 +184,12 @@ def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any
 
 def words(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Start word embeddings from the corpus' counts of pairs."""
-    from pdstudy import counts  # here: it loads scipy, which every worker would wait for
+    from pdstudy.data import word_vectors  # here: it loads scipy, which every worker would wait for
 
     s = step.settings
-    np.save(folder / "words.npy", counts.word_vectors(inputs.ids("corpus"), inputs.vocabulary().size, s["width"], s["window"]))
+    np.save(
+        folder / "words.npy", word_vectors.word_vectors(inputs.ids("corpus"), inputs.vocabulary().size, s["width"], s["window"])
+    )
     return {}
 
 
@@ -209,7 +211,7 @@ class Lines:
 
         with pq.ParquetFile(self.path) as file:
             names = [name for name in ("text", "pair") if name in file.schema_arrow.names]
-            for batch in file.iter_batches(wordpieces.AT_ONCE, columns=names):
+            for batch in file.iter_batches(AT_ONCE, columns=names):
                 columns = [batch.column(name).to_pylist() for name in names]
                 yield columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 

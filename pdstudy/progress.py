@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pdstudy.visible import visible
+from pdstudy.escape import visible
 
 SHOWN = 8  # running steps that a line names
 NAMED = 2  # running steps that a stage names

@@ -23,10 +23,10 @@ from accelerate import PartialState
 
 from pdstudy import work
 from pdstudy.crew import Crew, compute, stop_when
+from pdstudy.models.train import Diverged, Stopped, Watch
 from pdstudy.run import RunError
-from pdstudy.steps import Step
-from pdstudy.store import Store
-from pdstudy.train import Diverged, Stopped, Watch
+from pdstudy.storage.store import Store
+from pdstudy.study.steps import Step
 
 TIMEOUT = timedelta(minutes=3)  # of a collective: longer than any save of a checkpoint
 SETTLE = timedelta(seconds=10)  # in which every rank must have ended a step that rank 0 has ended

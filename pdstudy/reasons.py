@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdstudy import paths, results
 from pdstudy.advise import POINTS, Candidates, Limits, choose, curves
-from pdstudy.claims import Prose
-from pdstudy.disk import whole
+from pdstudy.escape import Prose
 from pdstudy.stats import Effect
+from pdstudy.storage import paths, results
+from pdstudy.storage.files import whole
 
 ADVICE = "advice.json"
 

@@ -1,16 +1,15 @@
 """What ran, where: the record that stands beside every result, so that no number loses its maker."""
 
-import contextlib
 import os
 import platform
-import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from pdstudy import paths
-from pdstudy.steps import Plan
+from pdstudy.machine import commit, processor
+from pdstudy.storage import paths
+from pdstudy.study.steps import Plan
 
 
 def environment(plan: Plan, computed: int, reused: int, seconds: float) -> dict:
@@ -35,26 +34,3 @@ def _shown(word: str) -> str:
     if not path.is_absolute():
         return word
     return str(path.relative_to(paths.ROOT)) if path.is_relative_to(paths.ROOT) else path.name
-
-
-def commit() -> str:
-    """Return the checkout's commit, marked when files differ from it, or "unknown" outside a checkout."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(paths.ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + (
-            "+changes" if git("status", "--porcelain", "--", "pdstudy", "params") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -12,12 +12,12 @@ from pathlib import Path
 import jinja2
 import nbformat
 
-from pdstudy import claims, disk, figures, paths, results, summary
-from pdstudy.mistakes import check_names
+from pdstudy import claims, figures, summary
+from pdstudy.escape import visible
 from pdstudy.notebooks import clean_executed, declared, run
 from pdstudy.page import TEMPLATES, page, template
-from pdstudy.params import Study
-from pdstudy.visible import visible
+from pdstudy.storage import files, paths, results
+from pdstudy.study.settings import Study, check_names
 
 QUESTIONS = {f"{number:02d}_{name}": question for number, (name, question) in enumerate(claims.QUESTIONS.items(), 1)}
 ADVICE = "05_your_task"
@@ -79,9 +79,9 @@ def execute(notebook: Path, values: dict, folder: Path) -> Path:
         page.unlink(missing_ok=True)
         temporary.replace(failed)
     except OSError as error:
-        if not disk.is_full(error):
+        if not files.is_full(error):
             raise
-        raise ReportError(paths.scrub(disk.full(folder))) from None
+        raise ReportError(paths.scrub(files.full(folder))) from None
     finally:
         temporary.unlink(missing_ok=True)
     raise ReportError(f"{notebook.name}: {paths.scrub(problem)}; see {paths.scrub(str(failed))}")
@@ -151,6 +151,6 @@ def _figures(study: str, verdicts, names: tuple[str, ...]) -> list[dict[str, str
 
 
 def _write(path: Path, text: str) -> Path:
-    with disk.whole(path) as new:
+    with files.whole(path) as new:
         new.write_text(visible(text), encoding="utf-8")
     return path

@@ -17,15 +17,17 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Any
 
-from pdstudy import disk, hub, paths, record, results
+from pdstudy import record
 from pdstudy.crew import Crew, Failure, Interrupted, signals
+from pdstudy.data import hub
 from pdstudy.estimate import cost, measured_speed, needed
-from pdstudy.params import Study
-from pdstudy.plan import make, pretraining
 from pdstudy.progress import Progress, Stage, Told, in_notebook
 from pdstudy.sizes import Size
-from pdstudy.steps import Plan, Step
-from pdstudy.store import Store
+from pdstudy.storage import files, paths, results
+from pdstudy.storage.store import Store
+from pdstudy.study.plan import make, pretraining
+from pdstudy.study.settings import Study
+from pdstudy.study.steps import Plan, Step
 
 POLL = 0.5  # seconds between looks at the workers' progress
 ATTEMPTS = 2  # a step whose worker was killed, or that failed for no certain reason, is tried once more
@@ -69,7 +71,7 @@ def run_study(
     machine's; `shard` (i, n) makes this one of n runs that share the work. Raises RunError when a step failed,
     after everything that does not need it is done and the results so far are written.
     """
-    hub.supply(study)
+    hub.supply(*study.named_on_hub())
     plan, store = plan or make(study), store or Store()
     folder = writable(study)
     summary = run(plan, store, workers, listen or in_notebook(), folder / "logs", tracker, engine, shard)
@@ -78,10 +80,10 @@ def run_study(
     try:
         tables.write(plan, store, record.environment(plan, summary.computed, summary.reused, summary.seconds))
     except OSError as error:
-        if not disk.is_full(error):
+        if not files.is_full(error):
             raise
         if not summary.failures:
-            raise RunError(paths.scrub(disk.full(folder)), bad_input=False) from None
+            raise RunError(paths.scrub(files.full(folder)), bad_input=False) from None
     if summary.failures:
         raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
     return results.load_results(study.name)
@@ -92,9 +94,9 @@ def measure_latency(study: Study, store: Store | None = None):
     plan, store, path = make(study), store or Store(), paths.study_folder(study.name) / results.LATENCY
     known = json.loads(path.read_text())["sizes"] if path.is_file() else {}
     if {s.size for s in plan.students} - set(known) or any(found["memory"] is None for found in known.values()):
-        from pdstudy import latency  # here: whoever only reads results opens no torch
+        from pdstudy.models import latency  # here: whoever only reads results opens no torch
 
-        with disk.whole(path) as new:
+        with files.whole(path) as new:
             new.write_text(json.dumps(latency.of_study(plan, store, memory=True), indent=1) + "\n")
     return results.latency_table(study.name)
 
@@ -154,7 +156,7 @@ def writable(study: Study) -> Path:
     """Return the study's folder, made if need be. Raises RunError before anything is trained where it cannot be written."""
     folder = paths.study_folder(study.name)
     own = (folder, *folder.rglob("*"), paths.STORE, *paths.STORE.glob("*"))
-    if link := disk.link_out(own, paths.OUTPUTS):
+    if link := files.link_out(own, paths.OUTPUTS):
         where = paths.scrub(str(link))
         raise RunError(f"{where} leads out of the outputs; remove the link, or move all of it with PDSTUDY_OUTPUTS", True)
     for place in (folder, paths.STORE):
@@ -163,8 +165,8 @@ def writable(study: Study) -> Path:
             with tempfile.TemporaryFile(dir=place):
                 pass
         except OSError as error:
-            if disk.is_full(error):
-                raise RunError(paths.scrub(disk.full(paths.OUTPUTS)), bad_input=False) from None
+            if files.is_full(error):
+                raise RunError(paths.scrub(files.full(paths.OUTPUTS)), bad_input=False) from None
             where = paths.scrub(str(place))
             raise RunError(
                 f"{where} cannot be written ({error.strerror}); free it or set PDSTUDY_OUTPUTS to another folder", True

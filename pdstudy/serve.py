@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pdstudy import disk, paths
+from pdstudy.storage import files, paths
 
 HOST, FIRST_PORT, PORTS = "127.0.0.1", 8000, 20
 SERVED = re.compile(r"/(reports/\w[\w-]*\.html|figures/\w[\w-]*\.(csv|png|svg)|claims\.json)", re.ASCII)
@@ -73,7 +73,7 @@ class Pages(BaseHTTPRequestHandler):
         if asked == "/":
             return self._say(HTTPStatus.FOUND, {"Location": self.first, "Content-Length": "0"})
         file = self.folder / asked.lstrip("/")
-        if not (SERVED.fullmatch(asked) and disk.is_inside(file, self.folder) and file.is_file()):
+        if not (SERVED.fullmatch(asked) and files.is_inside(file, self.folder) and file.is_file()):
             return self.send_error(HTTPStatus.NOT_FOUND)
         with file.open("rb") as opened:
             size = file.stat().st_size

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdstudy import results
-from pdstudy.claims import Prose
+from pdstudy.escape import Prose
+from pdstudy.storage import results
 
 NEARNESS = "nearness.json"  # in the study's folder: the transfer text and D_LM beside the training texts
 LOPSIDED = 0.9  # share of the largest class from which accuracy says little

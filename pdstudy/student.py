@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from pdstudy import evaluate, results
-from pdstudy.params import Study
-from pdstudy.plan import make
+from pdstudy.data.batches import Ids
+from pdstudy.data.tasks import SCALE
+from pdstudy.models import evaluate
 from pdstudy.recipes import RECIPES, TEACHER
-from pdstudy.steps import Plan, Step, Student
-from pdstudy.store import Store
-from pdstudy.tasks import SCALE
-from pdstudy.tokens import Ids
+from pdstudy.storage import results
+from pdstudy.storage.store import Store
+from pdstudy.study.plan import make
+from pdstudy.study.settings import Study
+from pdstudy.study.steps import Plan, Step, Student
 
 LEVEL = 0.95
 

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from pdstudy import results
 from pdstudy.recipes import RECIPES
+from pdstudy.storage import results
 
 NAMED = 12  # students that a sentence names
 

@@ -11,12 +11,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pdstudy import paths
-from pdstudy.disk import whole
-from pdstudy.plan import judged, search_of
-from pdstudy.results import CLASSES, COLUMNS, COSTS, DOMAINS, ENVIRONMENT, METRICS, PARAMS, PREDICTIONS, SEARCHES, TEXTS, TRIED
-from pdstudy.steps import Plan
-from pdstudy.store import Store
+from pdstudy.storage import paths
+from pdstudy.storage.files import whole
+from pdstudy.storage.results import (
+    CLASSES,
+    COLUMNS,
+    COSTS,
+    DOMAINS,
+    ENVIRONMENT,
+    METRICS,
+    PARAMS,
+    PREDICTIONS,
+    SEARCHES,
+    TEXTS,
+    TRIED,
+)
+from pdstudy.storage.store import Store
+from pdstudy.study.plan import judged, search_of
+from pdstudy.study.steps import Plan
 
 
 def schema() -> pa.Schema:

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from pdstudy import evaluate, linear, mirror, soft_labels
+from pdstudy.data import mirror, soft_labels
+from pdstudy.data.batches import Ids, Labelled
+from pdstudy.data.tasks import SCALE
+from pdstudy.models import evaluate, linear
+from pdstudy.models.train import Diverged, Watch
 from pdstudy.prepare import Inputs
-from pdstudy.stages import COLLAPSE_MARGIN, Labelled
-from pdstudy.steps import Step
-from pdstudy.tasks import SCALE
-from pdstudy.tokens import Ids
-from pdstudy.train import Diverged, Watch
+from pdstudy.stages import COLLAPSE_MARGIN
+from pdstudy.storage.files import sha256
+from pdstudy.study.steps import Step
 
 EVERY = 300.0  # seconds between checkpoints of a large model: one takes seconds to write
 ANSWERED = "{split}.logits.npy"
@@ -27,7 +29,7 @@ Respond = Callable[[str, Sequence], np.ndarray]  # split, texts -> logits (n_tex
 
 def outside(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Take a sequence classifier of any kind from a folder, its classes checked against the task's by name."""
-    from pdstudy import teachers
+    from pdstudy.models import teachers
 
     source = _source(step)
     opened = teachers.open_model(source, _labels(inputs))
@@ -39,7 +41,7 @@ def outside(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str,
 
 def tune(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Fine-tune an encoder of any kind on D_L at one rate, for one number of epochs."""
-    from pdstudy import teachers
+    from pdstudy.models import teachers
 
     s, source, labels = step.settings, _source(step), _labels(inputs)
     opened = teachers.open_model(source, labels, s["seed"])
@@ -178,7 +180,7 @@ def respond(inputs: Inputs, settings: dict[str, Any], watch: Watch | None = None
         model = linear.load(folder)
         return lambda split, texts: model.logits(texts)
     if (folder / mirror.CONFIG).is_file():
-        from pdstudy import teachers
+        from pdstudy.models import teachers
 
         opened = teachers.open_model(folder, _labels(inputs))
         return lambda split, texts: teachers.logits(opened, texts, settings["max_length"], settings["precision"], watch)
@@ -233,7 +235,7 @@ def _source(step: Step) -> Path:
     """Return the folder of a model that lies outside of the store, after checking that its files are those of the settings."""
     source = mirror.model(step.folder)
     for name, wanted in step.settings["sha256"].items():
-        if not (source / name).is_file() or mirror.sha256(source / name) != wanted:
+        if not (source / name).is_file() or sha256(source / name) != wanted:
             raise ValueError(f"{step.folder}: {name} is not the file that the study was planned with (sha256 {wanted[:12]}...)")
     return source
 

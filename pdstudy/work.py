@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import evaluate, mirror, modelfiles, models, prepare, stages, wordpieces
-from pdstudy.models import Classifier
+from pdstudy import prepare, stages
+from pdstudy.data import mirror, tokenizer
+from pdstudy.data.batches import Labelled
+from pdstudy.data.formats import TextError
+from pdstudy.models import encoder, evaluate, inference
+from pdstudy.models.encoder import Classifier
+from pdstudy.models.train import Diverged, Watch, device
+from pdstudy.models.weights import load_classifier, load_reader, load_start, save, take
 from pdstudy.prepare import Inputs
 from pdstudy.sizes import Size
-from pdstudy.stages import Labelled
-from pdstudy.steps import VERSION, Step
-from pdstudy.store import Store
-from pdstudy.textfiles import TextError
-from pdstudy.train import Diverged, Watch, device
+from pdstudy.storage.store import Store
+from pdstudy.study.steps import VERSION, Step
 
 LONG = ("pretrain",)  # stages that keep checkpoints
 PLATEAU = 0.3  # nats below the unigram loss under which a model has hardly read
@@ -78,9 +81,9 @@ def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str
     s, vocabulary = step.settings, inputs.vocabulary()
     model, fitted = _read(step, inputs, watch)
     # Weights are kept in 16 bits, as families are released: a released encoder is the computed one, byte for byte.
-    modelfiles.save(folder, model.bert.config, model.state(), "BertForMaskedLM", torch.float16)
+    save(folder, model.bert.config, model.state(), "BertForMaskedLM", torch.float16)
     unigram = np.load(inputs.folder("ids") / "corpus.counts.npy")
-    level = evaluate.reading_level(modelfiles.load_reader(folder), inputs.ids("heldout").flat, vocabulary, unigram, s["precision"])
+    level = evaluate.reading_level(load_reader(folder), inputs.ids("heldout").flat, vocabulary, unigram, s["precision"])
     plateau = level["mlm_loss"] > level["unigram_loss"] - PLATEAU
     n_params = sum(p.numel() for p in model.bert.parameters())
     return _trained(fitted, folder) | {"reading": level, "plateau": plateau, "n_params": n_params}
@@ -89,13 +92,13 @@ def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str
 def adopt(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Take an encoder that has read already, and measure how well it reads this study's D_LM."""
     source, s, vocabulary = Path(step.folder), step.settings, inputs.vocabulary()
-    config, weights, reader = modelfiles.load_start(source)
-    if str(models.size_of(config)) != s["size"]:
-        raise ValueError(f"{source}: a BERT of {models.size_of(config)}, not of {s['size']}")
+    config, weights, reader = load_start(source)
+    if str(encoder.size_of(config)) != s["size"]:
+        raise ValueError(f"{source}: a BERT of {encoder.size_of(config)}, not of {s['size']}")
     if config.vocab_size != vocabulary.size:
         raise ValueError(f"{source}: the encoder knows {config.vocab_size:,} word pieces, its tokenizer {vocabulary.size:,}")
     half = all(w.dtype == torch.float16 for w in weights.values())  # as families are released; others stay as they came
-    modelfiles.save(folder, config, weights, "BertForMaskedLM", torch.float16 if half else torch.float32)
+    save(folder, config, weights, "BertForMaskedLM", torch.float16 if half else torch.float32)
     heldout, counted = inputs.ids("heldout").flat, np.load(inputs.folder("ids") / "corpus.counts.npy")
     # A small task may hold out too little to measure reading on, and an encoder may come without its MLM head: no reason to stop.
     enough = reader is not None and len(heldout) >= 2 * evaluate.HELDOUT_ROW
@@ -108,11 +111,11 @@ def adopt(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
 def _read(step: Step, inputs: Inputs, watch: Watch):
     """Return (model, what happened) of a pre-training."""
     s, vocabulary = step.settings, inputs.vocabulary()
-    config = models.bert_config(Size.parse(s["size"]), vocabulary.size, s["init_std"], dropout=0.0)
+    config = encoder.bert_config(Size.parse(s["size"]), vocabulary.size, s["init_std"], dropout=0.0)
     pieces = inputs.folder("ids")
     counted = np.load(inputs.folder("words") / "words.npy") * s["words_std"] if "words" in step.parents else None
     unigram = np.load(pieces / "corpus.counts.npy") if s["cls_words"] else None
-    model = models.new_reader(config, s["seed"], s["positions"], counted, unigram)
+    model = encoder.new_reader(config, s["seed"], s["positions"], counted, unigram)
     corpus = stages.Running(inputs.ids("corpus").flat, np.load(pieces / "continues.npy"))
     return model, stages.pretrain(model, corpus, s, vocabulary, watch)
 
@@ -170,9 +173,9 @@ def better(tried: list[dict]) -> dict:
 def given(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Take a fine-tuned teacher from a folder: safetensors only, its classes checked against the task's by name."""
     source = Path(step.folder).expanduser()
-    model = modelfiles.load_classifier(source)
+    model = load_classifier(source)
     config, wanted = model.bert.config, inputs.record("texts")["labels"]
-    _, vocabulary = wordpieces.open_tokenizer(source)
+    _, vocabulary = tokenizer.open_tokenizer(source)
     if vocabulary.size > config.vocab_size:
         raise ValueError(f"{source}: the teacher knows {config.vocab_size:,} word pieces, its tokenizer {vocabulary.size:,}")
     names = [str(config.id2label[i]).lower() for i in range(config.num_labels)]
@@ -180,7 +183,7 @@ def given(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
         raise ValueError(f"{source}: the teacher knows {len(names)} classes, the task {len(wanted)} ({', '.join(wanted)})")
     if not all(n == f"label_{i}" for i, n in enumerate(names)) and names != [w.lower() for w in wanted]:
         raise ValueError(f"{source}: the teacher's classes are {names}, the task's {list(wanted)}; set id2label in its config.json")
-    modelfiles.save(folder, config, model.state(), "BertForSequenceClassification")
+    save(folder, config, model.state(), "BertForSequenceClassification")
     return {"rate": None, "collapsed": False, "seconds": 0.0, "tokens": 0, "steps": 0, "n_params": _n_params(model)}
 
 
@@ -189,7 +192,7 @@ def label(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     transfer, n = inputs.transfer(), step.settings["texts"]
     if n > len(transfer):
         raise TextError(f"transfer.texts asks for {n:,} texts, but D_T has {len(transfer):,} after cleaning; ask for fewer")
-    teacher = modelfiles.load_classifier(inputs.folder("model")).to(device())
+    teacher = load_classifier(inputs.folder("model")).to(device())
     _qualified(teacher, step, inputs)
     found = stages.label(teacher, transfer.head(n), inputs.vocabulary(), step.settings["precision"])
     np.save(folder / "logits.npy", found)
@@ -202,7 +205,7 @@ def label(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
 def _qualified(teacher: Classifier, step: Step, inputs: Inputs) -> None:
     """Raise ValueError where a teacher is hardly better on dev than the majority class, or its classes seem swapped."""
     dev, margin = inputs.labelled("dev"), step.settings["margin"]
-    logits = evaluate.logits(teacher, dev.ids, inputs.vocabulary().pad, step.settings["precision"])
+    logits = inference.logits(teacher, dev.ids, inputs.vocabulary().pad, step.settings["precision"])
     scores, majority = evaluate.metrics(logits, dev.labels, dev.scale), dev.majority()
     answers, right = logits.argmax(1), scores["accuracy"]
     if dev.above_nothing(scores) >= margin:
@@ -225,10 +228,10 @@ def evaluation(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[s
     kept |= {"batch": source["batch"]} if "batch" in source else {}
     if source.get("diverged"):
         return {"scores": scores, "model": kept}
-    model = modelfiles.load_classifier(inputs.folder("model")).to(device())
+    model = load_classifier(inputs.folder("model")).to(device())
     for split in ("dev", "test"):
         data = inputs.labelled(split)
-        found = evaluate.logits(model, data.ids, inputs.vocabulary().pad, step.settings["precision"])
+        found = inference.logits(model, data.ids, inputs.vocabulary().pad, step.settings["precision"])
         np.save(folder / f"{split}.logits.npy", found)
         np.save(folder / f"{split}.labels.npy", data.labels)
         majority = float((data.labels == np.bincount(inputs.labelled("train").labels).argmax()).mean())
@@ -261,12 +264,12 @@ def _student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: float
     if isinstance(s["batch"], list):  # several were searched
         settings |= {"batch": inputs.record("search")["batch"]}
     labels = inputs.record("ids")["labels"]
-    config = models.bert_config(Size.parse(s["size"]), vocabulary.size, s["init_std"], s["dropout"], len(labels))
+    config = encoder.bert_config(Size.parse(s["size"]), vocabulary.size, s["init_std"], s["dropout"], len(labels))
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: i for i, name in enumerate(labels)}
-    model = models.new_classifier(config, s["seed"])
+    model = encoder.new_classifier(config, s["seed"])
     if "start" in step.parents:
-        modelfiles.take(model, s["start"], inputs.folder("start"))
+        take(model, s["start"], inputs.folder("start"))
     dev = inputs.labelled("dev")
     try:
         if step.stage == "finetune":
@@ -280,7 +283,7 @@ def _student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: float
             raise
         # A candidate that diverges is an answer to the search: it is recorded without weights and without a score.
         return {"rate": rate, "dev": None, "collapsed": True, "diverged": True, "seconds": 0.0, "why": str(error)}
-    modelfiles.save(folder, config, model.state(), "BertForSequenceClassification")
+    save(folder, config, model.state(), "BertForSequenceClassification")
     record = {"rate": rate, "dev": outcome.dev, "collapsed": outcome.collapsed, "diverged": False, "n_params": _n_params(model)}
     record |= {"batch": settings["batch"]} if isinstance(s["batch"], list) else {}
     return _trained(outcome.fitted, folder) | record

@@ -11,15 +11,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pdstudy import claims, modelfiles, paths, plots, results, wordpieces
-from pdstudy.params import Study
-from pdstudy.plan import pretraining
+from pdstudy import claims, plots
+from pdstudy.data.sources import digests, read_digests
+from pdstudy.data.tasks import Task, Wheel
+from pdstudy.data.tokenizer import open_tokenizer
+from pdstudy.escape import in_markdown
+from pdstudy.models import weights
 from pdstudy.sizes import Size
-from pdstudy.sources import digests, read_digests
-from pdstudy.steps import Step
-from pdstudy.store import Store
-from pdstudy.tasks import Task, Wheel
-from pdstudy.visible import in_markdown
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
+from pdstudy.study.plan import pretraining
+from pdstudy.study.settings import Study
+from pdstudy.study.steps import Step
 
 TABLE, FIGURE = "README.md", "family"
 GUESSES = 3  # pieces shown for each [MASK]
@@ -61,8 +64,8 @@ def fill_mask(folder: Path, sentences: Sequence[str]) -> list[list[tuple[str, fl
     """Return a model's best pieces for the one [MASK] of each sentence, each with its probability."""
     import torch
 
-    tokenizer, vocabulary = wordpieces.open_tokenizer(folder)
-    reader, found = modelfiles.load_reader(folder).eval(), []
+    tokenizer, vocabulary = open_tokenizer(folder)
+    reader, found = weights.load_reader(folder).eval(), []
     for sentence in sentences:
         ids = [vocabulary.cls, *tokenizer.encode(sentence, add_special_tokens=False).ids, vocabulary.sep]
         if ids.count(vocabulary.mask) != 1:

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pdstudy import results, tables
+from pdstudy import tables
 from pdstudy.evidence import Arm
 from pdstudy.sizes import Size
+from pdstudy.storage import results
 
 N_ITEMS = 400
 SEEDS = [0, 1, 2]

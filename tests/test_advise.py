@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import norm
 
-from pdstudy import advise, paths, results, tables
+from pdstudy import advise, tables
 from pdstudy.advise import AdviceError, Candidates, Limits, front
 from pdstudy.promise import chosen_anew, promise
 from pdstudy.reasons import keep, recommend, shown
+from pdstudy.storage import paths, results
 
 PARAMS = {"2/128": 1_000_000, "4/128": 1_500_000, "4/256": 5_000_000, "4/512": 20_000_000}
 LATENCY = {"2/128": 1.0, "4/128": 2.0, "4/256": 4.0, "4/512": 12.0}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, BertForSequenceClassification
 
-from pdstudy.bert import MaskedLM, SequenceClassifier
-from pdstudy.models import bert_config
+from pdstudy.models.bert import MaskedLM, SequenceClassifier
+from pdstudy.models.encoder import bert_config
 from pdstudy.sizes import Size
 
 

@@ -8,9 +8,11 @@ import pytest
 import reviews
 import yaml
 
-from pdstudy import Study, advise, budget, paths, plan, reasons, results, run_study, soundness, upkeep
+from pdstudy import Study, advise, budget, reasons, run_study, soundness
 from pdstudy.run import RunError
-from pdstudy.store import Store
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
+from pdstudy.study import artifacts, plan
 
 STUDY = reviews.STUDY | {
     "name": "budgeted",
@@ -157,7 +159,7 @@ def test_rates_that_were_cleaned_away_are_not_trained_again_and_the_promise_says
     store = Store(tmp_path / "store")
     shutil.copytree(Store().root, store.root)
     made = plan.make(study)
-    assert set(plan.judged(made).steps) - set(made.steps) <= upkeep.needed([study]), "clean keeps them"
+    assert set(plan.judged(made).steps) - set(made.steps) <= artifacts.needed([study]), "clean keeps them"
     rates = {digest for search in made.of_stage("search") for digest in search.parents.values()}
     answers = {s.digest for s in plan.judged(made).of_stage("evaluate") if s.parents["model"] in rates}
     for digest in rates | answers:

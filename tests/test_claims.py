@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from handmade import LATENCY, N_ITEMS, both, whole, write
 
-from pdstudy import claims, contrasts, evidence, results
+from pdstudy import claims, contrasts, escape, evidence
 from pdstudy.claims import CLAIMS, EQUAL, QUESTIONS, REFUTED, SUPPORTED, VALUE, Claim
+from pdstudy.storage import results
 
 
 @pytest.fixture
@@ -137,8 +138,8 @@ def test_the_answer_is_made_from_the_numbers(study):
 
 
 def test_prose_is_escaped():
-    assert claims.Prose("<script>")._repr_html_() == '<p class="answer">&lt;script&gt;</p>'
-    assert claims.Prose("a\n<b>\nc").__html__() == '<div class="answer"><p>a</p><ul><li>&lt;b&gt;</li><li>c</li></ul></div>'
+    assert escape.Prose("<script>")._repr_html_() == '<p class="answer">&lt;script&gt;</p>'
+    assert escape.Prose("a\n<b>\nc").__html__() == '<div class="answer"><p>a</p><ul><li>&lt;b&gt;</li><li>c</li></ul></div>'
 
 
 def test_claims_are_saved_as_json_without_nan(study):

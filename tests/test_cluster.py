@@ -7,11 +7,15 @@ import pytest
 import torch
 from test_cli import SMOKE, pdstudy, written
 
-from pdstudy import Study, cluster, models, paths, plan, steps
+from pdstudy import Study, cluster
+from pdstudy.data.batches import Vocabulary, stream
+from pdstudy.data.masking import mask_rows, own_rows
+from pdstudy.models import encoder
 from pdstudy.run import RunError, own
 from pdstudy.sizes import Size
-from pdstudy.steps import Step
-from pdstudy.tokens import Vocabulary, mask_rows, own_rows, stream
+from pdstudy.storage import paths
+from pdstudy.study import plan, steps
+from pdstudy.study.steps import Step
 
 
 def masked(rows: int = 5):
@@ -22,7 +26,7 @@ def masked(rows: int = 5):
 
 def test_the_ranks_mean_gradient_is_the_whole_batchs():
     whole = masked()
-    reader = models.new_reader(models.bert_config(Size(2, 64), 64, 0.05, dropout=0.0), seed=0)
+    reader = encoder.new_reader(encoder.bert_config(Size(2, 64), 64, 0.05, dropout=0.0), seed=0)
 
     def gradient(part, weight: float) -> torch.Tensor:
         reader.zero_grad()

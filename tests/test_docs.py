@@ -16,10 +16,13 @@ import yaml
 from reviews import NEUTRAL, STUDY, WORDS
 from typer.testing import CliRunner
 
-from pdstudy import Study, claims, figures, measured, notebooks, pages, paths, plan, recipes, tasks
+from pdstudy import Study, claims, figures, measured, notebooks, pages, recipes
 from pdstudy.__main__ import app
-from pdstudy.paramsfile import load
-from pdstudy.store import Store
+from pdstudy.data import tasks
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.yaml_file import load
 
 ROOT = paths.ROOT
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -344,9 +347,9 @@ def test_every_figure_and_claim_has_its_part_of_the_paper():
 
 
 def test_a_function_that_is_gone_is_missed(monkeypatch):
-    from pdstudy import objectives
+    from pdstudy.models import losses
 
-    monkeypatch.delattr(objectives, "soft_label_loss")
+    monkeypatch.delattr(losses, "soft_label_loss")
     with pytest.raises(AttributeError, match="soft_label_loss"):
         pages.paper_to_code(SHOWN)
 

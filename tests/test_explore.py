@@ -8,10 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy import explore, paths, plan, results, stats
+from pdstudy import explore, stats
 from pdstudy.explore import OWN, Explorer
 from pdstudy.panel import Panel
-from pdstudy.store import Store
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
 
 HOSTILE = "<script>alert(1)</script> $x^2$ \u202e<img src=x onerror=alert(2)>"
 TEXTS = ["plain & simple", HOSTILE, "long " * 200, "all agree"]

@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 from first_question import FIRST_QUESTION
 
-from pdstudy import Study, answers, card, export, onnxfiles, paths, plan, results, student, wordpieces
+from pdstudy import Study, card, export, onnxfiles, student
+from pdstudy.data import tokenizer as wordpieces
+from pdstudy.escape import in_markdown
 from pdstudy.export import ExportError, Unfaithful
-from pdstudy.store import Store
-from pdstudy.visible import in_markdown
+from pdstudy.models import inference
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
 
 ALONE = """
 import json, sys
@@ -144,10 +148,10 @@ def test_a_collapsed_student_s_card_says_so(facts):
 
 
 def test_onnx_answers_as_torch_does_at_any_batch_and_length(exported, facts):
-    torch_answer = answers.open_torch(exported, 1)
+    torch_answer = inference.open_torch(exported, 1)
     rng = np.random.default_rng(0)
     for precision, reach in (("fp32", 1e-5), ("int8", 0.05)):
-        onnx_answer = answers.open_onnx(exported / answers.ONNX[precision], 1)
+        onnx_answer = inference.open_onnx(exported / inference.ONNX[precision], 1)
         for batch, length in ((1, 2), (1, 33), (3, 40), (2, 512)):
             ids = rng.integers(5, 2048, (batch, length))
             mask, segments = np.arange(length) < rng.integers(2, length + 1, (batch, 1)), rng.integers(0, 2, ids.shape)
@@ -238,7 +242,7 @@ def test_a_student_of_pairs_is_exported_and_labels_pairs(tmp_path):
 
 
 def test_a_student_is_found_by_its_name_however_it_is_written(exported, tmp_path):
-    from pdstudy.paramsfile import load
+    from pdstudy.study.yaml_file import load
 
     settings = (
         load(paths.PARAMS / "smoke.yaml")

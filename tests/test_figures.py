@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from handmade import both, whole, write
 
-from pdstudy import claims, figures, paths, plots, results
+from pdstudy import claims, figures, plots
 from pdstudy.drawn import PAPER_GREY, by_width
+from pdstudy.storage import paths, results
 
 
 @pytest.fixture(scope="module")

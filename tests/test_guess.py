@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from pdstudy import Study, guess, plan
-from pdstudy.textfiles import TextError
+from pdstudy import Study, guess
+from pdstudy.data.formats import TextError
+from pdstudy.study import plan
 
 REVIEW = "it was a fine film with a good story and a cast that one likes to see"
 

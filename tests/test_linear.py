@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pdstudy import linear
+from pdstudy.models import linear
 
 GOOD, BAD = ["good fine film", "fine good story", "good good fine"], ["bad dull film", "dull bad story", "bad bad dull"]
 TEXTS, LABELS = GOOD + BAD, np.array([1, 1, 1, 0, 0, 0])

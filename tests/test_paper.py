@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from pdstudy import paper
-from pdstudy.tasks import TASKS
+from pdstudy.data.tasks import TASKS
 
 
 def test_the_meta_scores_of_table_3_are_the_means_that_its_other_numbers_give():

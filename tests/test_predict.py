@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from pdstudy import predict, student
 from pdstudy.__main__ import app
 from pdstudy.predict import PredictError, label_file, open_labeller
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 
 NAMES = ["negative", "positive"]
 

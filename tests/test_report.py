@@ -12,8 +12,9 @@ import bs4
 import nbformat
 import pytest
 
-from pdstudy import Study, claims, figures, notebooks, pages, paths, report, results
-from pdstudy.params import ParamsError
+from pdstudy import Study, claims, figures, notebooks, pages, report
+from pdstudy.storage import paths, results
+from pdstudy.study.settings import ParamsError
 
 OUR_SCRIPT = (paths.ROOT / "pdstudy" / "templates" / "page.js").read_text()
 

@@ -10,11 +10,14 @@ import torch
 from first_question import FIRST_QUESTION
 from safetensors.torch import save_file
 
-from pdstudy import Study, modelfiles, paths, plan, results, run_study, work
-from pdstudy.paramsfile import load
+from pdstudy import Study, run_study, work
+from pdstudy.models import weights as modelfiles
+from pdstudy.models.train import Watch
 from pdstudy.run import RunError, run
-from pdstudy.store import Store
-from pdstudy.train import Watch
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.yaml_file import load
 
 TABLES = (results.METRICS, results.PREDICTIONS, results.SEARCHES)
 

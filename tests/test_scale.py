@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pdstudy import Study, evaluate, export, paths, run_study, sources, work
-from pdstudy.stages import Labelled
-from pdstudy.store import Store
-from pdstudy.tasks import SCALE, TASKS
-from pdstudy.textfiles import TextError
-from pdstudy.tokens import Ids
+from pdstudy import Study, export, run_study, work
+from pdstudy.data import sources
+from pdstudy.data.batches import Ids, Labelled
+from pdstudy.data.formats import TextError
+from pdstudy.data.tasks import SCALE, TASKS
+from pdstudy.models import evaluate
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
 
 TASK = TASKS["stsb"]
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy import soft_labels
-from pdstudy.textfiles import TextError
+from pdstudy.data import soft_labels
+from pdstudy.data.formats import TextError
 
 LABELS = ("bad", "good")
 TEXTS = {"transfer": ["a film", "a story", "a play"], "dev": ["fine", "dull"], "test": ["so so"]}

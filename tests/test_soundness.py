@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy import results, soundness, tables
+from pdstudy import soundness, tables
+from pdstudy.storage import results
 
 SOUND = {
     "D_L": {"read": 100, "kept": 100, "leaks": 0},

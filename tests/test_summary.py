@@ -6,8 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import both, write
 
-from pdstudy import results, summary, tables
+from pdstudy import summary, tables
 from pdstudy.evidence import Arm
+from pdstudy.storage import results
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from pdstudy import claims, paths, report
+from pdstudy import claims, report
 from pdstudy.serve import server
+from pdstudy.storage import paths
 
 pytestmark = pytest.mark.browser
 PAGES = ["index", *report.QUESTIONS]

@@ -10,7 +10,7 @@ import pytest
 import small
 
 from pdstudy import report
-from pdstudy.store import damage
+from pdstudy.storage.store import damage
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_link_out_of_the_outputs_is_refused_before_anything_is_written(world, 
 
 
 def test_an_artifact_that_is_a_link_is_not_taken(tmp_path):
-    from pdstudy.store import Store
+    from pdstudy.storage.store import Store
 
     maker, store = Store(tmp_path / "elsewhere", families=()), Store(tmp_path / "store", families=())
     folder = maker.write("pretrain", "0" * 16, lambda place: (place / "a").write_text("a") and {})

@@ -13,7 +13,8 @@ import nbformat
 import pytest
 import small
 
-from pdstudy import paths, report
+from pdstudy import report
+from pdstudy.storage import paths
 
 LONG = "x" * 45  # what is shorter and looks like a tag is removed before it is ever shown
 HOSTILE = [
@@ -56,7 +57,7 @@ def tutorial(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tutorial")
     world = small.World.make(folder / "site", small.texts(snippets=1700, reviews=300, add=HOSTILE), labels=LABELS, task="movies")
     values = {"documents": 280, "labelled": 100, "transfer": 200, "vocabulary_size": 400, "reading_steps": 5}
-    code = f"from pathlib import Path; from pdstudy import paths, report; report.execute(paths.NOTEBOOKS / '00_one_student.ipynb', {values}, Path('.'))"
+    code = f"from pathlib import Path; from pdstudy import report; from pdstudy.storage import paths; report.execute(paths.NOTEBOOKS / '00_one_student.ipynb', {values}, Path('.'))"
     environment = os.environ | world.environment | {"PDSTUDY_OUTPUTS": str(folder / "outputs")}
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

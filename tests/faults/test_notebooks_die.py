@@ -4,8 +4,9 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
-from pdstudy import paths, report
+from pdstudy import report
 from pdstudy.__main__ import app
+from pdstudy.storage import paths
 
 
 def notebook(folder, *sources: str):
