@@ -30,11 +30,12 @@ import side_by_side
 import torch
 import torch.nn.functional as F
 
-from pdstudy import machine, stages, work
+from pdstudy import machine, stages
 from pdstudy.data import batches
 from pdstudy.machine import best_precision
 from pdstudy.models import encoder, inference
 from pdstudy.models.train import CLIP
+from pdstudy.run import model_steps
 from pdstudy.sizes import Size
 
 OURS, ARMS = "ours", ("ours", "TextBrewer", "torchdistill", "Trainer")
@@ -58,7 +59,7 @@ class Grid:
         return [(size, seed) for size in sizes for seed in range(self.seeds)]
 
     @cached_property
-    def inputs(self) -> work.Inputs:
+    def inputs(self) -> model_steps.Inputs:
         """Return the opened texts of the quick study, as word pieces; they are made if need be."""
         return side_by_side.inputs_of("distill")
 

@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from pdstudy import Study, estimate, machine
+from pdstudy import Study, machine
+from pdstudy.run import estimate
 from pdstudy.storage.store import Store
 from pdstudy.study import plan
 

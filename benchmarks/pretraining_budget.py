@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pdstudy import record, stages, work
+from pdstudy import stages
 from pdstudy.data import batches
 from pdstudy.data.batches import Ids, Rows, padded
 from pdstudy.machine import best_precision
 from pdstudy.models import encoder, evaluate
 from pdstudy.models.train import Schedule, Watch
+from pdstudy.run import execute, model_steps, result_tables
 from pdstudy.sizes import Size
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
@@ -113,7 +114,7 @@ def prepare(jobs: list[tuple[str, str, float]]) -> None:
     for size, name, pieces in jobs:
         for step in steps_of(Size.parse(size), VARIANTS[name], pieces).steps.values():
             if step.stage in ("texts", "tokenizer", "ids", "words") and store.find(step.digest) is None:
-                work.execute(step, store, Watch())
+                execute.execute(step, store, Watch())
 
 
 def one(job: tuple[str, str, float]) -> dict:
@@ -123,8 +124,8 @@ def one(job: tuple[str, str, float]) -> dict:
     size, store = Size.parse(size_text), Store(families=())
     made = steps_of(size, VARIANTS[name], pieces)
     step = made.of_stage("pretrain")[0]
-    inputs = work.Inputs(step, store)
-    task = work.Inputs(next(s for s in made.of_stage("finetune")), store)
+    inputs = model_steps.Inputs(step, store)
+    task = model_steps.Inputs(next(s for s in made.of_stage("finetune")), store)
     model, config, s = start(step, inputs, size)
     curve: list[dict] = []
     heldout, vocabulary = np.array(inputs.ids("heldout").flat), inputs.vocabulary()
@@ -191,7 +192,7 @@ def arranged(ids: Ids, s: dict, vocabulary, unigram: np.ndarray, rows: str | Non
     return changed
 
 
-def start(step: Step, inputs: work.Inputs, size: Size):
+def start(step: Step, inputs: model_steps.Inputs, size: Size):
     """Return (reader, its configuration, settings) as the pre-train step begins, at this size."""
     s = step.settings
     config = encoder.bert_config(size, inputs.vocabulary().size, s["init_std"], dropout=0.0)
@@ -288,7 +289,7 @@ def measure(options: argparse.Namespace) -> None:
             known = load()
             same = [run[k] for k in KEYS]
             known["runs"] = [r for r in known["runs"] if [r[k] for k in KEYS] != same] + [run]
-            made = record.environment(steps_of(Size.parse(run["size"]), {}, run["pieces"]), 0, 0, 0.0)
+            made = result_tables.environment(steps_of(Size.parse(run["size"]), {}, run["pieces"]), 0, 0, 0.0)
             run |= {k: made[k] for k in ("commit", "date", "versions", "machine", "precision")}
             OUT.write_text(json.dumps(known, indent=1) + "\n")
 

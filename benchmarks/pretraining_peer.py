@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pdstudy import record, stages, work
+from pdstudy import stages
 from pdstudy.models import encoder, evaluate
 from pdstudy.models.train import Stopped, Watch
+from pdstudy.run import execute, model_steps, result_tables
 from pdstudy.sizes import Size
 from pdstudy.storage.store import Store
 from pdstudy.study import plan
@@ -60,9 +61,9 @@ def inputs_of(size: Size):
     made = plan.pretraining(study, [size])
     for step in made.steps.values():
         if step.stage in ("texts", "tokenizer", "ids", "words") and store.find(step.digest) is None:
-            work.execute(step, store, Watch())
+            execute.execute(step, store, Watch())
     (step,) = made.of_stage("pretrain")
-    return step.settings, work.Inputs(step, store)
+    return step.settings, model_steps.Inputs(step, store)
 
 
 def run(arm: str, size: Size, seconds: float, threads: int) -> dict:
@@ -215,7 +216,7 @@ def main() -> None:
             reached = {level: seconds_to(curve, level) for level in LEVELS}
             print(f"{arm:24} after {curve[-1]['seconds']:.0f} s: {curve[-1]['loss']:.3f} nats; seconds to {reached}", flush=True)
     known = json.loads(OUT.read_text()) if OUT.exists() else {"sizes": {}}
-    made = record.environment(plan.pretraining(Study.read("zoo"), [size]), 0, 0, 0.0)
+    made = result_tables.environment(plan.pretraining(Study.read("zoo"), [size]), 0, 0, 0.0)
     found = {"seconds": asked.seconds, "threads": asked.threads, "runs": runs, "levels": LEVELS}
     found["seconds_to"] = {a: [[seconds_to(r["curve"], n) for n in LEVELS] for r in runs if r["arm"] == a] for a in ARMS}
     known["sizes"][asked.size] = found | {k: made[k] for k in ("commit", "date", "versions", "machine")}

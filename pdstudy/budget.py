@@ -17,11 +17,12 @@ from typing import Any
 
 from pdstudy import advise, soundness
 from pdstudy.data import similarity
-from pdstudy.estimate import estimate, needed
-from pdstudy.models import latency
-from pdstudy.progress import Progress
 from pdstudy.recipes import RECIPES
-from pdstudy.run import RunError, run_study
+from pdstudy.run import study_latency
+from pdstudy.run.estimate import estimate, needed
+from pdstudy.run.progress import Progress
+from pdstudy.run.run_study import run_study
+from pdstudy.run.scheduler import RunError
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import whole
 from pdstudy.storage.store import Store
@@ -110,7 +111,7 @@ def promising(study: str, grid: Grid) -> list[tuple[str, str]]:
 def measure(study: Study, plan: Plan, store: Store) -> None:
     """Measure each size's latency on this machine."""
     with whole(paths.study_folder(study.name) / results.LATENCY) as new:
-        new.write_text(json.dumps(latency.of_study(plan, store), indent=1) + "\n")
+        new.write_text(json.dumps(study_latency.of_study(plan, store), indent=1) + "\n")
 
 
 def near(study: Study, plan: Plan, store: Store) -> None:

@@ -33,7 +33,7 @@ def plan(
     ] = None,
 ) -> None:
     """Show a study's steps: which are in the store, and about how long the others will take. Computes and fetches nothing."""
-    from pdstudy.estimate import by_stage, device, needed
+    from pdstudy.run.estimate import by_stage, device, needed
     from pdstudy.study import plan as planning
     from pdstudy.study.artifacts import passed_over
 
@@ -145,7 +145,7 @@ def zoo(
     from_scratch: FromScratch = False,
 ) -> None:
     """Pre-train a family of miniatures and write each as a folder that opens without this package."""
-    from pdstudy.run import pretrain_family
+    from pdstudy.run.run_study import pretrain_family
     from pdstudy.zoo import release
 
     study = Study.read(params)
@@ -200,18 +200,18 @@ def readme(
 
 
 def _run(study: Study, workers: int | None, tracker: str | None, from_scratch: bool, engine=None, shard=None) -> None:
-    from pdstudy.run import run_study
+    from pdstudy.run.run_study import run_study
 
     store = store_for(from_scratch)
     with _ranks(store, engine, shard) as engine:
-        computed(study, lambda listen: run_study(study, workers, listen, store, tracker, engine, shard))
+        computed(study, lambda listen: run_study(study, workers, listen, store, tracker, engine, shard, supplied=True))
 
 
 def _engine(engine: Engine, address: str | None):
     """Return what makes a run's workers, None for the local pool."""
     if engine is Engine.local:
         return None
-    from pdstudy.cluster import RayCrew
+    from pdstudy.run.engine_ray import RayCrew
 
     return partial(RayCrew, address=address)
 
@@ -232,8 +232,8 @@ def _ranks(store, engine=None, shard=None):
         return
     if engine is not None or shard is not None:
         fail("torchrun shares one model among devices; --engine ray and --shard share steps: use one of them", 2)
-    from pdstudy.ranks import follow, lead
-    from pdstudy.run import RunError
+    from pdstudy.run.engine_torchrun import follow, lead
+    from pdstudy.run.scheduler import RunError
 
     try:
         if int(os.environ["RANK"]) > 0:

@@ -30,10 +30,10 @@ def computed(study: Study, compute) -> None:
     """Compute something of a study under a progress bar; bad input and failures end with a sentence and their exit."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from pdstudy.crew import Interrupted
     from pdstudy.data import formats, hub, mirror, sources
-    from pdstudy.progress import line
-    from pdstudy.run import RunError
+    from pdstudy.run.progress import line
+    from pdstudy.run.scheduler import RunError
+    from pdstudy.run.worker import Interrupted
 
     try:
         hub.supply(*study.named_on_hub(), lambda text: err.print(text, markup=False, soft_wrap=True))

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import card, onnxfiles, student, work
+from pdstudy import card, onnxfiles, student
 from pdstudy.data import mirror
 from pdstudy.data.tokenizer import open_tokenizer
 from pdstudy.machine import commit, processor
 from pdstudy.models import inference, latency, weights
 from pdstudy.models.latency import Opening
 from pdstudy.predict import FACTS
+from pdstudy.run import execute
 from pdstudy.storage import files, results
 from pdstudy.storage.files import sha256
 from pdstudy.storage.store import Store
@@ -182,7 +183,7 @@ def _here(found: Finished) -> dict[str, Any]:
     machine = {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()}
     command = f"python -m pdstudy export {found.plan.study.name} --student {json.dumps(found.name)}"
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return {"command": command, "commit": commit(), "date": date, "versions": work.versions(), "machine": machine}
+    return {"command": command, "commit": commit(), "date": date, "versions": execute.versions(), "machine": machine}
 
 
 def _files(folder: Path) -> list[Path]:

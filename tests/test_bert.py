@@ -32,5 +32,5 @@ def test_the_output_layer_is_the_word_embeddings():
 
 
 def test_a_worker_starts_without_transformers_modelling_code(fresh_python):
-    code = "import sys, pdstudy.work; print([m for m in ('transformers.modeling_utils', 'sklearn', 'scipy', 'torch._dynamo') if m in sys.modules])"
+    code = "import sys, pdstudy.run.model_steps; print([m for m in ('transformers.modeling_utils', 'sklearn', 'scipy', 'torch._dynamo') if m in sys.modules])"
     assert fresh_python(code) == "[]"

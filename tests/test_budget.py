@@ -9,7 +9,7 @@ import reviews
 import yaml
 
 from pdstudy import Study, advise, budget, reasons, run_study, soundness
-from pdstudy.run import RunError
+from pdstudy.run.scheduler import RunError
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
 from pdstudy.study import artifacts, plan

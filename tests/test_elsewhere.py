@@ -5,12 +5,12 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy import work
 from pdstudy.data import bundled, cleaning
 from pdstudy.data.formats import TextError
 from pdstudy.data.sources import key
 from pdstudy.data.tasks import TASKS, PythonDocs, WheelFolder
 from pdstudy.models.train import Watch
+from pdstudy.run import execute
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
 from pdstudy.study import plan
@@ -82,7 +82,7 @@ def made(tmp_path_factory):
     found, store = plan.make(study), Store(tmp_path_factory.mktemp("store"))
     for step in found.steps.values():
         if step.stage in ("texts", "domain", "corpus", "tokenizer") or (step.stage == "ids" and "texts" in step.parents):
-            work.execute(step, store, Watch())
+            execute.execute(step, store, Watch())
     return found, store
 
 
@@ -133,4 +133,4 @@ def test_a_domain_of_few_words_is_refused(made):
     )
     (step,) = plan.make(study).of_stage("domain")
     with pytest.raises(TextError, match=r"domains: news has \d+ words, too few for S.* at least 1,000"):
-        work.execute(step, made[1], Watch())
+        execute.execute(step, made[1], Watch())

@@ -28,7 +28,7 @@ from pdstudy.data import hub, mirror, sources
 from pdstudy.data.tasks import DATA, TASKS, Named
 from pdstudy.data.tokenizer import open_tokenizer
 from pdstudy.models.weights import load_start
-from pdstudy.run import RunError
+from pdstudy.run.scheduler import RunError
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
 from pdstudy.study import plan

@@ -140,16 +140,16 @@ def test_a_classifier_of_ours_is_measured_and_torch_s_threads_are_as_before(tmp_
 
 
 def test_of_a_study_each_size_is_timed_once_and_the_table_is_kept(smoke):
-    from pdstudy import run
+    from pdstudy.run import study_latency
     from pdstudy.storage import results
     from pdstudy.storage.store import Store
     from pdstudy.study import plan
 
-    found = latency.of_study(plan.make(smoke), Store())["sizes"]
+    found = study_latency.of_study(plan.make(smoke), Store())["sizes"]
     assert 0 < found["2/64"]["p50"] < found["2/128"]["p50"] and found["2/64"]["memory"] is None
     assert [at["length"] for at in found["2/128"]["fixed"]] == [16, 48] and found["2/128"]["throughput"] > 0
-    table = run.measure_latency(smoke)
+    table = study_latency.measure_latency(smoke)
     assert list(table.index) == list(found) and (table["peak memory, MB"] > 50).all()
     before = results.load_latency("smoke")
-    run.measure_latency(smoke)
+    study_latency.measure_latency(smoke)
     assert results.load_latency("smoke") == before, "measured once"

@@ -57,7 +57,9 @@ def test_a_teacher_that_always_says_the_same_teaches_a_constant():
 def test_characters_stand_for_words_where_the_script_has_no_spaces():
     assert linear.analyzer_for(["这部电影非常好看", "很差的电影"]) == "char"
     assert linear.analyzer_for(["eine gute Geschichte", "좋은 영화 입니다"]) == "word"
-    model, record, _ = linear.fit(["很好看的电影", "好看", "太差了", "很差的电影"], np.array([1, 1, 0, 0]), 2, ["好看"], np.array([1]))
+    model, record, _ = linear.fit(
+        ["很好看的电影", "好看", "太差了", "很差的电影"], np.array([1, 1, 0, 0]), 2, ["好看"], np.array([1])
+    )
     assert record["analyzer"] == "char"
     assert model.logits(["真好看", "差"]).argmax(1).tolist() == [1, 0]
 

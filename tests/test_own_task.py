@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from pdstudy import Study, load_results, run_study
 from pdstudy.__main__ import app
 from pdstudy.data.batches import Ids
-from pdstudy.run import RunError
+from pdstudy.run.scheduler import RunError
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
 from pdstudy.study import plan

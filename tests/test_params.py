@@ -276,5 +276,5 @@ def test_reading_a_study_loads_neither_torch_nor_pandas(fresh_python, settings, 
 def test_the_names_of_the_package_load_nothing_heavy(fresh_python):
     code = "import sys, json; from pdstudy import Study, run_study, load_results; print(json.dumps(sorted(sys.modules)))"
     loaded = set(json.loads(fresh_python(code)))
-    assert "pdstudy.run" in loaded
+    assert "pdstudy.run.scheduler" in loaded
     assert not loaded & {"torch", "pandas", "pyarrow", "numpy", "transformers", "datasets"}

@@ -11,8 +11,8 @@ from collections import Counter
 
 import pytest
 
-from pdstudy.estimate import cost, estimate, needed, work
 from pdstudy.recipes import RECIPES
+from pdstudy.run.estimate import cost, estimate, needed, work
 from pdstudy.sizes import PAPER_SIZES, Size
 from pdstudy.storage.store import Store
 from pdstudy.study import plan, steps

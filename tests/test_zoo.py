@@ -8,7 +8,8 @@ import torch
 
 from pdstudy import Study, zoo
 from pdstudy.models import weights as modelfiles
-from pdstudy.run import pretrain_family, run
+from pdstudy.run.run_study import pretrain_family
+from pdstudy.run.scheduler import run
 from pdstudy.sizes import Size
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store, damage

@@ -97,7 +97,9 @@ def identity(folder: str) -> dict[str, str]:
     tokenizer = next((name for name in (*VOCABULARIES, "vocab.json") if (place / name).is_file()), None)
     for name, there in ((CONFIG, (place / CONFIG).is_file()), ("tokenizer", tokenizer is not None)):
         if not there:
-            raise MirrorError(f"{folder[:200]}: no {name}; give the folder of a saved model with its tokenizer (save_pretrained writes both)")
+            raise MirrorError(
+                f"{folder[:200]}: no {name}; give the folder of a saved model with its tokenizer (save_pretrained writes both)"
+            )
     if not (place / WEIGHTS).is_file():
         raise MirrorError(pickled(folder[:200]))
     return {name: sha256(place / name) for name in (CONFIG, WEIGHTS, tokenizer)}
@@ -110,9 +112,13 @@ def configuration(folder: Path) -> dict[str, Any]:
         settings = folder / "tokenizer_config.json"
         remote = "auto_map" in fields or (settings.is_file() and "auto_map" in json.loads(settings.read_text()))
     except (OSError, ValueError, TypeError):
-        raise MirrorError(f"{folder}: its {CONFIG} or tokenizer_config.json cannot be read; give the folder of a saved model") from None
+        raise MirrorError(
+            f"{folder}: its {CONFIG} or tokenizer_config.json cannot be read; give the folder of a saved model"
+        ) from None
     if remote:
-        raise MirrorError(f"{folder}: it asks for code of its own (auto_map), which is never run; take a model that transformers knows")
+        raise MirrorError(
+            f"{folder}: it asks for code of its own (auto_map), which is never run; take a model that transformers knows"
+        )
     return fields
 
 

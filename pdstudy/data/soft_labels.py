@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from pdstudy.data import formats
-from pdstudy.data.sources import LONGEST, spaced
 from pdstudy.data.formats import TextError
+from pdstudy.data.sources import LONGEST, spaced
 
 PREFIX, LABEL = "p_", "label"
 TOLERANCE = 1e-3  # of the sum of a text's probabilities
@@ -69,7 +69,9 @@ def _class_columns(path: Path, header: Sequence[str], labels: Sequence[str]) -> 
     given = {name[len(PREFIX) :].casefold(): name for name in header if name.startswith(PREFIX)}
     if not given:
         if LABEL not in header:
-            raise TextError(f"{path.name}: neither probabilities nor labels; name the columns {', '.join(PREFIX + c for c in labels)}, or label")
+            raise TextError(
+                f"{path.name}: neither probabilities nor labels; name the columns {', '.join(PREFIX + c for c in labels)}, or label"
+            )
         return []
     wanted = [label.casefold() for label in labels]
     for label, name in zip(labels, wanted, strict=True):

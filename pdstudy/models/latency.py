@@ -14,15 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pdstudy.data.batches import Ids, padded
-from pdstudy.models.inference import Answer, Question, open_torch
-from pdstudy.storage.store import Store
-from pdstudy.study.steps import Plan
+from pdstudy.models.inference import Answer, Question
 
 PARTS = ("ids", "mask", "segments")  # of a question
 APART = "from pdstudy.models import latency; latency._apart()"  # what the fresh Python runs
@@ -117,27 +115,6 @@ def measure(
         )
         for name, opening in openings.items()
     }
-
-
-def of_study(plan: Plan, store: Store, memory: bool = False) -> dict[str, dict]:
-    """Return {"sizes": {size: its Latency as a dict}} of one model a size: how fast it answers is not a matter of training.
-
-    Texts are the task's test texts, the stated lengths 16 pieces and the study's longest. A size of which the store holds
-    no model any more is left out.
-    """
-    first: dict[str, dict[str, str]] = {}  # by word pieces: a given teacher may have its own
-    here, found = store.here(), {}
-    for student in plan.students:
-        if student.model in here:
-            first.setdefault(plan.steps[student.evaluation].parents["ids"], {}).setdefault(student.size, student.model)
-    longest = plan.study.max_length
-    for digest, models in first.items():
-        pieces = store.open(digest)
-        pad = json.loads((pieces / "record.json").read_text())["vocabulary"]["pad"]
-        openings = {size: Opening(open_torch, (str(store.open(model)),), "fp32") for size, model in models.items()}
-        measured = measure(openings, Ids.load(pieces, "test"), pad, sorted({min(16, longest), longest}), memory=memory)
-        found |= {size: asdict(latency) for size, latency in measured.items()}
-    return {"sizes": found}
 
 
 def chosen(ids: Ids, n: int) -> np.ndarray:

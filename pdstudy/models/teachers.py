@@ -68,7 +68,9 @@ def open_model(folder: Path, labels: Sequence[str], seed: int = 0) -> Opened:
         model.config.pad_token_id = tokenizer.pad_token_id
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
-        raise ValueError(f"{folder}: the tokenizer has {len(tokenizer):,} pieces, the model knows {rows:,}; they do not belong together")
+        raise ValueError(
+            f"{folder}: the tokenizer has {len(tokenizer):,} pieces, the model knows {rows:,}; they do not belong together"
+        )
     return Opened(model, tokenizer, bool(missing), order)
 
 
@@ -118,9 +120,7 @@ def answer(opened: Opened, precision: str) -> Answer:
     return ask
 
 
-def finetune(
-    opened: Opened, texts: Sequence, labels: np.ndarray, settings: dict[str, Any], watch: Watch | None = None
-) -> Fitted:
+def finetune(opened: Opened, texts: Sequence, labels: np.ndarray, settings: dict[str, Any], watch: Watch | None = None) -> Fitted:
     """Train a model on labelled texts, in place, and return what happened: all weights, cross-entropy, linear decay.
 
     `labels` is (n_texts,) of class numbers. `settings` holds epochs, batch, rate, warmup, weight_decay, max_length, precision, seed.
@@ -219,13 +219,17 @@ def _order(folder: Path, fields: dict[str, Any], labels: Sequence[str]) -> list[
     names = [named[i].casefold() for i in sorted(named)]
     wanted = [label.casefold() for label in labels]
     if fields.get("problem_type") not in (None, "single_label_classification"):
-        raise ValueError(f"{folder}: its problem_type is {fields['problem_type']!r}; a teacher gives each text one of several classes")
+        raise ValueError(
+            f"{folder}: its problem_type is {fields['problem_type']!r}; a teacher gives each text one of several classes"
+        )
     if len(names) != len(wanted):
         raise ValueError(f"{folder}: it knows {len(names)} classes, the task {len(wanted)} ({', '.join(labels)}); take another")
     if names == [f"label_{i}" for i in range(len(names))]:
         return list(range(len(names)))  # it does not say; the check on dev finds swapped classes
     if sorted(names) != sorted(wanted):
-        raise ValueError(f"{folder}: its classes are {', '.join(named.values())}, the task's {', '.join(labels)}; set id2label in its {CONFIG}")
+        raise ValueError(
+            f"{folder}: its classes are {', '.join(named.values())}, the task's {', '.join(labels)}; set id2label in its {CONFIG}"
+        )
     return [names.index(name) for name in wanted]
 
 

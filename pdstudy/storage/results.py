@@ -1,4 +1,4 @@
-"""The study's results on disk: what every notebook and claim reads, and nothing else. tables.py writes them.
+"""The study's results on disk: what every notebook and claim reads, and nothing else. result_tables.py writes them.
 
 `metrics.parquet` holds what the method gave: one row per evaluated model, split and metric. It is the same,
 byte for byte, however often a run was killed and wherever it continued. What a machine took, seconds, is
@@ -48,12 +48,12 @@ COLUMNS = {  # of metrics.parquet: name -> arrow's type
 
 
 def load_classes(study: str | Path) -> dict[str, Any]:
-    """Return the classes' names and counts by split; see `tables.classes`."""
+    """Return the classes' names and counts by split; see `result_tables.classes`."""
     return json.loads((folder_of(study) / CLASSES).read_text())
 
 
 def load_counts(study: str | Path):
-    """Return the counts of a study's texts as a pandas table, one row a kind of text; see `tables.counts`."""
+    """Return the counts of a study's texts as a pandas table, one row a kind of text; see `result_tables.counts`."""
     found = json.loads((folder_of(study) / TEXTS).read_text())
     columns = dict.fromkeys(name for count in found.values() for name in count)
     table = _frame({"text": list(found)} | {name: [count.get(name) for count in found.values()] for name in columns})
@@ -112,7 +112,7 @@ def load_domains(study: str | Path):
 
 
 def load_nearness(study: str | Path):
-    """Return how near each other transfer set is to D_L as a pandas table: corpus, texts, words, S, unseen; see `tables.domains`."""
+    """Return how near each other transfer set is to D_L as a pandas table: corpus, texts, words, S, unseen; see `result_tables.domains`."""
     path = folder_of(study) / DOMAINS
     columns = ["corpus", "texts", "words", "S", "unseen", "repeats", "words a text"]
     rows = json.loads(path.read_text()) if path.is_file() else []

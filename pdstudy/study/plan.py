@@ -258,7 +258,9 @@ class _StudentSteps:
             return self.outside.label(teacher, n, self.encoders.domain_texts(corpus) if corpus else None, corpus, of)
         transfer = self.encoders.domain_ids(corpus, teacher.pieces) if corpus else None
         flops = n * MEAN_PIECES * teacher.size.flops_per_token(MEAN_PIECES)
-        settings = {"texts": n, "precision": self.encoders.precision, "margin": self.study.teacher.margin} | ({"of": of} if of else {})
+        settings = {"texts": n, "precision": self.encoders.precision, "margin": self.study.teacher.margin} | (
+            {"of": of} if of else {}
+        )
         parents = {"ids": teacher.ids, "model": teacher.model} | ({"transfer": transfer} if transfer else {})
         where = f"{n:,} transfer texts" if of is None else f"the texts of {of}"
         return self.encoders.add("label", settings, parents, f"label {where}" + (f" of {corpus}" if corpus else ""), flops)

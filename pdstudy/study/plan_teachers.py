@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pdstudy.data import mirror, wheels
+from pdstudy.data.formats import digest
+from pdstudy.data.tasks import Files
 from pdstudy.storage import paths
-from pdstudy.study.settings import ParamsError
 from pdstudy.study.plan_encoders import ABSENT, EncoderSteps
 from pdstudy.study.sections import Member
-from pdstudy.data.tasks import Files
-from pdstudy.data.formats import digest
+from pdstudy.study.settings import ParamsError
 
 PART = 20_000  # texts that are labelled in one step
 READ_AT = 30  # pieces of a sentence, for estimates
@@ -27,6 +27,7 @@ class Planned:
 
     model: str
     evaluation: str
+    name: str  # what stands in the place of its size
     asks: dict[str, Any]  # settings that change its answers
     flops: float = 0.0  # a text
 
@@ -53,7 +54,7 @@ class TeacherSteps:
             parents["label"] = label
         name = "linear model" + (", taught" if label else "")
         model = self.build.add("linear", settings, parents, f"the {name}", texts=settings["texts"])
-        return Planned(model, self._evaluated(model, {}, name), {})
+        return Planned(model, self._evaluated(model, {}, name), "linear", {})
 
     def label(self, teacher: Planned, n: int, domain: str | None = None, corpus: str | None = None, of: str | None = None) -> str:
         """Let a teacher label the first `n` texts of D_T, of the transfer set of another `domain`, or of a split `of` D_L."""
@@ -78,7 +79,9 @@ class TeacherSteps:
     def is_own_kind(self, folder: str) -> bool:
         """Return whether a model is a fine-tuned BERT, which the study's own forward pass runs."""
         fields = self._fields(folder)
-        return fields is None or (fields.get("model_type", "bert") == "bert" and (mirror.is_classifier(fields) or not fields.get("architectures")))
+        return fields is None or (
+            fields.get("model_type", "bert") == "bert" and (mirror.is_classifier(fields) or not fields.get("architectures"))
+        )
 
     def _outside(self, folder: str) -> Planned:
         """Take a classifier or fine-tune an encoder that transformers opens."""
@@ -112,7 +115,7 @@ class TeacherSteps:
             model = next(iter(models.values()))
             if len(models) > 1:
                 model = self.build.add("choose", {}, models, "the teacher: search rate and epochs", room=ROOM)
-        return Planned(model, self._evaluated(model, asks, "the teacher"), asks, flops)
+        return Planned(model, self._evaluated(model, asks, "the teacher"), "given", asks, flops)
 
     def _fields(self, folder: str) -> dict[str, Any] | None:
         """Return a model's configuration; nothing of a pinned wheel that was not unpacked, None where a plan is only assumed.
@@ -137,7 +140,7 @@ class TeacherSteps:
         columns = list(task.text) if isinstance(task, Files) else ["text"]
         settings = {"sha256": digest(source), "columns": columns, "texts": self.n_texts(), "needs_dev": study.teacher.margin > -1}
         model = self.build.add("file", settings, {"texts": self.build.texts}, "soft labels of a file", folder=str(source))
-        return Planned(model, self._evaluated(model, {}, "the file's soft labels"), {})
+        return Planned(model, self._evaluated(model, {}, "the file's soft labels"), "file", {})
 
     def n_texts(self) -> int:
         """Return how many texts of D_T the teacher labels."""

@@ -258,7 +258,9 @@ class Teacher(Member):
     mean: Annotated[list[Member], Field(max_length=8)] = []  # the mean of their probabilities
     margin: Annotated[float, Field(ge=-1, le=1)] = 0.02  # above the majority class on dev, or it teaches nobody
     texts: Count | None = None  # of D_T that it labels, where that is more than transfer.texts: the first are used
-    max_length: Annotated[int, Field(ge=8, le=8192)] | None = None  # pieces of a text that a model of `folder` reads; None: the study's
+    max_length: Annotated[int, Field(ge=8, le=8192)] | None = (
+        None  # pieces of a text that a model of `folder` reads; None: the study's
+    )
     finetune: Tune = Tune()  # of an encoder of `folder` without a classifier
 
     @property

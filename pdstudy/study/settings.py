@@ -74,7 +74,9 @@ class Study(Settings):
     compound: Compound = Compound()
     finetune: Train
     distill: Distill
-    search_seeds: Annotated[int, Field(ge=1, le=3)] = 1  # where the largest rate wins or a candidate collapses, rates are chosen on these
+    search_seeds: Annotated[int, Field(ge=1, le=3)] = (
+        1  # where the largest rate wins or a candidate collapses, rates are chosen on these
+    )
     pooling: Literal["cls", "mean"] = "cls"  # what a classifier reads of its encoder: [CLS], or the mean of all pieces
     precision: Precision = "auto"
 
@@ -151,10 +153,14 @@ class Study(Settings):
         """Raise ValueError where the teacher cannot label what the study asks for."""
         t = self.teacher
         if t.texts is not None and t.texts < self.transfer.texts:
-            raise ValueError(f"teacher.texts: {t.texts:,} are fewer than transfer.texts, {self.transfer.texts:,}; students need them all")
+            raise ValueError(
+                f"teacher.texts: {t.texts:,} are fewer than transfer.texts, {self.transfer.texts:,}; students need them all"
+            )
         if any(member.file for member in t.members):
             if self.domains.corpora:
-                raise ValueError("domains.corpora: a file of soft labels says nothing of other texts; set it to [], or take another teacher")
+                raise ValueError(
+                    "domains.corpora: a file of soft labels says nothing of other texts; set it to [], or take another teacher"
+                )
             if self.distill.labelled:
                 raise ValueError("distill.labelled: a file of soft labels says nothing of the texts of D_L; take another teacher")
 

@@ -44,7 +44,8 @@ TRAINING = """
 import sys
 from pathlib import Path
 import torch
-from pdstudy import plan, work
+from pdstudy.run import execute
+from pdstudy.study import plan
 from pdstudy.study.settings import Study
 from pdstudy.storage.store import Store
 from pdstudy.models.train import Watch
@@ -52,7 +53,7 @@ torch.set_num_threads(1)
 step = plan.make(Study.read(sys.argv[1])).of_stage("pretrain")[0]
 watch = Watch(log=lambda record: print(record, flush=True) if "resumed" in record else None,
               progress=lambda share: print(share, flush=True), log_every=1, save_every=0.0)
-work.execute(step, Store(), watch)
+execute.execute(step, Store(), watch)
 print("finished", flush=True)
 """
 

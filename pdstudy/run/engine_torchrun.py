@@ -21,10 +21,11 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 
-from pdstudy import work
-from pdstudy.crew import Crew, compute, stop_when
 from pdstudy.models.train import Diverged, Stopped, Watch
-from pdstudy.run import RunError
+from pdstudy.run import execute
+from pdstudy.run.engine_local import Crew
+from pdstudy.run.scheduler import RunError
+from pdstudy.run.worker import compute, stop_when
 from pdstudy.storage.store import Store
 from pdstudy.study.steps import Step
 
@@ -58,7 +59,7 @@ def follow(store: Store) -> None:
         if order in (None, END):
             break
         with contextlib.suppress(Stopped, Diverged, ValueError):  # every rank alike, and rank 0 reports it
-            work.assist(Step(**json.loads(order)), store, Watch(stop=lambda: bool(asked)))
+            execute.assist(Step(**json.loads(order)), store, Watch(stop=lambda: bool(asked)))
         channel.set(f"ended/{n}/{rank}", b"")
     dist.destroy_process_group()
 

@@ -5,9 +5,7 @@ disk stops all, for all would end on it; and so does text that is not what was a
 the work.
 """
 
-import json
 import os
-import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -17,16 +15,12 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Any
 
-from pdstudy import record
-from pdstudy.crew import Crew, Failure, Interrupted, signals
-from pdstudy.data import hub
-from pdstudy.estimate import cost, measured_speed, needed
-from pdstudy.progress import Progress, Stage, Told, in_notebook
-from pdstudy.sizes import Size
-from pdstudy.storage import files, paths, results
+from pdstudy.run.engine_local import Crew, signals
+from pdstudy.run.estimate import cost, measured_speed, needed
+from pdstudy.run.progress import Progress, Stage, Told
+from pdstudy.run.worker import Failure, Interrupted
+from pdstudy.storage import paths
 from pdstudy.storage.store import Store
-from pdstudy.study.plan import make, pretraining
-from pdstudy.study.settings import Study
 from pdstudy.study.steps import Plan, Step
 
 POLL = 0.5  # seconds between looks at the workers' progress
@@ -52,69 +46,6 @@ class Summary:
     seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
     blocked: int = 0  # steps whose parents failed
-
-
-def run_study(
-    study: Study,
-    workers: int | None = None,
-    listen: Callable[[Progress], None] | None = None,
-    store: Store | None = None,
-    tracker: str | None = None,
-    engine: Engine | None = None,
-    shard: tuple[int, int] | None = None,
-    plan: Plan | None = None,
-):
-    """Return the study's metrics as a pandas table, after computing what the store lacks.
-
-    `plan` is the study's, or a part of it.
-    `workers` is the number of processes (None: one a core; 0: in this process); `engine` other workers than this
-    machine's; `shard` (i, n) makes this one of n runs that share the work. Raises RunError when a step failed,
-    after everything that does not need it is done and the results so far are written.
-    """
-    hub.supply(*study.named_on_hub())
-    plan, store = plan or make(study), store or Store()
-    folder = writable(study)
-    summary = run(plan, store, workers, listen or in_notebook(), folder / "logs", tracker, engine, shard)
-    from pdstudy import tables  # here: whoever wants a name of the package should not wait for pyarrow and numpy
-
-    try:
-        tables.write(plan, store, record.environment(plan, summary.computed, summary.reused, summary.seconds))
-    except OSError as error:
-        if not files.is_full(error):
-            raise
-        if not summary.failures:
-            raise RunError(paths.scrub(files.full(folder)), bad_input=False) from None
-    if summary.failures:
-        raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
-    return results.load_results(study.name)
-
-
-def measure_latency(study: Study, store: Store | None = None):
-    """Return how fast each size of a computed study answers on this machine, as a pandas table; measured once and kept."""
-    plan, store, path = make(study), store or Store(), paths.study_folder(study.name) / results.LATENCY
-    known = json.loads(path.read_text())["sizes"] if path.is_file() else {}
-    if {s.size for s in plan.students} - set(known) or any(found["memory"] is None for found in known.values()):
-        from pdstudy.models import latency  # here: whoever only reads results opens no torch
-
-        with files.whole(path) as new:
-            new.write_text(json.dumps(latency.of_study(plan, store, memory=True), indent=1) + "\n")
-    return results.latency_table(study.name)
-
-
-def pretrain_family(
-    study: Study,
-    workers: int | None = None,
-    listen: Callable[[Progress], None] | None = None,
-    engine: Engine | None = None,
-    store: Store | None = None,
-) -> Plan:
-    """Return the plan of a family of miniatures after pre-training what the store lacks. Raises RunError."""
-    plan = pretraining(study, map(Size.parse, study.sizes))
-    folder = writable(study)
-    summary = run(plan, store or Store(), workers, listen or in_notebook(), folder / "logs", engine=engine)
-    if summary.failures:
-        raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
-    return plan
 
 
 def run(
@@ -150,28 +81,6 @@ def describe(summary: Summary) -> str:
     if summary.blocked:
         lines.append(f"{summary.blocked} steps wait for these; the others are done. The same command tries again.")
     return "\n".join(lines)
-
-
-def writable(study: Study) -> Path:
-    """Return the study's folder, made if need be. Raises RunError before anything is trained where it cannot be written."""
-    folder = paths.study_folder(study.name)
-    own = (folder, *folder.rglob("*"), paths.STORE, *paths.STORE.glob("*"))
-    if link := files.link_out(own, paths.OUTPUTS):
-        where = paths.scrub(str(link))
-        raise RunError(f"{where} leads out of the outputs; remove the link, or move all of it with PDSTUDY_OUTPUTS", True)
-    for place in (folder, paths.STORE):
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=place):
-                pass
-        except OSError as error:
-            if files.is_full(error):
-                raise RunError(paths.scrub(files.full(paths.OUTPUTS)), bad_input=False) from None
-            where = paths.scrub(str(place))
-            raise RunError(
-                f"{where} cannot be written ({error.strerror}); free it or set PDSTUDY_OUTPUTS to another folder", True
-            ) from None
-    return folder
 
 
 def _processes(workers: int | None, steps: int) -> int:

@@ -4,6 +4,11 @@ Readers are in results.py, which says what each file holds.
 """
 
 import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pdstudy.machine import commit, processor
 from pdstudy.storage import paths
 from pdstudy.storage.files import whole
 from pdstudy.storage.results import (
@@ -195,3 +201,27 @@ def _cost(digest: str, store: Store) -> dict[str, Any]:
     record = json.loads((store.open(digest) / "record.json").read_text()) if "record.json" in manifest["files"] else {}
     tokens = record.get("tokens", 0) if manifest["stage"] not in ("search", "evaluate") else 0  # theirs are a parent's
     return {"digest": digest} | kept | {"tokens": tokens, "family": digest in store.released()}
+
+
+def environment(plan: Plan, computed: int, reused: int, seconds: float) -> dict:
+    """Return the record of a run: command, commit, versions, machine, and what was computed."""
+    names = ("pdstudy", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy", "pandas", "scipy")
+    return {
+        "command": " ".join(["python -m pdstudy", *map(_shown, sys.argv[1:])]) if "pdstudy" in sys.argv[0] else "run_study(study)",
+        "commit": commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in names},
+        "machine": {"system": platform.system(), "processor": processor(), "cores": os.cpu_count(), "threads_per_step": 1},
+        "precision": plan.study.resolved_precision(),
+        "steps": {"asked": plan.asked, "distinct": len(plan.steps), "computed": computed, "reused": reused},
+        "seconds": round(seconds, 1),
+    }
+
+
+def _shown(word: str) -> str:
+    """Return a word of the command line without this machine's folders: a path in the checkout from there, others by name."""
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    return str(path.relative_to(paths.ROOT)) if path.is_relative_to(paths.ROOT) else path.name

@@ -16,7 +16,7 @@ from pdstudy.data.batches import Ids, Labelled
 from pdstudy.data.tasks import SCALE
 from pdstudy.models import evaluate, linear
 from pdstudy.models.train import Diverged, Watch
-from pdstudy.prepare import Inputs
+from pdstudy.run.inputs import Inputs
 from pdstudy.stages import COLLAPSE_MARGIN
 from pdstudy.storage.files import sha256
 from pdstudy.study.steps import Step
@@ -52,13 +52,26 @@ def tune(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, An
     try:
         fitted = teachers.finetune(opened, inputs.texts("train", n), inputs.classes("train", n), s, watch)
     except Diverged as error:
-        return record | {"dev": None, "collapsed": True, "diverged": True, "seconds": 0.0, "tokens": 0, "steps": 0, "why": str(error)}
+        return record | {
+            "dev": None,
+            "collapsed": True,
+            "diverged": True,
+            "seconds": 0.0,
+            "tokens": 0,
+            "steps": 0,
+            "why": str(error),
+        }
     dev = _labelled(inputs, "dev")
     scores = evaluate.metrics(teachers.logits(opened, inputs.texts("dev"), s["max_length"], s["precision"]), dev.labels, dev.scale)
     teachers.save(opened, source, folder)
     (folder / "curve.jsonl").write_text("".join(json.dumps(r) + "\n" for r in fitted.curve))
     record |= {"dev": scores, "collapsed": dev.above_nothing(scores) < COLLAPSE_MARGIN, "diverged": False}
-    return record | {"steps": fitted.steps, "tokens": fitted.tokens, "seconds": round(fitted.seconds, 2), "train_loss": fitted.final_loss}
+    return record | {
+        "steps": fitted.steps,
+        "tokens": fitted.tokens,
+        "seconds": round(fitted.seconds, 2),
+        "train_loss": fitted.final_loss,
+    }
 
 
 def choose(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pdstudy.crew import GRACE, Failure, compute, log_of, open_shares, read_share, stop_when
-from pdstudy.run import RunError
+from pdstudy.run.scheduler import RunError
+from pdstudy.run.worker import GRACE, Failure, compute, log_of, open_shares, read_share, stop_when
 from pdstudy.sizes import Size
 from pdstudy.storage.store import Store
 from pdstudy.study.steps import Step

@@ -5,74 +5,27 @@ No model is trained here. What they write is Parquet, arrays that can be memory-
 
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pdstudy.data import bundled, cleaning, sources
 from pdstudy.data import similarity as nearness
-from pdstudy.data.batches import Ids, Labelled, Vocabulary
 from pdstudy.data.formats import TextError
-from pdstudy.data.tasks import HELD_BACK, OWN_TRANSFER, SCALE, Wheel
-from pdstudy.data.tokenizer import AT_ONCE, continues, open_tokenizer, save_tokenizer, train_word_pieces, write_texts
-from pdstudy.models.train import Watch
-from pdstudy.storage.store import Store
+from pdstudy.data.tasks import HELD_BACK, OWN_TRANSFER, Wheel
+from pdstudy.data.tokenizer import continues, open_tokenizer, save_tokenizer, train_word_pieces, write_texts
+from pdstudy.run.inputs import Inputs, Lines, column, joined, tuples
 from pdstudy.study.steps import Step
+
+if TYPE_CHECKING:  # text steps load no torch
+    from pdstudy.models.train import Watch
 
 ROWS = 16_384  # documents in a row group, which is what a reader holds in memory
 MAX_UNKNOWN = 0.05  # share of unknown pieces above which the vocabulary is the wrong one
 
 
-class Inputs:
-    """The parents of a step, opened from the store."""
-
-    def __init__(self, step: Step, store: Store):
-        self.step, self.store = step, store
-
-    def folder(self, role: str) -> Path:
-        """Return the verified folder of one parent."""
-        return self.store.open(self.step.parents[role])
-
-    def record(self, role: str) -> dict[str, Any]:
-        """Return what a parent recorded of itself."""
-        return json.loads((self.folder(role) / "record.json").read_text())
-
-    def vocabulary(self) -> Vocabulary:
-        """Return the vocabulary of the step's word pieces."""
-        return Vocabulary(**self.record("ids")["vocabulary"])
-
-    def labelled(self, split: str) -> Labelled:
-        """Return one split of D_L."""
-        folder = self.folder("ids")
-        scale = tuple(self.record("ids")["labels"]) == SCALE
-        return Labelled(Ids.load(folder, split), np.load(folder / f"{split}.labels.npy"), scale)
-
-    def ids(self, name: str) -> Ids:
-        """Return transfer, corpus or heldout as pieces."""
-        return Ids.load(self.folder("ids"), name)
-
-    def texts(self, split: str, n: int | None = None) -> list:
-        """Return the first `n` texts, or pairs, of train, dev, test or transfer; of transfer those of the step's domain."""
-        other = "transfer" if split == "transfer" and "transfer" in self.step.parents else "texts"
-        texts = list(Lines(self.folder(other) / f"{split}.parquet"))
-        if n is not None and n > len(texts):
-            where = {"transfer": "D_T has", "train": "dev and test leave"}[split]
-            raise TextError(f"{split}: {n:,} texts are asked for, but {where} {len(texts):,} after cleaning; ask for fewer")
-        return texts[:n]
-
-    def classes(self, split: str, n: int | None = None) -> np.ndarray:
-        """Return the class numbers of the first `n` texts of a labelled split, (n,)."""
-        return np.array(_column(self.folder("texts") / f"{split}.parquet", "label"), dtype=np.int64)[:n]
-
-    def transfer(self) -> Ids:
-        """Return D_T as pieces: the task's own, or that of the domain which the step was given."""
-        return Ids.load(self.folder("transfer" if "transfer" in self.step.parents else "ids"), "transfer")
-
-
-def texts(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+def texts(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
     """Clean and split a task's texts: one Parquet file a split, and the counts of what was left out."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -92,17 +45,17 @@ def texts(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     return {"counts": found.counts, "labels": list(raw.labels), "classes": classes}
 
 
-def domain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+def domain(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
     """Take a transfer set of one size from another corpus, or of several alike, and measure how near it is to D_L."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     s, raw = step.settings, inputs.folder("texts")
-    labelled = _tuples(raw / "train.parquet")[: s["labelled"] or None]
-    measured = [t for split in ("dev", "test") for t in _tuples(raw / f"{split}.parquet")]
+    labelled = tuples(raw / "train.parquet")[: s["labelled"] or None]
+    measured = [t for split in ("dev", "test") for t in tuples(raw / f"{split}.parquet")]
     parts = {name: _texts_of(name, step, raw) for name in s["corpus"].split("+")}
     found, counts = cleaning.transfer_set(parts, s["texts"], measured, labelled, s["split_seed"])
-    (near,) = nearness.compare(_joined(labelled), {s["corpus"]: _joined(found)})
+    (near,) = nearness.compare(joined(labelled), {s["corpus"]: joined(found)})
     if np.isnan(near["S"]):
         raise TextError(
             f"domains: {s['corpus']} has {near['words']:,} words, too few for S, which ranks them; ask for at least {nearness.LEAST:,}"
@@ -111,13 +64,13 @@ def domain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
     return {"counts": counts, "labels": inputs.record("texts")["labels"], "near": near}
 
 
-def corpus(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+def corpus(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
     """Take another D_LM than the study's: D_T itself, or text of other domains, all of it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     s, raw, counts = step.settings, inputs.folder("texts"), {}
-    measured = [part for split in ("dev", "test") for t in _tuples(raw / f"{split}.parquet") for part in t]
+    measured = [part for split in ("dev", "test") for t in tuples(raw / f"{split}.parquet") for part in t]
     found = [d for name in s["corpus"].split("+") for d in _documents_of(name, step, raw)]
     found = [found[i] for i in np.random.default_rng(s["split_seed"]).permutation(len(found))]
     read, held = cleaning.documents(found, {sources.key(text) for text in measured}, None, s["heldout"], counts)
@@ -129,10 +82,10 @@ def corpus(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
 def _texts_of(name: str, step: Step, raw: Path) -> list[sources.Text]:
     """Return all transfer texts of one corpus."""
     if name == OWN_TRANSFER:
-        return _tuples(raw / "transfer.parquet")
+        return tuples(raw / "transfer.parquet")
     if name == HELD_BACK:
         n = step.settings["labelled"]
-        return _tuples(raw / "train.parquet")[n:] if n else []
+        return tuples(raw / "train.parquet")[n:] if n else []
     columns = getattr(step.task.source, "text", ("text",))
     return bundled.texts(dict(step.task.elsewhere)[name], columns, cleaning.sentences)
 
@@ -140,11 +93,11 @@ def _texts_of(name: str, step: Step, raw: Path) -> list[sources.Text]:
 def _documents_of(name: str, step: Step, raw: Path) -> list[str]:
     """Return all documents of one corpus; of D_T and of texts held back, each text is one."""
     if name in (OWN_TRANSFER, HELD_BACK):
-        return _joined(_texts_of(name, step, raw)[: step.settings["texts"] if name == OWN_TRANSFER else None])
+        return joined(_texts_of(name, step, raw)[: step.settings["texts"] if name == OWN_TRANSFER else None])
     return bundled.documents(dict(step.task.elsewhere)[name])
 
 
-def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
     """Train word pieces on D_LM, or copy a tokenizer's folder."""
     if step.folder is None:
         trained = train_word_pieces(Lines(inputs.folder("texts") / "corpus.parquet"), step.settings["vocabulary"])
@@ -157,7 +110,7 @@ def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[st
     return {}
 
 
-def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+def ids(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
     """Cut D_LM, or the texts of the task, into word pieces: on disk, ready to be memory-mapped."""
     raw, tokenizer_folder = inputs.folder("texts"), inputs.folder("tokenizer")
     tokenizer, vocabulary = open_tokenizer(tokenizer_folder)
@@ -177,12 +130,12 @@ def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any
             np.save(folder / "corpus.counts.npy", seen)
             np.save(folder / "continues.npy", continues(tokenizer))
         if name in ("train", "dev", "test"):
-            np.save(folder / f"{name}.labels.npy", np.array(_column(raw / f"{name}.parquet", "label"), dtype=np.int64))
+            np.save(folder / f"{name}.labels.npy", np.array(column(raw / f"{name}.parquet", "label"), dtype=np.int64))
     labels = json.loads((raw / "record.json").read_text())["labels"]
     return {"vocabulary": vars(vocabulary), "counts": counts, "labels": labels}
 
 
-def words(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+def words(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
     """Start word embeddings from the corpus' counts of pairs."""
     from pdstudy.data import word_vectors  # here: it loads scipy, which every worker would wait for
 
@@ -197,38 +150,3 @@ def _columns(texts: list) -> dict[str, list[str]]:
     """Return the columns of texts, or of pairs."""
     columns = [texts] if not texts or isinstance(texts[0], str) else map(list, zip(*texts, strict=True))
     return dict(zip(("text", "pair"), columns, strict=False))
-
-
-@dataclass(frozen=True)
-class Lines:
-    """The texts of a Parquet file, pairs as tuples: read a few thousand at a time, as often as somebody goes through them."""
-
-    path: Path
-
-    def batches(self) -> Iterator[list]:
-        """Yield the texts in lists."""
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(self.path) as file:
-            names = [name for name in ("text", "pair") if name in file.schema_arrow.names]
-            for batch in file.iter_batches(AT_ONCE, columns=names):
-                columns = [batch.column(name).to_pylist() for name in names]
-                yield columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
-
-    def __iter__(self):
-        for batch in self.batches():
-            yield from batch
-
-
-def _tuples(path: Path) -> list[sources.Text]:
-    return [(t,) if isinstance(t, str) else t for t in Lines(path)]
-
-
-def _joined(texts: list[sources.Text]) -> list[str]:
-    return [" ".join(t) for t in texts]
-
-
-def _column(path: Path, name: str = "text") -> list:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path, columns=[name]).column(name).to_pylist()
