@@ -4,7 +4,6 @@ Students are chosen on dev. What the chosen one will score is promised from dev 
 worth there (`promise`); test, which chose nothing, then says whether the promise was kept. `reasons` puts it in words.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pdstudy import stats
-from pdstudy.promise import Answers, chosen_anew, promise
+from pdstudy.analysis import stats
+from pdstudy.analysis.stats import POINTS, Answers, Effect, chosen_anew, front, promise
 from pdstudy.recipes import RECIPES, TEACHER
-from pdstudy.stats import Effect
 from pdstudy.storage import results
 from pdstudy.study.plan import SEARCH_SEED
-
-POINTS = 100
 
 
 class AdviceError(ValueError):
@@ -63,7 +59,7 @@ class Candidates:
         self._tried = {key: {rate: g.right.to_numpy() for rate, g in rows.groupby("rate")} for key, rows in by_student}
         searches = results.load_searches(study)
         self._diverged = {(r.recipe, r.size, r.rate) for r in searches.itertuples(index=False) if r.diverged}
-        self.latency = load_latency(study)
+        self.latency = results.load_speeds(study)
         self.table = self._table()
 
     def right(self, recipe: str, size: str, split: str = "dev", seeds: list | None = None) -> np.ndarray:
@@ -113,7 +109,7 @@ class Candidates:
         rows = []
         for (recipe, size), models in self.models.groupby(level=["recipe", "size"], sort=False):
             dev, test = self.right(recipe, size), self.right(recipe, size, "test")
-            measured = self.latency.get("sizes", {}).get(size, {})
+            measured = self.latency.get(size, {})
             rows.append(
                 {
                     "recipe": recipe, "size": size, "seeds": len(models), "n_params": int(models.n_params.iloc[0]),
@@ -154,21 +150,6 @@ class Candidates:
         groups = [g.value.to_numpy() for _, g in self.models.groupby(level=["recipe", "size"]) if len(g) > 1]
         df = sum(len(g) - 1 for g in groups)
         return math.sqrt(sum(((g - g.mean()) ** 2).sum() for g in groups) / df) if df else 0.0
-
-
-def load_latency(study: str | Path) -> dict:
-    """Return what was measured of the study's sizes on this machine, or nothing where nothing was."""
-    path = results.folder_of(study) / results.LATENCY
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Return which points no other beats: none is as cheap and better, or cheaper and as good. nan is on no front."""
-    on = np.zeros(len(cost), dtype=bool)
-    for i in range(len(cost)):
-        beats = ((cost <= cost[i]) & (value > value[i])) | ((cost < cost[i]) & (value >= value[i]))
-        on[i] = np.isfinite(cost[i]) and not beats.any()
-    return on
 
 
 def choose(found: Candidates) -> pd.Series:

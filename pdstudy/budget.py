@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pdstudy import advise, soundness
+from pdstudy.analysis.stats import POINTS
 from pdstudy.data import similarity
 from pdstudy.recipes import RECIPES
 from pdstudy.run import study_latency
@@ -101,7 +102,7 @@ def promising(study: str, grid: Grid) -> list[tuple[str, str]]:
     best, kept = -math.inf, []
     for _, rows in table.groupby("n_params"):  # the smallest first
         top = rows.dev.max()
-        near = advise.POINTS * math.sqrt(2 * top / advise.POINTS * max(0.01, 1 - top / advise.POINTS) / n_dev)
+        near = POINTS * math.sqrt(2 * top / POINTS * max(0.01, 1 - top / POINTS) / n_dev)
         if top >= best - near:
             kept += [(r.recipe, r.size) for r in rows.assign(size=rows["size"]).itertuples() if r.dev >= top - near]
         best = max(best, top)

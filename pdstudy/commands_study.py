@@ -163,23 +163,24 @@ def claims(
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Print the verdict on each claim: effect, interval, n, and the paper's number. Exits 1 where a required claim is refuted."""
-    from pdstudy import claims as judging
+    from pdstudy.analysis import verdicts
+    from pdstudy.analysis.claims import QUESTIONS
 
     try:
-        table = judging.judge(study)
+        table = verdicts.judge(study)
     except FileNotFoundError as error:
         fail(str(error), 2)
     if as_json:
         out.print(table.to_json(orient="records", indent=1), markup=False, soft_wrap=True)
     else:
-        shown = judging.shown(table)
-        for name, question in judging.QUESTIONS.items():
+        shown = verdicts.shown(table)
+        for name, question in QUESTIONS.items():
             columns = ("claim", "points", "95 % interval", "p (Holm)", "verdict", "paper")
             printed = Table("", *columns, title=question, title_justify="left")
             for id, row in shown[(table.question == name).to_numpy()].iterrows():
                 printed.add_row(id, *(row[k] for k in columns))
             out.print(printed)
-    if refuted := judging.broken(table):
+    if refuted := verdicts.broken(table):
         fail(f"required, and refuted: {', '.join(refuted)}", 1)
 
 

@@ -14,7 +14,9 @@ from IPython.display import HTML
 from matplotlib.axes import Axes
 from pandas.io.formats.style import Styler
 
-from pdstudy import advise, fidelity, plots, stats
+from pdstudy import plots
+from pdstudy.analysis import fidelity, stats
+from pdstudy.analysis.stats import POINTS
 from pdstudy.escape import visible
 from pdstudy.sizes import Size
 from pdstudy.storage import paths, results
@@ -22,7 +24,6 @@ from pdstudy.storage.store import Store
 from pdstudy.study.plan import make
 from pdstudy.study.settings import Study
 
-POINTS = 100
 OWN = "the study's own"  # D_T: not taken from another corpus
 COSTS = {"n_params": "parameters", "ms": "milliseconds for one text, median, one thread"}
 CHARACTERS = 400  # of a text that are shown
@@ -88,7 +89,7 @@ class Explorer:
             n_params, ms = int(models.n_params.iloc[0]), self._latency.get(size, np.nan)
             rows.append([recipe, size, n_params, ms, found.estimate, found.low, found.high, *right.shape, False])
         table = pd.DataFrame(rows, columns=COLUMNS).sort_values(["n_params", "accuracy"], ignore_index=True)
-        table["front"] = advise.front(table[cost].to_numpy(float), table.accuracy.to_numpy(float))
+        table["front"] = stats.front(table[cost].to_numpy(float), table.accuracy.to_numpy(float))
         return table
 
     def ceiling(self) -> float:

@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import pandas as pd
 
-from pdstudy import claims, figures_students, figures_texts, plots
+from pdstudy import figures_students, figures_texts, plots
+from pdstudy.analysis import claims
+from pdstudy.analysis.verdicts import headline
 from pdstudy.drawn import Drawn
 from pdstudy.storage import paths
 
@@ -44,7 +46,7 @@ TITLES = {  # whose findings are a figure's title
 def draw(study: str, name: str, verdicts: pd.DataFrame) -> Drawn:
     """Return the figure of one of NAMES for a study, titled by its verdicts. Raises KeyError for a name that there is not."""
     drawn = effects(verdicts, EFFECTS[name]) if name in EFFECTS else FIGURES[name](study)
-    findings = [claims.headline(verdicts, id) for id in TITLES.get(name, ()) if id in set(verdicts.id)]
+    findings = [headline(verdicts, id) for id in TITLES.get(name, ()) if id in set(verdicts.id)]
     if findings:
         drawn.axes.figure.suptitle("\n".join(findings), fontsize=10, x=0.01, ha="left")
     return replace(drawn, alt=". ".join([drawn.alt, *findings]))

@@ -6,7 +6,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
-from pdstudy import claims, contrasts, evidence, paper, plots
+from pdstudy import plots
+from pdstudy.analysis import contrasts, evidence, paper, verdicts
 from pdstudy.drawn import STRATEGIES, Drawn, beside, by_width, paper_by_size, students, title_of_paper
 from pdstudy.plots import RECIPE_COLOURS, RECIPE_MARKERS, WIDTH_MARKERS
 from pdstudy.sizes import Size
@@ -28,7 +29,7 @@ def strategies(study: str) -> Drawn:
 
 def pretraining_gain(study: str) -> Drawn:
     """Draw what reading first adds, by size, to students that are distilled and to those that are fine-tuned."""
-    table = claims.gains_by_size(study, [("PD", "Distillation"), ("PF", "Basic")])
+    table = verdicts.gains_by_size(study, [("PD", "Distillation"), ("PF", "Basic")])
     ax = plots.gains_by_size(table)
     return Drawn(ax, table, "Gain from pre-training by size, for distilled and for fine-tuned students, with 95 % intervals")
 

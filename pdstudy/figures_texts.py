@@ -4,7 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from pdstudy import paper, plots, stats
+from pdstudy import plots
+from pdstudy.analysis import paper, stats
 from pdstudy.drawn import PAPER_GREY, STRATEGIES, Drawn, beside, paper_by_size, paper_lines, students, title_of_paper
 from pdstudy.plots import GREY, RECIPE_COLOURS, RECIPE_MARKERS
 from pdstudy.storage import results

@@ -19,7 +19,8 @@ import matplotlib.pyplot as plt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pdstudy import claims, figures, measured, report, summary
+from pdstudy import figures, measured, report
+from pdstudy.analysis import claims, summary, verdicts
 from pdstudy.drawn import Drawn
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import whole
@@ -137,9 +138,9 @@ def sst2() -> str:
 
 def answers(study: str) -> str:
     """Return the answers of a study in Markdown, question by question, with their provenance, from its committed results."""
-    found = claims.load(study)
-    found = found[found.verdict != claims.NOT_MEASURED]
-    shown, rows = claims.shown(found), ["| | claim | points | 95 % interval | verdict | paper |", "|---|---|---|---|---|---|"]
+    found = verdicts.load(study)
+    found = found[found.verdict != verdicts.NOT_MEASURED]
+    shown, rows = verdicts.shown(found), ["| | claim | points | 95 % interval | verdict | paper |", "|---|---|---|---|---|---|"]
     for name, question in claims.QUESTIONS.items():
         mine = shown[(found.question == name).to_numpy()]
         rows += [f"| | **{question}** | | | | |"] if len(mine) else []
@@ -181,7 +182,7 @@ def fill(page: Path, part: str, text: str) -> None:
 
 def draw(study: str, name: str) -> tuple[Drawn, dict[str, str]]:
     """Return a figure, and what it shows in short: the study, the figure, and a digest of its title and data."""
-    drawn = figures.draw(study, name, claims.load(study))
+    drawn = figures.draw(study, name, verdicts.load(study))
     plt.close(drawn.axes.figure)
     title = drawn.axes.figure.get_suptitle()
     digest = hashlib.sha256((title + drawn.data.round(6).to_csv(index=False)).encode()).hexdigest()[:12]
@@ -221,14 +222,14 @@ def key_figures(study: str, alts: dict[str, str]) -> str:
 
 def paper_to_code(study: str) -> str:
     """Return the tables of the paper's parts in Markdown: what it is, its functions, notebook and figures, the verdicts."""
-    verdicts, pages = claims.load(study).set_index("id"), _pages_of_modules()
+    judged, pages = verdicts.load(study).set_index("id"), _pages_of_modules()
     text = [f"Verdicts of the study `{Path(study).name}`: {results.provenance(study)}"]
     text += ["", "## The algorithm", "", "| the paper | what | here | notebook |", "|---|---|---|---|"]
     for part in ALGORITHM:
         text.append(f"| {part.name} | {part.what} | {_links(part.code, pages)} | {_notebook(part.notebook)} |")
     text += ["", "## Figures and tables", "", "| the paper | what | here | notebook, figures | verdicts |", "|---|---|---|---|---|"]
     for part in PRINTED:
-        said = BREAK.join(f"{i} {verdicts.verdict[i]}".replace(" ", "&nbsp;") for i in part.claims)
+        said = BREAK.join(f"{i} {judged.verdict[i]}".replace(" ", "&nbsp;") for i in part.claims)
         shown_in = BREAK.join(filter(None, (_notebook(part.notebook), _figures(part.figures))))
         text.append(f"| {part.name} | {part.what} | {_links(part.code, pages) or 'none'} | {shown_in} | {said} |")
     text += [
@@ -238,9 +239,9 @@ def paper_to_code(study: str) -> str:
         "| | claim | verdict | points, 95 % interval | the paper's number | asked by, notebook, figures |",
     ]
     text += ["|---|---|---|---|---|---|"]
-    table, stems = claims.shown(claims.load(study)), dict(zip(claims.QUESTIONS, report.QUESTIONS, strict=True))
+    table, stems = verdicts.shown(verdicts.load(study)), dict(zip(claims.QUESTIONS, report.QUESTIONS, strict=True))
     for claim in claims.CLAIMS:
-        row, kept = table.loc[claim.id], verdicts.loc[claim.id]
+        row, kept = table.loc[claim.id], judged.loc[claim.id]
         found = row.points if row["95 % interval"] == "n/a" else f"{row.points} ({row['95 % interval']})"
         theirs = f"{row.paper} ({kept.paper_where}; {row.trust})" if row.paper else "none"
         here = BREAK.join((_link(asked_by(claim), pages), _notebook(stems[claim.question]), _figures(_figures_of(claim))))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdstudy.advise import POINTS, Candidates, Limits, choose, curves
+from pdstudy.advise import Candidates, Limits, choose, curves
+from pdstudy.analysis.stats import POINTS, Effect
 from pdstudy.escape import Prose
-from pdstudy.stats import Effect
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import whole
 

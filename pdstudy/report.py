@@ -12,7 +12,9 @@ from pathlib import Path
 import jinja2
 import nbformat
 
-from pdstudy import claims, figures, summary
+from pdstudy import figures
+from pdstudy.analysis import claims, summary
+from pdstudy.analysis.verdicts import answer, judge, save, shown
 from pdstudy.escape import visible
 from pdstudy.notebooks import clean_executed, declared, run
 from pdstudy.page import TEMPLATES, page, template
@@ -107,8 +109,8 @@ def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
 
 def index(study: Study, folder: Path) -> Path:
     """Return the path of the page that holds the answers, the claims, the accuracies and the costs."""
-    table = claims.judge(study.name)
-    claims.save(table, study.name)
+    table = judge(study.name)
+    save(table, study.name)
     metrics, environment = results.load_results(study.name), results.load_environment(study.name)
     body = template("index.html.j2").render(
         study=study,
@@ -117,8 +119,8 @@ def index(study: Study, folder: Path) -> Path:
             {
                 "question": question,
                 "page": f"{stem}.html",
-                "answer": claims.answer(table, name),
-                "claims": claims.shown(table[table.question == name]),
+                "answer": answer(table, name),
+                "claims": shown(table[table.question == name]),
                 "figures": _figures(study.name, table, KEY_FIGURES[name]),
             }
             for (name, question), stem in zip(claims.QUESTIONS.items(), QUESTIONS, strict=True)

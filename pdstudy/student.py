@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pdstudy.analysis.stats import LEVEL
 from pdstudy.data.batches import Ids
 from pdstudy.data.tasks import SCALE
 from pdstudy.models import evaluate
@@ -17,8 +18,6 @@ from pdstudy.storage.store import Store
 from pdstudy.study.plan import make
 from pdstudy.study.settings import Study
 from pdstudy.study.steps import Plan, Step, Student
-
-LEVEL = 0.95
 
 
 class UnknownStudent(ValueError):

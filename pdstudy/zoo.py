@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pdstudy import claims, plots
+from pdstudy import plots
+from pdstudy.analysis import verdicts
 from pdstudy.data.sources import digests, read_digests
 from pdstudy.data.tasks import Task, Wheel
 from pdstudy.data.tokenizer import open_tokenizer
@@ -155,7 +156,7 @@ def gains(studies: Sequence[str]) -> str:
     """Return a table of what the reading is worth downstream, one row a size: gains in points with 95 % intervals."""
     columns: dict[str, dict[str, str]] = {}
     for name in studies:
-        pairs = claims.gains_by_size(name, PAIRS)
+        pairs = verdicts.gains_by_size(name, PAIRS)
         texts = f"{results.load_settings(name)['transfer']['texts']:,} transfer texts"
         for row in pairs.itertuples():
             interval = f"({row.low:+.1f} to {row.high:+.1f})" if math.isfinite(row.low) else "(no interval)"

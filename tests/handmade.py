@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pdstudy.evidence import Arm
+from pdstudy.analysis.evidence import Arm
 from pdstudy.run import result_tables
 from pdstudy.sizes import Size
 from pdstudy.storage import results

@@ -11,8 +11,8 @@ import pytest
 from scipy.stats import norm
 
 from pdstudy import advise
-from pdstudy.advise import AdviceError, Candidates, Limits, front
-from pdstudy.promise import chosen_anew, promise
+from pdstudy.advise import AdviceError, Candidates, Limits
+from pdstudy.analysis.stats import chosen_anew, front, promise
 from pdstudy.reasons import keep, recommend, shown
 from pdstudy.run import result_tables
 from pdstudy.storage import paths, results

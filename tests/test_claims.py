@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from handmade import LATENCY, N_ITEMS, both, whole, write
 
-from pdstudy import claims, contrasts, escape, evidence
-from pdstudy.claims import CLAIMS, EQUAL, QUESTIONS, REFUTED, SUPPORTED, VALUE, Claim
+from pdstudy import escape
+from pdstudy.analysis import contrasts, evidence
+from pdstudy.analysis import verdicts as claims
+from pdstudy.analysis.claims import CLAIMS, EQUAL, QUESTIONS, VALUE, Claim
+from pdstudy.analysis.verdicts import REFUTED, SUPPORTED
 from pdstudy.storage import results
 
 

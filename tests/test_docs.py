@@ -16,8 +16,9 @@ import yaml
 from reviews import NEUTRAL, STUDY, WORDS
 from typer.testing import CliRunner
 
-from pdstudy import Study, claims, figures, measured, notebooks, pages, recipes
+from pdstudy import Study, figures, measured, notebooks, pages, recipes
 from pdstudy.__main__ import app
+from pdstudy.analysis import claims
 from pdstudy.data import tasks
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store

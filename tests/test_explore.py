@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy import explore, stats
+from pdstudy import explore
+from pdstudy.analysis import stats
 from pdstudy.explore import OWN, Explorer
 from pdstudy.panel import Panel
 from pdstudy.storage import paths, results

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from handmade import both, whole, write
 
-from pdstudy import claims, figures, plots
+from pdstudy import figures, plots
+from pdstudy.analysis import verdicts
 from pdstudy.drawn import PAPER_GREY, by_width
 from pdstudy.storage import paths, results
 
@@ -13,7 +14,7 @@ from pdstudy.storage import paths, results
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     folder = whole(tmp_path_factory.mktemp("whole"))
-    return folder, claims.judge(folder)
+    return folder, verdicts.judge(folder)
 
 
 @pytest.mark.parametrize("name", figures.NAMES)
@@ -28,7 +29,7 @@ def test_a_figure_is_drawn_with_its_data_and_words_for_those_who_cannot_see_it(m
 def test_a_study_that_measured_little_leaves_gaps_and_no_error(tmp_path, name):
     folder = write(tmp_path, both("PD", 0.8) | both("PF", 0.7), transfer={"texts": 9}, splits={"train": 9})
     (tmp_path / results.TEXTS).write_text('{"train": {"kept": 9}}')
-    drawn = figures.draw(folder, name, claims.judge(folder))
+    drawn = figures.draw(folder, name, verdicts.judge(folder))
     asked = {"strategies", "starts", "gains_pretraining_value", "depth_width"}
     assert (len(drawn.data) > 0) == (name in asked), "nothing is drawn that was not measured"
     plt.close(drawn.axes.figure)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from pdstudy import paper
+from pdstudy.analysis import paper
 from pdstudy.data.tasks import TASKS
 
 

@@ -12,7 +12,8 @@ import bs4
 import nbformat
 import pytest
 
-from pdstudy import Study, claims, figures, notebooks, pages, report
+from pdstudy import Study, figures, notebooks, pages, report
+from pdstudy.analysis import claims, verdicts
 from pdstudy.storage import paths, results
 from pdstudy.study.settings import ParamsError
 
@@ -114,7 +115,7 @@ def test_every_link_leads_somewhere(rendered):
 
 def test_every_claim_on_the_index_leads_to_its_figure_and_its_data(rendered):
     index = bs4.BeautifulSoup((rendered / "index.html").read_text(), "html5lib")
-    measured = set(claims.judge("smoke").query("verdict != 'not measured'").id)
+    measured = set(verdicts.judge("smoke").query("verdict != 'not measured'").id)
     assert {"V1", "R2", "R9", "R12", "R14"} <= measured
     for claim in claims.CLAIMS:
         row = index.find("tr", id=f"claim-{claim.id}")
@@ -169,9 +170,9 @@ def test_pages_and_executed_notebooks_are_light_and_name_no_place_of_this_machin
 
 
 def test_the_answer_stands_in_the_report_and_on_the_index(rendered):
-    table = claims.judge("smoke")
+    table = verdicts.judge("smoke")
     for question, stem in zip(claims.QUESTIONS, report.QUESTIONS, strict=True):
-        answer = claims.answer(table, question)
+        answer = verdicts.answer(table, question)
         for name in ("index.html", f"{stem}.html"):
             assert " ".join(answer.split()) in " ".join(" ".join(Page((rendered / name).read_text()).words).split()), name
 
@@ -191,9 +192,9 @@ def test_the_answer_changes_with_the_numbers(smoke, rendered, tmp_path):
     table.loc[table.digest.isin(others), "predicted"] = table.label
     table.loc[table.digest.isin(basic), "predicted"] = 1 - table.label.where(table.item % 3 > 0, 1 - table.label)
     pq.write_table(pa.Table.from_pandas(table), tmp_path / results.PREDICTIONS)
-    changed = claims.judge(str(tmp_path)).set_index("id")
+    changed = verdicts.judge(str(tmp_path)).set_index("id")
     assert changed.verdict["V1"] == "supported" and changed.estimate["V1"] == pytest.approx(100 * 2 / 3, abs=3)
-    assert claims.answer(claims.judge(str(tmp_path))) != claims.answer(claims.judge("smoke"))
+    assert verdicts.answer(verdicts.judge(str(tmp_path))) != verdicts.answer(verdicts.judge("smoke"))
 
 
 def test_an_executed_report_tells_its_parameters(rendered, smoke):
@@ -212,7 +213,7 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path, monkeypa
 
 def test_hostile_text_is_shown_and_not_run(tmp_path):
     hostile = "<script>alert(1)</script><img src=x onerror=alert(1)>"
-    source = f"import pandas as pd\nfrom pdstudy.claims import Prose\ndisplay(Prose({hostile!r}))\npd.DataFrame({{'text': [{hostile!r}]}})"
+    source = f"import pandas as pd\nfrom pdstudy.analysis.verdicts import Prose\ndisplay(Prose({hostile!r}))\npd.DataFrame({{'text': [{hostile!r}]}})"
     made = report.execute(notebook(tmp_path, source), {"name": "x"}, tmp_path)
     found = Page(made.read_text())
     assert found.scripts == [OUR_SCRIPT] and "x" not in found.addresses and not found.handlers

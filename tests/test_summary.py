@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import both, write
 
-from pdstudy import summary
-from pdstudy.evidence import Arm
+from pdstudy.analysis import summary
+from pdstudy.analysis.evidence import Arm
 from pdstudy.run import result_tables
 from pdstudy.storage import results
 

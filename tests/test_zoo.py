@@ -65,10 +65,10 @@ def test_a_card_shows_what_the_model_puts_in_for_each_mask(family):
 
 
 def test_the_table_tells_what_the_reading_is_worth_from_a_study_s_results(smoke, family):
-    from pdstudy import claims
+    from pdstudy.analysis import verdicts
 
     text = zoo.gains(["smoke"])
-    rows = claims.gains_by_size("smoke", zoo.PAIRS)
+    rows = verdicts.gains_by_size("smoke", zoo.PAIRS)
     assert "| size | PF over Basic | PD over Distillation, 800 transfer texts |" in text
     for row in rows.itertuples():
         interval = f"{row.low:+.1f} to {row.high:+.1f}" if np.isfinite(row.low) else "no interval"  # no answer differs

@@ -87,9 +87,13 @@ def load_students(study: str | Path):
 
 def load_latency(study: str | Path) -> dict[str, float]:
     """Return the median milliseconds for one text by size, as measured on the machine that ran the study; empty where not measured."""
+    return {size: found["p50"] for size, found in load_speeds(study).items()}
+
+
+def load_speeds(study: str | Path) -> dict[str, dict[str, Any]]:
+    """Return all that was measured of each size's speed on the machine that ran the study; empty where not measured."""
     path = folder_of(study) / LATENCY
-    sizes = json.loads(path.read_text())["sizes"] if path.is_file() else {}
-    return {size: found["p50"] for size, found in sizes.items()}
+    return json.loads(path.read_text())["sizes"] if path.is_file() else {}
 
 
 def latency_table(study: str | Path):

@@ -7,7 +7,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from pdstudy import claims, report
+from pdstudy import report
+from pdstudy.analysis import claims
 from pdstudy.serve import server
 from pdstudy.storage import paths
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pdstudy.evidence import Arm, Contrast, Evidence, Missing, between, mean, minus
+from pdstudy.analysis.evidence import Arm, Contrast, Evidence, Missing, between, mean, minus
 from pdstudy.recipes import RECIPES
 from pdstudy.sizes import Size
 

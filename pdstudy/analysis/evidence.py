@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pdstudy import stats
+from pdstudy.analysis import stats
+from pdstudy.analysis.stats import POINTS, Effect
 from pdstudy.sizes import Size
-from pdstudy.stats import Effect
 from pdstudy.storage import results
-
-POINTS = 100
 
 
 class Missing(KeyError):
