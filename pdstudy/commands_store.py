@@ -22,7 +22,7 @@ def clean(
 ) -> None:
     """Remove from the store what no kept study needs, or strip the source notebooks."""
     if notebooks:
-        from pdstudy.notebooks import clean_source
+        from pdstudy.report.render import clean_source
 
         for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
             out.print(f"{'cleaned' if clean_source(path) else 'clean'}  {path.name}", markup=False)

@@ -101,7 +101,7 @@ def run(
 @app.command(epilog="Example: python -m pdstudy report params/quick.yaml")
 def report(params: Params, workers: Workers = None, log_with: LogWith = None, from_scratch: FromScratch = False) -> None:
     """Run the study, render its notebooks to HTML, and print the path of index.html."""
-    from pdstudy.report import ReportError, render
+    from pdstudy.report.render import ReportError, render
 
     study = Study.read(params)
     _run(study, workers, log_with, from_scratch)
@@ -120,7 +120,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Default: the first free one from 8000 on.", min=1, max=65535)] = None,
 ) -> None:
     """Show a study's reports to the browsers of this machine, and to no other, until Ctrl-C."""
-    from pdstudy.serve import ServeError, first_page, server
+    from pdstudy.report.server import ServeError, first_page, server
 
     folder = Path(study) if Path(study).is_dir() else paths.study_folder(study)
     try:

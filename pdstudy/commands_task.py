@@ -64,7 +64,7 @@ def advise(
     """Train what the time allows, measure, and say which student to take, with its reasons. Writes a report."""
     from pdstudy import advise as advising
     from pdstudy import budget, reasons
-    from pdstudy.report import ReportError, advice
+    from pdstudy.report.render import ReportError, advice
 
     study, limits = Study.read(params), advising.Limits(latency_ms, size_mb)
     try:

@@ -19,9 +19,10 @@ import matplotlib.pyplot as plt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pdstudy import figures, measured, report
+from pdstudy import measured
 from pdstudy.analysis import claims, summary, verdicts
-from pdstudy.drawn import Drawn
+from pdstudy.report import figures, render
+from pdstudy.report.style import Drawn
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import whole
 
@@ -55,7 +56,7 @@ class Part:
     notebook: str = ""
 
 
-VALUE, DEPTH, COMPOUND, ROBUST = report.QUESTIONS
+VALUE, DEPTH, COMPOUND, ROBUST = render.QUESTIONS
 ALGORITHM = (
     Part("Require: D_LM, D_T, D_L", "texts cleaned, split, without repeats of what measures",
          ("sources:read", "corpora:build", "corpora:transfer_set", "tasks:TASKS"), notebook=TUTORIAL),
@@ -239,7 +240,7 @@ def paper_to_code(study: str) -> str:
         "| | claim | verdict | points, 95 % interval | the paper's number | asked by, notebook, figures |",
     ]
     text += ["|---|---|---|---|---|---|"]
-    table, stems = verdicts.shown(verdicts.load(study)), dict(zip(claims.QUESTIONS, report.QUESTIONS, strict=True))
+    table, stems = verdicts.shown(verdicts.load(study)), dict(zip(claims.QUESTIONS, render.QUESTIONS, strict=True))
     for claim in claims.CLAIMS:
         row, kept = table.loc[claim.id], judged.loc[claim.id]
         found = row.points if row["95 % interval"] == "n/a" else f"{row.points} ({row['95 % interval']})"

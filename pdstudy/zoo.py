@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pdstudy import plots
 from pdstudy.analysis import verdicts
 from pdstudy.data.sources import digests, read_digests
 from pdstudy.data.tasks import Task, Wheel
 from pdstudy.data.tokenizer import open_tokenizer
 from pdstudy.escape import in_markdown
 from pdstudy.models import weights
+from pdstudy.report import charts, style
 from pdstudy.sizes import Size
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
@@ -57,7 +57,7 @@ def release(
         curves[step.settings["size"]] = [json.loads(line) for line in (source / "curve.jsonl").read_text().splitlines()]
         tell(f"{place.name}: held-out loss {record['reading']['mlm_loss']:.2f}")
     (folder / TABLE).write_text(table(study, rows) + gains(worth))
-    plots.save(plots.family(curves, {step.settings["size"]: record for step, record in rows}).figure, folder, FIGURE, ("png",))
+    style.save(charts.family(curves, {step.settings["size"]: record for step, record in rows}).figure, folder, FIGURE, ("png",))
     return [step.settings["size"] for step, record in rows if record["plateau"]]
 
 

@@ -16,10 +16,11 @@ import yaml
 from reviews import NEUTRAL, STUDY, WORDS
 from typer.testing import CliRunner
 
-from pdstudy import Study, figures, measured, notebooks, pages, recipes
+from pdstudy import Study, measured, pages, recipes
 from pdstudy.__main__ import app
 from pdstudy.analysis import claims
 from pdstudy.data import tasks
+from pdstudy.report import figures, render
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
 from pdstudy.study import plan
@@ -447,7 +448,7 @@ def test_the_hooks_are_pinned_and_strip_a_notebook_as_it_is_kept(tmp_path):
     nbformat.write(used, notebook)
     program, *options = shlex.split(hooks["nbstripout"]["entry"])
     subprocess.run([sys.executable, "-m", program, *options, str(notebook)], check=True, timeout=60)
-    assert not notebooks.clean_source(notebook) and notebook.read_text() == kept
+    assert not render.clean_source(notebook) and notebook.read_text() == kept
     assert version("ruff") and version("nbstripout")
 
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy import explore
 from pdstudy.analysis import stats
-from pdstudy.explore import OWN, Explorer
-from pdstudy.panel import Panel
+from pdstudy.report import explore
+from pdstudy.report.explore import OWN, Explorer
+from pdstudy.report.widgets import Panel
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
 from pdstudy.study import plan
@@ -163,4 +163,4 @@ def test_widgets_show_what_is_chosen(smoke):
 
 
 def test_whoever_only_looks_opens_no_torch(fresh_python):
-    assert fresh_python("import sys; import pdstudy.panel; print('torch' in sys.modules)") == "False"
+    assert fresh_python("import sys; import pdstudy.report.widgets; print('torch' in sys.modules)") == "False"

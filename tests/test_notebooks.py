@@ -7,8 +7,7 @@ import nbformat
 import papermill
 import pytest
 
-from pdstudy.notebooks import clean_source, declared
-from pdstudy.report import ADVICE, QUESTIONS
+from pdstudy.report.render import ADVICE, QUESTIONS, clean_source, declared
 from pdstudy.storage import paths
 from pdstudy.study.settings import Study
 from pdstudy.study.yaml_file import load

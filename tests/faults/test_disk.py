@@ -9,7 +9,7 @@ import nbformat
 import pytest
 import small
 
-from pdstudy import report
+from pdstudy.report import render
 from pdstudy.storage.store import damage
 
 
@@ -83,8 +83,8 @@ def test_a_disk_that_is_full_while_a_report_is_saved_leaves_the_one_before(mount
     before = {"09_full.html": "the page before", "09_full.ipynb": "the notebook before"}
     for name, text in before.items():
         (folder / name).write_text(text)
-    with pytest.raises(report.ReportError, match=r"no room to write in .*: [\d,]+ bytes are free"):
-        report.execute(notebook(tmp_path, "print('x' * 400_000)"), {"name": "x"}, folder)
+    with pytest.raises(render.ReportError, match=r"no room to write in .*: [\d,]+ bytes are free"):
+        render.execute(notebook(tmp_path, "print('x' * 400_000)"), {"name": "x"}, folder)
     assert {p.name: p.read_text() for p in folder.iterdir()} == before
 
 

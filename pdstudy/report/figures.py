@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pandas as pd
 
-from pdstudy import figures_students, figures_texts, plots
 from pdstudy.analysis import claims
 from pdstudy.analysis.verdicts import headline
-from pdstudy.drawn import Drawn
+from pdstudy.report import charts, figures_students, figures_texts, style
+from pdstudy.report.style import Drawn
 from pdstudy.storage import paths
 
 FIGURES: dict[str, Callable[[str], Drawn]] = {
@@ -56,7 +56,7 @@ def effects(verdicts: pd.DataFrame, question: str) -> Drawn:
     """Draw the claims of one question that have an effect, the paper's values beside them."""
     shown = verdicts[(verdicts.n_seeds > 0) & (verdicts.question == question)]
     return Drawn(
-        plots.gains(shown), shown, "Each claim as a paired effect in points with its 95 % interval, beside the paper's value"
+        charts.gains(shown), shown, "Each claim as a paired effect in points with its 95 % interval, beside the paper's value"
     )
 
 
@@ -70,7 +70,7 @@ def of_claims() -> dict[str, str]:
 def keep(drawn: Drawn, study: str, name: str) -> None:
     """Write a figure as PNG and SVG and its data as CSV."""
     folder = paths.study_folder(study) / "figures"
-    plots.save(drawn.axes.figure, folder, name)
+    style.save(drawn.axes.figure, folder, name)
     drawn.data.to_csv(folder / f"{name}.csv", index=False)
 
 
@@ -78,4 +78,4 @@ def show(study: str, name: str, verdicts: pd.DataFrame) -> None:
     """Draw a figure, keep it, and display it once."""
     drawn = draw(study, name, verdicts)
     keep(drawn, study, name)
-    plots.show(drawn.axes, drawn.alt, name)
+    style.show(drawn.axes, drawn.alt, name)

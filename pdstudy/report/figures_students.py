@@ -6,10 +6,20 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
-from pdstudy import plots
 from pdstudy.analysis import contrasts, evidence, paper, verdicts
-from pdstudy.drawn import STRATEGIES, Drawn, beside, by_width, paper_by_size, students, title_of_paper
-from pdstudy.plots import RECIPE_COLOURS, RECIPE_MARKERS, WIDTH_MARKERS
+from pdstudy.report import charts, style
+from pdstudy.report.style import (
+    RECIPE_COLOURS,
+    RECIPE_MARKERS,
+    STRATEGIES,
+    WIDTH_MARKERS,
+    Drawn,
+    beside,
+    by_width,
+    paper_by_size,
+    students,
+    title_of_paper,
+)
 from pdstudy.sizes import Size
 from pdstudy.storage import results
 
@@ -19,8 +29,8 @@ STARTS = ["PD", "PD (truncated)", "PD (embeddings)", "Distillation"]  # Fig 5
 def strategies(study: str) -> Drawn:
     """Draw Fig 6: four strategies over sizes."""
     metrics, (left, right) = results.load_results(study), beside()
-    plots.accuracy_by_size(metrics, left, [r for r in STRATEGIES if r in set(metrics.recipe)])
-    plots.paper_sst2(results.load_settings(study)["sizes"], right)
+    charts.accuracy_by_size(metrics, left, [r for r in STRATEGIES if r in set(metrics.recipe)])
+    charts.paper_sst2(results.load_settings(study)["sizes"], right)
     title_of_paper(right, "The paper, Fig 6: SST-2, all 24 sizes; ringed: sizes we share")
     return Drawn(
         left, students(metrics, STRATEGIES), "Test accuracy over student size for four strategies, the paper's Fig 6 beside it"
@@ -30,14 +40,14 @@ def strategies(study: str) -> Drawn:
 def pretraining_gain(study: str) -> Drawn:
     """Draw what reading first adds, by size, to students that are distilled and to those that are fine-tuned."""
     table = verdicts.gains_by_size(study, [("PD", "Distillation"), ("PF", "Basic")])
-    ax = plots.gains_by_size(table)
+    ax = charts.gains_by_size(table)
     return Drawn(ax, table, "Gain from pre-training by size, for distilled and for fine-tuned students, with 95 % intervals")
 
 
 def starts(study: str) -> Drawn:
     """Draw Fig 5: a distilled student's four starts over sizes."""
     metrics, (left, right) = results.load_results(study), beside()
-    plots.accuracy_by_size(metrics, left, [r for r in STARTS if r in set(metrics.recipe)])
+    charts.accuracy_by_size(metrics, left, [r for r in STARTS if r in set(metrics.recipe)])
     paper_by_size(paper.initialisations(), right, "The paper, Fig 5: MNLI")
     return Drawn(
         left,
@@ -51,7 +61,7 @@ def depth_width(study: str) -> Drawn:
     metrics = students(results.load_results(study), STRATEGIES)
     metrics[["layers", "hidden"]] = [(Size.parse(s).layers, Size.parse(s).hidden) for s in metrics["size"]]
     recipes = [r for r in STRATEGIES if r in set(metrics.recipe)]
-    plots.style()
+    style.style()
     _, panels = plt.subplots(
         1, len(recipes), figsize=(2.7 * len(recipes) + 1, 3.8), sharey=True, layout="constrained", squeeze=False
     )
@@ -89,7 +99,7 @@ def matched(study: str) -> Drawn:
                 kept = {k: getattr(found, k) for k in ("estimate", "low", "high", "n_seeds", "n_items")}
                 rows.append({"matched in": how, "recipe": recipe, "pair": f"{deep} over {wide}"} | kept)
     table = pd.DataFrame(rows, columns=["matched in", "recipe", "pair", "estimate", "low", "high", "n_seeds", "n_items"])
-    ax = plots.new(7.6, 0.34 * max(3, len(table)) + 1.2)
+    ax = style.new(7.6, 0.34 * max(3, len(table)) + 1.2)
     for y, row in enumerate(table.itertuples()):
         colour = RECIPE_COLOURS[row.recipe]
         ax.plot([row.low, row.high], [y, y], color=colour, lw=2.5, alpha=0.6)

@@ -1,7 +1,7 @@
 """A study looked into by hand: how good its students are, which of them no other beats, and where they differ from their teacher.
 
 `Explorer` reads a study once and answers with tables. What is shown of them is HTML in which the texts of data sets are
-escaped, in a notebook's cells and in the widgets of panel.py alike.
+escaped, in a notebook's cells and in the widgets of widgets.py alike.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from IPython.display import HTML
 from matplotlib.axes import Axes
 from pandas.io.formats.style import Styler
 
-from pdstudy import plots
 from pdstudy.analysis import fidelity, stats
 from pdstudy.analysis.stats import POINTS
 from pdstudy.escape import visible
+from pdstudy.report import style
 from pdstudy.sizes import Size
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
@@ -55,7 +55,7 @@ class Explorer:
     @property
     def recipes(self) -> list[str]:
         """Return the recipes of which there are students, in the order in which figures name them."""
-        return [r for r in plots.RECIPE_COLOURS if r in set(self._students.recipe)]
+        return [r for r in style.RECIPE_COLOURS if r in set(self._students.recipe)]
 
     @property
     def sizes(self) -> list[str]:
@@ -172,19 +172,19 @@ def shown(table: pd.DataFrame) -> HTML:
 
 def draw(table: pd.DataFrame, cost: str, ceiling: float) -> Axes:
     """Draw test accuracy over a cost, each student with its 95 % interval; those that none beats are joined."""
-    ax = plots.new(8.4, 4.2)
+    ax = style.new(8.4, 4.2)
     students = table[np.isfinite(table[cost])]
-    recipes = [r for r in plots.RECIPE_COLOURS if r in set(students.recipe)]
+    recipes = [r for r in style.RECIPE_COLOURS if r in set(students.recipe)]
     beside = {recipe: BESIDE ** (i - (len(recipes) - 1) / 2) for i, recipe in enumerate(recipes)}
     students = students.assign(x=students[cost] * students.recipe.map(beside))
     for recipe in recipes:
-        rows, colour = students[students.recipe == recipe], plots.RECIPE_COLOURS[recipe]
+        rows, colour = students[students.recipe == recipe], style.RECIPE_COLOURS[recipe]
         ax.vlines(rows.x, rows.low, rows.high, color=colour, lw=1.4, alpha=0.5)
-        ax.plot(rows.x, rows.accuracy, plots.RECIPE_MARKERS[recipe], color=colour, ms=7, ls="", label=recipe)
+        ax.plot(rows.x, rows.accuracy, style.RECIPE_MARKERS[recipe], color=colour, ms=7, ls="", label=recipe)
     line = students[students.front].sort_values("x")
-    ax.plot(line.x, line.accuracy, color=plots.GREY, lw=1, zorder=0)
+    ax.plot(line.x, line.accuracy, color=style.GREY, lw=1, zorder=0)
     if np.isfinite(ceiling):
-        ax.axhline(ceiling, color=plots.GREY, lw=1, ls="--", zorder=0, label=f"teacher {ceiling:.1f}")
+        ax.axhline(ceiling, color=style.GREY, lw=1, ls="--", zorder=0, label=f"teacher {ceiling:.1f}")
     drawn = students.accuracy.tolist() + [ceiling] * bool(np.isfinite(ceiling))
     ax.set_ylim(np.fmax(students.low.min(), min(drawn) - ROOM), np.fmin(students.high.max(), max(drawn) + ROOM))
     ax.set_xscale("log")

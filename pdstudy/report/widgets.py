@@ -8,8 +8,8 @@ import ipywidgets as widgets
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from pdstudy import explore
 from pdstudy.escape import visible
+from pdstudy.report import explore
 
 
 def of(study: str) -> widgets.VBox:

@@ -4,10 +4,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from pdstudy import plots
 from pdstudy.analysis import paper, stats
-from pdstudy.drawn import PAPER_GREY, STRATEGIES, Drawn, beside, paper_by_size, paper_lines, students, title_of_paper
-from pdstudy.plots import GREY, RECIPE_COLOURS, RECIPE_MARKERS
+from pdstudy.report import charts, style
+from pdstudy.report.style import (
+    GREY,
+    PAPER_GREY,
+    RECIPE_COLOURS,
+    RECIPE_MARKERS,
+    STRATEGIES,
+    Drawn,
+    beside,
+    paper_by_size,
+    paper_lines,
+    students,
+    title_of_paper,
+)
 from pdstudy.storage import results
 
 NO_START = "none: Distillation"  # the D_LM of a student that begins at random
@@ -22,7 +33,7 @@ def compound(study: str) -> Drawn:
         read, own[(own.recipe == "Distillation") & own["size"].isin(sizes)], own[own.recipe.isin(["teacher", "majority"])]
     )
     left, right = beside()
-    plots.accuracy_by_size(table, left, [r for r in ("PD", "PF", "Distillation") if r in set(table.recipe)])
+    charts.accuracy_by_size(table, left, [r for r in ("PD", "PF", "Distillation") if r in set(table.recipe)])
     paper_by_size(paper.compound(), right, "The paper, Fig 10: MNLI, D_LM = D_T")
     return Drawn(
         left,
@@ -40,7 +51,7 @@ def corpora(study: str) -> Drawn:
     base = own[(own.recipe == "Distillation") & own["size"].isin(sizes)].assign(corpus=NO_START)
     table = _both(base, other[other.recipe.isin(recipes)].replace({"corpus": {"transfer": "D_T itself"}}), mine)
     table = table[(table.split == "test") & (table.metric == "accuracy")]
-    ax, order = plots.new(7.6, 4.2), list(dict.fromkeys(table.corpus))
+    ax, order = style.new(7.6, 4.2), list(dict.fromkeys(table.corpus))
     places = [(k - (len(sizes) - 1) / 2) * 0.7 / len(sizes) for k in range(len(sizes))]
     for i, corpus in enumerate(order):
         for j, recipe in enumerate(["Distillation"] if corpus == NO_START else recipes):
@@ -93,7 +104,7 @@ def transfer_size(study: str) -> Drawn:
         ticks = [*sorted(table.texts.unique()), 2 * table.texts.max()]
         left.set_xticks(ticks, [f"{t / 1000:g}k" for t in ticks])
         left.set_xticks([], minor=True)
-    plots.label_ends(left, ends)
+    style.label_ends(left, ends)
     left.margins(x=0.2)
     left.set(xlabel="transfer texts (lines: fitted law, to twice the text)", ylabel="test accuracy, %")
     theirs = paper.transfer_size()
@@ -132,7 +143,7 @@ def domains(study: str) -> Drawn:
             (0.01, level.value.mean() * 100),
             xycoords=("axes fraction", "data"),
             va="bottom",
-            path_effects=plots.HALO,
+            path_effects=style.HALO,
             fontsize=8,
             color=RECIPE_COLOURS["PF"],
         )
@@ -141,12 +152,12 @@ def domains(study: str) -> Drawn:
     left.set_ylim(low - 0.15 * (high - low), high)  # room for the corpora's names
     named = table.groupby("domain").S.first().sort_values()
     width = np.diff(left.get_xlim())[0]
-    for (corpus, x), place in zip(named.items(), plots.apart(named, 0.028 * width), strict=True):
+    for (corpus, x), place in zip(named.items(), style.apart(named, 0.028 * width), strict=True):
         left.annotate(
             corpus, (x, 0.01), xytext=(place, 0.01), xycoords=("data", "axes fraction"), textcoords=("data", "axes fraction"),
             rotation=90, ha="right", va="bottom", fontsize=8, color=GREY,
         )  # fmt: skip
-    plots.label_ends(left, ends)
+    style.label_ends(left, ends)
     left.set(xlabel="S: rank correlation of word frequencies of D_T with D_L", ylabel="test accuracy, %")
     theirs = paper.domains()
     paper_lines(theirs.assign(x=theirs.S), right, "S", "Book Reviews accuracy, % (digitised)", log=False)

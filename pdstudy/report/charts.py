@@ -11,60 +11,10 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from scipy.optimize import isotonic_regression
 
 from pdstudy.analysis import paper
+from pdstudy.report.style import GREY, RECIPE_COLOURS, RECIPE_MARKERS, VERDICT_COLOURS, label_ends, name_ticks, new, style
 from pdstudy.sizes import Size
-
-RECIPE_COLOURS = {  # Okabe and Ito's palette: told apart by colour-blind eyes, and by lightness in greyscale
-    "PD": "#0072B2",
-    "PF": "#D55E00",
-    "Distillation": "#56B4E9",
-    "Basic": "#E69F00",
-    "PD-F": "#003A5D",
-    "PD (embeddings)": "#CC79A7",
-    "PD (truncated)": "#009E73",
-}
-RECIPE_MARKERS = {
-    "PD": "o",
-    "PF": "s",
-    "Distillation": "^",
-    "Basic": "D",
-    "PD-F": "P",
-    "PD (embeddings)": "v",
-    "PD (truncated)": "X",
-}
-WIDTH_MARKERS = ["o", "s", "^", "D", "v"]  # of the widths in rising order, with their colours
-VERDICT_COLOURS = {"supported": "#0072B2", "refuted": "#B22222", "undecided": "#777777", "not measured": "#BBBBBB"}
-GREY = "#6E6E6E"
-HALO = [withStroke(linewidth=2.5, foreground="white")]  # around words that lie on lines
-
-
-def style() -> None:
-    """Set the look of every figure."""
-    sns.set_theme(context="notebook", style="ticks", font_scale=0.9)
-    plt.rcParams.update(
-        {"figure.dpi": 110, "savefig.dpi": 150, "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
-    )
-
-
-def new(width: float = 7.2, height: float = 4.2) -> Axes:
-    """Return the Axes of a new figure of this size in inches."""
-    style()
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
-
-
-def show(ax: Axes, alt: str, name: str = "") -> None:
-    """Display a figure once, with its text for those who cannot see it, and close it.
-
-    By its name a page links it to its claims and its data, by its width it keeps its letters one size.
-    """
-    from IPython.display import display
-
-    display(ax.figure, metadata={"image/png": {"alt": alt, "figure": name, "inches": ax.figure.get_figwidth()}})
-    plt.close(ax.figure)
 
 
 def accuracy_by_size(metrics: pd.DataFrame, ax: Axes | None = None, recipes: Iterable[str] | None = None) -> Axes:
@@ -100,46 +50,6 @@ def accuracy_by_size(metrics: pd.DataFrame, ax: Axes | None = None, recipes: Ite
     ax.margins(x=0.12)
     ax.set(xlabel="student, layers/hidden and parameters", ylabel="test accuracy, %")
     return ax
-
-
-def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
-    """Write the lines' names beside the last point, pushed apart where they would overlap: (y, text, colour, x).
-
-    A line that ends before the others is led to its name, which would lie on theirs.
-    """
-    if not ends:
-        return
-    low, high = ax.get_ylim()
-    ends = sorted(ends)
-    places = apart([y for y, *_ in ends], 0.055 * (high - low))
-    right = max(x for *_, x in ends)
-    for (y, text, colour, x), place in zip(ends, places, strict=True):
-        if x < right:
-            ax.plot([x, right], [y, place], color=colour, lw=0.8, ls=":", zorder=0)
-        ax.annotate(
-            text, (right, place), xytext=(9, 0), textcoords="offset points", va="center", color=colour, fontsize=9, weight="bold",
-            path_effects=HALO, annotation_clip=False,
-        )  # fmt: skip
-
-
-def apart(places: Iterable[float], step: float) -> np.ndarray:
-    """Return places in rising order moved as little as can be (least squares) so that each is at least `step` from the next."""
-    places = np.asarray(list(places), dtype=float)
-    steps = np.arange(len(places)) * step
-    return isotonic_regression(places - steps).x + steps
-
-
-def name_ticks(ax: Axes, places: Iterable[float], names: Iterable[str], apart: float = 0.15) -> None:
-    """Name places of a logarithmic axis, in rising order; a name that would touch another stands lower."""
-    places, names = np.log(list(places)), list(names)
-    span = (places.max() - places.min() or 1) if len(places) else 1
-    rows, labels = [], []  # where the last name of each row stands
-    for place, name in zip(places, names, strict=True):
-        row = next((i for i, last in enumerate(rows) if place - last > apart * span), len(rows))
-        rows[row:] = [place, *rows[row + 1 :]]
-        labels.append("\n" * row * (1 + name.count("\n")) + name)
-    ax.set_xticks(np.exp(places), labels)
-    ax.set_xticks([], minor=True)
 
 
 def gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -355,10 +265,3 @@ def paper_sst2(ours: Iterable[str], ax: Axes | None = None) -> Axes:
     ax.margins(x=0.14)
     ax.set(xlabel="parameters", ylabel="SST-2 accuracy, % (digitised, +-0.1)")
     return ax
-
-
-def save(figure: Figure, folder, name: str, kinds: tuple[str, ...] = ("png", "svg")) -> None:
-    """Write a figure in every kind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind in kinds:
-        figure.savefig(folder / f"{name}.{kind}")
