@@ -29,4 +29,5 @@ RECIPES = {
 }
 TEACHER = Recipe("teacher", PRETRAINED, ("finetune",), "the larger model that labels the transfer set")
 LINEAR, LINEAR_TAUGHT = "Linear", "Linear, taught"  # TF-IDF and logistic regression, on D_L, and on D_T with soft labels as weights
+LINEARS = (LINEAR, LINEAR_TAUGHT)
 LINEAR_SIZE = "linear"  # in the place of their size

@@ -9,7 +9,13 @@ import torch
 
 WORDS = [word for kind in reviews.WORDS.values() for word in kind] + reviews.NEUTRAL
 SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"}
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 64}
+SHAPE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
 
 
 def write(folder: Path, kind: str, classes: list[str] | None = None) -> Path:
@@ -24,8 +30,17 @@ def write(folder: Path, kind: str, classes: list[str] | None = None) -> Path:
         single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", pieces["<s>"]), ("</s>", pieces["</s>"])]
     )
     names = {"input_ids", "attention_mask"}
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=cut, model_max_length=64, model_input_names=sorted(names), **SPECIAL)
-    shape = SHAPE | {"vocab_size": len(pieces), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=cut, model_max_length=64, model_input_names=sorted(names), **SPECIAL
+    )
+    shape = SHAPE | {
+        "vocab_size": len(pieces),
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "cls_token_id": 2,
+        "sep_token_id": 3,
+    }
     if classes:
         shape |= {"id2label": dict(enumerate(classes)), "label2id": {c: i for i, c in enumerate(classes)}}
     config = getattr(transformers, f"{kind}Config")(**shape)

@@ -130,8 +130,14 @@ def test_a_head_of_other_classes_is_refused(study_of, tmp_path, change, says):
     ("change", "says"),
     [
         (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer; give the folder of a saved model with its tokenizer"),
-        (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "no model.safetensors; pickled weights are not opened"),
-        (lambda f: small_models.changed(f, auto_map={"AutoModel": "code.Model"}), "asks for code of its own .auto_map., which is never run"),
+        (
+            lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+            "no model.safetensors; pickled weights are not opened",
+        ),
+        (
+            lambda f: small_models.changed(f, auto_map={"AutoModel": "code.Model"}),
+            "asks for code of its own .auto_map., which is never run",
+        ),
         (lambda f: (f / "config.json").write_text("{"), "config.json or tokenizer_config.json cannot be read"),
     ],
 )
@@ -159,10 +165,16 @@ def labelled(study_of, by_mpnet, task):
     folder, rng = Store().open(texts.digest), np.random.default_rng(1)
 
     def write(name, splits=("transfer", "dev", "test"), change=lambda rows: rows):
-        rows = [(text, 0.9 if set(text.split()) & set(reviews.WORDS["praise"]) else 0.1) for s in splits for text in Lines(folder / f"{s}.parquet")]
+        rows = [
+            (text, 0.9 if set(text.split()) & set(reviews.WORDS["praise"]) else 0.1)
+            for s in splits
+            for text in Lines(folder / f"{s}.parquet")
+        ]
         rng.shuffle(rows)
         with (task / name).open("w", newline="") as file:
-            csv.writer(file).writerows([("review", "p_praise", "p_scorn"), *change([(text, p, round(1 - p, 3)) for text, p in rows])])
+            csv.writer(file).writerows(
+                [("review", "p_praise", "p_scorn"), *change([(text, p, round(1 - p, 3)) for text, p in rows])]
+            )
         return {"file": name}
 
     return write
@@ -240,4 +252,6 @@ def test_a_teacher_is_one_thing(study_of, teacher, says):
 def test_bad_input_is_a_sentence_and_status_2(study_of, labelled):
     study_of("sum", labelled("sum.csv", change=lambda rows: [(rows[0][0], 0.5, 0.6), *rows[1:]]))
     done = CliRunner().invoke(app, ["run", str(study_of.__closure__[0].cell_contents / "sum.yaml"), "--workers", "0"])
-    assert done.exit_code == 2 and "line 2: the probabilities sum to 1.1, not to 1" in done.output and "Traceback" not in done.output
+    assert (
+        done.exit_code == 2 and "line 2: the probabilities sum to 1.1, not to 1" in done.output and "Traceback" not in done.output
+    )

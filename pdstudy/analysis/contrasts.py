@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from pdstudy.analysis.evidence import Arm, Contrast, Evidence, Missing, between, mean, minus
-from pdstudy.recipes import RECIPES
+from pdstudy.recipes import LINEAR, LINEAR_SIZE, LINEAR_TAUGHT, RECIPES
 from pdstudy.sizes import Size
 
 MATCHED = 0.5  # a deep student with at least this share of a wide one's parameters, and fewer, is its match
@@ -63,6 +63,25 @@ def gain_grows(better: str, worse: str) -> Ask:
             raise Missing("a second size")
         ends = [between(Arm(better, s), Arm(worse, s)) for s in (sizes[-1], sizes[0])]
         return minus(f"{better} over {worse}: largest less smallest size", *ends)
+
+    return ask
+
+
+def best_over_linear(e: Evidence) -> Contrast:
+    """Return how far the student that is best on dev is above the linear model, on test. Raises Missing."""
+    if not e.has(linear := Arm(LINEAR, LINEAR_SIZE)):
+        raise Missing("the linear model")
+    return between(e.best_on_dev(), linear)
+
+
+def over_linear(recipe: str, linear: str) -> Ask:
+    """Return the question how far a recipe is above a linear model, mean over its sizes."""
+
+    def ask(e: Evidence) -> Contrast:
+        arm = Arm(linear, LINEAR_SIZE)
+        if not e.has(arm):
+            raise Missing("the linear model that is taught" if linear == LINEAR_TAUGHT else "the linear model")
+        return mean(f"{recipe} over {linear}", [between(Arm(recipe, size), arm) for size in e.sizes_of(recipe)])
 
     return ask
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from pdstudy.analysis import stats
 from pdstudy.analysis.stats import POINTS, Effect
+from pdstudy.recipes import LINEAR_SIZE
 from pdstudy.sizes import Size
 from pdstudy.storage import results
 
@@ -76,6 +77,8 @@ class Evidence:
         right = (test.label == test.predicted).astype(float)
         self._right = {d: right[index].to_numpy() for d, index in test.groupby("digest", observed=True).groups.items()}
         settings = results.load_settings(study)
+        dev = results.load_results(study).query("split == 'dev' and metric == 'accuracy'")
+        self._dev = dev.groupby(["recipe", "size"]).value.mean()
         self.seeds, self.recipes = list(settings["seeds"]), list(settings["recipes"])
         self.n_params = {}
         self._digests = self._students(study)
@@ -110,6 +113,8 @@ class Evidence:
     def right(self, arm: Arm) -> np.ndarray:
         """Return right (1) and wrong (0) answers, (n_seeds, n_items). Raises Missing naming the first absent student."""
         found = self._digests.get(arm, {})
+        if arm.size == LINEAR_SIZE and found:  # no luck in it: it is beside every seed
+            return np.stack([self._right[next(iter(found.values()))]] * len(self.seeds))
         for seed in self.seeds:
             if seed not in found:
                 raise Missing(f"{arm} seed {seed}")
@@ -122,6 +127,14 @@ class Evidence:
     def effect(self, contrast: Contrast) -> Effect:
         """Return a contrast in points with its interval over seeds and texts."""
         return stats.crossed_effect(self.differences(contrast)).scaled(POINTS)
+
+    def best_on_dev(self) -> Arm:
+        """Return the student that is best on dev in the mean over seeds, of those with every seed. Raises Missing."""
+        complete = [arm for arm in self._digests if arm == Arm(arm.recipe, arm.size) and arm.recipe in self.recipes]
+        complete = [arm for arm in complete if set(self.seeds) <= set(self._digests[arm]) and (arm.recipe, arm.size) in self._dev]
+        if not complete:
+            raise Missing("a student measured on dev")
+        return max(complete, key=lambda arm: (self._dev[arm.recipe, arm.size], -self.n_params[arm.size]))
 
     def has(self, arm: Arm) -> bool:
         """Return whether any seed of an arm was measured."""

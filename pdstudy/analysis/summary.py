@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from pdstudy.recipes import RECIPES
+from pdstudy.recipes import LINEARS, RECIPES
 from pdstudy.storage import results
 
 NAMED = 12  # students that a sentence names
@@ -14,7 +14,8 @@ def accuracy_table(metrics: pd.DataFrame, recipe_sizes: dict[str, list[str]] | N
     A student that is not there is named as missing, never averaged over; "-" stands where none was asked for: `recipe_sizes`
     are the study's.
     """
-    test = metrics[(metrics.split == "test") & (metrics.metric == "accuracy") & (metrics.recipe != "majority")]
+    accuracies = metrics[(metrics.split == "test") & (metrics.metric == "accuracy")]
+    test = accuracies[~accuracies.recipe.isin(["majority", *LINEARS])]
     sizes = test.sort_values("n_params")["size"].unique()
     students = test[test.recipe != "teacher"]
     asked, seeds = set(students["size"]), students.seed.nunique()
@@ -31,6 +32,9 @@ def accuracy_table(metrics: pd.DataFrame, recipe_sizes: dict[str, list[str]] | N
             if wide.at[recipe, size] != wide.at[recipe, size]:  # not a number: no text
                 wide.at[recipe, size] = "missing"
     wide = wide.fillna("-")
+    for name in LINEARS:  # of no size, and the same for every seed
+        if len(value := accuracies[accuracies.recipe == name].value):
+            wide.loc[name] = [f"{value.iloc[0] * 100:.1f}"] * len(wide.columns)
     if len(majority):
         wide.loc["majority class"] = [f"{majority.iloc[0] * 100:.1f}"] * len(wide.columns)
     return wide.rename_axis(index=None, columns=None)

@@ -117,6 +117,32 @@ def measure(
     }
 
 
+def of_texts(logits: Callable[[list], np.ndarray], texts: list, n: int = 100, batch: int = 32, rounds: int = 5) -> Latency:
+    """Return the Latency of a classifier that is asked texts themselves; lengths are in words, and no memory is measured."""
+    from pdstudy.machine import processor
+
+    words = np.array([len((t if isinstance(t, str) else " ".join(t)).split()) for t in texts])
+    order = np.argsort(words, kind="stable")
+    sample = order[np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)]
+    load, alone, together = round(os.getloadavg()[0], 2), [], []
+    for _ in range(rounds + 1):
+        alone.append([_seconds_of(logits, [texts[i]]) for i in sample])
+        together.append([_seconds_of(logits, [texts[i] for i in sample[k : k + batch]]) for k in range(0, len(sample), batch)])
+    own, batches = np.median(alone[1:], axis=0), np.median(together[1:], axis=0)  # the first round warms up
+    found = np.sort(words[sample])
+    return Latency(
+        **_percentiles(own), n=len(sample), lengths=(int(found[0]), int(found[len(found) // 2]), int(found[-1])), fixed=(),
+        throughput=round(len(sample) / float(batches.sum()), 1), batch=batch, memory=None, threads=1, precision="fp64", rounds=rounds,
+        processor=processor(), load=load,
+    )  # fmt: skip
+
+
+def _seconds_of(logits: Callable[[list], np.ndarray], texts: list) -> float:
+    begun = time.perf_counter()
+    logits(texts)
+    return time.perf_counter() - begun
+
+
 def chosen(ids: Ids, n: int) -> np.ndarray:
     """Return the indices of at most `n` texts, evenly spaced among all sorted by length: their lengths are the set's."""
     if not len(ids):

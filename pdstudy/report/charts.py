@@ -13,7 +13,17 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from pdstudy.analysis import paper
-from pdstudy.report.style import GREY, RECIPE_COLOURS, RECIPE_MARKERS, VERDICT_COLOURS, label_ends, name_ticks, new, style
+from pdstudy.report.style import (
+    GREY,
+    RECIPE_COLOURS,
+    RECIPE_MARKERS,
+    VERDICT_COLOURS,
+    label_ends,
+    linear_lines,
+    name_ticks,
+    new,
+    style,
+)
 from pdstudy.sizes import Size
 
 
@@ -35,6 +45,7 @@ def accuracy_by_size(metrics: pd.DataFrame, ax: Axes | None = None, recipes: Ite
         ax.annotate(
             f"teacher {ceiling:.1f}", (0.01, ceiling), xycoords=("axes fraction", "data"), va="bottom", color=GREY, fontsize=8
         )
+    linear_lines(ax, test)
     if np.isfinite(floor):  # far below everything, it would flatten what is to be seen: said, not drawn
         drawn = floor > ax.get_ylim()[0] - 5
         if drawn:

@@ -17,6 +17,7 @@ from pandas.io.formats.style import Styler
 from pdstudy.analysis import fidelity, stats
 from pdstudy.analysis.stats import POINTS
 from pdstudy.escape import visible
+from pdstudy.recipes import LINEAR, LINEARS
 from pdstudy.report import style
 from pdstudy.sizes import Size
 from pdstudy.storage import paths, results
@@ -60,7 +61,7 @@ class Explorer:
     @property
     def sizes(self) -> list[str]:
         """Return the sizes of which there are students, the smallest first."""
-        students = self._students[self._students.recipe != "teacher"]
+        students = self._students[~self._students.recipe.isin(["teacher", *LINEARS])]
         return sorted(set(students["size"]), key=lambda size: Size.parse(size).n_params())
 
     @property
@@ -95,6 +96,12 @@ class Explorer:
     def ceiling(self) -> float:
         """Return the teacher's test accuracy in percent, nan where the study holds none of its answers."""
         return np.nan if self.teacher is None else (self.teacher.label == self.teacher.predicted).mean() * POINTS
+
+    def linear(self) -> float:
+        """Return the linear model's test accuracy in percent, nan where the study has none."""
+        digests = self._students[self._students.recipe == LINEAR].digest
+        answers = self._answers[digests.iloc[0]] if len(digests) else None
+        return np.nan if answers is None else (answers.label == answers.predicted).mean() * POINTS
 
     @cached_property
     def teacher(self) -> pd.DataFrame | None:
@@ -170,8 +177,11 @@ def shown(table: pd.DataFrame) -> HTML:
     return HTML(_in_html(pd.DataFrame(columns)))
 
 
-def draw(table: pd.DataFrame, cost: str, ceiling: float) -> Axes:
-    """Draw test accuracy over a cost, each student with its 95 % interval; those that none beats are joined."""
+def draw(table: pd.DataFrame, cost: str, ceiling: float, linear: float = np.nan) -> Axes:
+    """Draw test accuracy over a cost, each student with its 95 % interval; those that none beats are joined.
+
+    `ceiling` is the teacher's accuracy and `linear` the linear model's, both in percent, nan where there is none.
+    """
     ax = style.new(8.4, 4.2)
     students = table[np.isfinite(table[cost])]
     recipes = [r for r in style.RECIPE_COLOURS if r in set(students.recipe)]
@@ -185,7 +195,9 @@ def draw(table: pd.DataFrame, cost: str, ceiling: float) -> Axes:
     ax.plot(line.x, line.accuracy, color=style.GREY, lw=1, zorder=0)
     if np.isfinite(ceiling):
         ax.axhline(ceiling, color=style.GREY, lw=1, ls="--", zorder=0, label=f"teacher {ceiling:.1f}")
-    drawn = students.accuracy.tolist() + [ceiling] * bool(np.isfinite(ceiling))
+    if np.isfinite(linear):
+        ax.axhline(linear, color=style.LINEAR_COLOUR, lw=1.2, ls="-.", zorder=0, label=f"linear {linear:.1f}")
+    drawn = students.accuracy.tolist() + [level for level in (ceiling, linear) if np.isfinite(level)]
     ax.set_ylim(np.fmax(students.low.min(), min(drawn) - ROOM), np.fmin(students.high.max(), max(drawn) + ROOM))
     ax.set_xscale("log")
     _name_sizes(ax, students.drop_duplicates("size").sort_values(cost), cost)

@@ -70,7 +70,8 @@ class Panel:
             self.figure.value = ""
         else:
             self.figure.value = _picture(
-                explore.draw(table, self.cost.value, self.found.ceiling()), explore.alternative(table, self.cost.value)
+                explore.draw(table, self.cost.value, self.found.ceiling(), self.found.linear()),
+                explore.alternative(table, self.cost.value),
             )
             self.table.value = explore.shown(table).data
         self.read()

@@ -156,8 +156,9 @@ def evaluation(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[s
         _keep(folder, split, logits, data.labels)
         scores[split] = evaluate.metrics(logits, data.labels, data.scale)
         scores[split] |= {"n": len(data.labels), "majority": float((data.labels == commonest).mean())}
+    own |= {"epochs": source["epochs"]} if "epochs" in source else {}
     if "C" in source:  # of a linear model the strengths that were tried are no learning rates
-        own |= {"searched": None, "C": source["C"]}
+        own |= {"searched": None, "rate": source["C"]}
     return {"scores": scores, "model": own}
 
 

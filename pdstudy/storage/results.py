@@ -28,7 +28,7 @@ CLASSES = "classes.json"
 COLUMNS = {  # of metrics.parquet: name -> arrow's type
     "study": "string",
     "task": "string",
-    "recipe": "string",  # a recipe, "teacher", "majority" or "start" (a pre-trained encoder)
+    "recipe": "string",  # a recipe, "teacher", "Linear", "Linear, taught", "majority" or "start" (a pre-trained encoder)
     "size": "string",
     "seed": "int64",
     "curve": "string",  # null, or the learning curve that this is a point of: transfer or labels,
@@ -40,7 +40,7 @@ COLUMNS = {  # of metrics.parquet: name -> arrow's type
     "value": "double",
     "n": "int64",  # texts, or masked pieces of a start
     "n_params": "int64",
-    "rate": "double",  # the learning rate used, null where none was searched
+    "rate": "double",  # the learning rate used, null where none was searched; of a linear model its C
     "collapsed": "bool",  # no better than the majority class on dev
     "tokens": "int64",  # real pieces read in the model's last stage
     "digest": "string",  # of the model
