@@ -29,7 +29,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Write over a params file that is there.")] = False,
 ) -> None:
     """Look at a table of labelled texts and write a commented params file for it. Trains nothing."""
-    from pdstudy import guess
+    from pdstudy.advice import init_params
     from pdstudy.data.formats import TextError
 
     to = to or (train if train.stem.strip(".") else train.resolve()).with_suffix(".yaml")
@@ -41,7 +41,9 @@ def init(
         if path is not None and not path.exists():
             fail(f"{path} does not exist", 2)
     try:
-        written = guess.params_file(train, to, tuple(text or ()), label, name, dev=dev, test=test, transfer=transfer, corpus=corpus)
+        written = init_params.params_file(
+            train, to, tuple(text or ()), label, name, dev=dev, test=test, transfer=transfer, corpus=corpus
+        )
     except TextError as error:
         fail(str(error), 2)
     to.write_text(written, encoding="utf-8")
@@ -62,17 +64,17 @@ def advise(
     workers: Workers = None,
 ) -> None:
     """Train what the time allows, measure, and say which student to take, with its reasons. Writes a report."""
-    from pdstudy import advise as advising
-    from pdstudy import budget, reasons
+    from pdstudy.advice import budget, recommendation
+    from pdstudy.advice import candidates as advising
     from pdstudy.report.render import ReportError, advice
 
     study, limits = Study.read(params), advising.Limits(latency_ms, size_mb)
     try:
         computed(study, lambda listen: budget.spend(study, max_minutes, limits, workers, listen))
-        found = reasons.recommend(advising.Candidates(study.name, limits))
+        found = recommendation.recommend(advising.Candidates(study.name, limits))
     except advising.AdviceError as error:
         fail(str(error), 1)
-    reasons.keep(found, study.name, limits)
+    recommendation.keep(found, study.name, limits)
     for reason in found.reasons:
         out.print(reason, markup=False, soft_wrap=True)
     out.print(f"python -m pdstudy export {study.name} --student {found.student} --to model", markup=False, soft_wrap=True)
@@ -92,18 +94,18 @@ def domain(
     label: Label = None,
 ) -> None:
     """Rank transfer corpora by how near they are to a task, before anything is trained."""
-    from pdstudy import guess
+    from pdstudy.advice import init_params
     from pdstudy.data import similarity as nearness
 
     for path in (labelled, *candidates):
         if not path.exists():
             fail(f"{path} does not exist", 2)
     try:
-        columns = list(text or guess.look(labelled, label=label).text)
-        own = guess.texts_of(labelled, columns)
+        columns = list(text or init_params.look(labelled, label=label).text)
+        own = init_params.texts_of(labelled, columns)
         names = [path.name for path in candidates]
         found = {
-            path.name if names.count(path.name) == 1 else paths.scrub(str(path)): guess.texts_of(path, columns)
+            path.name if names.count(path.name) == 1 else paths.scrub(str(path)): init_params.texts_of(path, columns)
             for path in candidates
         }
         table = nearness.compare(own, found)

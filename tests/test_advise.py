@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import norm
 
-from pdstudy import advise
-from pdstudy.advise import AdviceError, Candidates, Limits
+from pdstudy.advice import candidates
+from pdstudy.advice.candidates import AdviceError, Candidates, Limits
+from pdstudy.advice.recommendation import keep, recommend, shown
 from pdstudy.analysis.stats import chosen_anew, front, promise
-from pdstudy.reasons import keep, recommend, shown
 from pdstudy.run import result_tables
 from pdstudy.storage import paths, results
 
@@ -85,7 +85,7 @@ CHANCES = {
 }  # fmt: skip
 
 
-def said(study: str, limits: Limits = advise.NONE) -> str:
+def said(study: str, limits: Limits = candidates.NONE) -> str:
     return recommend(Candidates(study, limits)).prose()
 
 

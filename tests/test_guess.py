@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from pdstudy import Study, guess
+from pdstudy import Study
+from pdstudy.advice import init_params
 from pdstudy.data.formats import TextError
 from pdstudy.study import plan
 
@@ -43,7 +44,7 @@ def reviews(n: int = 300) -> list[str]:
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_columns_are_guessed_by_name_and_by_what_they_hold(columns, text, label, kind, tmp_path):
-    found = guess.look(table(tmp_path / f"t.{kind}", some(**columns)))
+    found = init_params.look(table(tmp_path / f"t.{kind}", some(**columns)))
     assert (found.text, found.label) == (text, label)
 
 
@@ -59,20 +60,20 @@ def test_columns_are_guessed_by_name_and_by_what_they_hold(columns, text, label,
 )
 def test_what_cannot_be_guessed_is_asked_for(columns, sentence, tmp_path):
     with pytest.raises(TextError, match=re.escape(sentence)):
-        guess.look(table(tmp_path / "t.csv", some(**columns)))
+        init_params.look(table(tmp_path / "t.csv", some(**columns)))
 
 
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path):
     path = table(tmp_path / "t.csv", some(text=reviews(), label=["a", "b"] * 150))
     with pytest.raises(TextError, match=r"no column 'texts'; its columns are id, stars, text, label"):
-        guess.look(path, text=("texts",))
+        init_params.look(path, text=("texts",))
 
 
 def test_the_written_file_is_a_study_that_can_be_planned_and_names_its_files_from_where_it_stands(tmp_path):
     path = table(tmp_path / "My data.csv", some(text=reviews(), label=['"quoted" # one', "two: {}"] * 150))
     (tmp_path / "more.txt").write_text("\n".join(reviews(500)))
     to = tmp_path / "mine.yaml"
-    to.write_text(guess.params_file(path, to, transfer=[tmp_path / "more.txt"]))
+    to.write_text(init_params.params_file(path, to, transfer=[tmp_path / "more.txt"]))
     study = Study.read(to)
     assert study.name == "my-data" and study.task.text == ["text"]
     assert study.transfer.texts == 200, "the other 300 stand in train"
@@ -87,5 +88,5 @@ def test_a_text_that_the_familys_word_pieces_do_not_fit_is_read_from_scratch(tmp
         tmp_path / "t.csv",
         {"text": [f"это был хороший фильм с хорошей историей {i}" for i in range(300)], "label": ["a", "b"] * 150},
     )
-    text = guess.params_file(path, tmp_path / "t.yaml")
+    text = init_params.params_file(path, tmp_path / "t.yaml")
     assert "family: null" in text and "do not fit this text" in text

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy import soundness
+from pdstudy.advice import data_checks
 from pdstudy.run import result_tables
 from pdstudy.storage import results
 
@@ -27,8 +27,8 @@ def said(tmp_path):
         (tmp_path / results.TEXTS).write_text(json.dumps(counts))
         (tmp_path / results.CLASSES).write_text(json.dumps({"labels": ["a", "b"], "classes": {"train": list(train)}}))
         if nearness:
-            (tmp_path / soundness.NEARNESS).write_text(json.dumps(nearness))
-        return "\n".join(soundness.sentences(str(tmp_path)))
+            (tmp_path / data_checks.NEARNESS).write_text(json.dumps(nearness))
+        return "\n".join(data_checks.sentences(str(tmp_path)))
 
     return write
 

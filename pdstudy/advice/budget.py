@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pdstudy import advise, soundness
+from pdstudy.advice import candidates, data_checks
 from pdstudy.analysis.stats import POINTS
 from pdstudy.data import similarity
 from pdstudy.recipes import RECIPES
@@ -49,7 +49,7 @@ class Spent:
 def spend(
     study: Study,
     minutes: float = 60.0,
-    limits: advise.Limits = advise.NONE,
+    limits: candidates.Limits = candidates.NONE,
     workers: int | None = None,
     listen: Callable[[Progress], None] | None = None,
     store: Store | None = None,
@@ -96,7 +96,7 @@ def promising(study: str, grid: Grid) -> list[tuple[str, str]]:
 
     Near is within one standard error of a difference on dev.
     """
-    table = advise.Candidates(study).table
+    table = candidates.Candidates(study).table
     table = table[table.recipe != "teacher"]
     n_dev = results.load_counts(study).loc["dev", "kept"]
     best, kept = -math.inf, []
@@ -132,7 +132,7 @@ def near(study: Study, plan: Plan, store: Store) -> None:
     except ValueError:  # too few words for ranks
         return
     table = [{k: None if v != v else v for k, v in row.items()} for row in table]  # nan, where words are too few
-    with whole(paths.study_folder(study.name) / soundness.NEARNESS) as new:
+    with whole(paths.study_folder(study.name) / data_checks.NEARNESS) as new:
         new.write_text(json.dumps(table, indent=1) + "\n")
 
 
@@ -202,11 +202,11 @@ class _Work:
         here = self.store.here()
         return any(s.digest not in here and s.parents["model"] in here for s in self.plan(grid, study).of_stage("label"))
 
-    def curves(self, grid: Grid, limits: advise.Limits) -> None:
+    def curves(self, grid: Grid, limits: candidates.Limits) -> None:
         """Train the student that would be recommended on halves of its texts, and halves of those."""
         try:
-            chosen = advise.choose(advise.Candidates(self.study.name, limits))
-        except advise.AdviceError:
+            chosen = candidates.choose(candidates.Candidates(self.study.name, limits))
+        except candidates.AdviceError:
             return  # nothing to draw a curve of; who asks for advice is told
         n_train = int(results.load_counts(self.study.name).loc["train", "kept"])
         transfer, labels = self.study.transfer.texts, self.study.splits.train or n_train

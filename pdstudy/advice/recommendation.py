@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdstudy.advise import Candidates, Limits, choose, curves
+from pdstudy.advice.candidates import Candidates, Limits, choose, curves
 from pdstudy.analysis.stats import POINTS, Effect
 from pdstudy.escape import Prose
 from pdstudy.storage import paths, results

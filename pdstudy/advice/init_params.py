@@ -119,7 +119,7 @@ def params_file(
     n_train, n_transfer = len(cut.labelled["train"][0]), min(len(cut.transfer), MOST_TRANSFER)
     fits, unknown, rate = family_fits(found.sample)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "advice" / "templates"), autoescape=False, keep_trailing_newline=True
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=False, keep_trailing_newline=True
     )  # YAML, not HTML; what comes from the files is quoted as JSON
     return environment.get_template("own.yaml.j2").render(
         found=found,
