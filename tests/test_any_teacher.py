@@ -138,7 +138,7 @@ def test_a_head_of_other_classes_is_refused(study_of, tmp_path, change, says):
             lambda f: small_models.changed(f, auto_map={"AutoModel": "code.Model"}),
             "asks for code of its own .auto_map., which is never run",
         ),
-        (lambda f: (f / "config.json").write_text("{"), "config.json or tokenizer_config.json cannot be read"),
+        (lambda f: (f / "tokenizer_config.json").write_text("{"), "config.json or tokenizer_config.json cannot be read"),
     ],
 )
 def test_a_folder_that_is_no_model_is_refused_before_anything_is_computed(study_of, tmp_path, change, says):
@@ -151,7 +151,7 @@ def test_a_folder_that_is_no_model_is_refused_before_anything_is_computed(study_
 
 def test_a_teacher_that_knows_nothing_may_not_teach(study_of, tmp_path):
     folder = small_models.write(tmp_path / "x", "Roberta", ["praise", "scorn"])
-    with pytest.raises(RunError, match="the teacher is right on .* of dev, the majority class on 6"):
+    with pytest.raises(RunError, match=r"the teacher is right on .* of dev, the majority class on 6"):
         run_study(study_of("refused", {"folder": str(folder), "margin": 0.1}), workers=0)
 
 
@@ -205,9 +205,9 @@ def test_a_file_that_is_not_there_or_cannot_do_what_is_asked_is_refused(study_of
     with pytest.raises(ParamsError, match=r"teacher.file: .*none.csv does not exist"):
         plan.make(study_of("refused", {"file": "none.csv"}))
     domains = {"corpora": ["transfer"], "texts": 20}
-    with pytest.raises(ParamsError, match="domains.corpora: a file of soft labels says nothing of other texts"):
+    with pytest.raises(ParamsError, match=r"domains.corpora: a file of soft labels says nothing of other texts"):
         study_of("refused", labelled("soft.csv"), domains=domains)
-    with pytest.raises(ParamsError, match="distill.labelled: a file of soft labels"):
+    with pytest.raises(ParamsError, match=r"distill.labelled: a file of soft labels"):
         study_of("refused", labelled("soft.csv"), distill=reviews.TRAIN | {"labelled": True})
 
 

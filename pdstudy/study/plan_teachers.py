@@ -4,6 +4,7 @@ A teacher of the study's own family reads the students' word pieces, and so do i
 what it says of them is the same for students of any tokenizer, and can be released.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,11 +78,15 @@ class TeacherSteps:
         return self.build.add("mean", {}, parents, f"{what}: the mean of {len(members)} teachers")
 
     def is_own_kind(self, folder: str) -> bool:
-        """Return whether a model is a fine-tuned BERT, which the study's own forward pass runs."""
-        fields = self._fields(folder)
-        return fields is None or (
-            fields.get("model_type", "bert") == "bert" and (mirror.is_classifier(fields) or not fields.get("architectures"))
-        )
+        """Return whether a model is a fine-tuned BERT, which the study's own forward pass runs, or cannot be told from one."""
+        if folder.startswith(paths.WHEEL) and wheels.known(folder):
+            return False
+        try:
+            fields = json.loads((mirror.model(folder) / mirror.CONFIG).read_text())
+            kind, classifies = fields.get("model_type", "bert"), mirror.is_classifier(fields)
+        except (mirror.MirrorError, OSError, ValueError, AttributeError):
+            return True  # whoever opens it says what is wrong
+        return kind == "bert" and (classifies or not fields.get("architectures"))
 
     def _outside(self, folder: str) -> Planned:
         """Take a classifier or fine-tune an encoder that transformers opens."""
@@ -92,7 +97,7 @@ class TeacherSteps:
             if not self.build.assumed:
                 raise ParamsError(f"teacher.folder: {error}") from None
             sha256 = {mirror.WEIGHTS: ABSENT}
-        fields = self._fields(folder) or {}
+        fields = self._fields(folder)
         t = study.teacher.finetune
         precision = study.resolved_precision(t.precision)
         asks = {"max_length": study.teacher.max_length or study.max_length, "precision": precision}
@@ -117,18 +122,15 @@ class TeacherSteps:
                 model = self.build.add("choose", {}, models, "the teacher: search rate and epochs", room=ROOM)
         return Planned(model, self._evaluated(model, asks, "the teacher"), "given", asks, flops)
 
-    def _fields(self, folder: str) -> dict[str, Any] | None:
-        """Return a model's configuration; nothing of a pinned wheel that was not unpacked, None where a plan is only assumed.
-
-        What is pinned may have been released as soft labels, and is then not needed.
-        """
+    def _fields(self, folder: str) -> dict[str, Any]:
+        """Return a model's configuration; of a pinned wheel that was not unpacked nothing, for what it said may have been released."""
         if folder.startswith(paths.WHEEL) and wheels.known(folder) and not paths.whole(folder).is_dir():
-            return {"model_type": "outside"}
+            return {}
         try:
             return mirror.configuration(mirror.model(folder))
         except mirror.MirrorError as error:
             if self.build.assumed:
-                return None
+                return {}
             raise ParamsError(f"teacher.folder: {error}") from None
 
     def _file(self, path: str) -> Planned:
