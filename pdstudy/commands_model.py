@@ -20,10 +20,10 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
 ) -> None:
     """Write a student as a folder that transformers and ONNX Runtime open without this package, with its model card."""
-    from pdstudy.export import ExportError, Unfaithful
-    from pdstudy.export import export as write
+    from pdstudy.release.export import ExportError, Unfaithful
+    from pdstudy.release.export import export as write
+    from pdstudy.release.student import UnknownStudent
     from pdstudy.storage import results
-    from pdstudy.student import UnknownStudent
 
     study = Study.read(study).name if study.endswith((".yaml", ".yml")) else study
     try:
@@ -54,7 +54,7 @@ def predict(
     """Label every text of a file: its columns, or its texts, with `label` and `probability` behind them, as CSV."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from pdstudy.predict import PredictError, label_file, open_labeller
+    from pdstudy.release.predict import PredictError, label_file, open_labeller
 
     to = to or file.with_name(f"{file.stem}.labelled.csv")
     columns = (BarColumn(24), TextColumn("{task.description}"), TimeElapsedColumn())

@@ -145,8 +145,8 @@ def zoo(
     from_scratch: FromScratch = False,
 ) -> None:
     """Pre-train a family of miniatures and write each as a folder that opens without this package."""
+    from pdstudy.release.zoo import release
     from pdstudy.run.run_study import pretrain_family
-    from pdstudy.zoo import release
 
     study = Study.read(params)
     store = store_for(from_scratch)

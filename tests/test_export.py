@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from first_question import FIRST_QUESTION
 
-from pdstudy import Study, card, export, onnxfiles, student
+from pdstudy import Study
 from pdstudy.data import tokenizer as wordpieces
 from pdstudy.escape import in_markdown
-from pdstudy.export import ExportError, Unfaithful
 from pdstudy.models import inference
+from pdstudy.release import export, model_card, onnx_files, student
+from pdstudy.release.export import ExportError, Unfaithful
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
 from pdstudy.study import plan
@@ -136,15 +137,15 @@ def test_no_text_of_the_data_is_on_the_card_and_names_cannot_act(exported, found
     text = (exported / "README.md").read_text()
     assert not [t for t in found.texts()[0] if len(t) > 12 and t in text]
     hostile = facts | {"labels": ["<img src=x onerror=alert(1)>", "a|b`c`\n# d\x1b[2J\u202e"], "task": "x: [y]\n- <b>"}
-    shown = card.card(hostile)
+    shown = model_card.card(hostile)
     assert "<img" not in shown and "<b>" not in shown.split("---")[2] and "\x1b" not in shown and "\u202e" not in shown
     assert "a\\|b\\`c\\` \\# d\\u001b\\[2J\\u202e" in shown
     assert in_markdown("# *x* <y>\n~z~ ![](u)") == "\\# \\*x\\* &lt;y&gt; \\~z\\~ \\!\\[\\](u)"
 
 
 def test_a_collapsed_student_s_card_says_so(facts):
-    assert "Do not use it" in card.card(facts | {"collapsed": True})
-    assert "Do not use it" not in card.card(facts | {"collapsed": False})
+    assert "Do not use it" in model_card.card(facts | {"collapsed": True})
+    assert "Do not use it" not in model_card.card(facts | {"collapsed": False})
 
 
 def test_onnx_answers_as_torch_does_at_any_batch_and_length(exported, facts):
@@ -211,7 +212,8 @@ def test_the_exported_tokenizer_cuts_hostile_texts_as_training_does(lowercase, t
 def test_a_student_of_pairs_is_exported_and_labels_pairs(tmp_path):
     from test_own_task import STUDY
 
-    from pdstudy import predict, run_study
+    from pdstudy import run_study
+    from pdstudy.release import predict
 
     rng = np.random.default_rng(0)
     words = [" ".join(rng.choice(list("abcdefgh"), rng.integers(1, 14))) for _ in range(400)]
@@ -306,7 +308,7 @@ def test_a_whole_export_takes_the_earlier_one_s_place(tmp_path):
 
 
 def test_without_the_extra_a_sentence_names_the_cure_and_nothing_is_written(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnxfiles, "NEEDED", ("no_such_package",))
+    monkeypatch.setattr(onnx_files, "NEEDED", ("no_such_package",))
     with pytest.raises(ExportError, match=r"need no_such_package, .* run: pip install 'pdstudy\[export\]', or give --no-onnx"):
         export.export("smoke", "2/64-PF-s0", tmp_path / "model")
     assert not list(tmp_path.iterdir())

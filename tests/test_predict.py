@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from pdstudy import predict, student
 from pdstudy.__main__ import app
-from pdstudy.predict import PredictError, label_file, open_labeller
+from pdstudy.release import predict, student
+from pdstudy.release.predict import PredictError, label_file, open_labeller
 from pdstudy.storage.store import Store
 
 NAMES = ["negative", "positive"]

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pdstudy import Study, export, run_study
+from pdstudy import Study, run_study
 from pdstudy.data import sources
 from pdstudy.data.batches import Ids, Labelled
 from pdstudy.data.formats import TextError
 from pdstudy.data.tasks import SCALE, TASKS
 from pdstudy.models import evaluate
+from pdstudy.release import export
 from pdstudy.run import model_steps
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store

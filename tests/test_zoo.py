@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pdstudy import Study, zoo
+from pdstudy import Study
 from pdstudy.models import weights as modelfiles
+from pdstudy.release import zoo
 from pdstudy.run.run_study import pretrain_family
 from pdstudy.run.scheduler import run
 from pdstudy.sizes import Size

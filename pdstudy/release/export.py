@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import card, onnxfiles, student
 from pdstudy.data import mirror
 from pdstudy.data.tokenizer import open_tokenizer
 from pdstudy.machine import commit, processor
 from pdstudy.models import inference, latency, weights
 from pdstudy.models.latency import Opening
-from pdstudy.predict import FACTS
+from pdstudy.release import model_card, onnx_files, student
+from pdstudy.release.predict import FACTS
+from pdstudy.release.student import Finished
 from pdstudy.run import execute
 from pdstudy.storage import files, results
 from pdstudy.storage.files import sha256
 from pdstudy.storage.store import Store
-from pdstudy.student import Finished
 
 CARD = "README.md"
 ONNX_TOLERANCE = 1e-4  # of a logit, between ONNX Runtime and torch, both in fp32
@@ -57,7 +57,7 @@ def export(
     `study` and `name` as in `student.find`. The folder appears whole or not at all; `force` replaces an earlier
     export. Raises ExportError, UnknownStudent, Unfaithful, or FileNotFoundError where the study has no results.
     """
-    if onnx and (package := onnxfiles.lacking()):
+    if onnx and (package := onnx_files.lacking()):
         raise ExportError(
             f"ONNX files need {package}, which is not installed; run: pip install 'pdstudy[export]', or give --no-onnx"
         )
@@ -75,12 +75,12 @@ def export(
         logits = check(found, new)
         if onnx:
             tell("ONNX")
-            onnxfiles.write(new)
+            onnx_files.write(new)
         tell("measuring how fast it answers")
         facts = student.facts(found, logits) | {"engines": engines(found, new, logits)}
         facts |= {"trained": results.provenance(study), "exported": _here(found)}
         facts["files"] = {p.relative_to(new).as_posix(): _file(p) for p in _files(new)}
-        (new / CARD).write_text(card.card(facts), encoding="utf-8")
+        (new / CARD).write_text(model_card.card(facts), encoding="utf-8")
         facts["files"][CARD] = _file(new / CARD)
         (new / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
         files.flush(*_files(new))
@@ -154,7 +154,7 @@ def engines(found: Finished, folder: Path, logits: np.ndarray) -> list[dict[str,
         if engine.precision == "fp32" and off > ONNX_TOLERANCE:
             raise Unfaithful(f"{name}: logits differ from torch's by {off:.2g}, more than {ONNX_TOLERANCE:g}")
         rows[name] = {"engine": name, "file": file, "bytes": (folder / file).stat().st_size, "precision": engine.precision}
-        rows[name] |= {"opset": onnxfiles.OPSET} if file in inference.ONNX.values() else {}
+        rows[name] |= {"opset": onnx_files.OPSET} if file in inference.ONNX.values() else {}
         rows[name] |= {"largest_difference": off, "same_answers": float((own.argmax(1) == logits.argmax(1)).mean())}
         rows[name] |= {"accuracy": float((own.argmax(1) == labels).mean())}
     lengths = sorted({min(16, found.max_length), found.max_length})
