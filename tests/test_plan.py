@@ -628,7 +628,10 @@ def test_a_single_rate_a_given_teacher_and_other_seeds_than_the_searching_one_ha
     one = planned(settings, finetune__rates=[1e-3], distill__rates=[1e-3])
     assert plan.judged(one).steps == one.steps, "nothing was chosen among"
     given = planned(settings, teacher={"size": None, "folder": str(teacher)}, seeds=[3], recipes=["Basic"])
-    assert {s.recipe: plan.search_of(given, s) is None for s in given.students if s.recipe != "Linear"} == {"teacher": True, "Basic": False}
+    assert {s.recipe: plan.search_of(given, s) is None for s in given.students if s.recipe != "Linear"} == {
+        "teacher": True,
+        "Basic": False,
+    }
     assert len(plan.judged(given).steps) == len(given.steps) + 2 * 2
 
 

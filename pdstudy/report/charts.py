@@ -13,8 +13,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from pdstudy.analysis import paper
+from pdstudy.recipes import LINEAR, LINEAR_TAUGHT, LINEARS
 from pdstudy.report.style import (
     GREY,
+    LINEAR_COLOUR,
     RECIPE_COLOURS,
     RECIPE_MARKERS,
     VERDICT_COLOURS,
@@ -178,10 +180,12 @@ def front(table: pd.DataFrame, cost: str, label: str, chosen: str, limit: float 
     """
     ax = ax or new(7.2, 4.0)
     students = table[(table.recipe != "teacher") & np.isfinite(table[cost])]
+    colours = RECIPE_COLOURS | dict.fromkeys(LINEARS, LINEAR_COLOUR)
+    markers = RECIPE_MARKERS | {LINEAR: "*", LINEAR_TAUGHT: "h"}
     for row in students.itertuples():
-        colour, x = RECIPE_COLOURS[row.recipe], getattr(row, cost)
+        colour, x = colours[row.recipe], getattr(row, cost)
         ax.plot([x, x], [row.low, row.high], color=colour, lw=1.2, alpha=0.5)
-        ax.plot(x, row.dev, RECIPE_MARKERS[row.recipe], color=colour, ms=8)
+        ax.plot(x, row.dev, markers[row.recipe], color=colour, ms=8)
         if f"{row.size} {row.recipe}" == chosen:
             ax.plot(x, row.dev, "o", mfc="none", mec="black", ms=17, mew=1.6)
             ax.annotate("recommended", (x, row.dev), xytext=(12, -12), textcoords="offset points", fontsize=9, weight="bold")
@@ -195,10 +199,7 @@ def front(table: pd.DataFrame, cost: str, label: str, chosen: str, limit: float 
     if limit is not None:
         ax.axvline(limit, color="black", lw=1, ls=":")
         ax.annotate("limit", (limit, 0.02), xycoords=("data", "axes fraction"), ha="right", fontsize=8.5)
-    handles = [
-        plt.Line2D([], [], color=RECIPE_COLOURS[r], marker=RECIPE_MARKERS[r], ls="", label=r)
-        for r in dict.fromkeys(students.recipe)
-    ]
+    handles = [plt.Line2D([], [], color=colours[r], marker=markers[r], ls="", label=r) for r in dict.fromkeys(students.recipe)]
     ax.legend(handles=handles, frameon=False, fontsize=9)
     ax.set_xscale("log")
     ticks = sorted(students.drop_duplicates("size")[cost])
