@@ -255,3 +255,24 @@ def test_bad_input_is_a_sentence_and_status_2(study_of, labelled):
     assert (
         done.exit_code == 2 and "line 2: the probabilities sum to 1.1, not to 1" in done.output and "Traceback" not in done.output
     )
+
+
+# What leaves: students, and the linear models
+
+
+def test_a_student_of_another_teacher_and_the_linear_models_are_exported_and_predict(by_mpnet, task, tmp_path):
+    command = CliRunner()
+    for name in ("1/64-PD-s0", "linear", "linear-taught"):
+        to = tmp_path / name.replace("/", "-")
+        done = command.invoke(app, ["export", by_mpnet.name, "--student", name, "--to", str(to), "--no-onnx"])
+        assert done.exit_code == 0, done.output
+        labelled = to / "labelled.csv"
+        done = command.invoke(app, ["predict", str(to), str(task / "reviews.csv"), "--text", "review", "--to", str(labelled)])
+        assert done.exit_code == 0, done.output
+        with labelled.open() as file:
+            rows = list(csv.DictReader(file))
+        assert sum(row["verdict"] == row["label"] for row in rows) > 0.85 * len(rows)
+        assert "the teacher (given), accuracy" in (to / "README.md").read_text()
+    assert not any(path.suffix in (".pkl", ".bin", ".joblib") for path in tmp_path.rglob("*"))
+    done = command.invoke(app, ["export", by_mpnet.name, "--student", "teacher", "--to", str(tmp_path / "t"), "--no-onnx"])
+    assert done.exit_code == 2 and "export a student that it taught" in done.output
