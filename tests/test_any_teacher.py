@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from pdstudy import Study, load_results, run_study
 from pdstudy.__main__ import app
 from pdstudy.models import teachers
+from pdstudy.release.teacher_labels import ReleaseError, release
+from pdstudy.run.estimate import needed
 from pdstudy.run.inputs import Lines
 from pdstudy.run.scheduler import RunError
 from pdstudy.storage.store import Store
@@ -276,3 +278,32 @@ def test_a_student_of_another_teacher_and_the_linear_models_are_exported_and_pre
     assert not any(path.suffix in (".pkl", ".bin", ".joblib") for path in tmp_path.rglob("*"))
     done = command.invoke(app, ["export", by_mpnet.name, "--student", "teacher", "--to", str(tmp_path / "t"), "--no-onnx"])
     assert done.exit_code == 2 and "export a student that it taught" in done.output
+
+
+def test_released_labels_are_taken_and_neither_the_teacher_nor_its_hours_are_needed(by_mpnet, study_of, tmp_path):
+    zoo, command = tmp_path / "zoo", CliRunner()
+    done = command.invoke(
+        app, ["zoo", str(study_of.__closure__[0].cell_contents / "mpnet.yaml"), "--teacher", "small", "--to", str(zoo)]
+    )
+    assert done.exit_code == 0, done.output
+    place = zoo / "teachers" / "small"
+    assert sorted(p.name for p in place.iterdir()) == ["README.md", "evaluate", "label", "texts.json"]
+    assert json.loads((place / "texts.json").read_text())["label"]["texts"] == 200
+    assert "Test accuracy: " in (place / "README.md").read_text()
+    made, fresh = plan.make(by_mpnet), Store(tmp_path / "store", (zoo,))
+    (label,), (tune,) = made.of_stage("label"), made.of_stage("tune")
+    assert {label.digest} <= fresh.released()
+    todo = needed(made, {d: s for d, s in made.steps.items() if d not in fresh.here()})
+    assert tune.digest not in todo and label.digest not in todo
+    assert tune.digest in needed(made, dict(made.steps))  # from scratch it is
+    with pytest.raises(ReleaseError, match="only labels of texts are released"):
+        release(study_of("own", {"size": "1/64"}), Store(), "x", tmp_path)
+
+
+def test_the_texts_that_a_file_needs_rows_for_are_written(study_of, task, tmp_path):
+    study_of("unlabelled", {"file": "not_yet.csv"})
+    done = CliRunner().invoke(app, ["texts", str(task / "unlabelled.yaml"), "--to", str(tmp_path / "t.csv"), "--n", "50"])
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "t.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["split", "review"] and [r["split"] for r in rows] == ["transfer"] * 50 + ["dev"] * 40 + ["test"] * 60

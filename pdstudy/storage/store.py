@@ -225,10 +225,10 @@ def _sweep(folder: Path, pattern: str) -> None:
 
 @lru_cache(maxsize=8)
 def _family(families: tuple[Path, ...]) -> dict[str, Path]:
-    """Return the artifacts that released families hold, by digest."""
+    """Return the artifacts that released families hold, by digest: their encoders, and the soft labels of released teachers."""
     found = {}
     for family in families:
-        for manifest in sorted(Path(family).glob("*/manifest.json")):
+        for manifest in sorted([*Path(family).glob("*/manifest.json"), *Path(family).glob("teachers/*/*/manifest.json")]):
             try:
                 found[json.loads(manifest.read_text())["digest"]] = manifest.parent
             except (OSError, ValueError, KeyError, TypeError):

@@ -83,6 +83,13 @@ def pretraining(study: Study, sizes: Iterable[Size]) -> Plan:
     return build.plan
 
 
+def only_texts(study: Study) -> Plan:
+    """Return the plan that only reads, cleans and cuts the study's texts: one step."""
+    every, plan = EncoderSteps(study, Plan(study)).plan, Plan(study)
+    plan.add(every.of_stage("texts")[0])
+    return plan
+
+
 @dataclass(frozen=True)
 class Insider:
     """A teacher that reads word pieces as students do: a size of the family, or a fine-tuned BERT of a folder."""
