@@ -104,7 +104,9 @@ def _interval(effect: Effect) -> str:
 
 
 def _chosen(found: Candidates, row) -> str:
-    cost = f"{row.mb:.1f} MB" + (f", {row.p50_ms:.1f} ms a text" if math.isfinite(row.p50_ms) else ", latency not measured")
+    cost = f"{row.mb:.{0 if row.mb >= 1 else 1}f} MB" + (
+        f", {row.p50_ms:.1f} ms a text" if math.isfinite(row.p50_ms) else ", latency not measured"
+    )
     words = f"Take {_name(row)} ({cost}): {row.low:.1f} to {row.high:.1f} % right on new texts is promised (95 %)"
     teachers = found.table[found.table.recipe == "teacher"]
     if len(teachers):
