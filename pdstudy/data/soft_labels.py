@@ -12,7 +12,7 @@ import numpy as np
 
 from pdstudy.data import formats
 from pdstudy.data.formats import TextError
-from pdstudy.data.sources import LONGEST, spaced
+from pdstudy.data.texts import LONGEST, spaced
 
 PREFIX, LABEL = "p_", "label"
 TOLERANCE = 1e-3  # of the sum of a text's probabilities
