@@ -13,7 +13,19 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from pdstudy.analysis import paper
-from pdstudy.report.style import GREY, RECIPE_COLOURS, RECIPE_MARKERS, VERDICT_COLOURS, label_ends, name_ticks, new_axes, set_style
+from pdstudy.recipes import LINEAR, LINEAR_TAUGHT, LINEARS
+from pdstudy.report.style import (
+    GREY,
+    LINEAR_COLOUR,
+    RECIPE_COLOURS,
+    RECIPE_MARKERS,
+    VERDICT_COLOURS,
+    label_ends,
+    linear_lines,
+    name_ticks,
+    new_axes,
+    set_style,
+)
 from pdstudy.sizes import Size
 
 
@@ -35,6 +47,7 @@ def accuracy_by_size(metrics: pd.DataFrame, ax: Axes | None = None, recipes: Ite
         ax.annotate(
             f"teacher {ceiling:.1f}", (0.01, ceiling), xycoords=("axes fraction", "data"), va="bottom", color=GREY, fontsize=8
         )
+    linear_lines(ax, test)
     if np.isfinite(floor):  # far below everything, it would flatten what is to be seen: said, not drawn
         drawn = floor > ax.get_ylim()[0] - 5
         if drawn:
@@ -167,10 +180,12 @@ def front(table: pd.DataFrame, cost: str, label: str, chosen: str, limit: float 
     """
     ax = ax or new_axes(7.2, 4.0)
     students = table[(table.recipe != "teacher") & np.isfinite(table[cost])]
+    colours = RECIPE_COLOURS | dict.fromkeys(LINEARS, LINEAR_COLOUR)
+    markers = RECIPE_MARKERS | {LINEAR: "*", LINEAR_TAUGHT: "h"}
     for row in students.itertuples():
-        colour, x = RECIPE_COLOURS[row.recipe], getattr(row, cost)
+        colour, x = colours[row.recipe], getattr(row, cost)
         ax.plot([x, x], [row.low, row.high], color=colour, lw=1.2, alpha=0.5)
-        ax.plot(x, row.dev, RECIPE_MARKERS[row.recipe], color=colour, ms=8)
+        ax.plot(x, row.dev, markers[row.recipe], color=colour, ms=8)
         if f"{row.size} {row.recipe}" == chosen:
             ax.plot(x, row.dev, "o", mfc="none", mec="black", ms=17, mew=1.6)
             ax.annotate("recommended", (x, row.dev), xytext=(12, -12), textcoords="offset points", fontsize=9, weight="bold")
@@ -184,10 +199,7 @@ def front(table: pd.DataFrame, cost: str, label: str, chosen: str, limit: float 
     if limit is not None:
         ax.axvline(limit, color="black", lw=1, ls=":")
         ax.annotate("limit", (limit, 0.02), xycoords=("data", "axes fraction"), ha="right", fontsize=8.5)
-    handles = [
-        plt.Line2D([], [], color=RECIPE_COLOURS[r], marker=RECIPE_MARKERS[r], ls="", label=r)
-        for r in dict.fromkeys(students.recipe)
-    ]
+    handles = [plt.Line2D([], [], color=colours[r], marker=markers[r], ls="", label=r) for r in dict.fromkeys(students.recipe)]
     ax.legend(handles=handles, frameon=False, fontsize=9)
     ax.set_xscale("log")
     ticks = sorted(students.drop_duplicates("size")[cost])

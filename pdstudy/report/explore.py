@@ -13,10 +13,12 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib.axes import Axes
 from pandas.io.formats.style import Styler
+from scipy.special import softmax
 
-from pdstudy.analysis import fidelity, stats
+from pdstudy.analysis import stats
 from pdstudy.analysis.stats import POINTS
 from pdstudy.escape import escape_control
+from pdstudy.recipes import LINEAR, LINEARS
 from pdstudy.report import style
 from pdstudy.sizes import Size
 from pdstudy.storage import paths, results
@@ -65,7 +67,7 @@ class Explorer:
     @property
     def sizes(self) -> list[str]:
         """Return the sizes of which there are students, the smallest first."""
-        students = self._students[self._students.recipe != "teacher"]
+        students = self._students[~self._students.recipe.isin(["teacher", *LINEARS])]
         return sorted(set(students["size"]), key=lambda size: Size.parse(size).n_params())
 
     @property
@@ -101,6 +103,12 @@ class Explorer:
         """Return the teacher's test accuracy in percent, nan where the study holds none of its answers."""
         return np.nan if self.teacher is None else (self.teacher.label == self.teacher.predicted).mean() * POINTS
 
+    def linear(self) -> float:
+        """Return the linear model's test accuracy in percent, nan where the study has none."""
+        digests = self._students[self._students.recipe == LINEAR].digest
+        answers = self._answers[digests.iloc[0]] if len(digests) else None
+        return np.nan if answers is None else (answers.label == answers.predicted).mean() * POINTS
+
     @cached_property
     def teacher(self) -> pd.DataFrame | None:
         """Return the teacher's answers to every test text, or None where the study holds none."""
@@ -120,8 +128,8 @@ class Explorer:
             raise ValueError("this study holds no teacher's answers")
         if digests.empty:
             raise ValueError(f"there is no {recipe} {size} with D_T from {domain}")
-        teacher = fidelity.probabilities(np.stack(self.teacher.logits.to_numpy()))
-        seeds = np.stack([fidelity.probabilities(np.stack(self._answers[d].logits.to_numpy())) for d in digests])
+        teacher = softmax(np.stack(self.teacher.logits.to_numpy()), axis=1)
+        seeds = np.stack([softmax(np.stack(self._answers[d].logits.to_numpy()), axis=1) for d in digests])
         said, answers = teacher.argmax(axis=1), seeds.argmax(axis=2)
         differ, labels = answers != said, self.teacher.label.to_numpy()
         n_differ = differ.sum(axis=0)
@@ -175,8 +183,11 @@ def students_html(table: pd.DataFrame) -> HTML:
     return HTML(_in_html(pd.DataFrame(columns)))
 
 
-def draw(table: pd.DataFrame, cost: str, ceiling: float) -> Axes:
-    """Draw test accuracy over a cost, each student with its 95 % interval; those that none beats are joined."""
+def draw(table: pd.DataFrame, cost: str, ceiling: float, linear: float = np.nan) -> Axes:
+    """Draw test accuracy over a cost, each student with its 95 % interval; those that none beats are joined.
+
+    `ceiling` is the teacher's accuracy and `linear` the linear model's, both in percent, nan if there is none.
+    """
     ax = style.new_axes(8.4, 4.2)
     students = table[np.isfinite(table[cost])]
     recipes = [r for r in style.RECIPE_COLOURS if r in set(students.recipe)]
@@ -190,7 +201,9 @@ def draw(table: pd.DataFrame, cost: str, ceiling: float) -> Axes:
     ax.plot(line.x, line.accuracy, color=style.GREY, lw=1, zorder=0)
     if np.isfinite(ceiling):
         ax.axhline(ceiling, color=style.GREY, lw=1, ls="--", zorder=0, label=f"teacher {ceiling:.1f}")
-    drawn = students.accuracy.tolist() + [ceiling] * bool(np.isfinite(ceiling))
+    if np.isfinite(linear):
+        ax.axhline(linear, color=style.LINEAR_COLOUR, lw=1.2, ls="-.", zorder=0, label=f"linear {linear:.1f}")
+    drawn = students.accuracy.tolist() + [level for level in (ceiling, linear) if np.isfinite(level)]
     ax.set_ylim(np.fmax(students.low.min(), min(drawn) - ROOM), np.fmin(students.high.max(), max(drawn) + ROOM))
     ax.set_xscale("log")
     _name_sizes(ax, students.drop_duplicates("size").sort_values(cost), cost)

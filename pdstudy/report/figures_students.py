@@ -58,7 +58,8 @@ def starts(study: str) -> StudyFigure:
 
 def depth_width(study: str) -> StudyFigure:
     """Draw accuracy over depth, one line a width, one panel a recipe."""
-    metrics = students(results.load_results(study), STRATEGIES)
+    every = results.load_results(study)
+    metrics = students(every, STRATEGIES)
     metrics[["layers", "hidden"]] = [(Size.parse(s).layers, Size.parse(s).hidden) for s in metrics["size"]]
     recipes = [r for r in STRATEGIES if r in set(metrics.recipe)]
     style.set_style()
@@ -74,6 +75,7 @@ def depth_width(study: str) -> StudyFigure:
             mean = mine.groupby("layers").value.mean() * 100
             ax.scatter(mine.layers, mine.value * 100, color=colours[width], alpha=0.35, s=16, linewidth=0, marker=marker)
             ax.plot(mean.index, mean, color=colours[width], marker=marker, lw=1.8, ms=6, label=f"{width} wide")
+        style.linear_lines(ax, every)
         ax.set_xticks(sorted(metrics.layers.unique()))
         ax.set_title(recipe, fontsize=10, color=RECIPE_COLOURS[recipe], weight="bold")
         ax.set(xlabel="layers")
@@ -113,10 +115,13 @@ def matched(study: str) -> StudyFigure:
 
 def speed(study: str) -> StudyFigure:
     """Draw PD's accuracy over measured latency, one line a width; the paper's over its TPU's speed beside it."""
-    metrics, latency = students(results.load_results(study), ["PD"]), results.load_latency(study)
+    every, latency = results.load_results(study), results.load_latency(study)
+    metrics = students(every, ["PD"])
     metrics = metrics.assign(x=metrics["size"].map(latency)).dropna(subset="x")
     left, right = two_panels()
     by_width(metrics, left, "viridis")
+    if len(metrics):
+        style.linear_lines(left, every)
     left.set(xlabel="milliseconds for one text, median, one thread of this machine", ylabel="test accuracy of PD, %")
     theirs = paper.sst2().query("recipe == 'PD'").merge(paper.sizes(), on="size")
     by_width(theirs.assign(x=1 / theirs.speedup, value=theirs.value / 100), right, "Greys")

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 
 from pdstudy.analysis import paper, stats
+from pdstudy.recipes import LINEARS
 from pdstudy.report import charts, style
 from pdstudy.report.style import (
     GREY,
@@ -30,7 +31,7 @@ def compound(study: str) -> StudyFigure:
     read = other[(other.corpus == "transfer") & other.recipe.isin(["PD", "PF"])]
     sizes = set(read["size"])
     table = _both(
-        read, own[(own.recipe == "Distillation") & own["size"].isin(sizes)], own[own.recipe.isin(["teacher", "majority"])]
+        read, own[(own.recipe == "Distillation") & own["size"].isin(sizes)], own[own.recipe.isin(["teacher", "majority", *LINEARS])]
     )
     left, right = two_panels()
     charts.accuracy_by_size(table, left, [r for r in ("PD", "PF", "Distillation") if r in set(table.recipe)])
@@ -62,6 +63,7 @@ def corpora(study: str) -> StudyFigure:
                 x = i + place + j * 0.2 / len(sizes)
                 ax.scatter([x] * len(rows), rows.value * 100, color=RECIPE_COLOURS[recipe], alpha=0.3, s=16, linewidth=0)
                 ax.plot(x, rows.value.mean() * 100, RECIPE_MARKERS[recipe], color=RECIPE_COLOURS[recipe], ms=8)
+    style.linear_lines(ax, own)
     ax.set_xticks(range(len(order)), order)
     ax.tick_params("x", length=0, pad=18)
     ax.set_xticks([i + place for i in range(len(order)) for place in places], sizes * len(order), minor=True, fontsize=8)
@@ -91,6 +93,8 @@ def transfer_size(study: str) -> StudyFigure:
             x = np.geomspace(n.min(), 2 * n.max(), 60)
             left.plot(x, law.at(x) * 100, color=colour, ls=dash, lw=1.5)
             ends.append((float(law.at(2 * n.max())) * 100, f"{recipe} {size}", colour, 2 * n.max()))
+    if len(table):
+        style.linear_lines(left, own)
     for recipe in ("Basic", "teacher"):
         level = own[(own.recipe == recipe) & (own.split == "test") & (own.metric == "accuracy")]
         level = level[level["size"].isin(sizes)] if recipe == "Basic" else level
@@ -149,6 +153,8 @@ def domains(study: str) -> StudyFigure:
             fontsize=8,
             color=RECIPE_COLOURS["PF"],
         )
+    if len(table):
+        style.linear_lines(left, own)
     left.margins(x=0.15, y=0.12)
     low, high = left.get_ylim()
     left.set_ylim(low - 0.15 * (high - low), high)  # room for the corpora's names

@@ -14,6 +14,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator
 from scipy.optimize import isotonic_regression
 
+from pdstudy.recipes import LINEAR, LINEAR_TAUGHT
 from pdstudy.sizes import Size
 
 RECIPE_COLOURS = {  # Okabe and Ito's palette: told apart by colour-blind eyes, and by lightness in greyscale
@@ -37,6 +38,7 @@ RECIPE_MARKERS = {
 WIDTH_MARKERS = ["o", "s", "^", "D", "v"]  # of the widths in rising order, with their colours
 VERDICT_COLOURS = {"supported": "#0072B2", "refuted": "#B22222", "undecided": "#777777", "not measured": "#BBBBBB"}
 GREY = "#6E6E6E"
+LINEAR_COLOUR = "#7A5195"  # of the linear models, which are no recipe
 HALO = [withStroke(linewidth=2.5, foreground="white")]  # around words that lie on lines
 
 
@@ -83,6 +85,19 @@ def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
             text, (right, place), xytext=(9, 0), textcoords="offset points", va="center", color=colour, fontsize=9, weight="bold",
             path_effects=HALO, annotation_clip=False,
         )  # fmt: skip
+
+
+def linear_lines(ax: Axes, metrics: pd.DataFrame, split: str = "test") -> None:
+    """Draw horizontal lines at the accuracy of each linear model that was measured."""
+    rows = metrics[(metrics.split == split) & (metrics.metric == "accuracy")]
+    for recipe, dash, place in ((LINEAR, "-.", 0.99), (LINEAR_TAUGHT, (0, (1, 1)), 0.7)):
+        level = rows[rows.recipe == recipe].value.mean() * 100
+        if np.isfinite(level):
+            ax.axhline(level, color=LINEAR_COLOUR, lw=1.2, ls=dash, zorder=0)
+            ax.annotate(
+                f"{recipe.lower()} {level:.1f}", (place, level), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                fontsize=8, color=LINEAR_COLOUR, path_effects=HALO,
+            )  # fmt: skip
 
 
 def spread(places: Iterable[float], step: float) -> np.ndarray:

@@ -70,7 +70,8 @@ class Panel:
             self.figure.value = ""
         else:
             self.figure.value = _picture(
-                explore.draw(table, self.cost.value, self.found.ceiling()), explore.alt_text(table, self.cost.value)
+                explore.draw(table, self.cost.value, self.found.ceiling(), self.found.linear()),
+                explore.alt_text(table, self.cost.value),
             )
             self.table.value = explore.students_html(table).data
         self.read()
