@@ -316,6 +316,6 @@ def test_the_report_shows_the_linear_models_and_says_first_that_no_student_beats
     page = BeautifulSoup(render.index(by_mpnet, tmp_path).read_text(), "html.parser").get_text()
     assert "Linear, taught" in page and "The best student beats the linear model" in page
     verdict = judge(by_mpnet.name).set_index("id").loc["L1"]
-    assert verdict.compared == "PD 1/64 over Linear linear" and verdict.n_items == 60
+    assert verdict.compared == "PD 1/64 over Linear" and verdict.n_items == 60
     first = str(answer(judge(by_mpnet.name))).splitlines()[0]
     assert first.startswith("No student is known to beat the linear model: the best on dev, PD 1/64, is ")
