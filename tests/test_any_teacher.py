@@ -8,12 +8,15 @@ import pytest
 import reviews
 import small_models
 import yaml
+from bs4 import BeautifulSoup
 from typer.testing import CliRunner
 
 from pdstudy import Study, load_results, run_study
 from pdstudy.__main__ import app
+from pdstudy.analysis.verdicts import answer, judge
 from pdstudy.models import teachers
 from pdstudy.release.teacher_labels import ReleaseError, release
+from pdstudy.report import render
 from pdstudy.run.estimate import needed
 from pdstudy.run.inputs import Lines
 from pdstudy.run.scheduler import RunError
@@ -307,3 +310,12 @@ def test_the_texts_that_a_file_needs_rows_for_are_written(study_of, task, tmp_pa
     with (tmp_path / "t.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["split", "review"] and [r["split"] for r in rows] == ["transfer"] * 50 + ["dev"] * 40 + ["test"] * 60
+
+
+def test_the_report_shows_the_linear_models_and_says_first_that_no_student_beats_them(by_mpnet, tmp_path):
+    page = BeautifulSoup(render.index(by_mpnet, tmp_path).read_text(), "html.parser").get_text()
+    assert "Linear, taught" in page and "The best student beats the linear model" in page
+    verdict = judge(by_mpnet.name).set_index("id").loc["L1"]
+    assert verdict.compared == "PD 1/64 over Linear" and verdict.n_items == 60
+    first = str(answer(judge(by_mpnet.name))).splitlines()[0]
+    assert first.startswith("No student is known to beat the linear model: the best on dev, PD 1/64, is ")

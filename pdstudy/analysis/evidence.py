@@ -32,6 +32,8 @@ class Arm:
     corpus: str | None = None  # the D_LM that the encoder was pre-trained on
 
     def __str__(self) -> str:
+        if self.size == LINEAR_SIZE:
+            return self.recipe
         notes = [f"{self.texts:,} texts" if self.texts else "", f"D_T {self.domain}" if self.domain else ""]
         notes = [n for n in (*notes, f"D_LM {self.corpus}" if self.corpus else "") if n]
         return f"{self.recipe} {self.size}" + (f" ({', '.join(notes)})" if notes else "")
