@@ -25,7 +25,8 @@ def commit() -> str:
     """Return the checkout's commit, marked when files differ from it, or "unknown" outside a checkout."""
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(paths.ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+        command = ["git", "-C", str(paths.ROOT), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - fixed words
 
     try:
         return git("rev-parse", "--short=12", "HEAD") + (

@@ -118,9 +118,9 @@ def params_file(
     counts = Counter(raw.labels[y] for _, y in raw.labelled["train"]).most_common()
     n_train, n_transfer = len(cut.labelled["train"][0]), min(len(cut.transfer), MOST_TRANSFER)
     fits, unknown, rate = family_fits(found.sample)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=False, keep_trailing_newline=True
-    )  # YAML, not HTML; what comes from the files is quoted as JSON
+    templates = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    # YAML, not HTML; what comes from the files is quoted as JSON
+    environment = jinja2.Environment(loader=templates, autoescape=False, keep_trailing_newline=True)  # noqa: S701
     return environment.get_template("own.yaml.j2").render(
         found=found,
         rows=len(raw.labelled["train"]),
