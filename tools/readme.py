@@ -35,7 +35,6 @@ README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs"
 RESULTS, TABLE, OWN, SPEED, PAPER_SCALE = (
     DOCS / f"{name}.md" for name in ("results", "paper_to_code", "own_data", "speed", "paper_scale")
 )
-PAGES = (README, RESULTS, TABLE, OWN, SPEED, PAPER_SCALE)
 SST2 = str(paths.ROOT / "outputs" / "desk-sst2")  # the paper's own task, as far as two cores go
 PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
 MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python tools/readme.py`, not typed -->)")
@@ -123,7 +122,7 @@ def update(study: str | None = None) -> list[str]:
     parts, drawn = paper_to_code(study), {name: draw(study, name) for name in KEY_FIGURES}  # first: what fails changes no page
     pictures = drawn | {Path(SST2).name: draw(SST2, "strategies")}
     changed = [f"{name}.png" for name, shows in pictures.items() if picture(name, *shows)]
-    before = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    before = {page: page.read_text(encoding="utf-8") for page in (README, RESULTS, TABLE, OWN, SPEED, PAPER_SCALE)}
     for page, text in before.items():
         page.write_text(MARKER.sub(rf"\g<1>{study}\g<3>", text), encoding="utf-8")
     fill(README, "answer", answer(verdicts.load(study), results.load_results(study)))
@@ -177,7 +176,9 @@ def answer(judged: pd.DataFrame, metrics: pd.DataFrame) -> str:
     small, large = students["size"].iloc[0], students["size"].iloc[-1]
     score = (students.groupby("size").value.mean() * POINTS).map("{:.1f} %".format)
     teachers = accuracy[accuracy.recipe == "teacher"]
-    teacher = f"; their teacher, a {teachers['size'].iloc[0]}, scores {teachers.value.mean() * POINTS:.1f} %" if len(teachers) else ""
+    teacher = (
+        f"; their teacher, a {teachers['size'].iloc[0]}, scores {teachers.value.mean() * POINTS:.1f} %" if len(teachers) else ""
+    )
     return (
         f"{lead}: pre-training adds {_points(rows.loc['V1'])} of test accuracy to a fine-tuned student, and "
         f"{_points(rows.loc['V2'])} to a distilled one. {then}: distilled students score {_points(rows.loc['R1a'])} "
