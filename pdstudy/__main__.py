@@ -2,13 +2,13 @@
 
 import sys
 
-from pdstudy import commands_hub, commands_model, commands_store, commands_study, commands_task
+from pdstudy.cli import hub, store, student, study, task  # each adds its commands
 from pdstudy.console import app, print_error
 from pdstudy.data.mirror import MirrorError
-from pdstudy.storage import paths  # each adds its commands
+from pdstudy.storage import paths
 from pdstudy.study.settings import ParamsError
 
-__all__ = ["app", "commands_hub", "commands_model", "commands_store", "commands_study", "commands_task", "main"]
+__all__ = ["app", "hub", "main", "store", "student", "study", "task"]
 
 
 def main() -> None:

@@ -24,7 +24,8 @@ def commit() -> str:
     """Return the commit of the checkout, with "+changes" if pdstudy/ or params/ differ from it, or "unknown" outside a checkout."""
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(paths.ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+        command = ["git", "-C", str(paths.ROOT), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - fixed words
 
     try:
         changed = git("status", "--porcelain", "--", "pdstudy", "params")

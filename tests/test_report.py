@@ -11,8 +11,9 @@ from pathlib import Path
 import bs4
 import nbformat
 import pytest
+import readme as tool
 
-from pdstudy import Study, pages
+from pdstudy import Study
 from pdstudy.analysis import claims, verdicts
 from pdstudy.report import figures, render
 from pdstudy.storage import paths, results
@@ -229,19 +230,19 @@ def test_a_kernel_says_nothing_in_the_terminal(tmp_path, capfd):
 def test_the_readme_table_is_made_from_the_results(rendered, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(
-        "before\n<!-- answers of smoke: made by `python -m pdstudy readme`, not typed -->\nold\n<!-- end of answers -->\nafter\n"
+        "before\n<!-- answers of smoke: made by `python tools/readme.py`, not typed -->\nold\n<!-- end of answers -->\nafter\n"
     )
-    pages.fill(readme, "answers", pages.answers("smoke"))
+    tool.fill(readme, "answers", tool.answers("smoke"))
     text = readme.read_text()
     assert "| V1 | Pre-training helps a student that is then fine-tuned |" in text and "old" not in text
     assert text.startswith("before\n") and text.endswith("after\n") and "commit" in text
-    pages.fill(readme, "answers", pages.answers("smoke"))
+    tool.fill(readme, "answers", tool.answers("smoke"))
     assert readme.read_text() == text
 
 
 def test_readme_shows_the_committed_evidence():
     before = (paths.ROOT / "README.md").read_text()
-    assert pages.answers(str(paths.ROOT / "outputs" / pages.published_study())) in before, "run: python -m pdstudy readme"
+    assert tool.answers(str(paths.ROOT / "outputs" / tool.published_study())) in before, "run: python tools/readme.py"
 
 
 def test_claims_json_is_written_beside_the_metrics(rendered):

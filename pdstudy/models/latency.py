@@ -144,7 +144,7 @@ def peak_memory(opening: Opening, asked: Sequence[Question], threads: int) -> fl
         for i, question in enumerate(asked):
             np.savez(Path(folder) / f"{i}.npz", **{p: a for p, a in zip(PARTS, question, strict=True) if a is not None})
         words = json.dumps([function.__module__, function.__qualname__, opening.words, threads, folder, len(asked)])
-        found = subprocess.run(
+        found = subprocess.run(  # noqa: S603 - this Python, with our own words as one JSON argument
             [sys.executable, "-c", APART, words],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in sys.path)},
             capture_output=True,

@@ -140,7 +140,7 @@ def table(study: Study, rows: list[tuple[Step, dict[str, Any]]]) -> str:
         "# The released miniatures",
         "",
         f"Pre-trained on {study.resolved_task().corpus} by `python -m pdstudy zoo params/{study.name}.yaml`. Every number is from a folder's",
-        "`result_tables.json`. Open one with `AutoModelForMaskedLM.from_pretrained` and `AutoTokenizer.from_pretrained`.",
+        "`record.json`. Open one with `AutoModelForMaskedLM.from_pretrained` and `AutoTokenizer.from_pretrained`.",
         "",
         f"![Training loss against pieces read, and held-out loss against parameters and seconds]({FIGURE}.png)",
         "",

@@ -2,24 +2,26 @@
 
 The paper's algorithm, figures, tables and claims stand here as data, each with the function that is it; verdicts come from
 the study's claims.json. A part whose function is gone fails a test, and so does a page that was not written anew.
-The study is named in the marker over each part, and `python -m pdstudy readme STUDY` changes it everywhere.
+The study is named in the marker over each part, and `python tools/readme.py STUDY` changes it everywhere.
 """
 
+import argparse
 import hashlib
 import inspect
 import io
 import json
 import pkgutil
 import re
+import sys
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import benchmark_tables
 import matplotlib.pyplot as plt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pdstudy import measured
 from pdstudy.analysis import claims, summary, verdicts
 from pdstudy.report import figures, render
 from pdstudy.report.style import StudyFigure
@@ -30,7 +32,7 @@ README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs"
 TABLE, OWN, SPEED, PAPER_SCALE = (DOCS / f"{name}.md" for name in ("paper_to_code", "own_data", "speed", "paper_scale"))
 SST2 = str(paths.ROOT / "outputs" / "desk-sst2")  # the paper's own task, as far as two cores go
 PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
-MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python -m pdstudy readme`, not typed -->)")
+MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python tools/readme.py`, not typed -->)")
 # One or two for each question, of those that need no single answers of students: predictions.parquet is not committed.
 KEY_FIGURES = ("strategies", "depth_width", "compound", "transfer_size", "domains")
 MOST_BYTES = 60_000  # of a picture
@@ -59,47 +61,47 @@ class Part:
 VALUE, DEPTH, COMPOUND, ROBUST = render.QUESTIONS
 ALGORITHM = (
     Part("Require: D_LM, D_T, D_L", "texts cleaned, split, without repeats of what measures",
-         ("sources:read", "corpora:build", "corpora:transfer_set", "tasks:TASKS"), notebook=TUTORIAL),
+         ("data.sources:read", "data.cleaning:build", "data.cleaning:transfer_set", "data.tasks:TASKS"), notebook=TUTORIAL),
     Part("Require: student θ", "a BERT of any layers and width, on word pieces",
-         ("sizes:Size", "models:bert_config", "models:new_classifier", "wordpieces:train_word_pieces"), notebook=TUTORIAL),
+         ("sizes:Size", "models.encoder:bert_config", "models.encoder:new_classifier", "data.tokenizer:train_word_pieces"), notebook=TUTORIAL),
     Part("Require: teacher Ω", "a larger model, fine-tuned on D_L; one that is hardly better than the majority teaches nobody",
-         ("stages:finetune", "work:label"), notebook=TUTORIAL),
+         ("stages:finetune", "run.model_steps:label"), notebook=TUTORIAL),
     Part("1: pre-train θ on D_LM", "masked language modelling",
-         ("stages:pretrain", "tokens:mask_rows", "objectives:mlm_loss"), notebook=TUTORIAL),
-    Part("2, 5: for each x in D_T", "batches of texts of like length, in an order that the seed gives", ("tokens:Batches",),
+         ("stages:pretrain", "data.masking:mask_rows", "models.losses:mlm_loss"), notebook=TUTORIAL),
+    Part("2, 5: for each x in D_T", "batches of texts of like length, in an order that the seed gives", ("data.batches:Batches",),
          notebook=TUTORIAL),
     Part("3: L ← −Σ P_Ω(y∣x) log P_θ(y∣x)", "the teacher reads D_T once; its distribution is the target, at temperature 1",
-         ("stages:label", "objectives:soft_label_loss"), notebook=TUTORIAL),
-    Part("4: θ ← BACKPROP(L, θ)", "the one loop of every stage", ("stages:distill", "train:fit"), notebook=TUTORIAL),
+         ("stages:label", "models.losses:soft_label_loss"), notebook=TUTORIAL),
+    Part("4: θ ← BACKPROP(L, θ)", "the one loop of every stage", ("stages:distill", "models.train:fit"), notebook=TUTORIAL),
     Part("6: fine-tune θ on D_L (optional)", "PD-F; without line 2 to 5 it is PF, without line 1 too it is Basic",
-         ("stages:finetune", "objectives:hard_label_loss"), notebook=ROBUST),
-    Part("7: return θ", "logits and metrics on test, every answer kept", ("inference:logits", "evaluate:metrics"), notebook=TUTORIAL),
+         ("stages:finetune", "models.losses:hard_label_loss"), notebook=ROBUST),
+    Part("7: return θ", "logits and metrics on test, every answer kept", ("models.inference:logits", "models.evaluate:metrics"), notebook=TUTORIAL),
     Part("the strategies and ablations", "which lines of the algorithm a student goes through, as data",
-         ("recipes:RECIPES", "plan:make"), notebook=VALUE),
+         ("recipes:RECIPES", "study.plan:make"), notebook=VALUE),
 )  # fmt: skip
 PRINTED = (
     Part("Fig 1", "the scheme of pre-trained distillation", ("stages:pretrain", "stages:label", "stages:distill"), notebook=TUTORIAL),
     Part("Figs 2 to 4", "not seen where this was written; nothing here stands for them"),
     Part("Table 1", "concurrent methods; nothing in it is measured, and nothing here stands for it"),
-    Part("Table 2", "24 sizes: parameters and speed on a TPU", ("sizes:Size.n_params", "paper:sizes", "latency:measure"),
+    Part("Table 2", "24 sizes: parameters and speed on a TPU", ("sizes:Size.n_params", "analysis.paper:sizes", "models.latency:measure"),
          ("speed",), ("R14", "R15"), DEPTH),
-    Part("Table 3", "6/768 on six GLUE tasks", ("paper:table3",), (), ("R13",), VALUE),
-    Part("Table 4", "the data sets", ("tasks:TASKS",)),
-    Part("Fig 5", "MNLI: full pre-training, truncation, word embeddings alone", ("figures_students:starts", "paper:initialisations"),
+    Part("Table 3", "6/768 on six GLUE tasks", ("analysis.paper:table3",), (), ("R13",), VALUE),
+    Part("Table 4", "the data sets", ("data.tasks:TASKS",)),
+    Part("Fig 5", "MNLI: full pre-training, truncation, word embeddings alone", ("report.figures_students:starts", "analysis.paper:initialisations"),
          ("starts",), ("R3a", "R3b", "R4a", "R4b", "R4c"), VALUE),
-    Part("Fig 6", "SST-2: four strategies over 24 sizes", ("figures_students:strategies", "paper:sst2"),
+    Part("Fig 6", "SST-2: four strategies over 24 sizes", ("report.figures_students:strategies", "analysis.paper:sst2"),
          ("strategies", "pretraining_gain"), ("V1", "V2", "R1a", "R1b", "R1c", "R2"), VALUE),
     Part("Fig 6, over depth and width", "the same students at matched parameters",
-         ("figures_students:depth_width", "figures_students:matched"),
+         ("report.figures_students:depth_width", "report.figures_students:matched"),
          ("depth_width", "matched"), ("R5a", "R5b", "R5c", "R6"), DEPTH),
-    Part("Fig 6 over Table 2", "the same students at matched speed; not plotted there", ("figures_students:speed", "latency:of_study"),
+    Part("Fig 6 over Table 2", "the same students at matched speed; not plotted there", ("report.figures_students:speed", "run.study_latency:of_study"),
          ("speed", "matched"), ("R5d",), DEPTH),
     Part("Fig 7", "not seen where this was written; nothing here stands for it"),
-    Part("Fig 8", "Book Reviews: how much transfer text", ("figures_texts:transfer_size", "paper:transfer_size"),
+    Part("Fig 8", "Book Reviews: how much transfer text", ("report.figures_texts:transfer_size", "analysis.paper:transfer_size"),
          ("transfer_size",), ("R9", "R10"), ROBUST),
-    Part("Fig 9", "Book Reviews: how near the transfer text is", ("figures_texts:domains", "domain:similarity", "paper:domains"),
+    Part("Fig 9", "Book Reviews: how near the transfer text is", ("report.figures_texts:domains", "data.similarity:similarity", "analysis.paper:domains"),
          ("domains",), ("R11a", "R11b", "R12"), ROBUST),
-    Part("Fig 10", "MNLI: D_LM = D_T", ("figures_texts:compound", "figures_texts:corpora", "paper:compound"),
+    Part("Fig 10", "MNLI: D_LM = D_T", ("report.figures_texts:compound", "report.figures_texts:corpora", "analysis.paper:compound"),
          ("compound", "corpora"), ("R7a", "R7b", "R7c", "R8a", "R8b"), COMPOUND),
 )  # fmt: skip
 
@@ -126,8 +128,20 @@ def update(study: str | None = None) -> list[str]:
 
 def records() -> list[tuple[Path, str, str]]:
     """Return (page, part, text) of what benchmarks and the study of SST-2 left."""
-    found = [(README, "peers", measured.peers()), (OWN, "tasks", measured.own_tasks()), (PAPER_SCALE, "sst2", sst2())]
-    parts = (measured.peers, measured.steps, measured.ways, measured.reading, measured.corpus, measured.everyday, measured.gpu)
+    found = [
+        (README, "peers", benchmark_tables.peers()),
+        (OWN, "tasks", benchmark_tables.own_tasks()),
+        (PAPER_SCALE, "sst2", sst2()),
+    ]
+    parts = (
+        benchmark_tables.peers,
+        benchmark_tables.steps,
+        benchmark_tables.ways,
+        benchmark_tables.reading,
+        benchmark_tables.corpus,
+        benchmark_tables.everyday,
+        benchmark_tables.gpu,
+    )
     return [*found, *((SPEED, part.__name__, part()) for part in parts)]
 
 
@@ -291,5 +305,22 @@ def _pages_of_modules() -> dict[str, str]:
     return {
         name: f"{REFERENCE.name}/{page.name}"
         for page in sorted(REFERENCE.glob("*.md"))
-        for name in re.findall(r"^::: pdstudy\.(\w+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        for name in re.findall(r"^::: pdstudy\.([\w.]+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     }
+
+
+def main(words: list[str] | None = None) -> int:
+    """Write every page and picture anew and return the exit status: 2 for a study that is not there, 1 for a page without its place."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", nargs="?", help="the study that is shown (default: the one that README shows now)")
+    try:
+        changed = update(parser.parse_args(words).study)
+    except (FileNotFoundError, PageError) as error:
+        print(error, file=sys.stderr)
+        return 1 if isinstance(error, PageError) else 2
+    print("\n".join(f"{name} changed" for name in changed) or "all is up to date")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

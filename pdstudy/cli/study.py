@@ -1,4 +1,4 @@
-"""The commands of a study: plan, run, report, serve, zoo, claims, readme."""
+"""The commands of a study: plan, run, report, serve, zoo, claims."""
 
 import contextlib
 import os
@@ -182,22 +182,6 @@ def claims(
             out.print(printed)
     if refuted := verdicts.refuted_required(table):
         fail(f"required, and refuted: {', '.join(refuted)}", 1)
-
-
-@app.command(epilog="Example: python -m pdstudy readme")
-def readme(
-    study: Annotated[str | None, typer.Argument(help="The study that is shown. Default: the one that README shows now.")] = None,
-) -> None:
-    """Write what README and docs show of a study's committed results: the answers, the key figures, the paper-to-code table."""
-    from pdstudy.pages import PageError, update
-
-    try:
-        changed = update(study)
-    except FileNotFoundError as error:
-        fail(str(error), 2)
-    except PageError as error:
-        fail(str(error), 1)
-    out.print("\n".join(f"{name} changed" for name in changed) or "all is up to date")
 
 
 def _run(study: Study, workers: int | None, tracker: str | None, from_scratch: bool, engine=None, shard=None) -> None:
