@@ -74,7 +74,7 @@ def doctor(
     out.print(table)
     for sentence in store_care.ill_released(store):
         well = False
-        say(f"{paths.scrub(sentence)}; restore it with git")
+        say(f"{paths.scrub(sentence)}; {paths.RESTORE}")
     ill = store_care.examine(store)
     for finding in ill:
         say(f"{finding.name}: {finding.reason}")

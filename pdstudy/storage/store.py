@@ -62,7 +62,7 @@ class Store:
         given = _family(self.families).get(digest)
         if given is not None:
             if problem := damage(given):
-                raise StoreError(f"{given}: {problem}; restore it with git, or run with --from-scratch")
+                raise StoreError(f"{given}: {problem}; {paths.RESTORE}, or run with --from-scratch")
             return given
         return None
 
@@ -232,5 +232,5 @@ def _family(families: tuple[Path, ...]) -> dict[str, Path]:
             try:
                 found[json.loads(manifest.read_text())["digest"]] = manifest.parent
             except (OSError, ValueError, KeyError, TypeError):
-                raise StoreError(f"{manifest}: unreadable; restore it with git, or run with --from-scratch") from None
+                raise StoreError(f"{manifest}: unreadable; {paths.RESTORE}, or run with --from-scratch") from None
     return found
