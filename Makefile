@@ -4,7 +4,7 @@ BIN = .venv/bin
 export PYTHONHASHSEED = 0
 
 help:  ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
 
 .venv/ready: pyproject.toml constraints-cpu.txt
 	$(PYTHON) -m venv .venv
@@ -40,10 +40,13 @@ lab: .venv/ready  ## JupyterLab on this machine only, with its token; more for i
 docs: .venv/ready  ## the documentation in site/, strict; prints the path of its first page
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo "$(CURDIR)/site/index.html"
 
+docs-test: .venv/ready  ## README and docs: every command in them is run, what is generated is current, the pages build
+	@JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m docs $(BESIDE) tests/docs
+
 lint: .venv/ready  ## ruff, notebooks too; the rule for imports; dependencies unused or undeclared
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry pdstudy tools notebooks
 
-.PHONY: help setup study test faults browser lab docs lint
+.PHONY: help setup study test faults browser lab docs docs-test lint

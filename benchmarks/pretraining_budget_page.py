@@ -18,25 +18,33 @@ DRAWN = {  # variant -> colour; the others are in the table
     "positions start at random": "#009E73",
     "no task for [CLS]": "#CC79A7",
 }
-NOISE = 0.03  # nats: a bar, not a measurement; one run each, so smaller differences are not read as effects
+NOISE = 0.03  # nats: a bar, not a measurement; one run each, so smaller differences are not effects
 
 INTRODUCTION = """# Pre-training on a small budget
 
-What lets a compact BERT read with the minutes that 2 cores have? Everything on this page is from
-`benchmarks/results/pretraining_budget.json`, written by `benchmarks/pretraining_budget.py`: one change at a time from the budget
-recipe of `params/zoo.yaml`, equal text for all, one run each. No test text was touched: *probe* is the five-fold accuracy of a linear
-classifier on the frozen [CLS] vectors of the labelled training texts, *dev* the dev accuracy after fine-tuning at one fixed rate.
+This page shows what each setting of the released family is worth when a compact BERT is pre-trained for minutes on 2 cores. In short:
+start the word embeddings from counts, use Muon, and give [CLS] a task of its own. With BERT's own recipe the
+models of this page stay on the plateau near the unigram loss, or just leave it.
+
+The numbers are in `benchmarks/results/pretraining_budget.json`, written by `benchmarks/pretraining_budget.py`. Each variant changes one setting
+of the budget recipe in `params/zoo.yaml`, sees the same amount of text, and was run once. No test text was used. The columns:
+
+- **held-out loss**: in nats; the next column is the difference to the budget recipe;
+- **off the plateau after**: seconds until the held-out loss is 0.5 nats below the unigram loss;
+- **probe**: five-fold accuracy of a linear classifier on the frozen [CLS] vectors of the labelled training texts;
+- **dev**: dev accuracy after fine-tuning at one fixed rate.
+
 Seconds are processor seconds of one core, without the time of the measurements.
 
 ## The recipe, and why
 
-1. **Count first.** The word embeddings start from the company that pieces keep in D_LM: positive pointwise mutual information of
-   pairs at most three pieces apart, cut to the model's width by a singular value decomposition (Levy, Goldberg and Dagan, 2015).
-   That takes seconds and gives what gradient descent spends most of a small budget on.
-2. **Ask [CLS] something.** Masking alone never reads [CLS], and a classifier reads nothing else. So [CLS] has a second task: to name
-   the words of its row, in whatever order. Its head is thrown away afterwards. (BERT asked [CLS] about the next sentence.)
-3. **Positions start as sinusoids**, a little louder than usual, so that a neighbour can be found at once.
-4. **Muon** for the layers' matrices, AdamW for the rest; 30 % masked; an initialiser of 0.03.
+1. **Word embeddings from counts.** They start from co-occurrence in D_LM: positive pointwise mutual information of
+   pairs at most three pieces apart, reduced to the model's width by a singular value decomposition (Levy, Goldberg and Dagan, 2015).
+   This takes seconds. Gradient descent would spend most of a small budget on it.
+2. **A task for [CLS].** A classifier uses only [CLS], but masking alone never trains it. So [CLS] also predicts
+   the words of its row, in any order. The head of this task is dropped afterwards. (In BERT, [CLS] was trained by next-sentence prediction.)
+3. **Positions start as sinusoids**, with a larger scale than usual, so that attention finds neighbours from the beginning.
+4. **Muon** for the layers' matrices and AdamW for the rest; 30 % masked; an initialiser of 0.03.
 
 """
 
@@ -79,9 +87,9 @@ def section(runs: list[dict]) -> str:
         better = [r["variant"] for r in others if loss(r) < loss(base) - NOISE]
         worse = sum(loss(r) > loss(base) + NOISE for r in others)
         lines.append(
-            f"\nOf {len(others)} changes {worse} read worse than the recipe by more than {NOISE} nats, {len(others) - worse - len(better)} "
+            f"\nOf {len(others)} changes {worse} are worse than the recipe by more than {NOISE} nats, {len(others) - worse - len(better)} "
             f"about as well, {len(better)} better{': ' + ', '.join(better) if better else ''}. One run each; smaller differences are not "
-            "read as effects. A loss over another vocabulary is not comparable; its probe and dev are."
+            "effects. A loss over another vocabulary is not comparable; its probe and dev are."
         )
     made = runs[0]
     commits, dates = (", ".join(sorted({r[k][:n] for r in runs})) for k, n in (("commit", 12), ("date", 10)))

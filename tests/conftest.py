@@ -101,3 +101,41 @@ def written(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel, built from the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=paths.ROOT, check=True, timeout=300
+    )
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def installed(wheel, tmp_path_factory):
+    """Run the installed wheel's command line in a folder outside the checkout."""
+    target = tmp_path_factory.mktemp("installed")
+    words = ["install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", "--target", target, wheel]
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True, timeout=300)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PDSTUDY_")} | {"PYTHONPATH": str(target)}
+
+    def run(*words, folder: Path, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=900
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        assert str(paths.ROOT) not in done.stdout + done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    assert run("-c", "import pdstudy; print(pdstudy.__file__)", folder=target).startswith(str(target))
+    return lambda *words, **more: run("-m", "pdstudy", *words, **more)
+
+
+@pytest.fixture
+def workspace(installed, tmp_path) -> Path:
+    """A workspace as `start` makes it."""
+    assert installed("start", "mine", folder=tmp_path).strip() == str(tmp_path / "mine")
+    return tmp_path / "mine"

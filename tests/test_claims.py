@@ -1,4 +1,4 @@
-"""Verdicts on hand-made studies: what is seen is supported, its opposite refuted, the rest undecided or missing."""
+"""Verdicts on hand-made studies: supported, refuted, undecided and not measured."""
 
 import json
 import os
@@ -47,21 +47,21 @@ def test_every_answer_changes_with_the_numbers(whole_study):
         assert claims.answer(before, question) != claims.answer(after, question)
 
 
-def test_contrasts_are_the_comparisons_that_their_words_say(whole_study):
+def test_contrasts_have_the_values_of_their_definitions(whole_study):
     e = evidence.Evidence(whole_study())
-    found = {c.id: e.effect(c.ask(e)).estimate for c in CLAIMS if isinstance(c, Claim) and c.id != "R13"}
+    estimates = {c.id: e.effect(c.ask(e)).estimate for c in CLAIMS if isinstance(c, Claim) and c.id != "R13"}
     wanted = {"V1": 13.7 + 0.5, "R3a": 4, "R3b": 4, "R4b": 4, "R5a": 5, "R5c": 6, "R6": 4, "R8a": 5, "R8b": 2, "R9": 11, "R10": 4.5}
     wanted |= {"R11a": 3, "R11b": 0, "R12": 6, "V2": 18.7 - 0.03}
-    assert {k: found[k] for k in wanted} == pytest.approx(wanted, abs=0.9)
+    assert {k: estimates[k] for k in wanted} == pytest.approx(wanted, abs=0.9)
 
 
-def test_sizes_are_matched_by_what_they_cost(whole_study):
+def test_sizes_are_matched_by_parameters_and_latency(whole_study):
     e = evidence.Evidence(whole_study())
     assert contrasts.pairs_matched_in_parameters(e) == [("6/64", "2/128")]
     assert contrasts.pairs_matched_in_latency(e) == [("6/64", "4/128")]
 
 
-def test_what_was_not_asked_for_is_not_measured_and_named(study):
+def test_a_claim_that_the_study_cannot_answer_is_not_measured_with_the_reason(study):
     table = claims.judge(study(both("PD", 0.8) | both("Distillation", 0.7))).set_index("id")
     lacking = {"V1": "the recipe PF", "R3a": "the recipe PD (truncated)", "R6": "a width with three depths", "R7a": "the recipe PF"}
     lacking |= {
@@ -80,7 +80,7 @@ def test_holms_family_is_the_claims_of_one_question(whole_study):
         assert smallest.p_holm == pytest.approx(min(1, smallest.p * len(rows)))
 
 
-def test_gains_by_size_are_of_the_corpus_that_was_asked_for(whole_study):
+def test_gains_by_size_use_the_requested_corpus(whole_study):
     folder = whole_study()
     own = claims.gains_by_size(folder, [("PD", "Distillation")]).set_index("size").estimate
     other = claims.gains_by_size(folder, [("PD", "Distillation")], corpus="transfer").set_index("size").estimate
@@ -109,7 +109,7 @@ def test_no_difference_is_undecided(study):
     assert row.verdict == "undecided" and row.low < 0 < row.high
 
 
-def test_a_missing_student_is_named_and_never_averaged_over(study):
+def test_a_missing_student_is_named_and_not_averaged_over(study):
     folder = study(both("PD", 0.8) | both("PF", 0.7), missing={("PD", "2/128", 1)})
     row = claims.judge(folder, PD_OVER_PF).iloc[0]
     assert row.verdict == "not measured" and "PD 2/128 seed 1" in row.reading
@@ -161,11 +161,11 @@ def test_the_command_fails_where_a_required_claim_is_refuted(study, share, code)
     from pdstudy.__main__ import app
 
     folder = study(both("PF", share) | both("Basic", 0.65))
-    said = CliRunner().invoke(app, ["claims", folder])
-    assert said.exit_code == code and ("required, and refuted: V1" in said.output) == bool(code), said.output
+    result = CliRunner().invoke(app, ["claims", folder])
+    assert result.exit_code == code and ("required, and refuted: V1" in result.output) == bool(code), result.output
 
 
-def test_committed_results_without_answers_are_refused_with_the_cure(study):
+def test_results_without_predictions_are_refused_with_the_command_to_run(study):
     folder = Path(study(both("PD", 0.8)))
     (folder / results.PREDICTIONS).unlink()
     with pytest.raises(FileNotFoundError, match=r"answers to every text .* run: python -m pdstudy run"):

@@ -1,4 +1,4 @@
-"""A study looked into by hand: intervals, the front, the texts on which student and teacher differ, and widgets that show them."""
+"""The explorer: intervals, the Pareto front, texts on which student and teacher differ, and the widgets."""
 
 import json
 
@@ -18,7 +18,7 @@ from pdstudy.study import plan
 
 HOSTILE = "<script>alert(1)</script> $x^2$ \u202e<img src=x onerror=alert(2)>"
 TEXTS = ["plain & simple", HOSTILE, "long " * 200, "all agree"]
-LOGITS = {  # three classes; the teacher says 0, 0, 1, 2
+LOGITS = {  # three classes; the teacher's classes are 0, 0, 1, 2
     "teacher": [[3, 0, 0], [2, 1, 0], [0, 4, 0], [0, 0, 5]],
     "seed 0": [[1, 0, 0], [0, 3, 0], [0, 0, 2], [0, 0, 5]],
     "seed 1": [[0, 0, 1], [0, 3, 0], [0, 1, 0], [0, 0, 5]],
@@ -28,7 +28,7 @@ LABELS = [0, 1, 1, 2]
 
 @pytest.fixture
 def tiny(tmp_path) -> Explorer:
-    """A study of four texts, three classes, a teacher and PD 2/64 of two seeds; what each says of every text is LOGITS."""
+    """A study of four texts, three classes, a teacher and PD 2/64 of two seeds; their answers are LOGITS."""
     handmade.write(tmp_path, {("teacher", "2/128"): 0.9, ("PD", "2/64"): 0.5}, n_items=4, missing=[("PD", "2/64", 2)])
     parts = []
     for digest, who in (("teacher 2/128-0", "teacher"), ("PD 2/64-0", "seed 0"), ("PD 2/64-1", "seed 1")):
@@ -37,26 +37,26 @@ def tiny(tmp_path) -> Explorer:
         parts.append(pa.table(columns | {"logits": list(logits)}))
     pq.write_table(pa.concat_tables(parts), tmp_path / results.PREDICTIONS)
     (tmp_path / results.CLASSES).write_text(json.dumps({"labels": ["bad", "<b>good</b>", "other"]}))
-    found = Explorer(tmp_path)
-    found.texts = TEXTS
-    return found
+    explorer = Explorer(tmp_path)
+    explorer.texts = TEXTS
+    return explorer
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Explorer:
+def complete(tmp_path_factory) -> Explorer:
     return Explorer(handmade.complete_study(tmp_path_factory.mktemp("whole")))
 
 
-def test_a_study_says_what_there_is_to_choose_from(whole):
-    assert whole.recipes == ["PD", "PF", "Distillation", "Basic", "PD-F", "PD (embeddings)", "PD (truncated)"]
-    assert whole.sizes == ["2/64", "4/64", "6/64", "2/128", "4/128", "6/128"]
-    assert whole.domains == [OWN, "a", "b", "c"]  # the nearest first
-    assert whole.costs == ["n_params", "ms"]
+def test_the_choices_are_those_of_the_study(complete):
+    assert complete.recipes == ["PD", "PF", "Distillation", "Basic", "PD-F", "PD (embeddings)", "PD (truncated)"]
+    assert complete.sizes == ["2/64", "4/64", "6/64", "2/128", "4/128", "6/128"]
+    assert complete.domains == [OWN, "a", "b", "c"]  # the nearest first
+    assert complete.costs == ["n_params", "ms"]
 
 
-def test_an_interval_is_over_seeds_and_texts(whole):
-    (row,) = whole.accuracy(["PD"], ["2/64"]).itertuples()
-    answers = results.load_predictions(whole.study)
+def test_an_interval_is_over_seeds_and_texts(complete):
+    (row,) = complete.accuracy(["PD"], ["2/64"]).itertuples()
+    answers = results.load_predictions(complete.study)
     right = np.stack(
         [(a.label == a.predicted) for _, a in answers[answers.digest.isin(f"PD 2/64-{s}" for s in (0, 1, 2))].groupby("digest")]
     )
@@ -65,9 +65,9 @@ def test_an_interval_is_over_seeds_and_texts(whole):
     assert (row.seeds, row.texts, row.ms) == (3, 15_000, 1.0)
 
 
-def test_none_of_the_front_is_beaten_and_the_others_are(whole):
-    for cost in whole.costs:
-        table = whole.accuracy(whole.recipes, whole.sizes, cost=cost)
+def test_students_on_the_front_are_not_dominated_and_the_others_are(complete):
+    for cost in complete.costs:
+        table = complete.accuracy(complete.recipes, complete.sizes, cost=cost)
         front = table[table.front]
         for row in table.itertuples():
             beaten = ((table[cost] <= getattr(row, cost)) & (table.accuracy > row.accuracy)).any()
@@ -75,21 +75,21 @@ def test_none_of_the_front_is_beaten_and_the_others_are(whole):
         assert front.sort_values(cost).accuracy.is_monotonic_increasing
 
 
-def test_students_on_other_text_are_apart(whole):
-    own, near = whole.accuracy(["PD", "Basic"], ["2/64"]), whole.accuracy(["PD", "Basic"], ["2/64"], "c")
+def test_students_on_another_transfer_set_are_separate(complete):
+    own, near = complete.accuracy(["PD", "Basic"], ["2/64"]), complete.accuracy(["PD", "Basic"], ["2/64"], "c")
     assert set(own.recipe) == {"PD", "Basic"} and list(near.recipe) == ["PD"]
     assert near.accuracy.iloc[0] < own.set_index("recipe").accuracy["PD"]
-    assert whole.accuracy(["Basic"], ["2/64"], "c").empty
+    assert complete.accuracy(["Basic"], ["2/64"], "c").empty
 
 
-def test_one_seed_has_an_interval_over_texts_and_the_teacher_is_no_student(tiny):
+def test_one_seed_has_an_interval_over_texts_and_the_teacher_is_not_a_student(tiny):
     assert tiny.sizes == ["2/64"] and tiny.recipes == ["PD"] and tiny.costs == ["n_params"]
     assert tiny.ceiling() == 75.0
     (row,) = tiny.accuracy(["PD"], ["2/64"]).itertuples()
     assert row.seeds == 2 and row.accuracy == pytest.approx(100 * (4 + 3 - 1) / 8)
 
 
-def test_texts_on_which_student_and_teacher_differ_come_with_who_says_what(tiny):
+def test_texts_on_which_student_and_teacher_differ_are_listed_with_both_answers(tiny):
     rows = tiny.disagreements("PD", "2/64")
     assert list(rows.text) == [HOSTILE, TEXTS[2], TEXTS[0]]  # both seeds differ; then the surest seed
     assert list(rows.teacher) == ["bad", "<b>good</b>", "bad"]
@@ -103,20 +103,20 @@ def test_texts_on_which_student_and_teacher_differ_come_with_who_says_what(tiny)
     )
 
 
-def test_a_student_that_says_what_its_teacher_says_differs_nowhere(tiny):
+def test_a_student_with_the_teachers_answers_has_no_disagreements(tiny):
     rows = tiny.disagreements("PD", "2/64").iloc[:0]
     assert explore.disagreement_summary(rows, 4) == "They give the same answers to all 4 test texts."
     assert "<td" not in explore.disagreements_html(rows).data
 
 
-def test_nothing_in_a_text_or_a_class_acts_on_the_reader(tiny):
+def test_texts_and_class_names_are_escaped(tiny):
     page = explore.disagreements_html(tiny.disagreements("PD", "2/64")).data
     assert "<script" not in page and "<img" not in page and "<b>" not in page and "\u202e" not in page
     assert "&lt;script&gt;" in page and "\\u202e" in page and "mathjax_ignore" in page
     assert len(page) < 4000, "long texts are cut"
 
 
-def test_who_is_not_there_is_named(tiny, tmp_path):
+def test_a_missing_student_or_teacher_is_named_in_the_error(tiny, tmp_path):
     with pytest.raises(ValueError, match="no PF 2/64 with D_T from the study's own"):
         tiny.disagreements("PF", "2/64")
     handmade.write(tmp_path, {("PD", "2/64"): 0.5}, n_items=4)
@@ -124,30 +124,30 @@ def test_who_is_not_there_is_named(tiny, tmp_path):
         Explorer(tmp_path).disagreements("PD", "2/64")
 
 
-def test_the_figures_words_name_the_front(whole):
-    table = whole.accuracy(["PD", "Basic"], ["2/64", "2/128"])
+def test_the_alternative_text_names_the_front(complete):
+    table = complete.accuracy(["PD", "Basic"], ["2/64", "2/128"])
     words = explore.alt_text(table, "n_params")
-    assert words.startswith("Test accuracy of 4 students over parameters; none beats 2/64 PD") and "Basic" not in words
+    assert words.startswith("Test accuracy of 4 students over parameters; on the Pareto front: 2/64 PD") and "Basic" not in words
 
 
-def test_students_without_an_interval_are_drawn_too(whole):
-    table = whole.accuracy(["PD"], ["2/64"]).assign(low=np.nan, high=np.nan)
+def test_students_without_an_interval_are_drawn_too(complete):
+    table = complete.accuracy(["PD"], ["2/64"]).assign(low=np.nan, high=np.nan)
     low, high = explore.draw(table, "n_params", np.nan).get_ylim()
     assert low < table.accuracy[0] < high
     assert "not known" in explore.students_html(table).data
 
 
-def test_the_texts_are_those_that_were_answered(smoke):
-    found = Explorer("smoke")
-    assert "smoke" in explore.studies() and len(found.texts) == 300
+def test_the_texts_are_those_of_the_results(smoke):
+    explorer = Explorer("smoke")
+    assert "smoke" in explore.studies() and len(explorer.texts) == 300
     (texts,) = plan.make(smoke).of_stage("texts")  # other studies' texts may lie in the store too
     table = pq.read_table(paths.STORE / "texts" / texts.digest / "test.parquet")
-    assert found.texts == table.column("text").to_pylist()
+    assert explorer.texts == table.column("text").to_pylist()
     with pytest.raises(OSError, match="not in the store"):
         _ = Explorer("smoke", Store(paths.STORE / "nowhere")).texts
 
 
-def test_widgets_show_what_is_chosen(smoke):
+def test_the_widgets_show_the_selected_students(smoke):
     panel = Panel("smoke")
     assert panel.figure.value.startswith('<img alt="Test accuracy of 11 students')
     panel.domain.value = "news"
@@ -162,5 +162,5 @@ def test_widgets_show_what_is_chosen(smoke):
     assert panel.figure.value == panel.texts.value == "" and panel.table.value.startswith("No such student")
 
 
-def test_whoever_only_looks_opens_no_torch(fresh_python):
+def test_the_widgets_do_not_import_torch(fresh_python):
     assert fresh_python("import sys; import pdstudy.report.widgets; print('torch' in sys.modules)") == "False"

@@ -1,4 +1,4 @@
-"""Figures: each is drawn from a whole study, kept with its data, titled by its finding; what was not measured is empty."""
+"""Figures: drawn from a complete study, saved with their data, titled by their findings, empty if nothing was measured."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -7,7 +7,8 @@ from handmade import both, complete_study, write
 
 from pdstudy.analysis import verdicts
 from pdstudy.report import figures, style
-from pdstudy.report.style import PAPER_GREY, by_width
+from pdstudy.report.charts import by_width
+from pdstudy.report.style import PAPER_GREY
 from pdstudy.storage import paths, results
 
 
@@ -18,50 +19,50 @@ def measured(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", figures.NAMES)
-def test_a_figure_is_drawn_with_its_data_and_words_for_those_who_cannot_see_it(measured, name):
-    drawn = figures.draw(*measured[:1], name, measured[1])
-    assert len(drawn.data) and len(drawn.alt) > 30
-    assert drawn.axes.has_data()
-    plt.close(drawn.axes.figure)
+def test_a_figure_has_data_and_alternative_text(measured, name):
+    figure = figures.draw(*measured[:1], name, measured[1])
+    assert len(figure.data) and len(figure.alt) > 30
+    assert figure.axes.has_data()
+    plt.close(figure.axes.figure)
 
 
 @pytest.mark.parametrize("name", figures.NAMES)
-def test_a_study_that_measured_little_leaves_gaps_and_no_error(tmp_path, name):
+def test_a_study_with_few_results_gives_empty_figures_and_no_error(tmp_path, name):
     folder = write(tmp_path, both("PD", 0.8) | both("PF", 0.7), transfer={"texts": 9}, splits={"train": 9})
     (tmp_path / results.TEXTS).write_text('{"train": {"kept": 9}}')
-    drawn = figures.draw(folder, name, verdicts.judge(folder))
-    asked = {"strategies", "starts", "gains_pretraining_value", "depth_width"}
-    assert (len(drawn.data) > 0) == (name in asked), "nothing is drawn that was not measured"
-    plt.close(drawn.axes.figure)
+    figure = figures.draw(folder, name, verdicts.judge(folder))
+    measurable = {"strategies", "starts", "gains_pretraining_value", "depth_width"}
+    assert (len(figure.data) > 0) == (name in measurable), "what was not measured is not drawn"
+    plt.close(figure.axes.figure)
 
 
 def test_the_title_is_the_finding(measured):
-    drawn = figures.draw(*measured[:1], "transfer_size", measured[1])
-    assert "A small pre-trained student needs less transfer text than a large random one: yes" in drawn.axes.figure.get_suptitle()
-    plt.close(drawn.axes.figure)
+    figure = figures.draw(*measured[:1], "transfer_size", measured[1])
+    assert "A small pre-trained student needs less transfer text than a large random one: yes" in figure.axes.figure.get_suptitle()
+    plt.close(figure.axes.figure)
 
 
-def test_a_figure_is_kept_as_picture_and_data(measured, monkeypatch, tmp_path):
+def test_a_figure_is_saved_as_png_svg_and_csv(measured, monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "OUTPUTS", tmp_path)
-    drawn = figures.draw(*measured[:1], "domains", measured[1])
-    figures.save(drawn, "mine", "domains")
-    kept = tmp_path / "mine" / "figures"
-    assert {p.name for p in kept.iterdir()} == {"domains.png", "domains.svg", "domains.csv"}
-    table = pd.read_csv(kept / "domains.csv")
+    figure = figures.draw(*measured[:1], "domains", measured[1])
+    figures.save(figure, "mine", "domains")
+    folder = tmp_path / "mine" / "figures"
+    assert {p.name for p in folder.iterdir()} == {"domains.png", "domains.svg", "domains.csv"}
+    table = pd.read_csv(folder / "domains.csv")
     assert set(table.domain) == {"a", "b", "c"} and set(table.recipe) == {"PD", "Distillation", "PD-F"} and table.S.notna().all()
-    plt.close(drawn.axes.figure)
+    plt.close(figure.axes.figure)
 
 
-def test_the_papers_numbers_stand_in_grey_beside_ours(measured):
-    drawn = figures.draw(*measured[:1], "compound", measured[1])
-    ours, theirs = drawn.axes.figure.axes
+def test_the_papers_numbers_are_grey_beside_ours(measured):
+    figure = figures.draw(*measured[:1], "compound", measured[1])
+    ours, theirs = figure.axes.figure.axes
     assert "Fig 10" in theirs.get_title(loc="left")
     assert {line.get_color() for line in theirs.get_lines()} == {PAPER_GREY}
     assert sorted(len(line.get_xdata()) for line in theirs.get_lines()) == [5, 5, 5]
     plt.close(ours.figure)
 
 
-def test_names_of_lines_that_end_alike_stand_apart_near_their_ends_and_none_is_left_out():
+def test_names_of_lines_with_close_ends_do_not_overlap():
     ax = style.new_axes()
     ax.set_ylim(0, 100)
     style.label_ends(ax, [(99, "a", "black", 2.0), (99, "b", "black", 2.0), (99, "c", "black", 1.0), (20, "d", "black", 2.0)])
@@ -76,13 +77,13 @@ def test_names_of_lines_that_end_alike_stand_apart_near_their_ends_and_none_is_l
     plt.close(ax.figure)
 
 
-def test_names_are_moved_apart_as_little_as_can_be_and_not_at_all_where_there_is_room():
+def test_places_are_moved_as_little_as_possible():
     assert style.spread([1, 5, 9], 2).tolist() == [1, 5, 9]
     assert style.spread([4, 4, 9], 2).tolist() == [3, 5, 9]
     assert style.spread([], 2).tolist() == []
 
 
-def test_no_width_is_left_out_however_many_there_are():
+def test_every_width_is_drawn():
     widths = [64 * k for k in range(1, 8)]
     ax = style.new_axes()
     by_width(pd.DataFrame({"size": [f"2/{w}" for w in widths], "x": widths, "value": 0.5}), ax, "viridis")

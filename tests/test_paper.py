@@ -1,4 +1,4 @@
-"""The paper's numbers: transcribed so that they agree with each other."""
+"""The numbers of the paper are consistent with each other."""
 
 import pandas as pd
 import pytest
@@ -30,13 +30,13 @@ def test_table_3_names_tasks_of_this_package_and_their_metrics():
 
 
 def test_table_3_is_shown_with_our_own_rows_below():
-    shown = paper.table3_section("dev", {("ours, PD", "rte", "accuracy"): 61.37})
-    assert list(shown.index) == ["PF", "PD", "DistilBERT", "ours, PD"]
-    assert shown.loc["PD"].to_dict() == {
+    section = paper.table3_section("dev", {("ours, PD", "rte", "accuracy"): 61.37})
+    assert list(section.index) == ["PF", "PD", "DistilBERT", "ours, PD"]
+    assert section.loc["PD"].to_dict() == {
         "sst2": "91.1", "mrpc": "89.4/84.9", "qqp": "87.4/90.7", "mnli": "82.5", "mnli-mm": "83.4", "qnli": "89.4", "rte": "66.7",
         "meta": "84.4",
     }  # fmt: skip
-    assert shown.loc["ours, PD"].rte == "61.4" and set(shown.loc["ours, PD"].drop("rte")) == {"-"}
+    assert section.loc["ours, PD"].rte == "61.4" and set(section.loc["ours, PD"].drop("rte")) == {"-"}
     with pytest.raises(ValueError, match="choose dev or test"):
         paper.table3_section("train")
 
@@ -46,7 +46,7 @@ def test_table_3_shows_a_study_s_own_students_of_that_size_or_that_there_are_non
     metrics = pd.DataFrame(
         [row | {"seed": 0, "value": 0.6}, row | {"seed": 1, "value": 0.7}, row | {"size": "2/128", "value": 0.1}]
     )
-    shown = paper.table3_beside(metrics)
-    assert list(shown.index) == ["PF", "PD", "DistilBERT", "ours, PD, 2 seeds"] and shown.iloc[-1].rte == "65.0"
+    section = paper.table3_beside(metrics)
+    assert list(section.index) == ["PF", "PD", "DistilBERT", "ours, PD, 2 seeds"] and section.iloc[-1].rte == "65.0"
     for without in (metrics.assign(size="2/128"), metrics.assign(task="movies")):
         assert set(paper.table3_beside(without).loc["ours"]) == {"-"}

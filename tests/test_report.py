@@ -229,6 +229,15 @@ def test_hostile_text_is_shown_and_not_run(tmp_path):
     assert hostile in " ".join(found.words)
 
 
+def test_a_report_does_not_say_where_a_params_file_outside_the_workspace_lies(tmp_path):
+    values = {"study": str(tmp_path / 'my "best" study.yaml'), "settings": {"seeds": [0]}}
+    made = render.execute(notebook(tmp_path, "print(len(study))"), values, tmp_path)
+    executed = nbformat.read(made.with_suffix(".ipynb"), as_version=4)
+    source = next(c.source for c in executed.cells if "injected-parameters" in c.metadata.get("tags", []))
+    assert source == '# Parameters\nsettings = {"seeds": [0]}\nstudy = "my \\"best\\" study.yaml"\n'
+    assert str(tmp_path) not in made.read_text() + made.with_suffix(".ipynb").read_text()
+
+
 def test_a_kernel_says_nothing_in_the_terminal(tmp_path, capfd):
     render.execute(notebook(tmp_path, "print(name)"), {"name": "y"}, tmp_path)
     assert "".join(capfd.readouterr()) == ""

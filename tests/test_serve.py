@@ -1,4 +1,4 @@
-"""Serving: this machine only, the files on the list only, and a sentence where there is nothing to serve or nowhere to."""
+"""The server of reports: loopback only, listed files only, and a message if there are no pages or no port."""
 
 import http.client
 import os
@@ -16,7 +16,7 @@ from pdstudy.report import server
 
 @pytest.fixture
 def folder(tmp_path):
-    """A study's folder with pages, a figure, and what is nobody's business; beside it a secret."""
+    """A study's folder with pages, a figure and files that must not be served; beside it a secret file."""
     study = tmp_path / "mine"
     for name in ("reports/index.html", "reports/01_one.html", "figures/gains.csv", "claims.json"):
         (study / name).parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def ask(port: int, path: str, method: str = "GET", host: str | None = None):
 @pytest.mark.parametrize(
     ("path", "kind"), [("reports/index.html", "text/html"), ("figures/gains.csv", "text/csv"), ("claims.json", "application/json")]
 )
-def test_pages_figures_and_claims_are_served_as_what_they_are(port, path, kind):
+def test_pages_figures_and_claims_are_served_with_their_content_type(port, path, kind):
     answer, text = ask(port, f"/{path}?seen=1")
     assert (answer.status, text) == (200, f"this is {path}")
     assert answer.headers["Content-Type"].startswith(kind) and answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -56,7 +56,7 @@ def test_pages_figures_and_claims_are_served_as_what_they_are(port, path, kind):
     assert (answer.status, text, answer.headers["Content-Length"]) == (200, "", str(len(f"this is {path}")))
 
 
-def test_the_bare_address_leads_to_the_first_page(port):
+def test_the_root_redirects_to_the_first_page(port):
     answer, _ = ask(port, "/")
     assert (answer.status, answer.headers["Location"]) == (302, "/reports/index.html")
 
@@ -67,31 +67,31 @@ def test_the_bare_address_leads_to_the_first_page(port):
         "/reports", "/reports/", "/figures/", "/metrics.parquet", "/reports.html", "/logs/run.html", "/reports/01_one.ipynb",
         "/reports/.hidden.html", "/reports/link.html", "/figures/folder.csv", "/reports/none.html", "/../secret.html",
         "/reports/../../secret.html", "/reports/%2e%2e/%2e%2e/secret.html", "/reports/..%2f..%2fsecret.html",
-        "/reports/..%5c..%5csecret.html", "/reports//index.html", "/reports/./index.html",
+        "/reports/..%5c..%5csecret.html", "/reports//index.html", "/reports/./index.html", "//elsewhere/claims.json",
         "/reports/index.html%00.html", "/reports/index.html/", "/reports/index.html%0a", "/%2fetc/passwd", "/REPORTS/index.html",
     ],
 )  # fmt: skip
-def test_nothing_else_is_served_and_nothing_is_listed(port, path):
+def test_other_paths_are_not_found_and_folders_are_not_listed(port, path):
     answer, text = ask(port, path)
     assert answer.status == 404
     assert "SECRET" not in text and "index" not in text and "mine" not in text
 
 
-def test_a_name_from_elsewhere_that_points_here_gets_nothing(port):
+def test_a_foreign_host_name_is_refused(port):
     assert ask(port, "/claims.json", host=f"evil.example:{port}")[0].status == 421
     assert ask(port, "/claims.json", host=f"localhost:{port}")[0].status == 200
 
 
-def test_nothing_can_be_sent(port):
+def test_post_is_not_supported(port):
     assert ask(port, "/claims.json", "POST")[0].status == 501
 
 
-def test_it_listens_on_loopback_only(folder):
+def test_the_server_listens_on_loopback_only(folder):
     with server.make_server(folder) as serving:
         assert serving.socket.getsockname()[0] == "127.0.0.1"
 
 
-def test_a_port_in_use_is_passed_over_or_named(folder, monkeypatch):
+def test_a_port_in_use_is_skipped_or_named_in_the_error(folder, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -110,19 +110,19 @@ def command(*words, outputs):
     environment = os.environ | {"PDSTUDY_OUTPUTS": str(outputs)}
     return subprocess.Popen(
         [sys.executable, "-m", "pdstudy", "serve", *map(str, words)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in a terminal; what runs us in the background ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in a terminal; a background job ignores SIGINT
     )  # fmt: skip
 
 
-def test_a_study_without_reports_is_answered_with_the_cure(tmp_path):
+def test_a_study_without_reports_exits_with_the_command_that_makes_them(tmp_path):
     process = command("quick", outputs=tmp_path)
-    said, complaint = process.communicate(timeout=60)
-    assert process.returncode == 2 and not said
-    assert "no reports there" in complaint and "python -m pdstudy report params/quick.yaml" in complaint
+    output, message = process.communicate(timeout=60)
+    assert process.returncode == 2 and not output
+    assert "no reports there" in message and "python -m pdstudy report params/quick.yaml" in message
 
 
 @pytest.mark.parametrize("named", ["by name", "by folder"])
-def test_the_command_prints_the_address_and_ends_quietly_on_ctrl_c(folder, named):
+def test_the_command_prints_the_address_and_exits_without_error_on_ctrl_c(folder, named):
     process = command("mine" if named == "by name" else folder, outputs=folder.parent)
     try:
         address = process.stdout.readline().split()[0]

@@ -27,11 +27,13 @@ def test_parameter_count_is_the_papers_printed_one(size):
 
 @pytest.mark.parametrize("size", PRINTED_MILLIONS)
 def test_a_real_model_of_each_size_has_the_papers_number_of_parameters(size):
-    with torch.device("meta"):  # every tensor with its shape, none with memory
-        whole = BertForMaskedLM(bert_config(Size.parse(size), BERT_VOCABULARY, 0.02, 0.1))
+    with torch.device("meta"):  # tensors have a shape but no memory
+        full = BertForMaskedLM(bert_config(Size.parse(size), BERT_VOCABULARY, 0.02, 0.1))
         ours = MaskedLM(bert_config(Size.parse(size), BERT_VOCABULARY, 0.02, 0.1))
-    pooler = Size.parse(size).hidden * (Size.parse(size).hidden + 1)  # which the paper counts and a masked reader has not
-    for model in (whole, ours):
+    pooler = Size.parse(size).hidden * (
+        Size.parse(size).hidden + 1
+    )  # which the paper counts and a masked language model does not have
+    for model in (full, ours):
         n = sum(p.numel() for p in model.parameters()) + pooler
         assert n == Size.parse(size).n_params() and n / 1e6 == pytest.approx(PRINTED_MILLIONS[size], abs=0.1)
 
@@ -45,9 +47,9 @@ def test_the_five_named_counts_are_exact():
 @pytest.mark.parametrize("vocabulary", [100, 997])
 def test_the_formula_counts_a_real_model(text, vocabulary):
     size = Size.parse(text)
-    whole = BertForPreTraining(bert_config(size, vocabulary, 0.02, 0.1))
-    next_sentence = sum(p.numel() for p in whole.cls.seq_relationship.parameters())
-    assert sum(p.numel() for p in whole.parameters()) - next_sentence == size.n_params(vocabulary)
+    full = BertForPreTraining(bert_config(size, vocabulary, 0.02, 0.1))
+    next_sentence = sum(p.numel() for p in full.cls.seq_relationship.parameters())
+    assert sum(p.numel() for p in full.parameters()) - next_sentence == size.n_params(vocabulary)
     student = BertForSequenceClassification(bert_config(size, vocabulary, 0.02, 0.1, n_classes=3))
     assert sum(p.numel() for p in student.parameters()) == size.n_classifier_params(vocabulary, 3)
     assert sum(p.numel() for p in student.bert.parameters()) == size.n_encoder_params(vocabulary)
@@ -65,7 +67,7 @@ def test_names_and_numbers_parse_to_the_same_size():
 
 
 @pytest.mark.parametrize(
-    ("text", "cure"),
+    ("text", "suggestion"),
     [
         ("2/100", "try 2/64 or 2/128"),
         ("2/32", "try 2/64 or 2/128"),
@@ -78,8 +80,8 @@ def test_names_and_numbers_parse_to_the_same_size():
         (None, "layers/hidden"),
     ],
 )
-def test_a_bad_size_is_refused_with_the_cure(text, cure):
-    with pytest.raises(ValueError, match=cure):
+def test_a_bad_size_is_refused_with_a_suggestion(text, suggestion):
+    with pytest.raises(ValueError, match=suggestion):
         Size.parse(text)
 
 

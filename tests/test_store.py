@@ -1,4 +1,4 @@
-"""The store: all of an artifact or nothing, damage seen, locks that die with their holder."""
+"""The store: atomic writes, detection of damage, locks that end with their process, checkpoints."""
 
 import json
 import logging
@@ -57,7 +57,7 @@ def test_a_written_artifact_is_found_opened_listed_and_described(store):
     assert {k: v["bytes"] for k, v in manifest["files"].items()} == {"inner/note.txt": 4, "weights.bin": 2560}
 
 
-def test_an_artifact_that_is_not_there_is_none_to_find_and_an_error_to_open(store):
+def test_an_artifact_that_is_missing_is_not_found_and_an_error_to_open(store):
     assert store.find(DIGEST) is None
     assert store.digests() == set()
     for ask in (store.open, store.manifest):
@@ -66,7 +66,7 @@ def test_an_artifact_that_is_not_there_is_none_to_find_and_an_error_to_open(stor
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
-def test_a_failing_fill_leaves_nothing_behind(store, error):
+def test_a_failed_write_leaves_no_files(store, error):
     def fails(folder):
         fill(folder)
         raise error("half way")
@@ -77,7 +77,7 @@ def test_a_failing_fill_leaves_nothing_behind(store, error):
     assert store.find(DIGEST) is None
 
 
-def test_a_failing_fill_leaves_the_artifact_that_stood_there(store):
+def test_a_failed_write_leaves_the_existing_artifact(store):
     folder = store.write("pretrain", DIGEST, fill)
 
     def fails(_):
@@ -89,7 +89,7 @@ def test_a_failing_fill_leaves_the_artifact_that_stood_there(store):
     assert names(store.root / "pretrain") == [DIGEST]
 
 
-def test_a_reader_sees_nothing_before_the_artifact_is_whole(store):
+def test_a_reader_does_not_see_an_incomplete_artifact(store):
     def looks(folder):
         fill(folder)
         assert store.find(DIGEST) is None
@@ -104,7 +104,7 @@ def test_a_reader_sees_nothing_before_the_artifact_is_whole(store):
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "message"),
     [
         (lambda f: flip(f / "weights.bin"), "weights.bin differs from its manifest's sha256"),
         (lambda f: os.truncate(f / "weights.bin", 100), "weights.bin is missing or has another size"),
@@ -114,27 +114,27 @@ def test_a_reader_sees_nothing_before_the_artifact_is_whole(store):
     ],
     ids=["flipped", "truncated", "deleted", "half a manifest", "odd manifest"],
 )
-def test_a_damaged_artifact_is_named_set_aside_and_can_be_made_again(store, caplog, harm, said):
+def test_a_damaged_artifact_is_reported_set_aside_and_can_be_written_again(store, caplog, harm, message):
     folder = store.write("pretrain", DIGEST, fill)
     harm(folder)
     with caplog.at_level(logging.WARNING, logger="pdstudy"):
         assert store.find(DIGEST) is None
-    assert said in caplog.text
+    assert message in caplog.text
     (aside,) = names(store.root / "pretrain")
     assert aside.startswith(f".damaged-{DIGEST}-")
     assert store.write("pretrain", DIGEST, fill) == folder == store.find(DIGEST)
 
 
-def test_damage_is_seen_though_the_same_process_has_verified_the_file_before(store):
+def test_damage_is_detected_after_the_same_process_has_verified_the_file(store):
     folder = store.write("pretrain", DIGEST, fill)
     assert store.find(DIGEST) == folder
     flip(folder / "weights.bin")
     stat = (folder / "weights.bin").stat()
-    os.utime(folder / "weights.bin", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))  # a clock as coarse as it likes
+    os.utime(folder / "weights.bin", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))  # in case the clock is coarse
     assert store.find(DIGEST) is None
 
 
-def test_a_folder_without_manifest_is_no_artifact_and_is_kept_aside_when_made_again(store):
+def test_a_folder_without_manifest_is_not_an_artifact_and_is_set_aside_by_the_next_write(store):
     folder = store.write("pretrain", DIGEST, fill)
     (folder / "manifest.json").unlink()
     assert store.find(DIGEST) is None
@@ -155,7 +155,7 @@ def released(tmp_path):
     return Store(tmp_path / "store", families=(tmp_path / "zoo",))
 
 
-def test_a_released_family_gives_its_artifacts_and_is_never_written_to(released, tmp_path):
+def test_artifacts_of_a_released_family_are_found_and_never_written(released, tmp_path):
     before = names(tmp_path / "zoo" / "2-128")
     assert released.digests() == released.released() == {DIGEST}
     assert released.open(DIGEST) == tmp_path / "zoo" / "2-128"
@@ -167,12 +167,12 @@ def test_a_released_family_gives_its_artifacts_and_is_never_written_to(released,
     assert names(tmp_path / "zoo" / "2-128") == before
 
 
-def test_what_was_computed_here_goes_before_the_released(released):
+def test_a_computed_artifact_has_priority_over_a_released_one(released):
     folder = released.write("pretrain", DIGEST, fill)
     assert released.open(DIGEST) == folder
 
 
-def test_a_damaged_released_artifact_is_an_error_and_stays_where_it_is(released, tmp_path):
+def test_a_damaged_released_artifact_is_an_error_and_is_not_moved(released, tmp_path):
     flip(tmp_path / "zoo" / "2-128" / "weights.bin")
     with pytest.raises(StoreError, match=r"weights.bin differs from its manifest's sha256; restore it with git"):
         released.find(DIGEST)
@@ -201,20 +201,20 @@ def holder(store):
     process.communicate()
 
 
-def test_a_lock_keeps_another_process_out_and_only_from_the_same_step(store, holder):
+def test_a_lock_excludes_other_processes_from_the_same_step_only(store, holder):
     with store.lock(DIGEST, wait=False) as mine:
         assert mine is False
     with store.lock(OTHER, wait=False) as mine:
         assert mine is True
 
 
-def test_a_lock_is_free_once_its_holder_is_done(store, holder):
+def test_a_lock_is_free_after_its_process_has_ended(store, holder):
     holder.communicate("")
     with store.lock(DIGEST, wait=False) as mine:
         assert mine is True
 
 
-def test_the_lock_of_a_killed_holder_is_free_at_once(store, holder):
+def test_the_lock_of_a_killed_process_is_free_at_once(store, holder):
     holder.send_signal(signal.SIGKILL)
     assert holder.wait() == -signal.SIGKILL
     with store.lock(DIGEST, wait=False) as mine:
@@ -235,7 +235,7 @@ def state(text: str):
     return lambda folder: (folder / "state.txt").write_text(text) and None
 
 
-def test_the_newest_two_states_are_kept(tmp_path):
+def test_the_newest_two_checkpoints_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path / "work")
     for step in (5, 90, 1000):
         checkpoints.save(step, state(f"after {step}"))
@@ -245,17 +245,17 @@ def test_the_newest_two_states_are_kept(tmp_path):
     assert (folder / "state.txt").read_text() == "after 1000"
 
 
-def test_a_broken_state_is_told_and_removed_and_the_one_before_is_taken(tmp_path):
-    checkpoints, told = Checkpoints(tmp_path / "work"), []
+def test_a_damaged_checkpoint_is_reported_and_removed_and_the_previous_is_used(tmp_path):
+    checkpoints, warnings = Checkpoints(tmp_path / "work"), []
     checkpoints.save(10, state("after 10"))
     checkpoints.save(20, state("after 20"))
     (tmp_path / "work" / "000000020" / "state.txt").write_text("after")
-    assert checkpoints.newest(told.append) == (10, tmp_path / "work" / "000000010")
-    assert told == ["checkpoint 20: state.txt is missing or has another size than its manifest says; trying the one before"]
+    assert checkpoints.newest(warnings.append) == (10, tmp_path / "work" / "000000010")
+    assert warnings == ["checkpoint 20: state.txt is missing or has another size than its manifest says; trying the one before"]
     assert names(tmp_path / "work") == ["000000010"]
 
 
-def test_a_state_that_could_not_be_written_leaves_the_one_before(tmp_path):
+def test_a_failed_checkpoint_leaves_the_previous_one(tmp_path):
     checkpoints = Checkpoints(tmp_path / "work")
     checkpoints.save(10, state("after 10"))
 
@@ -268,7 +268,7 @@ def test_a_state_that_could_not_be_written_leaves_the_one_before(tmp_path):
     assert names(tmp_path / "work") == ["000000010"]
 
 
-def test_a_step_that_never_began_or_is_finished_has_no_state(tmp_path):
+def test_a_step_that_has_not_started_or_is_finished_has_no_checkpoint(tmp_path):
     checkpoints = Checkpoints(tmp_path / "work")
     assert checkpoints.newest() is None
     checkpoints.save(10, state("after 10"))
@@ -277,7 +277,7 @@ def test_a_step_that_never_began_or_is_finished_has_no_state(tmp_path):
     assert not (tmp_path / "work").exists()
 
 
-def test_a_sealed_folder_names_every_file_it_holds_but_its_manifest(tmp_path):
+def test_a_manifest_lists_every_file_but_itself(tmp_path):
     fill(tmp_path)
     seal(tmp_path, {"step": 3})
     manifest = json.loads((tmp_path / "manifest.json").read_text())
@@ -286,21 +286,21 @@ def test_a_sealed_folder_names_every_file_it_holds_but_its_manifest(tmp_path):
     assert damage(tmp_path) is None
 
 
-def test_a_manifest_with_any_byte_changed_is_damage_or_harmless_and_never_a_crash(tmp_path):
+def test_a_changed_byte_in_a_manifest_is_reported_as_damage_or_harmless_and_never_raises(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"abc")
     seal(tmp_path, {"stage": "texts"})
     path = tmp_path / MANIFEST
-    whole = path.read_bytes()
-    begin = whole.index(b'"files"')  # what follows is what is checked
-    end = whole.index(b'"stage"')
-    for i in range(len(whole)):
-        path.write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
-        found = damage(tmp_path)
-        if begin <= i < end and chr(whole[i]).isalnum():
-            assert found is not None, whole[i - 5 : i + 5]
+    original = path.read_bytes()
+    begin = original.index(b'"files"')  # only this part is verified
+    end = original.index(b'"stage"')
+    for i in range(len(original)):
+        path.write_bytes(original[:i] + bytes([original[i] ^ 1]) + original[i + 1 :])
+        problem = damage(tmp_path)
+        if begin <= i < end and chr(original[i]).isalnum():
+            assert problem is not None, original[i - 5 : i + 5]
 
 
-def test_an_artifact_in_the_place_of_another_or_with_other_settings_is_damage(store):
+def test_an_artifact_under_another_digest_or_with_other_settings_is_damaged(store):
     def made(folder):
         return fill(folder) | {"version": 2, "settings": {"seed": 1}, "parents": {}}
 
@@ -314,14 +314,14 @@ def test_an_artifact_in_the_place_of_another_or_with_other_settings_is_damage(st
     assert store.find(digest) is None
 
 
-def test_what_a_killed_maker_left_is_swept_by_the_next_maker_of_that_step_alone(store):
+def test_leftovers_of_a_killed_process_are_removed_by_the_next_write_of_that_step_only(store):
     for digest in (DIGEST, OTHER):
         (store.root / "pretrain" / f".new-{digest}-12345678").mkdir(parents=True)
     store.write("pretrain", DIGEST, fill)
     assert names(store.root / "pretrain") == [f".new-{OTHER}-12345678", DIGEST]
 
 
-def test_an_unreadable_manifest_is_an_error_with_its_cure(store):
+def test_an_unreadable_manifest_is_an_error_with_the_command_to_run(store):
     folder = store.write("pretrain", DIGEST, fill)
     (folder / MANIFEST).write_text("{")
     with pytest.raises(StoreError, match="unreadable; run: python -m pdstudy doctor --repair"):

@@ -1,4 +1,4 @@
-"""A study in tables: a missing student is named, never averaged over; costs by stage; students that learned nothing."""
+"""Tables of a study: missing students are named and not averaged over, costs by stage, collapsed students."""
 
 import pandas as pd
 import pyarrow as pa
@@ -26,7 +26,7 @@ def with_collapsed(study: str, gone) -> str:
     return study
 
 
-def test_a_missing_student_is_named_in_the_table_and_never_averaged_over(study):
+def test_a_missing_student_is_named_in_the_table_and_not_averaged_over(study):
     metrics = results.load_results(study)
     gone = (metrics.recipe == "PD") & (metrics["size"] == "2/64")
     one_seed = (metrics.recipe == "Basic") & (metrics["size"] == "2/128") & (metrics.seed == 1)
@@ -44,7 +44,7 @@ def test_a_missing_student_of_the_only_size_is_named_too():
     assert list(summary.accuracy_table(pd.concat([metrics, teacher]))["2/64"]) == ["80.0", "70.0", "60.0", "50.0"]
 
 
-def test_costs_are_summed_by_stage_and_what_a_family_gave_stands_apart(study):
+def test_costs_are_summed_by_stage_with_those_of_a_family_in_rows_of_their_own(study):
     step = {
         "digest": "a",
         "stage": "pretrain",
@@ -66,12 +66,14 @@ def test_costs_are_summed_by_stage_and_what_a_family_gave_stands_apart(study):
 
 def test_students_that_collapsed_are_counted_and_named_with_what_they_were_trained_on(study):
     assert summary.collapsed(study) == "No student collapsed to the majority class."
-    found = summary.collapsed(with_collapsed(study, lambda row: row["recipe"] == "PD" and row["seed"] == 1))
-    assert found == (
+    sentence = summary.collapsed(with_collapsed(study, lambda row: row["recipe"] == "PD" and row["seed"] == 1))
+    assert sentence == (
         "3 of 16 students collapsed to the majority class: PD 2/64 seed 1, PD 2/128 seed 1, PD 2/64 seed 1 (texts 500)."
     )
 
 
-def test_of_many_that_collapsed_the_first_are_named_and_the_others_counted(study):
-    found = summary.collapsed(with_collapsed(study, lambda row: True))
-    assert found.startswith("16 of 16 students collapsed") and found.endswith(" and 4 more.") and found.count(" seed ") == 12
+def test_of_many_collapsed_students_the_first_are_named_and_the_rest_counted(study):
+    sentence = summary.collapsed(with_collapsed(study, lambda row: True))
+    assert (
+        sentence.startswith("16 of 16 students collapsed") and sentence.endswith(" and 4 more.") and sentence.count(" seed ") == 12
+    )

@@ -85,7 +85,7 @@ def test_a_sentence_without_its_mask_is_refused(family):
 
 def test_a_model_on_the_plateau_is_named(family):
     assert family[1] == ["2/64", "2/128"]  # after a second of reading
-    assert "has hardly read" in (family[0] / "2-64-s0" / "README.md").read_text()
+    assert "needs more pre-training" in (family[0] / "2-64-s0" / "README.md").read_text()
 
 
 def test_a_study_takes_its_starts_from_a_family(smoke, family, tmp_path):

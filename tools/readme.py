@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import io
 import json
+import math
 import pkgutil
 import re
 import sys
@@ -19,23 +20,29 @@ from pathlib import Path
 
 import benchmark_tables
 import matplotlib.pyplot as plt
+import pandas as pd
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pdstudy.analysis import claims, summary, verdicts
+from pdstudy.analysis.stats import POINTS
 from pdstudy.report import figures, render
 from pdstudy.report.style import StudyFigure
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import atomic_write
 
 README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs"
-TABLE, OWN, SPEED, PAPER_SCALE = (DOCS / f"{name}.md" for name in ("paper_to_code", "own_data", "speed", "paper_scale"))
+RESULTS, TABLE, OWN, SPEED, PAPER_SCALE = (
+    DOCS / f"{name}.md" for name in ("results", "paper_to_code", "own_data", "speed", "paper_scale")
+)
 PUBLISHED = paths.ROOT / "outputs" / "published"  # the committed evidence, written by tools/publish.py
 SST2 = str(PUBLISHED / "desk-sst2")  # the paper's own task, as far as two cores go
 PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
 MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python tools/readme.py`, not typed -->)")
 # One or two for each question, of those that need no single answers of students: predictions.parquet is not committed.
 KEY_FIGURES = ("strategies", "depth_width", "compound", "transfer_size", "domains")
+MAIN_FIGURE = "strategies"  # README's
+MAIN_CLAIMS = ("V1", "V2", "R1a", "R5a", "R7c", "R11a")  # README's: the strategies, then one of each other question
 MOST_BYTES = 60_000  # of a picture
 DPI = 92
 TUTORIAL = "00_one_student"
@@ -117,11 +124,14 @@ def update(study: str | None = None) -> list[str]:
     parts, drawn = paper_to_code(study), {name: draw(study, name) for name in KEY_FIGURES}  # first: what fails changes no page
     pictures = drawn | {Path(SST2).name: draw(SST2, "strategies")}
     changed = [f"{name}.png" for name, shows in pictures.items() if picture(name, *shows)]
-    before = {page: page.read_text(encoding="utf-8") for page in (README, TABLE, OWN, SPEED, PAPER_SCALE)}
+    before = {page: page.read_text(encoding="utf-8") for page in (README, RESULTS, TABLE, OWN, SPEED, PAPER_SCALE)}
     for page, text in before.items():
         page.write_text(MARKER.sub(rf"\g<1>{name}\g<3>", text), encoding="utf-8")
-    fill(README, "answers", answers(study))
-    fill(README, "figures", key_figures(study, {name: figure.alt for name, (figure, _) in drawn.items()}))
+    fill(README, "answer", answer(verdicts.load(study), results.load_results(study)))
+    fill(README, "claims", main_claims(verdicts.load(study)))
+    fill(README, "figure", key_figures(study, {MAIN_FIGURE: drawn[MAIN_FIGURE][0].alt}, "docs/figures"))
+    fill(RESULTS, "answers", answers(study))
+    fill(RESULTS, "figures", key_figures(study, {name: figure.alt for name, (figure, _) in drawn.items()}, "figures"))
     fill(TABLE, "parts", parts)
     for page, part, text in records():
         fill(page, part, text)
@@ -130,11 +140,7 @@ def update(study: str | None = None) -> list[str]:
 
 def records() -> list[tuple[Path, str, str]]:
     """Return (page, part, text) of what benchmarks and the study of SST-2 left."""
-    found = [
-        (README, "peers", benchmark_tables.peers()),
-        (OWN, "tasks", benchmark_tables.own_tasks()),
-        (PAPER_SCALE, "sst2", sst2()),
-    ]
+    others = [(OWN, "tasks", benchmark_tables.own_tasks()), (PAPER_SCALE, "sst2", sst2())]
     parts = (
         benchmark_tables.peers,
         benchmark_tables.steps,
@@ -144,13 +150,66 @@ def records() -> list[tuple[Path, str, str]]:
         benchmark_tables.everyday,
         benchmark_tables.gpu,
     )
-    return [*found, *((SPEED, part.__name__, part()) for part in parts)]
+    return [*others, *((SPEED, part.__name__, part()) for part in parts)]
 
 
 def sst2() -> str:
     """Return the answers of the study of SST-2 in Markdown, its figure in front."""
     drawn, record = draw(SST2, "strategies")
     return f"![{drawn.alt}]({PICTURES.name}/{record['study']}.png)\n\n{answers(SST2)}"
+
+
+def answer(judged: pd.DataFrame, metrics: pd.DataFrame) -> str:
+    """Return the answer to the project's question in three sentences, from verdicts and the table of metrics.
+
+    The first says whether to pre-train, the second whether to distil or to fine-tune, the third what size brings.
+    """
+    rows = judged.set_index("id")
+    both = {rows.verdict["V1"], rows.verdict["V2"]}
+    lead = "Whether to pre-train the student is not decided"
+    if both <= {verdicts.SUPPORTED}:
+        lead = "Pre-train the student"
+    elif both <= {verdicts.REFUTED}:
+        lead = "Do not pre-train the student"
+    then = {verdicts.SUPPORTED: "Then distil it", verdicts.REFUTED: "Then fine-tune it"}
+    then = then.get(rows.verdict["R1a"], f"Whether to distil or to fine-tune it then is {rows.verdict['R1a']}")
+    accuracy = metrics[(metrics.split == "test") & (metrics.metric == "accuracy")]
+    students = accuracy[accuracy.recipe == "PF"].sort_values("n_params", kind="stable")
+    small, large = students["size"].iloc[0], students["size"].iloc[-1]
+    score = (students.groupby("size").value.mean() * POINTS).map("{:.1f} %".format)
+    teachers = accuracy[accuracy.recipe == "teacher"]
+    teacher = (
+        f"; their teacher, a {teachers['size'].iloc[0]}, scores {teachers.value.mean() * POINTS:.1f} %" if len(teachers) else ""
+    )
+    return (
+        f"{lead}: pre-training adds {_points(rows.loc['V1'])} of test accuracy to a fine-tuned student, and "
+        f"{_points(rows.loc['V2'])} to a distilled one. {then}: distilled students score {_points(rows.loc['R1a'])} "
+        f"against fine-tuned ones{_paper(rows.loc['R1a'])}. Pre-trained and fine-tuned, the smallest student ({small}) scores "
+        f"{score[small]} and the largest ({large}) {score[large]}{teacher}; at matched parameters, deep students score "
+        f"{_points(rows.loc['R5a'])} against wide ones ({rows.verdict['R5a']})."
+    )
+
+
+def _points(row: pd.Series) -> str:
+    """Return a claim's effect with its interval, in words."""
+    if not math.isfinite(row.estimate):
+        return "an unmeasured number of points"
+    interval = f"95 % {row.low:+.1f} to {row.high:+.1f}" if math.isfinite(row.low) else "no interval"
+    return f"{row.estimate:+.1f} points ({interval})"
+
+
+def _paper(row: pd.Series) -> str:
+    return f" (in the paper {row.paper:+.1f})" if math.isfinite(row.paper) else ""
+
+
+def main_claims(judged: pd.DataFrame) -> str:
+    """Return README's table of claims in Markdown."""
+    table = verdicts.display_table(judged)
+    rows = ["| claim | points | 95 % interval | verdict | paper |", "|---|---|---|---|---|"]
+    for row in table.loc[list(MAIN_CLAIMS)].itertuples():
+        _, claim, points, interval, *_ = row
+        rows.append(f"| {claim} | {points} | {interval} | **{row.verdict}** | {row.paper} |")
+    return "\n".join(rows)
 
 
 def answers(study: str) -> str:
@@ -231,9 +290,9 @@ def recorded(path: Path) -> dict[str, str]:
         return json.loads(image.info.get(RECORD, "{}"))
 
 
-def key_figures(study: str, alts: dict[str, str]) -> str:
-    """Return README's figures in Markdown, each with its text for those who cannot see it."""
-    lines = [f"![{alt}](docs/figures/{name}.png)\n" for name, alt in alts.items()]
+def key_figures(study: str, alts: dict[str, str], folder: str) -> str:
+    """Return figures in Markdown, each with its alternative text; `folder` is that of the pictures, as the page sees it."""
+    lines = [f"![{alt}]({folder}/{name}.png)\n" for name, alt in alts.items()]
     return "\n".join([*lines, f"<sub>{results.provenance(study)}</sub>"])
 
 

@@ -74,7 +74,7 @@ def doctor(
     out.print(table)
     for sentence in store_care.damaged_released(store):
         well = False
-        print_error(f"{paths.scrub(sentence)}; restore it with git")
+        print_error(f"{paths.scrub(sentence)}; {paths.RESTORE}")
     ill = store_care.find_damaged(store)
     for finding in ill:
         print_error(f"{finding.name}: {finding.reason}")

@@ -171,13 +171,13 @@ def _fetch_model(name: str, revision: str | None, say: Say) -> None:
             raise HubError(f"{name}: no {CONFIG}; it is not a model's repository")
         _download(name, "model", info, [CONFIG], new)
         if "auto_map" in json.loads((new / CONFIG).read_text()):
-            raise HubError(f"{name}: its {CONFIG} asks for code of its own (auto_map), which is never run; take a plain BERT")
+            raise HubError(f"{name}: its {CONFIG} asks for code of its own (auto_map), which is never run; choose a plain BERT")
         if WEIGHTS not in there:
             if not any(file.endswith(mirror.PICKLES) for file in there):
                 raise HubError(f"{name}: no {WEIGHTS}; its files are {', '.join(sorted(there))[:200]}")
             raise HubError(mirror.pickled_message(name))
         if not there & set(mirror.VOCABULARIES):
-            raise HubError(f"{name}: neither {' nor '.join(mirror.VOCABULARIES)}; without its word pieces it cannot read")
+            raise HubError(f"{name}: neither {' nor '.join(mirror.VOCABULARIES)}; a model needs its word pieces")
         names = [file for file in MODEL_FILES if file in there]
         _download(name, "model", info, names, new)
         files = {file: mirror.file_record(new / file) for file in names}
@@ -204,7 +204,7 @@ def _download(name: str, kind: str, info: Any, files: list[str], to: Path) -> di
         if stated.get(file, digest) != digest:
             (to / file).unlink()
             raise HubError(
-                f"{name}: {file} came with sha256 {digest[:12]}..., the hub promises {stated[file][:12]}...; nothing was kept, run "
+                f"{name}: {file} came with sha256 {digest[:12]}..., the hub states {stated[file][:12]}...; nothing was kept, run "
                 "the same command again",
                 bad_input=False,
             )
@@ -271,7 +271,9 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
     except errors.GatedRepoError:
         raise HubError(f"{name} requires accepting its terms; do so on its page and set HF_TOKEN") from None
     except errors.RepositoryNotFoundError:
-        raise HubError(f"the hub has no {name}, or not for you; check its name, and set HF_TOKEN where it is private") from None
+        raise HubError(
+            f"the hub has no {name}, or you have no access; check its name, and set HF_TOKEN where it is private"
+        ) from None
     except (http_error, errors.LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         raise HubError(
             f"the connection to {constants.ENDPOINT} broke while {name} was fetched ({_first_line(error, 120)}); run the same "

@@ -51,7 +51,7 @@ def load_config(folder: Path) -> BertConfig:
         )
     for key, ours in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
         if fields.get(key, ours) != ours:
-            raise ValueError(f"{folder}: {key} is {fields[key]!r}, but the forward pass here knows {ours!r} alone")
+            raise ValueError(f"{folder}: {key} is {fields[key]!r}, but the forward pass here supports only {ours!r}")
     return BertConfig(**{k: v for k, v in fields.items() if k not in ("transformers_version", "dtype", "torch_dtype")})
 
 
@@ -94,9 +94,7 @@ def load_pretrained(folder: Path) -> tuple[BertConfig, dict[str, Tensor], Masked
             raise ValueError(f"{folder}: {key} is {getattr(config, key)}, but a BERT of {size} has {ours} here")
     weights = _current_names(load_weights(folder))
     if any(k.startswith("classifier.") for k in weights):
-        raise ValueError(
-            f"{folder}: a classifier, which has been fine-tuned already; it can be a teacher (teacher.folder), no start"
-        )
+        raise ValueError(f"{folder}: a fine-tuned classifier; it can be a teacher (teacher.folder), not a start")
     model = MaskedLanguageModel(config)
     own = model.bert.state_dict()
     decoder = {k for k in own if k.startswith("cls.predictions.decoder.")}
@@ -107,11 +105,11 @@ def load_pretrained(folder: Path) -> tuple[BertConfig, dict[str, Tensor], Masked
     pooler = {"bert.pooler.dense.weight": (size.hidden,) * 2, "bert.pooler.dense.bias": (size.hidden,)}
     known = {k: tuple(v.shape) for k, v in own.items()} | pooler
     if wrong := sorted(k for k, v in weights.items() if known.get(k) != tuple(v.shape)):
-        raise ValueError(f"{folder}: {wrong[0]} is no weight of a BERT of {size}, or has another shape; what is it for?")
+        raise ValueError(f"{folder}: {wrong[0]} is not a weight of a BERT of {size}, or has another shape")
     head = {k for k in own if k.startswith("cls.")} - decoder
     missing = set(own) - decoder - set(weights)
     if missing - head or (missing and missing != head):
-        raise ValueError(f"{folder}: {min(missing)} is missing; it would start at random")
+        raise ValueError(f"{folder}: {min(missing)} is missing; it would be initialised at random")
     if missing:
         return config, weights, None
     model.bert.load_state_dict({k: v.float() for k, v in weights.items() if k in own}, strict=False)

@@ -84,7 +84,7 @@ def card(study: Study, step: Step, record: dict[str, Any], manifest: dict[str, A
     """Return the model card of one miniature, in the hub's format, every number from its record."""
     level, settings, task = record["reading"], step.settings, study.resolved_task()
     size = Size.parse(settings["size"])
-    plateau = "\n**It still sits on the plateau near the unigram loss: it has hardly read.**\n" if record["plateau"] else ""
+    plateau = "\n**Its held-out loss is still near the unigram loss: it needs more pre-training.**\n" if record["plateau"] else ""
     return f"""---
 license: apache-2.0
 language: en
@@ -95,9 +95,9 @@ tags: [bert, compact, pre-trained]
 # BERT {size}, pre-trained on {task.corpus}
 
 {size.layers} layers, {size.hidden} wide, {size.heads} heads, {record["n_params"]:,} parameters, uncased word pieces
-({study.tokenizer.vocabulary:,}), 16-bit safetensors. It has read and nothing else: never fine-tuned, never distilled.
+({study.tokenizer.vocabulary:,}), 16-bit safetensors. Pre-trained only: not fine-tuned and not distilled.
 {plateau}
-| held out | this model | unigram, reads no context |
+| held out | this model | unigram, no context |
 |---|---|---|
 | MLM loss, nats | {level["mlm_loss"]:.3f} | {level["unigram_loss"]:.3f} |
 | MLM accuracy | {level["mlm_accuracy"]:.1%} | {level["unigram_accuracy"]:.1%} |
@@ -106,11 +106,11 @@ tags: [bert, compact, pre-trained]
 
 {_guesses(folder, task.cloze)}
 - **Text**: {_source(task)}
-- **Read**: {record["tokens"]:,} pieces in {record["steps"]:,} steps, {record["seconds"] / 60:.0f} minutes on one thread.
+- **Pre-trained on**: {record["tokens"]:,} pieces in {record["steps"]:,} steps, {record["seconds"] / 60:.0f} minutes on one thread.
 - **Settings**: `{json.dumps(settings, sort_keys=True)}`
 - **Made by**: `python -m pdstudy zoo params/{study.name}.yaml`, step `{step.digest}`, {", ".join(f"{k} {v}" for k, v in manifest["versions"].items())}.
-- **Limits**: {task.limits}It is a start for small classifiers, not a general language model, and it carries whatever
-  its text carries.
+- **Limits**: {task.limits}It is a starting point for small classifiers, not a general language model, and it has the
+  biases of its text.
 """
 
 
@@ -131,20 +131,20 @@ def _guesses(folder: Path, sentences: Sequence[str]) -> str:
     lines = [
         f"| {escape_markdown(s)} | {', '.join(f'{escape_markdown(piece)} {p:.0%}' for piece, p in best)} |" for s, best in rows
     ]
-    return "\n".join(["| sentence | what it puts in |", "|---|---|", *lines, ""])
+    return "\n".join(["| sentence | predictions for [MASK] |", "|---|---|", *lines, ""])
 
 
 def table(study: Study, rows: list[tuple[Step, dict[str, Any]]]) -> str:
     """Return the family's page: one row a size."""
     lines = [
-        "# The released miniatures",
+        "# The released family",
         "",
         f"Pre-trained on {study.resolved_task().corpus} by `python -m pdstudy zoo params/{study.name}.yaml`. Every number is from a folder's",
         "`record.json`. Open one with `AutoModelForMaskedLM.from_pretrained` and `AutoTokenizer.from_pretrained`.",
         "",
-        f"![Training loss against pieces read, and held-out loss against parameters and seconds]({FIGURE}.png)",
+        f"![Training loss against pieces trained on, and held-out loss against parameters and seconds]({FIGURE}.png)",
         "",
-        "| size | parameters | pieces read | minutes, one thread | held-out loss | accuracy | unigram loss | accuracy |",
+        "| size | parameters | pieces trained on | minutes, one thread | held-out loss | accuracy | unigram loss | accuracy |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for step, record in sorted(rows, key=lambda row: row[1]["n_params"]):
@@ -170,8 +170,8 @@ def gains(studies: Sequence[str]) -> str:
         return ""
     sizes = sorted({size for cells in columns.values() for size in cells}, key=lambda size: Size.parse(size).n_params())
     lines = [
-        "\n## What the reading is worth\n",
-        "Gains in points of test accuracy of a student that began here over one that began at random, 95 % intervals over seeds and",
+        "\n## What pre-training is worth\n",
+        "Gains in points of test accuracy of a student that starts from this family over one that starts at random, 95 % intervals over seeds and",
         f"texts, then seeds x texts. Every arm searched equally many learning rates. From {', '.join(f'`params/{s}.yaml`' for s in studies)}.\n",
         f"| size | {' | '.join(columns)} |",
         f"|---|{'---|' * len(columns)}",

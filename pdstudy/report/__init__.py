@@ -1,1 +1,1 @@
-"""Verdicts to figures, notebooks to pages, the explorer, the server on loopback."""
+"""From verdicts to figures, from notebooks to pages, the explorer, and the local server."""

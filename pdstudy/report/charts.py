@@ -1,107 +1,87 @@
-"""Figures in one visual language: a tidy table and Axes in, Axes out.
+"""Charts: a function takes a tidy table and draws it on Axes, with the same colour for a recipe everywhere.
 
-Each recipe has one colour in every notebook; every seed is a faint dot behind the mean; teacher and majority
-class are grey lines; intervals are named in the figure.
+Faint dots are seeds, lines are their means, grey lines are the teacher and the majority class.
 """
 
 from collections.abc import Iterable
+from itertools import cycle
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 from pdstudy.analysis import paper
-from pdstudy.recipes import LINEAR, LINEAR_TAUGHT, LINEARS
-from pdstudy.report.style import (
-    GREY,
-    LINEAR_COLOUR,
-    RECIPE_COLOURS,
-    RECIPE_MARKERS,
-    VERDICT_COLOURS,
-    label_ends,
-    linear_lines,
-    name_ticks,
-    new_axes,
-    set_style,
-)
+from pdstudy.report import style
 from pdstudy.sizes import Size
+from pdstudy.storage.results import accuracies
+
+STRATEGIES = ["PD", "PF", "Distillation", "Basic"]  # Fig 6
 
 
-def accuracy_by_size(metrics: pd.DataFrame, ax: Axes | None = None, recipes: Iterable[str] | None = None) -> Axes:
-    """Draw test accuracy over parameters, one line a recipe: mean of the seeds, each seed a faint dot."""
-    ax = ax or new_axes()
-    test = metrics[(metrics.split == "test") & (metrics.metric == "accuracy")]
-    ends = []
-    for recipe in recipes or [r for r in RECIPE_COLOURS if r in set(test.recipe)]:
-        rows = test[test.recipe == recipe]
-        mean = rows.groupby("n_params").value.mean() * 100
-        colour, marker = RECIPE_COLOURS[recipe], RECIPE_MARKERS[recipe]
-        ax.scatter(rows.n_params, rows.value * 100, color=colour, alpha=0.3, s=18, linewidth=0, marker=marker)
-        ax.plot(mean.index, mean, color=colour, marker=marker, lw=2, ms=7)
+def students(metrics: pd.DataFrame, recipes: list[str]) -> pd.DataFrame:
+    """Return the test accuracies of some recipes."""
+    rows = accuracies(metrics[metrics.recipe.isin(recipes)])
+    return rows[["recipe", "size", "seed", "value", "n", "n_params"]].reset_index(drop=True)
+
+
+def accuracy_by_size(metrics: pd.DataFrame, ax: Axes | None = None, recipes: Iterable[str] = style.RECIPE_COLOURS) -> Axes:
+    """Draw test accuracy over parameters, one line per recipe."""
+    ax, test, ends = ax or style.new_axes(), accuracies(metrics), []
+    for recipe in (r for r in recipes if r in set(test.recipe)):
+        colour, marker = style.RECIPE_COLOURS[recipe], style.RECIPE_MARKERS[recipe]
+        mean = style.seeds_and_mean(ax, test[test.recipe == recipe], "n_params", colour, marker, marker, 18, lw=2, ms=7)
         ends.append((mean.iloc[-1], recipe, colour, mean.index[-1]))
     floor, ceiling = (test[test.recipe == name].value.mean() * 100 for name in ("majority", "teacher"))
     if np.isfinite(ceiling):
-        ax.axhline(ceiling, color=GREY, lw=1, ls="--", zorder=0)
-        ax.annotate(
-            f"teacher {ceiling:.1f}", (0.01, ceiling), xycoords=("axes fraction", "data"), va="bottom", color=GREY, fontsize=8
-        )
-    linear_lines(ax, test)
-    if np.isfinite(floor):  # far below everything, it would flatten what is to be seen: said, not drawn
-        drawn = floor > ax.get_ylim()[0] - 5
-        if drawn:
-            ax.axhline(floor, color=GREY, lw=1, ls=":", zorder=0)
-        note = f"majority class {floor:.1f}" + ("" if drawn else ", below this figure")
-        ax.annotate(note, (0.01, 0.02), xycoords="axes fraction", color=GREY, fontsize=8)
+        style.reference_line(ax, ceiling, f"teacher {ceiling:.1f}")
+    style.linear_lines(ax, test)
+    if np.isfinite(floor):  # a line far below the students would compress the figure
+        visible = floor > ax.get_ylim()[0] - 5
+        if visible:
+            ax.axhline(floor, color=style.GREY, lw=1, ls=":", zorder=0)
+        text = f"majority class {floor:.1f}" + ("" if visible else ", below this figure")
+        ax.annotate(text, (0.01, 0.02), xycoords="axes fraction", color=style.GREY, fontsize=8)
     low, high = ax.get_ylim()
     ax.set_ylim(low - 0.12 * (high - low), high + 0.06 * (high - low))
-    label_ends(ax, ends)
-    sizes = test[test.recipe.isin(RECIPE_COLOURS)].drop_duplicates("size").sort_values("n_params")
-    ax.set_xscale("log")
-    name_ticks(ax, sizes.n_params, [f"{s}\n{n / 1e6:.1f} M" for s, n in zip(sizes["size"], sizes.n_params, strict=True)])
+    style.label_ends(ax, ends)
+    sizes = test[test.recipe.isin(style.RECIPE_COLOURS)].drop_duplicates("size").sort_values("n_params")
+    style.name_ticks(ax, sizes.n_params, [f"{s}\n{n / 1e6:.1f} M" for s, n in zip(sizes["size"], sizes.n_params, strict=True)])
     ax.margins(x=0.12)
     ax.set(xlabel="student, layers/hidden and parameters", ylabel="test accuracy, %")
     return ax
 
 
-def gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw claims as effects in points with 95 % intervals, one row a claim; the paper's value a grey diamond."""
-    ax = ax or new_axes(7.6, 0.42 * len(table) + 1.3)
+def gains(table: pd.DataFrame) -> Axes:
+    """Draw claims as effects in points with 95 % intervals, one row per claim; the paper's value is a grey diamond."""
+    ax = style.new_axes(7.6, 0.42 * len(table) + 1.3)
+    names = [f"{i}  {compared}" for i, compared in zip(table.id, table.compared, strict=True)]
+    style.intervals(ax, table, names, table.verdict.map(style.VERDICT_COLOURS), cycle("o"), 3, 8)
     for y, row in enumerate(table.itertuples()):
-        colour = VERDICT_COLOURS[row.verdict]
-        if np.isfinite(row.low):
-            ax.plot([row.low, row.high], [y, y], color=colour, lw=3, alpha=0.6, solid_capstyle="butt")
-        if np.isfinite(row.estimate):
-            ax.plot(row.estimate, y, "o", color=colour, ms=8)
         ax.plot(row.paper, y, "D", color="none", markeredgecolor="#9A9A9A", ms=7)
-        ax.annotate(row.verdict, (1.01, y), xycoords=("axes fraction", "data"), va="center", color=colour, fontsize=9)
-    ax.axvline(0, color="black", lw=0.8)
-    ax.set_yticks(range(len(table)), [f"{i}  {what}" for i, what in zip(table.id, table.compared, strict=True)])
-    ax.invert_yaxis()
+        ax.annotate(
+            row.verdict,
+            (1.01, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=style.VERDICT_COLOURS[row.verdict],
+            fontsize=9,
+        )
     words = "gain, points of test accuracy: dot and bar ours, 95 % interval; diamond the paper's, of its own task and scale"
-    ax.figure.supxlabel(words, fontsize=9)  # wider than the axis, beside names so long
+    ax.figure.supxlabel(words, fontsize=9)  # wider than the axis, beside long names
     return ax
 
 
-def gains_by_size(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def gains_by_size(table: pd.DataFrame) -> Axes:
     """Draw the gain of each pair of recipes at each size, with 95 % intervals."""
-    ax = ax or new_axes()
+    ax = style.new_axes()
     pairs, sizes = list(dict.fromkeys(table.pair)), list(dict.fromkeys(table["size"]))
     for i, pair in enumerate(pairs):
-        rows = table[table.pair == pair].set_index("size").reindex(sizes)
+        rows, better = table[table.pair == pair].set_index("size").reindex(sizes), pair.split(" over ")[0]
         x = np.arange(len(sizes)) + (i - (len(pairs) - 1) / 2) * 0.12
-        colour = RECIPE_COLOURS[pair.split(" over ")[0]]
-        ax.errorbar(
-            x,
-            rows.estimate,
-            yerr=[rows.estimate - rows.low, rows.high - rows.estimate],
-            fmt=RECIPE_MARKERS[pair.split(" over ")[0]],
-            color=colour,
-            capsize=3,
-            lw=2,
-            label=pair,
-        )
+        bars = [rows.estimate - rows.low, rows.high - rows.estimate]
+        marks = {"fmt": style.RECIPE_MARKERS[better], "color": style.RECIPE_COLOURS[better], "capsize": 3, "lw": 2}
+        ax.errorbar(x, rows.estimate, yerr=bars, label=pair, **marks)
     ax.axhline(0, color="black", lw=0.8)
     ax.set_xticks(range(len(sizes)), sizes)
     ax.margins(x=0.2)
@@ -111,60 +91,45 @@ def gains_by_size(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def mlm_losses(metrics: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw how well each pre-trained start reads: held-out MLM loss, beside the unigram loss that needs no context."""
-    ax = ax or new_axes(7.2, 3.2)
+def mlm_losses(metrics: pd.DataFrame) -> Axes:
+    """Draw the held-out MLM loss of each pre-trained encoder, beside the unigram loss that needs no context."""
+    ax = style.new_axes(7.2, 3.2)
     starts = metrics[metrics.recipe == "start"].pivot_table(index=["n_params", "size", "seed"], columns="metric", values="value")
     starts = starts.sort_index().reset_index()
-    y = np.arange(len(starts))
+    y, unigram = np.arange(len(starts)), starts.unigram_loss.mean()
     ax.barh(y, starts.mlm_loss, color="#8FB8D0", height=0.6)
     for i, row in enumerate(starts.itertuples()):
         ax.annotate(f"{row.mlm_loss:.2f} nats, {row.mlm_accuracy:.0%} right", (0.05, i), va="center", fontsize=8.5)
-    ax.axvline(starts.unigram_loss.mean(), color=GREY, ls="--", lw=1)
-    ax.annotate(
-        f"unigram {starts.unigram_loss.mean():.2f}",
-        (starts.unigram_loss.mean(), 1.01),
-        xycoords=("data", "axes fraction"),
-        ha="center",
-        color=GREY,
-        fontsize=8.5,
-    )
-    labels = [s if starts["size"].value_counts()[s] == 1 else f"{s} #{n}" for s, n in zip(starts["size"], starts.seed, strict=True)]
-    ax.set_yticks(y, labels)
-    ax.set(xlabel="held-out MLM loss, nats (lower reads better)", ylabel="start")
+    ax.axvline(unigram, color=style.GREY, ls="--", lw=1)
+    top = {"xycoords": ("data", "axes fraction"), "ha": "center"}
+    ax.annotate(f"unigram {unigram:.2f}", (unigram, 1.01), **top, color=style.GREY, fontsize=8.5)
+    n_seeds = starts["size"].value_counts()
+    names = [size if n_seeds[size] == 1 else f"{size} #{seed}" for size, seed in zip(starts["size"], starts.seed, strict=True)]
+    ax.set_yticks(y, names)
+    ax.set(xlabel="held-out MLM loss, nats (lower is better)", ylabel="start")
     return ax
 
 
 def family_pretraining(curves: dict[str, list[dict]], records: dict[str, dict]) -> Axes:
-    """Draw how a family read: training loss against pieces, held-out loss against parameters and against seconds."""
-    set_style()
-    _, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained", width_ratios=(2, 1, 1))
+    """Draw how a family was pre-trained: training loss over word pieces, held-out loss over parameters and over minutes."""
+    left, middle, right = style.panels(3, 11, 3.6, width_ratios=(2, 1, 1))
     sizes = sorted(records, key=lambda size: records[size]["n_params"])
-    colours = dict(zip(sizes, sns.color_palette("viridis", len(sizes) + 1), strict=False))
+    colours = style.shades(sizes)
     order = sorted(sizes, key=lambda size: records[size]["reading"]["mlm_loss"])
     for size in sizes:
-        table = pd.DataFrame(curves[size])
+        table, level = pd.DataFrame(curves[size]), records[size]["reading"]
         smooth = table.loss.rolling(max(1, len(table) // 40), min_periods=1).mean()
         left.plot(table.tokens / 1e6, smooth, color=colours[size], lw=1.6, label=size)
-        level, minutes = records[size]["reading"], records[size]["seconds"] / 60
-        for ax, x in ((middle, records[size]["n_params"] / 1e6), (right, minutes)):
+        below = {
+            "xytext": (5, (5, -12)[order.index(size) % 2]),
+            "textcoords": "offset points",
+        }  # by turns, so that names of close points differ
+        for ax, x in ((middle, records[size]["n_params"] / 1e6), (right, records[size]["seconds"] / 60)):
             ax.plot(x, level["mlm_loss"], "o", color=colours[size], ms=8)
-            above = order.index(size) % 2 == 0  # by turns, or names of equal readers lie on each other
-            ax.annotate(
-                size, (x, level["mlm_loss"]), xytext=(5, 5 if above else -12), textcoords="offset points", fontsize=8.5, color=GREY
-            )
-    left.axhline(level["unigram_loss"], color=GREY, ls="--", lw=1)
-    left.annotate(
-        "unigram, held out",
-        (1, level["unigram_loss"]),
-        xycoords=("axes fraction", "data"),
-        ha="right",
-        va="bottom",
-        color=GREY,
-        fontsize=8.5,
-    )
+            ax.annotate(size, (x, level["mlm_loss"]), **below, fontsize=8.5, color=style.GREY)
+    style.reference_line(left, level["unigram_loss"], "unigram, held out", x=1, fontsize=8.5)
     left.legend(frameon=False, fontsize=8.5, title="layers/hidden")
-    left.set(xlabel="pieces read, millions", ylabel="training loss, nats")
+    left.set(xlabel="word pieces, millions", ylabel="training loss, nats")
     middle.set(xlabel="parameters, millions", ylabel="held-out MLM loss, nats")
     right.set(xlabel="minutes on one thread")
     for ax in (middle, right):
@@ -172,108 +137,133 @@ def family_pretraining(curves: dict[str, list[dict]], records: dict[str, dict]) 
     return left
 
 
-def front(table: pd.DataFrame, cost: str, label: str, chosen: str, limit: float | None = None, ax: Axes | None = None) -> Axes:
-    """Draw dev accuracy over a cost, each student with the interval promised for new texts; those that none beats are joined.
+def students_by_cost(ax: Axes, table: pd.DataFrame, cost: str, value: str, front: str, teacher: float) -> None:
+    """Draw accuracy over a cost, each student with its interval; join those in the boolean column `front`; the teacher is a line."""
+    for row in table.assign(x=table[cost], y=table[value]).itertuples():
+        colour = style.COLOURS[row.recipe]
+        ax.plot([row.x, row.x], [row.low, row.high], color=colour, lw=1.2, alpha=0.5)
+        ax.plot(row.x, row.y, style.MARKERS[row.recipe], color=colour, ms=8)
+    line = table[table[front]].sort_values(cost)
+    ax.plot(line[cost], line[value], color=style.GREY, lw=1, zorder=0)
+    if np.isfinite(teacher):
+        style.reference_line(ax, teacher, f"teacher {teacher:.1f}")
 
-    `table` is advise.Candidates' table, `chosen` "size recipe" of the student that is recommended, `limit` the most
-    that the cost may be.
+
+def front(table: pd.DataFrame, cost: str, label: str, chosen: str, limit: float | None = None) -> Axes:
+    """Draw dev accuracy over a cost, each student with its 95 % interval on new texts; those on the Pareto front are joined.
+
+    `table` is that of `advice.candidates.Candidates`, `chosen` the "size recipe" of the recommended student, `limit` the largest
+    cost allowed.
     """
-    ax = ax or new_axes(7.2, 4.0)
+    ax = style.new_axes(7.2, 4.0)
     students = table[(table.recipe != "teacher") & np.isfinite(table[cost])]
-    colours = RECIPE_COLOURS | dict.fromkeys(LINEARS, LINEAR_COLOUR)
-    markers = RECIPE_MARKERS | {LINEAR: "*", LINEAR_TAUGHT: "h"}
-    for row in students.itertuples():
-        colour, x = colours[row.recipe], getattr(row, cost)
-        ax.plot([x, x], [row.low, row.high], color=colour, lw=1.2, alpha=0.5)
-        ax.plot(x, row.dev, markers[row.recipe], color=colour, ms=8)
-        if f"{row.size} {row.recipe}" == chosen:
-            ax.plot(x, row.dev, "o", mfc="none", mec="black", ms=17, mew=1.6)
-            ax.annotate("recommended", (x, row.dev), xytext=(12, -12), textcoords="offset points", fontsize=9, weight="bold")
-    line = students[students[f"front_{cost}"]].sort_values(cost)
-    ax.plot(line[cost], line.dev, color=GREY, lw=1, zorder=0)
-    teacher = table[table.recipe == "teacher"]
-    if len(teacher):
-        ax.axhline(teacher.dev.iloc[0], color=GREY, lw=1, ls="--", zorder=0)
-        note = f"teacher {teacher.dev.iloc[0]:.1f}"
-        ax.annotate(note, (0.01, teacher.dev.iloc[0]), xycoords=("axes fraction", "data"), va="bottom", color=GREY, fontsize=8)
+    students_by_cost(ax, students, cost, "dev", f"front_{cost}", table[table.recipe == "teacher"].dev.mean())
+    for _, row in students[students["size"] + " " + students.recipe == chosen].iterrows():
+        place = (row[cost], row.dev)
+        ax.plot(*place, "o", mfc="none", mec="black", ms=17, mew=1.6)
+        ax.annotate("recommended", place, xytext=(12, -12), textcoords="offset points", fontsize=9, weight="bold")
     if limit is not None:
         ax.axvline(limit, color="black", lw=1, ls=":")
         ax.annotate("limit", (limit, 0.02), xycoords=("data", "axes fraction"), ha="right", fontsize=8.5)
-    handles = [plt.Line2D([], [], color=colours[r], marker=markers[r], ls="", label=r) for r in dict.fromkeys(students.recipe)]
-    ax.legend(handles=handles, frameon=False, fontsize=9)
-    ax.set_xscale("log")
-    ticks = sorted(students.drop_duplicates("size")[cost])
-    names = students.drop_duplicates("size").set_index(cost)["size"]
-    ax.set_xticks(ticks, [f"{x:.3g}\n{names[x]}" for x in ticks], fontsize=8.5)
-    ax.set_xticks([], minor=True)
+    style.recipe_legend(ax, dict.fromkeys(students.recipe))
+    sizes = students.drop_duplicates("size").sort_values(cost)
+    style.name_ticks(ax, sizes[cost], [f"{x:.3g}\n{s}" for x, s in zip(sizes[cost], sizes["size"], strict=True)], 0, fontsize=8.5)
     ax.margins(x=0.12)
-    ax.set(xlabel=label, ylabel="dev accuracy, % (bars: promised for\nnew texts, 95 %)")
+    ax.set(xlabel=label, ylabel="dev accuracy, % (bars: 95 % interval\nfor new texts)")
     return ax
 
 
-def learning_curve(found, ax: Axes | None = None) -> Axes:
-    """Draw a learning curve (advise.Curve): seeds as faint dots, their means, the law through them, its forecast for twice the text."""
-    ax = ax or new_axes(6.4, 3.6)
-    points, most = found.points, found.points.texts.max()
-    colour = RECIPE_COLOURS[found.recipe]
-    ax.scatter(points.texts, points.value * 100, color=colour, alpha=0.3, s=18, linewidth=0)
-    mean = points.groupby("texts").value.mean() * 100
-    ax.plot(mean.index, mean, RECIPE_MARKERS[found.recipe], color=colour, ms=8)
-    x = np.geomspace(points.texts.min(), most, 60)
-    ax.plot(x, found.law.at(x) * 100, color=colour, lw=1.5)
-    x = np.geomspace(most, 2 * most, 20)
-    ax.plot(x, found.law.at(x) * 100, color=colour, lw=1.5, ls=":")
-    ax.annotate(
-        f"{found.twice:+.1f} forecast", (2 * most, found.law.at(2 * most) * 100), ha="right", va="bottom", color=colour, fontsize=9
-    )
-    ax.set_xscale("log")
+def learning_curve(curve) -> Axes:
+    """Draw a `candidates.Curve`: seeds, their means, the fitted curve and its forecast for twice the text."""
+    ax, points, most = style.new_axes(6.4, 3.6), curve.points, curve.points.texts.max()
+    colour = style.RECIPE_COLOURS[curve.recipe]
+    mean = style.seeds_and_mean(ax, points, "texts", colour, style.RECIPE_MARKERS[curve.recipe], s=18, ls="", ms=8)
+    for low, high, n, ls in ((points.texts.min(), most, 60, "-"), (most, 2 * most, 20, ":")):
+        x = np.geomspace(low, high, n)
+        ax.plot(x, curve.law.at(x) * 100, color=colour, lw=1.5, ls=ls)
+    end = (2 * most, curve.law.at(2 * most) * 100)
+    ax.annotate(f"{curve.twice:+.1f} forecast", end, ha="right", va="bottom", color=colour, fontsize=9)
     ticks = [*mean.index, 2 * most]
-    ax.set_xticks(ticks, [f"{n:,.0f}" for n in ticks], fontsize=8.5)
-    ax.set_xticks([], minor=True)
-    kind = {"transfer": "transfer texts, labelled by the teacher", "labels": "labelled texts"}[found.kind]
-    ax.set(xlabel=kind, ylabel=f"{found.size} by {found.recipe}:\ntest accuracy, %")
+    style.name_ticks(ax, ticks, [f"{n:,.0f}" for n in ticks], 0, fontsize=8.5)
+    kind = {"transfer": "transfer texts, labelled by the teacher", "labels": "labelled texts"}[curve.kind]
+    ax.set(xlabel=kind, ylabel=f"{curve.size} by {curve.recipe}:\ntest accuracy, %")
     return ax
 
 
 def rate_searches(table: pd.DataFrame) -> Axes:
-    """Draw dev accuracy over the learning rate, one panel a recipe and one line a size; the chosen rate is filled."""
-    table = table[table.recipe.isin(RECIPE_COLOURS)].drop_duplicates(["recipe", "size", "rate"])
+    """Draw dev accuracy over the learning rate, one panel per recipe and one line per size; the chosen rate is filled."""
+    table = table[table.recipe.isin(style.RECIPE_COLOURS)].drop_duplicates(["recipe", "size", "rate"])
     recipes, sizes, rates = (list(dict.fromkeys(table[column])) for column in ("recipe", "size", "rate"))
-    set_style()
-    _, panels = plt.subplots(
-        1, max(1, len(recipes)), figsize=(1.75 * len(recipes) + 1.6, 3.2), sharey=True, layout="constrained", squeeze=False
-    )
-    colours = dict(zip(sizes, sns.color_palette("viridis", len(sizes) + 1), strict=False))
-    for ax, recipe in zip(panels[0], recipes, strict=False):
+    axes, colours = style.panels(max(1, len(recipes)), 1.75 * len(recipes) + 1.6, 3.2, sharey=True), style.shades(sizes)
+    for ax, recipe in zip(axes, recipes, strict=False):
         for size, rows in table[table.recipe == recipe].sort_values("rate").groupby("size", sort=False):
             ax.plot(rows.rate, rows.dev_accuracy * 100, "o-", color=colours[size], mfc="white", lw=1.3, ms=6)
             ax.plot(rows[rows.chosen].rate, rows[rows.chosen].dev_accuracy * 100, "o", color=colours[size], ms=7, zorder=3)
-        ax.set_xscale("log")
-        ax.set_xticks(sorted(rates), [f"{r:g}" for r in sorted(rates)], fontsize=8, rotation=45)
-        ax.set_xticks([], minor=True)
+        style.name_ticks(ax, sorted(rates), [f"{r:g}" for r in sorted(rates)], 0, fontsize=8, rotation=45)
         ax.margins(x=0.15)
-        ax.set_title(recipe, fontsize=9.5, color=RECIPE_COLOURS[recipe], weight="bold")
-    panels[0][0].set_ylabel("dev accuracy, %")
-    handles = [plt.Line2D([], [], color=colour, marker="o", label=size) for size, colour in colours.items()]
-    panels[0][0].figure.legend(handles=handles, frameon=False, fontsize=8.5, loc="outside right center")
-    panels[0][0].figure.supxlabel("peak learning rate (filled: chosen)", fontsize=9)
-    return panels[0][0]
+        ax.set_title(recipe, fontsize=9.5, color=style.RECIPE_COLOURS[recipe], weight="bold")
+    axes[0].set_ylabel("dev accuracy, %")
+    handles = [axes[0].plot([], [], color=colour, marker="o", label=size)[0] for size, colour in colours.items()]
+    axes[0].figure.legend(handles=handles, frameon=False, fontsize=8.5, loc="outside right center")
+    axes[0].figure.supxlabel("peak learning rate (filled: chosen)", fontsize=9)
+    return axes[0]
 
 
-def paper_sst2(ours: Iterable[str], ax: Axes | None = None) -> Axes:
-    """Draw the paper's own figure for SST-2 in grey, all 24 sizes; the sizes that we share are ringed."""
-    ax = ax or new_axes()
-    table = paper.sst2()
-    table["n_params"] = [Size.parse(s).n_params() for s in table["size"]]
+def by_width(table: pd.DataFrame, ax: Axes, palette: str) -> None:
+    """Draw accuracy over `x`, one line per hidden width, with the names of the sizes."""
+    table = table.assign(hidden=[Size.parse(s).hidden for s in table["size"]])
+    means = table.groupby(["hidden", "size"], sort=False).agg(x=("x", "first"), value=("value", "mean")).reset_index()
+    widths = sorted(means.hidden.unique())
+    for (width, colour), marker in zip(style.shades(widths, palette, 1).items(), cycle(style.WIDTH_MARKERS), strict=False):
+        rows = means[means.hidden == width].sort_values("x")
+        ax.plot(rows.x, rows.value * 100, color=colour, marker=marker, lw=1.6, ms=6, label=f"{width} wide")
+        for _, row in (rows if len(rows) < 5 else rows.iloc[[0, -1]]).iterrows():  # the ends of a long line
+            place = (row.x, row.value * 100)
+            ax.annotate(row["size"], place, xytext=(4, -11), textcoords="offset points", fontsize=7.5, color=style.GREY)
+    if len(means):
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("{x:g}")
+        ax.legend(frameon=False, fontsize=8.5)
+    ax.margins(0.12)
+
+
+def paper_sst2(ours: Iterable[str], ax: Axes) -> None:
+    """Draw the paper's Fig 6 for SST-2 in grey, with rings around the sizes in `ours`."""
+    table = paper.sst2().assign(x=lambda t: [Size.parse(s).n_params() for s in t["size"]])
     ends = []
     for recipe, rows in table.groupby("recipe"):
-        rows = rows.sort_values("n_params")
-        ax.plot(rows.n_params, rows.value, color="#B0B0B0", marker=RECIPE_MARKERS[recipe], ms=4, lw=1)
+        rows, colour = rows.sort_values("x"), style.RECIPE_COLOURS[recipe]
+        ax.plot(rows.x, rows.value, color="#B0B0B0", marker=style.RECIPE_MARKERS[recipe], ms=4, lw=1)
         shared = rows[rows["size"].isin(set(ours))]
-        ax.plot(shared.n_params, shared.value, ls="", marker="o", mfc="none", mec=RECIPE_COLOURS[recipe], ms=11, mew=1.5)
-        ends.append((rows.value.iloc[-1], recipe, RECIPE_COLOURS[recipe], rows.n_params.iloc[-1]))
-    label_ends(ax, ends)
+        ax.plot(shared.x, shared.value, ls="", marker="o", mfc="none", mec=colour, ms=11, mew=1.5)
+        ends.append((rows.value.iloc[-1], recipe, colour, rows.x.iloc[-1]))
+    style.label_ends(ax, ends)
     ax.set_xscale("log")
     ax.margins(x=0.14)
     ax.set(xlabel="parameters", ylabel="SST-2 accuracy, % (digitised, +-0.1)")
-    return ax
+
+
+def paper_lines(table: pd.DataFrame, ax: Axes, x: str, y: str, log: bool = True) -> None:
+    """Draw the paper's values in grey, one line per recipe; `x` and `y` are the labels of the axes."""
+    ends = []
+    for recipe, rows in table.groupby("recipe", sort=False):
+        rows = rows.sort_values("x")
+        marker = next((m for r, m in style.RECIPE_MARKERS.items() if recipe == r or recipe.startswith(r + " ")), "o")
+        ax.plot(rows.x, rows.value, color=style.PAPER_GREY, marker=marker, ms=5, lw=1)
+        ends.append((rows.value.iloc[-1], recipe, style.GREY, rows.x.iloc[-1]))
+    ax.margins(x=0.25, y=0.1)
+    style.label_ends(ax, ends)
+    if log:
+        ax.set_xscale("log")
+    ax.set(xlabel=x, ylabel=y)
+
+
+def paper_by_size(table: pd.DataFrame, ax: Axes, title: str) -> None:
+    """Draw the paper's accuracies on MNLI over the size of the student in grey, with a title."""
+    table = table.assign(x=[Size.parse(size).n_params() for size in table["size"]])
+    paper_lines(table, ax, "student, layers/hidden", "MNLI accuracy, % (digitised)")
+    sizes = table.drop_duplicates("size").sort_values("x")
+    style.name_ticks(ax, sizes.x, sizes["size"])
+    style.title_panels(ax, title)

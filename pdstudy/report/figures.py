@@ -1,7 +1,6 @@
-"""The figures of the study, the paper's own beside ours: each is drawn from a study's results, shown once, and kept.
+"""The figures of a study, beside those of the paper, saved as PNG, SVG and CSV in outputs/<study>/figures/.
 
-Kept is the picture (PNG, SVG) and its data (CSV) in outputs/<study>/figures/. A figure's title is its finding, taken from
-the verdicts; what was not measured is not drawn, and the figure says so.
+The title of a figure is its finding, from the verdicts. What was not measured is not drawn.
 """
 
 from collections.abc import Callable
@@ -15,67 +14,54 @@ from pdstudy.report import charts, figures_students, figures_texts, style
 from pdstudy.report.style import StudyFigure
 from pdstudy.storage import paths
 
-FIGURES: dict[str, Callable[[str], StudyFigure]] = {
-    "strategies": figures_students.strategies,
-    "pretraining_gain": figures_students.pretraining_gain,
-    "starts": figures_students.starts,
-    "depth_width": figures_students.depth_width,
-    "matched": figures_students.matched,
-    "speed": figures_students.speed,
-    "compound": figures_texts.compound,
-    "corpora": figures_texts.corpora,
-    "transfer_size": figures_texts.transfer_size,
-    "domains": figures_texts.domains,
+TITLED: dict[str, tuple[Callable[[str], StudyFigure], tuple[str, ...]]] = {  # the function, and the claims in the title
+    "pretraining_gain": (figures_students.pretraining_gain, ("V1", "V2")),
+    "strategies": (figures_students.strategies, ("R1a", "R2")),
+    "starts": (figures_students.starts, ("R3a", "R4c")),
+    "depth_width": (figures_students.depth_width, ("R5a", "R6")),
+    "matched": (figures_students.matched, ("R5a", "R5d")),
+    "speed": (figures_students.speed, ("R5d", "R15")),
+    "compound": (figures_texts.compound, ("R7a", "R7c")),
+    "corpora": (figures_texts.corpora, ("R8a", "R8b")),
+    "transfer_size": (figures_texts.transfer_size, ("R9", "R10")),
+    "domains": (figures_texts.domains, ("R11a", "R12")),
 }
-EFFECTS = {f"gains_{question}": question for question in claims.QUESTIONS}  # the claims of a question that have an effect
-NAMES = (*FIGURES, *EFFECTS)
-TITLES = {  # whose findings are a figure's title
-    "pretraining_gain": ("V1", "V2"),
-    "strategies": ("R1a", "R2"),
-    "starts": ("R3a", "R4c"),
-    "depth_width": ("R5a", "R6"),
-    "matched": ("R5a", "R5d"),
-    "speed": ("R5d", "R15"),
-    "compound": ("R7a", "R7c"),
-    "corpora": ("R8a", "R8b"),
-    "transfer_size": ("R9", "R10"),
-    "domains": ("R11a", "R12"),
-}
+TITLES = {name: ids for name, (_, ids) in TITLED.items()}
+EFFECTS = {f"gains_{question}": question for question in claims.QUESTIONS}  # the claims of one question that have an effect
+NAMES = (*TITLED, *EFFECTS)
 
 
 def draw(study: str, name: str, verdicts: pd.DataFrame) -> StudyFigure:
-    """Return the figure of one of NAMES for a study, titled by its verdicts. Raises KeyError for a name that there is not."""
-    drawn = effects(verdicts, EFFECTS[name]) if name in EFFECTS else FIGURES[name](study)
+    """Return a figure of NAMES for a study, with its verdicts as title. Raises KeyError for an unknown name."""
+    figure = effects(verdicts, EFFECTS[name]) if name in EFFECTS else TITLED[name][0](study)
     findings = [headline(verdicts, id) for id in TITLES.get(name, ()) if id in set(verdicts.id)]
     if findings:
-        drawn.axes.figure.suptitle("\n".join(findings), fontsize=10, x=0.01, ha="left")
-    return replace(drawn, alt=". ".join([drawn.alt, *findings]))
+        figure.axes.figure.suptitle("\n".join(findings), fontsize=10, x=0.01, ha="left")
+    return replace(figure, alt=". ".join([figure.alt, *findings]))
 
 
 def effects(verdicts: pd.DataFrame, question: str) -> StudyFigure:
-    """Draw the claims of one question that have an effect, the paper's values beside them."""
-    shown = verdicts[(verdicts.n_seeds > 0) & (verdicts.question == question)]
-    return StudyFigure(
-        charts.gains(shown), shown, "Each claim as a paired effect in points with its 95 % interval, beside the paper's value"
-    )
+    """Draw the claims of one question that have an effect, with the paper's values."""
+    measured = verdicts[(verdicts.n_seeds > 0) & (verdicts.question == question)]
+    alt = "Each claim as a paired effect in points with its 95 % interval, beside the paper's value"
+    return StudyFigure(charts.gains(measured), measured, alt)
 
 
 def figure_of_claim() -> dict[str, str]:
-    """Return the figure of each claim that has one: the last one titled by it, else the effects of its question."""
-    titled = {id: name for name, ids in TITLES.items() for id in ids}
-    asked = {claim.id: f"gains_{claim.question}" for claim in claims.CLAIMS if isinstance(claim, claims.Claim)}
-    return asked | titled
+    """Return the name of the figure of each claim: the last with the claim in its title, else the effects of its question."""
+    effects = {claim.id: f"gains_{claim.question}" for claim in claims.CLAIMS if isinstance(claim, claims.Claim)}
+    return effects | {id: name for name, ids in TITLES.items() for id in ids}
 
 
-def save(drawn: StudyFigure, study: str, name: str) -> None:
+def save(figure: StudyFigure, study: str, name: str) -> None:
     """Write a figure as PNG and SVG and its data as CSV."""
     folder = paths.study_folder(study) / "figures"
-    style.save(drawn.axes.figure, folder, name)
-    drawn.data.to_csv(folder / f"{name}.csv", index=False)
+    style.save(figure.axes.figure, folder, name)
+    figure.data.to_csv(folder / f"{name}.csv", index=False)
 
 
 def show(study: str, name: str, verdicts: pd.DataFrame) -> None:
-    """Draw a figure, keep it, and display it once."""
-    drawn = draw(study, name, verdicts)
-    save(drawn, study, name)
-    style.show(drawn.axes, drawn.alt, name)
+    """Draw, save and display a figure."""
+    figure = draw(study, name, verdicts)
+    save(figure, study, name)
+    style.show(figure.axes, figure.alt, name)

@@ -1,25 +1,15 @@
-"""Figures of students by their size: four strategies (Fig 6), four starts (Fig 5), depth against width, and what reading adds."""
+"""Figures by the size of students: strategies (Fig 6), initialisations (Fig 5), depth and width, the gain from pre-training."""
 
+from contextlib import suppress
 from itertools import cycle
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 
-from pdstudy.analysis import contrasts, evidence, paper, verdicts
+from pdstudy.analysis import contrasts, paper, verdicts
+from pdstudy.analysis.evidence import Arm, Evidence, Missing, between
 from pdstudy.report import charts, style
-from pdstudy.report.style import (
-    RECIPE_COLOURS,
-    RECIPE_MARKERS,
-    STRATEGIES,
-    WIDTH_MARKERS,
-    StudyFigure,
-    by_width,
-    paper_by_size,
-    students,
-    title_panels,
-    two_panels,
-)
+from pdstudy.report.charts import STRATEGIES, students
+from pdstudy.report.style import StudyFigure, two_panels
 from pdstudy.sizes import Size
 from pdstudy.storage import results
 
@@ -27,106 +17,83 @@ STARTS = ["PD", "PD (truncated)", "PD (embeddings)", "Distillation"]  # Fig 5
 
 
 def strategies(study: str) -> StudyFigure:
-    """Draw Fig 6: four strategies over sizes."""
+    """Draw Fig 6: four strategies by size."""
     metrics, (left, right) = results.load_results(study), two_panels()
-    charts.accuracy_by_size(metrics, left, [r for r in STRATEGIES if r in set(metrics.recipe)])
+    charts.accuracy_by_size(metrics, left, STRATEGIES)
     charts.paper_sst2(results.load_settings(study)["sizes"], right)
-    title_panels(right, "The paper, Fig 6: SST-2, all 24 sizes; ringed: sizes we share")
-    return StudyFigure(
-        left, students(metrics, STRATEGIES), "Test accuracy over student size for four strategies, the paper's Fig 6 beside it"
-    )
+    style.title_panels(right, "The paper, Fig 6: SST-2, all 24 sizes; ringed: sizes we share")
+    alt = "Test accuracy over student size for four strategies, the paper's Fig 6 beside it"
+    return StudyFigure(left, students(metrics, STRATEGIES), alt)
 
 
 def pretraining_gain(study: str) -> StudyFigure:
-    """Draw what reading first adds, by size, to students that are distilled and to those that are fine-tuned."""
+    """Draw what pre-training adds, by size, to students that are distilled and to those that are fine-tuned."""
     table = verdicts.gains_by_size(study, [("PD", "Distillation"), ("PF", "Basic")])
-    ax = charts.gains_by_size(table)
-    return StudyFigure(ax, table, "Gain from pre-training by size, for distilled and for fine-tuned students, with 95 % intervals")
+    alt = "Gain from pre-training by size, for distilled and for fine-tuned students, with 95 % intervals"
+    return StudyFigure(charts.gains_by_size(table), table, alt)
 
 
 def starts(study: str) -> StudyFigure:
-    """Draw Fig 5: a distilled student's four starts over sizes."""
+    """Draw Fig 5: four initialisations of a distilled student by size."""
     metrics, (left, right) = results.load_results(study), two_panels()
-    charts.accuracy_by_size(metrics, left, [r for r in STARTS if r in set(metrics.recipe)])
-    paper_by_size(paper.initialisations(), right, "The paper, Fig 5: MNLI")
-    return StudyFigure(
-        left,
-        students(metrics, STARTS),
-        "Test accuracy over student size for four starts of a distilled student, the paper's Fig 5 beside it",
-    )
+    charts.accuracy_by_size(metrics, left, STARTS)
+    charts.paper_by_size(paper.initialisations(), right, "The paper, Fig 5: MNLI")
+    alt = "Test accuracy over student size for four starts of a distilled student, the paper's Fig 5 beside it"
+    return StudyFigure(left, students(metrics, STARTS), alt)
 
 
 def depth_width(study: str) -> StudyFigure:
-    """Draw accuracy over depth, one line a width, one panel a recipe."""
-    every = results.load_results(study)
-    metrics = students(every, STRATEGIES)
+    """Draw accuracy over depth, one line per hidden width, one panel per recipe."""
+    own = results.load_results(study)
+    metrics = students(own, STRATEGIES)
     metrics[["layers", "hidden"]] = [(Size.parse(s).layers, Size.parse(s).hidden) for s in metrics["size"]]
     recipes = [r for r in STRATEGIES if r in set(metrics.recipe)]
-    style.set_style()
-    _, panels = plt.subplots(
-        1, len(recipes), figsize=(2.7 * len(recipes) + 1, 3.8), sharey=True, layout="constrained", squeeze=False
-    )
-    widths = sorted(metrics.hidden.unique())
-    colours = dict(zip(widths, sns.color_palette("viridis", len(widths) + 1), strict=False))
-    for ax, recipe in zip(panels[0], recipes, strict=True):
-        rows = metrics[metrics.recipe == recipe]
-        for width, marker in zip(widths, cycle(WIDTH_MARKERS), strict=False):
-            mine = rows[rows.hidden == width]
-            mean = mine.groupby("layers").value.mean() * 100
-            ax.scatter(mine.layers, mine.value * 100, color=colours[width], alpha=0.35, s=16, linewidth=0, marker=marker)
-            ax.plot(mean.index, mean, color=colours[width], marker=marker, lw=1.8, ms=6, label=f"{width} wide")
-        style.linear_lines(ax, every)
+    panels = style.panels(len(recipes), 2.7 * len(recipes) + 1, 3.8, sharey=True)
+    for ax, recipe in zip(panels, recipes, strict=True):
+        for (width, colour), marker in zip(style.shades(sorted(metrics.hidden.unique())).items(), cycle(style.WIDTH_MARKERS)):
+            rows = metrics[(metrics.recipe == recipe) & (metrics.hidden == width)]
+            style.seeds_and_mean(ax, rows, "layers", colour, marker, marker, lw=1.8, ms=6, label=f"{width} wide")
+        style.linear_lines(ax, own)
         ax.set_xticks(sorted(metrics.layers.unique()))
-        ax.set_title(recipe, fontsize=10, color=RECIPE_COLOURS[recipe], weight="bold")
+        ax.set_title(recipe, fontsize=10, color=style.RECIPE_COLOURS[recipe], weight="bold")
         ax.set(xlabel="layers")
-    panels[0][0].set_ylabel("test accuracy, %\n(dots: seeds, line: their mean)")
-    panels[0][-1].legend(frameon=False, fontsize=8.5)
-    return StudyFigure(panels[0][0], metrics, "Test accuracy over depth, one line for each width, one panel for each recipe")
+    panels[0].set_ylabel("test accuracy, %\n(dots: seeds, line: their mean)")
+    panels[-1].legend(frameon=False, fontsize=8.5)
+    return StudyFigure(panels[0], metrics, "Test accuracy over depth, one line for each width, one panel for each recipe")
 
 
 def matched(study: str) -> StudyFigure:
-    """Draw deep over wide students at matched parameters and at matched latency, one row a recipe and pair."""
-    e, rows = evidence.Evidence(study), []
+    """Draw the gain of deep over wide students at matched parameters and at matched latency, one row per recipe and pair."""
+    e, rows = Evidence(study), []
     for how, pairs_of in (("parameters", contrasts.pairs_matched_in_parameters), ("latency", contrasts.pairs_matched_in_latency)):
-        try:
+        with suppress(Missing):
             pairs = pairs_of(e)
-        except evidence.Missing:
-            continue
-        for recipe in (r for r in STRATEGIES if r in e.recipes):
-            for deep, wide in pairs:
-                try:
-                    found = e.effect(evidence.between(evidence.Arm(recipe, deep), evidence.Arm(recipe, wide)))
-                except evidence.Missing:
-                    continue
-                kept = {k: getattr(found, k) for k in ("estimate", "low", "high", "n_seeds", "n_items")}
-                rows.append({"matched in": how, "recipe": recipe, "pair": f"{deep} over {wide}"} | kept)
+            for recipe, (deep, wide) in ((r, pair) for r in STRATEGIES if r in e.recipes for pair in pairs):
+                with suppress(Missing):
+                    row = {"matched in": how, "recipe": recipe, "pair": f"{deep} over {wide}"}
+                    rows.append(row | e.row(between(Arm(recipe, deep), Arm(recipe, wide))))
     table = pd.DataFrame(rows, columns=["matched in", "recipe", "pair", "estimate", "low", "high", "n_seeds", "n_items"])
     ax = style.new_axes(7.6, 0.34 * max(3, len(table)) + 1.2)
-    for y, row in enumerate(table.itertuples()):
-        colour = RECIPE_COLOURS[row.recipe]
-        ax.plot([row.low, row.high], [y, y], color=colour, lw=2.5, alpha=0.6)
-        ax.plot(row.estimate, y, RECIPE_MARKERS[row.recipe], color=colour, ms=7)
-    ax.axvline(0, color="black", lw=0.8)
-    ax.set_yticks(range(len(table)), [f"{r.recipe}, {r.pair}, {r[1]}" for r in table.itertuples()], fontsize=8.5)
-    ax.invert_yaxis()
+    names = [f"{r.recipe}, {r.pair}, {r[1]}" for r in table.itertuples()]
+    colours, markers = table.recipe.map(style.RECIPE_COLOURS), table.recipe.map(style.RECIPE_MARKERS)
+    style.intervals(ax, table, names, colours, markers, 2.5, 7, fontsize=8.5)
     ax.figure.supxlabel("deep minus wide, points of test accuracy (bars: 95 % over seeds and texts)", fontsize=9)
     return StudyFigure(ax, table, "Deep minus wide students at matched parameters and at matched latency, with 95 % intervals")
 
 
 def speed(study: str) -> StudyFigure:
-    """Draw PD's accuracy over measured latency, one line a width; the paper's over its TPU's speed beside it."""
-    every, latency = results.load_results(study), results.load_latency(study)
-    metrics = students(every, ["PD"])
+    """Draw PD's accuracy over measured latency, one line per width, beside the paper's accuracy over the speed of its TPU."""
+    own, latency = results.load_results(study), results.load_latency(study)
+    metrics = students(own, ["PD"])
     metrics = metrics.assign(x=metrics["size"].map(latency)).dropna(subset="x")
     left, right = two_panels()
-    by_width(metrics, left, "viridis")
+    charts.by_width(metrics, left, "viridis")
     if len(metrics):
-        style.linear_lines(left, every)
+        style.linear_lines(left, own)
     left.set(xlabel="milliseconds for one text, median, one thread of this machine", ylabel="test accuracy of PD, %")
-    theirs = paper.sst2().query("recipe == 'PD'").merge(paper.sizes(), on="size")
-    by_width(theirs.assign(x=1 / theirs.speedup, value=theirs.value / 100), right, "Greys")
+    table = paper.sst2().query("recipe == 'PD'").merge(paper.sizes(), on="size")
+    charts.by_width(table.assign(x=1 / table.speedup, value=table.value / 100), right, "Greys")
     right.set(xlabel="time on the paper's TPU, BERT-Large = 1", ylabel="SST-2 accuracy of PD, % (digitised)")
-    title_panels(right, "The paper, Fig 6 over Table 2: never plotted there")
-    return StudyFigure(
-        left, metrics, "Accuracy of distilled students over their measured latency, one line for each width, the paper's beside it"
-    )
+    style.title_panels(right, "The paper, Fig 6 over Table 2: never plotted there")
+    alt = "Accuracy of distilled students over their measured latency, one line for each width, the paper's beside it"
+    return StudyFigure(left, metrics, alt)

@@ -1,93 +1,67 @@
-"""Figures of the text that students read and distil: D_LM = D_T (Fig 10), how much of it (Fig 8), how near to the task (Fig 9)."""
+"""Figures by the text that students are trained on: D_LM = D_T (Fig 10), the size of D_T (Fig 8), its similarity to D_L (Fig 9)."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from pdstudy.analysis import paper, stats
 from pdstudy.recipes import LINEARS
 from pdstudy.report import charts, style
-from pdstudy.report.style import (
-    GREY,
-    PAPER_GREY,
-    RECIPE_COLOURS,
-    RECIPE_MARKERS,
-    STRATEGIES,
-    StudyFigure,
-    paper_by_size,
-    paper_lines,
-    students,
-    title_panels,
-    two_panels,
-)
+from pdstudy.report.charts import STRATEGIES, students
+from pdstudy.report.style import GREY, PAPER_GREY, RECIPE_COLOURS, RECIPE_MARKERS, StudyFigure, two_panels
 from pdstudy.storage import results
 
-NO_START = "none: Distillation"  # the D_LM of a student that begins at random
+NO_START = "none: Distillation"  # the D_LM of a student without pre-training
+DOTTED = (0, (1, 3))
 
 
 def compound(study: str) -> StudyFigure:
-    """Draw Fig 10: students that read and distil the same text."""
+    """Draw Fig 10: students that are pre-trained and distilled on the same text."""
     own, other = results.load_results(study), results.load_compound(study)
-    read = other[(other.corpus == "transfer") & other.recipe.isin(["PD", "PF"])]
-    sizes = set(read["size"])
-    table = _both(
-        read, own[(own.recipe == "Distillation") & own["size"].isin(sizes)], own[own.recipe.isin(["teacher", "majority", *LINEARS])]
-    )
+    compound = other[(other.corpus == "transfer") & other.recipe.isin(["PD", "PF"])]
+    distilled = own[(own.recipe == "Distillation") & own["size"].isin(set(compound["size"]))]
+    table = _concat(compound, distilled, own[own.recipe.isin(["teacher", "majority", *LINEARS])])
     left, right = two_panels()
-    charts.accuracy_by_size(table, left, [r for r in ("PD", "PF", "Distillation") if r in set(table.recipe)])
-    paper_by_size(paper.compound(), right, "The paper, Fig 10: MNLI, D_LM = D_T")
-    return StudyFigure(
-        left,
-        students(table, STRATEGIES),
-        "Test accuracy of students that read and distil the same text, the paper's Fig 10 beside it",
-    )
+    charts.accuracy_by_size(table, left, ["PD", "PF", "Distillation"])
+    charts.paper_by_size(paper.compound(), right, "The paper, Fig 10: MNLI, D_LM = D_T")
+    alt = "Test accuracy of students that read and distil the same text, the paper's Fig 10 beside it"
+    return StudyFigure(left, students(table, STRATEGIES), alt)
 
 
 def corpora(study: str) -> StudyFigure:
-    """Draw what students of each recipe are worth by the D_LM that their start has read."""
+    """Draw the accuracy of students by the D_LM that they were pre-trained on."""
     own, other = results.load_results(study), results.load_compound(study)
     recipes = [r for r in ("PD", "PF") if r in set(other.recipe)]
-    sizes = list(dict.fromkeys(other[other.recipe.isin(recipes)].sort_values("n_params")["size"]))
-    mine = own[own.recipe.isin(recipes) & own["size"].isin(sizes)].assign(corpus="the study's own")
-    base = own[(own.recipe == "Distillation") & own["size"].isin(sizes)].assign(corpus=NO_START)
-    table = _both(base, other[other.recipe.isin(recipes)].replace({"corpus": {"transfer": "D_T itself"}}), mine)
-    table = table[(table.split == "test") & (table.metric == "accuracy")]
-    ax, order = style.new_axes(7.6, 4.2), list(dict.fromkeys(table.corpus))
-    places = [(k - (len(sizes) - 1) / 2) * 0.7 / len(sizes) for k in range(len(sizes))]
-    for i, corpus in enumerate(order):
-        for j, recipe in enumerate(["Distillation"] if corpus == NO_START else recipes):
-            for size, place in zip(sizes, places, strict=True):
-                rows = table[(table.corpus == corpus) & (table.recipe == recipe) & (table["size"] == size)]
-                if rows.empty:
-                    continue
-                x = i + place + j * 0.2 / len(sizes)
-                ax.scatter([x] * len(rows), rows.value * 100, color=RECIPE_COLOURS[recipe], alpha=0.3, s=16, linewidth=0)
-                ax.plot(x, rows.value.mean() * 100, RECIPE_MARKERS[recipe], color=RECIPE_COLOURS[recipe], ms=8)
-    style.linear_lines(ax, own)
-    ax.set_xticks(range(len(order)), order)
+    other = other[other.recipe.isin(recipes)].replace({"corpus": {"transfer": "D_T itself"}})
+    sizes = list(dict.fromkeys(other.sort_values("n_params")["size"]))
+    linear, own = own[own.recipe.isin(LINEARS)], own[own["size"].isin(sizes)]
+    base = own[own.recipe == "Distillation"].assign(corpus=NO_START)
+    table = results.accuracies(_concat(base, other, own[own.recipe.isin(recipes)].assign(corpus="the study's own")))
+    ax, corpora = style.new_axes(7.6, 4.2), list(dict.fromkeys(table.corpus))
+    places = {size: (k - (len(sizes) - 1) / 2) * 0.7 / len(sizes) for k, size in enumerate(sizes)}
+    for (corpus, recipe, size), rows in table.groupby(["corpus", "recipe", "size"], sort=False):
+        beside = recipes.index(recipe) * 0.2 / len(sizes) if recipe in recipes else 0
+        rows = rows.assign(x=corpora.index(corpus) + places[size] + beside)
+        style.seeds_and_mean(ax, rows, "x", RECIPE_COLOURS[recipe], RECIPE_MARKERS[recipe], ms=8)
+    style.linear_lines(ax, linear)
+    ax.set_xticks(range(len(corpora)), corpora)
     ax.tick_params("x", length=0, pad=18)
-    ax.set_xticks([i + place for i in range(len(order)) for place in places], sizes * len(order), minor=True, fontsize=8)
-    handles = [
-        plt.Line2D([], [], color=RECIPE_COLOURS[r], marker=RECIPE_MARKERS[r], ls="", label=r) for r in ("Distillation", *recipes)
-    ]
-    ax.legend(handles=handles, frameon=False, fontsize=9)
+    minor = [i + place for i in range(len(corpora)) for place in places.values()]
+    ax.set_xticks(minor, sizes * len(corpora), minor=True, fontsize=8)
+    style.recipe_legend(ax, ("Distillation", *recipes))
     ax.margins(0.08)
-    ax.set(xlabel="D_LM, what the start has read", ylabel="test accuracy, %\n(faint: seeds)")
-    return StudyFigure(ax, table, "Test accuracy by the text that a student's start has read")
+    ax.set(xlabel="D_LM, the text of pre-training", ylabel="test accuracy, %\n(faint: seeds)")
+    return StudyFigure(ax, table, "Test accuracy by the text that a student was pre-trained on")
 
 
 def transfer_size(study: str) -> StudyFigure:
-    """Draw Fig 8: accuracy over the size of D_T, the law through each curve and its forecast for twice the text."""
-    own, table = results.load_results(study), results.load_curves(study)
-    table = table[(table.curve == "transfer") & (table.split == "test") & (table.metric == "accuracy")]
+    """Draw Fig 8: accuracy over the size of D_T, with a fitted curve and its forecast for twice the text."""
+    own, table = results.accuracies(results.load_results(study)), results.accuracies(results.load_curves(study))
+    table = table[table.curve == "transfer"]
     left, right = two_panels()
-    dashes, ends = ["-", "--", ":", "-."], []
-    sizes = list(dict.fromkeys(table.sort_values("n_params")["size"]))
+    sizes, ends = list(dict.fromkeys(table.sort_values("n_params")["size"])), []
     for (recipe, size), rows in table.groupby(["recipe", "size"], sort=False):
-        n, colour, dash = rows.texts.to_numpy(float), RECIPE_COLOURS[recipe], dashes[sizes.index(size) % 4]
-        left.scatter(n, rows.value * 100, color=colour, alpha=0.3, s=16, linewidth=0)
-        mean = rows.groupby("texts").value.mean() * 100
-        left.plot(mean.index, mean, ls="", marker=RECIPE_MARKERS[recipe], color=colour, ms=7)
+        n, colour, dash = rows.texts.to_numpy(float), RECIPE_COLOURS[recipe], ["-", "--", ":", "-."][sizes.index(size) % 4]
+        mean = style.seeds_and_mean(left, rows, "texts", colour, RECIPE_MARKERS[recipe], ls="", ms=7)
         if len(mean) > 2:
             law = stats.fit_learning_curve(n, rows.value.to_numpy())
             x = np.geomspace(n.min(), 2 * n.max(), 60)
@@ -95,85 +69,59 @@ def transfer_size(study: str) -> StudyFigure:
             ends.append((float(law.at(2 * n.max())) * 100, f"{recipe} {size}", colour, 2 * n.max()))
     if len(table):
         style.linear_lines(left, own)
-    for recipe in ("Basic", "teacher"):
-        level = own[(own.recipe == recipe) & (own.split == "test") & (own.metric == "accuracy")]
-        level = level[level["size"].isin(sizes)] if recipe == "Basic" else level
-        if len(level) and len(table):
-            left.axhline(level.value.mean() * 100, color=RECIPE_COLOURS.get(recipe, GREY), lw=1, ls=(0, (1, 3)))
-            left.annotate(
-                recipe, (0.01, level.value.mean() * 100), xycoords=("axes fraction", "data"), va="bottom", fontsize=8, color=GREY
-            )
+    for recipe, rows in (
+        ("Basic", own[(own.recipe == "Basic") & own["size"].isin(sizes)]),
+        ("teacher", own[own.recipe == "teacher"]),
+    ):
+        if len(rows) and len(table):
+            style.reference_line(left, rows.value.mean() * 100, recipe, RECIPE_COLOURS.get(recipe, GREY), DOTTED)
     if len(table):
-        left.set_xscale("log")
         ticks = [*sorted(table.texts.unique()), 2 * table.texts.max()]
-        left.set_xticks(ticks, [f"{t / 1000:g}k" for t in ticks])
-        left.set_xticks([], minor=True)
+        style.name_ticks(left, ticks, [f"{t / 1000:g}k" for t in ticks], 0)
     style.label_ends(left, ends)
     left.margins(x=0.2)
     left.set(xlabel="transfer texts (lines: fitted law, to twice the text)", ylabel="test accuracy, %")
-    theirs = paper.transfer_size()
-    theirs["recipe"], theirs["x"] = theirs.recipe + " " + theirs["size"], theirs.texts
-    paper_lines(theirs, right, "transfer texts", "Book Reviews accuracy, % (digitised)")
-    right.axhline(paper.BOOKS_BASIC.value, color=PAPER_GREY, lw=1, ls=(0, (1, 3)))
-    right.annotate(
-        "Basic 4/256",
-        (0.99, paper.BOOKS_BASIC.value),
-        xycoords=("axes fraction", "data"),
-        va="bottom",
-        ha="right",
-        fontsize=8,
-        color=GREY,
-    )
-    title_panels(right, "The paper, Fig 8: Book Reviews")
-    return StudyFigure(
-        left, table, "Test accuracy over the number of transfer texts with a fitted law, the paper's Fig 8 beside it"
-    )
+    published = paper.transfer_size().assign(recipe=lambda t: t.recipe + " " + t["size"], x=lambda t: t.texts)
+    charts.paper_lines(published, right, "transfer texts", "Book Reviews accuracy, % (digitised)")
+    style.reference_line(right, paper.BOOKS_BASIC.value, "Basic 4/256", PAPER_GREY, DOTTED, 0.99)
+    style.title_panels(right, "The paper, Fig 8: Book Reviews")
+    alt = "Test accuracy over the number of transfer texts with a fitted law, the paper's Fig 8 beside it"
+    return StudyFigure(left, table, alt)
 
 
 def domains(study: str) -> StudyFigure:
     """Draw Fig 9: accuracy over the similarity S of D_T to D_L, at one size of D_T."""
-    own, table = results.load_results(study), results.load_domains(study)
-    table = table[(table.split == "test") & (table.metric == "accuracy")]
-    left, right = two_panels()
-    ends = []
+    own, table = results.accuracies(results.load_results(study)), results.accuracies(results.load_domains(study))
+    (left, right), ends = two_panels(), []
     for recipe, rows in table.groupby("recipe", sort=False):
-        colour, mean = RECIPE_COLOURS[recipe], rows.groupby("S").value.mean() * 100
-        left.scatter(rows.S, rows.value * 100, color=colour, alpha=0.3, s=16, linewidth=0)
-        left.plot(mean.index, mean, marker=RECIPE_MARKERS[recipe], color=colour, lw=1.8, ms=7)
+        colour = RECIPE_COLOURS[recipe]
+        mean = style.seeds_and_mean(left, rows, "S", colour, RECIPE_MARKERS[recipe], lw=1.8, ms=7)
         ends.append((mean.iloc[-1], recipe, colour, mean.index[-1]))
-    level = own[(own.recipe == "PF") & own["size"].isin(set(table["size"])) & (own.split == "test") & (own.metric == "accuracy")]
-    if len(level):
-        left.axhline(level.value.mean() * 100, color=RECIPE_COLOURS["PF"], lw=1, ls="--")
-        left.annotate(
-            "PF, no transfer text",
-            (0.01, level.value.mean() * 100),
-            xycoords=("axes fraction", "data"),
-            va="bottom",
-            path_effects=style.HALO,
-            fontsize=8,
-            color=RECIPE_COLOURS["PF"],
-        )
+    finetuned, colour = own[(own.recipe == "PF") & own["size"].isin(set(table["size"]))], RECIPE_COLOURS["PF"]
+    if len(finetuned):
+        text = {"path_effects": style.HALO, "color": colour}
+        style.reference_line(left, finetuned.value.mean() * 100, "PF, no transfer text", colour, **text)
     if len(table):
         style.linear_lines(left, own)
     left.margins(x=0.15, y=0.12)
     low, high = left.get_ylim()
-    left.set_ylim(low - 0.15 * (high - low), high)  # room for the corpora's names
-    named = table.groupby("domain").S.first().sort_values()
-    width = np.diff(left.get_xlim())[0]
-    for (corpus, x), place in zip(named.items(), style.spread(named, 0.028 * width), strict=True):
+    left.set_ylim(low - 0.15 * (high - low), high)  # space for the names of the corpora
+    similarity = table.groupby("domain").S.first().sort_values()
+    places = style.spread(similarity, 0.028 * np.diff(left.get_xlim())[0])
+    for (corpus, x), place in zip(similarity.items(), places, strict=True):
         left.annotate(
             corpus, (x, 0.01), xytext=(place, 0.01), xycoords=("data", "axes fraction"), textcoords=("data", "axes fraction"),
             rotation=90, ha="right", va="bottom", fontsize=8, color=GREY,
         )  # fmt: skip
     style.label_ends(left, ends)
     left.set(xlabel="S: rank correlation of word frequencies of D_T with D_L", ylabel="test accuracy, %")
-    theirs = paper.domains()
-    paper_lines(theirs.assign(x=theirs.S), right, "S", "Book Reviews accuracy, % (digitised)", log=False)
-    title_panels(right, "The paper, Fig 9: Book Reviews, 4/256")
-    return StudyFigure(
-        left, table, "Test accuracy over the similarity of the transfer set to the task, the paper's Fig 9 beside it"
-    )
+    published = paper.domains().assign(x=lambda t: t.S)
+    charts.paper_lines(published, right, "S", "Book Reviews accuracy, % (digitised)", log=False)
+    style.title_panels(right, "The paper, Fig 9: Book Reviews, 4/256")
+    alt = "Test accuracy over the similarity of the transfer set to the task, the paper's Fig 9 beside it"
+    return StudyFigure(left, table, alt)
 
 
-def _both(*tables: pd.DataFrame) -> pd.DataFrame:
+def _concat(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Return tables in one; empty ones, whose columns have no type, are left out."""
     return pd.concat([t for t in tables if len(t)], ignore_index=True) if any(map(len, tables)) else tables[0]

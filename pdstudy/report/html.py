@@ -1,7 +1,7 @@
-"""A page of the site, from its body: navigation, contents, tables that scroll and sort, and a policy that lets only our script run.
+"""Make a page of a report from its body: navigation, contents, tables that scroll and sort, and a content security policy.
 
-A page asks nobody for anything: its style, its one script and its figures are in it. Whatever was made from data is escaped
-before it comes here; the policy is the belt to those braces.
+A page is self-contained: style, script and figures are in it. Callers escape what comes from data; as a second protection, the
+policy allows no script but ours and no request.
 """
 
 import base64
@@ -20,27 +20,27 @@ POLICY = f"default-src 'none'; script-src 'sha256-{_HASH}'; img-src data:; style
 
 
 def template(name: str) -> jinja2.Template:
-    """Return one of our templates, which escapes what it is given."""
+    """Return a template of this package, with escaping on."""
     return jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True).get_template(name)
 
 
 def page(
     title: str, body: str, links: list[tuple[str, str]] = (), here: str = "", footer: str = "", rows: dict[str, str] | None = None
 ) -> str:
-    """Return a whole page. `links` are the site's pages, name and file, and `here` is the file of this one.
+    """Return a page. `links` are (name, file) of all pages, `here` is the file of this one.
 
-    A table's row whose name is in `rows` gets a link to where that says: from a claim to its figure.
+    `rows` are links by the name of a row, such as from a claim to its figure.
     """
-    dressed = BeautifulSoup(body, "html.parser")
-    for style in dressed.find_all("style"):  # pandas' own, under each table
+    soup = BeautifulSoup(body, "html.parser")
+    for style in soup.find_all("style"):  # pandas adds one to each table
         style.decompose()
-    for number, table in enumerate(dressed.find_all("table"), 1):
-        _dress_table(dressed, table, number, rows or {})
-    for box in dressed.find_all("pre"):
-        box["tabindex"] = "0"  # what scrolls sideways must do so by keyboard too
-    for number, image in enumerate(dressed.select("figure > .wide"), 1):
+    for number, table in enumerate(soup.find_all("table"), 1):
+        _prepare_table(soup, table, number, rows or {})
+    for box in soup.find_all("pre"):
+        box["tabindex"] = "0"  # so that it can be scrolled with the keyboard
+    for number, image in enumerate(soup.select("figure > .wide"), 1):
         image.attrs |= {"tabindex": "0", "role": "group", "aria-label": f"figure {number}"}
-    sections, contents = _sections(dressed), list(dressed.contents)
+    sections, contents = _sections(soup), list(soup.contents)
     first = next((i for i, node in enumerate(contents) if getattr(node, "name", "") == "h2"), len(contents))
     return template("page.html.j2").render(
         title=title, links=links, here=here, footer=footer, sections=sections, turns=_turns(links, here), policy=POLICY,
@@ -50,25 +50,25 @@ def page(
 
 
 def _sections(body: BeautifulSoup) -> list[tuple[str, str]]:
-    """Return the sections as (anchor, name), after giving each heading its anchor."""
-    found = {}
+    """Add an anchor to each heading, and return the sections as (anchor, name)."""
+    sections = {}
     for heading in body.find_all("h2"):
         name = " ".join(heading.get_text().split())
         anchor = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "section"
-        while anchor in found:
+        while anchor in sections:
             anchor += "-again"
-        heading["id"], found[anchor] = anchor, name
-    return list(found.items())
+        heading["id"], sections[anchor] = anchor, name
+    return list(sections.items())
 
 
-def _dress_table(body: BeautifulSoup, table: Tag, number: int, rows: dict[str, str]) -> None:
-    """Put a table in a box that scrolls, say which cells are headers of what, and link the rows that have somewhere to go."""
+def _prepare_table(body: BeautifulSoup, table: Tag, number: int, rows: dict[str, str]) -> None:
+    """Put a table in a box that scrolls, mark the scope of its headers, and add the links of its rows."""
     table.wrap(body.new_tag("div", attrs={"class": "wide", "tabindex": "0", "role": "group", "aria-label": f"table {number}"}))
     for i, cell in enumerate(table.select("thead th")):
         cell["scope"] = "col"
         if not cell.get_text(strip=True):
             if i:
-                cell.name = "td"  # a header of nothing
+                cell.name = "td"  # an empty header
                 del cell["scope"]
             else:
                 cell.append(body.new_tag("span", attrs={"class": "unseen"}, string="row"))
@@ -79,7 +79,7 @@ def _dress_table(body: BeautifulSoup, table: Tag, number: int, rows: dict[str, s
 
 
 def _turns(links: list[tuple[str, str]], here: str) -> list[tuple[str, tuple[str, str]]]:
-    """Return the pages before and after this one, each with the word for it."""
+    """Return ("Previous", page) and ("Next", page), as far as there are such pages."""
     at = next((i for i, (_, file) in enumerate(links) if file == here), None)
     if at is None:
         return []

@@ -189,10 +189,18 @@ def run(notebook: Path, executed: Path, values: dict) -> str | None:
 
 def clean_executed(notebook: nbformat.NotebookNode) -> None:
     """Remove from an executed notebook, in place, what must not be published: this machine's paths and stderr."""
+    from papermill.translators import PythonTranslator
+
     meta = notebook.metadata.get("papermill", {})
     for name in ("input_path", "output_path"):
         if meta.get(name):
             meta[name] = Path(meta[name]).name
+    parameters = meta.get("parameters", {})
+    if Path(str(parameters.get("study", ""))).is_absolute():  # a params file outside the workspace
+        parameters["study"] = Path(parameters["study"]).name
+        for cell in notebook.cells:
+            if "injected-parameters" in cell.metadata.get("tags", []):
+                cell.source = PythonTranslator.codify(parameters)
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue

@@ -1,8 +1,7 @@
-"""What all figures share: colours and marks by recipe and width, axes, labels, and the paper's numbers beside ours in grey."""
+"""What all figures share: colours and markers, axes, labels, and the elements that several figures draw."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,13 +10,12 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator
 from scipy.optimize import isotonic_regression
 
-from pdstudy.recipes import LINEAR, LINEAR_TAUGHT
-from pdstudy.sizes import Size
+from pdstudy.recipes import LINEAR, LINEAR_TAUGHT, LINEARS
+from pdstudy.storage.results import accuracies
 
-RECIPE_COLOURS = {  # Okabe and Ito's palette: told apart by colour-blind eyes, and by lightness in greyscale
+RECIPE_COLOURS = {  # Okabe and Ito's palette for colour-blind readers; the lightness differs in greyscale too
     "PD": "#0072B2",
     "PF": "#D55E00",
     "Distillation": "#56B4E9",
@@ -26,24 +24,28 @@ RECIPE_COLOURS = {  # Okabe and Ito's palette: told apart by colour-blind eyes, 
     "PD (embeddings)": "#CC79A7",
     "PD (truncated)": "#009E73",
 }
-RECIPE_MARKERS = {
-    "PD": "o",
-    "PF": "s",
-    "Distillation": "^",
-    "Basic": "D",
-    "PD-F": "P",
-    "PD (embeddings)": "v",
-    "PD (truncated)": "X",
-}
-WIDTH_MARKERS = ["o", "s", "^", "D", "v"]  # of the widths in rising order, with their colours
+RECIPE_MARKERS = dict(zip(RECIPE_COLOURS, "os^DPvX", strict=True))
+LINEAR_COLOUR = "#7A5195"
+COLOURS = RECIPE_COLOURS | dict.fromkeys(LINEARS, LINEAR_COLOUR)
+MARKERS = RECIPE_MARKERS | {LINEAR: "*", LINEAR_TAUGHT: "h"}
+WIDTH_MARKERS = "os^Dv"  # of the hidden widths in rising order
 VERDICT_COLOURS = {"supported": "#0072B2", "refuted": "#B22222", "undecided": "#777777", "not measured": "#BBBBBB"}
 GREY = "#6E6E6E"
-LINEAR_COLOUR = "#7A5195"  # of the linear models, which are no recipe
-HALO = [withStroke(linewidth=2.5, foreground="white")]  # around words that lie on lines
+PAPER_GREY = "#A0A0A0"
+HALO = [withStroke(linewidth=2.5, foreground="white")]  # around text that is on lines
+
+
+@dataclass(frozen=True)
+class StudyFigure:
+    """A figure with its data and its alternative text."""
+
+    axes: Axes
+    data: pd.DataFrame
+    alt: str
 
 
 def set_style() -> None:
-    """Set the look of every figure."""
+    """Set the style of every figure."""
     sns.set_theme(context="notebook", style="ticks", font_scale=0.9)
     plt.rcParams.update(
         {"figure.dpi": 110, "savefig.dpi": 150, "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
@@ -52,14 +54,30 @@ def set_style() -> None:
 
 def new_axes(width: float = 7.2, height: float = 4.2) -> Axes:
     """Return the Axes of a new figure of this size in inches."""
+    return panels(1, width, height)[0]
+
+
+def panels(n: int, width: float, height: float, **layout) -> np.ndarray:
+    """Return the Axes of a new figure with `n` panels side by side, (n,)."""
     set_style()
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    return plt.subplots(1, n, figsize=(width, height), layout="constrained", squeeze=False, **layout)[1][0]
+
+
+def two_panels() -> tuple[Axes, Axes]:
+    """Return the Axes of a figure with two panels: this study, and the paper."""
+    return tuple(panels(2, 11, 4.2, width_ratios=(1.25, 1)))
+
+
+def title_panels(ax: Axes, text: str) -> None:
+    """Set the title of the paper's panel, and that of the study's panel beside it."""
+    ax.figure.axes[0].set_title("This study", fontsize=9.5)
+    ax.set_title(text, fontsize=9.5, color=GREY)
 
 
 def show(ax: Axes, alt: str, name: str = "") -> None:
-    """Display a figure once, with its text for those who cannot see it, and close it.
+    """Display a figure with its alternative text, and close it.
 
-    By its name a page links it to its claims and its data, by its width it keeps its letters one size.
+    A report uses `name` to link the figure to its claims and data, and the width to keep the font size.
     """
     from IPython.display import display
 
@@ -67,10 +85,70 @@ def show(ax: Axes, alt: str, name: str = "") -> None:
     plt.close(ax.figure)
 
 
-def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
-    """Write the lines' names beside the last point, pushed apart where they would overlap: (y, text, colour, x).
+def save(figure: Figure, folder, name: str, kinds: tuple[str, ...] = ("png", "svg")) -> None:
+    """Write a figure to `folder` in each format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in kinds:
+        figure.savefig(folder / f"{name}.{kind}")
 
-    A line that ends before the others is led to its name, which would lie on theirs.
+
+def shades(keys: Sequence, palette: str = "viridis", skip: int = 0) -> dict:
+    """Return a colour for each key in the order of a palette, without its first `skip` and its last colour."""
+    return dict(zip(keys, sns.color_palette(palette, len(keys) + 1 + skip)[skip:], strict=False))
+
+
+def note(ax: Axes, text: str, y: float, x: float = 0.01, **style) -> None:
+    """Write a grey note at `y` of the data, `x` of the axis's width."""
+    style = {"va": "bottom", "color": GREY, "fontsize": 8} | style
+    ax.annotate(text, (x, y), xycoords=("axes fraction", "data"), ha="right" if x > 0.5 else "left", **style)
+
+
+def reference_line(ax: Axes, y: float, text: str, colour: str = GREY, ls="--", x: float = 0.01, **style) -> None:
+    """Draw a horizontal line behind the data, with a note on it."""
+    ax.axhline(y, color=colour, lw=1, ls=ls, zorder=0)
+    note(ax, text, y, x, **style)
+
+
+def linear_lines(ax: Axes, metrics: pd.DataFrame) -> None:
+    """Draw a horizontal line at the test accuracy of each linear model that was measured."""
+    test = accuracies(metrics)
+    for recipe, dash, x in ((LINEAR, "-.", 0.99), (LINEAR_TAUGHT, (0, (1, 1)), 0.7)):
+        level = test[test.recipe == recipe].value.mean() * 100
+        if np.isfinite(level):
+            text = {"color": LINEAR_COLOUR, "path_effects": HALO}
+            reference_line(ax, level, f"{recipe.lower()} {level:.1f}", LINEAR_COLOUR, dash, x, **text)
+
+
+def seeds_and_mean(ax: Axes, rows: pd.DataFrame, x: str, colour, marker: str, dots: str = "o", s: float = 16, **line) -> pd.Series:
+    """Draw the accuracy of each seed as a faint dot and their mean at each `x` as a line; return the means in percent."""
+    ax.scatter(rows[x], rows.value * 100, color=colour, alpha=0.3, s=s, linewidth=0, marker=dots)
+    mean = rows.groupby(x).value.mean() * 100
+    ax.plot(mean.index, mean, color=colour, marker=marker, **line)
+    return mean
+
+
+def intervals(
+    ax: Axes, rows: pd.DataFrame, names: list[str], colours: Iterable, markers: Iterable[str], lw: float, ms: float, **ticks
+) -> None:
+    """Draw effects with their intervals, one row each from top to bottom, and a line at zero."""
+    for y, (row, colour, marker) in enumerate(zip(rows.itertuples(), colours, markers, strict=False)):
+        ax.plot([row.low, row.high], [y, y], color=colour, lw=lw, alpha=0.6, solid_capstyle="butt")
+        ax.plot(row.estimate, y, marker, color=colour, ms=ms)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_yticks(range(len(rows)), names, **ticks)
+    ax.invert_yaxis()
+
+
+def recipe_legend(ax: Axes, recipes: Iterable[str], **style) -> None:
+    """Add a legend of the colours and markers of recipes."""
+    handles = [plt.Line2D([], [], color=COLOURS[r], marker=MARKERS[r], ls="", label=r) for r in recipes]
+    ax.legend(handles=handles, frameon=False, fontsize=9, **style)
+
+
+def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
+    """Write the names of lines beside their last points, moved apart where they would overlap: (y, text, colour, x).
+
+    A dotted line leads from a line that ends before the others to its name.
     """
     if not ends:
         return
@@ -87,117 +165,22 @@ def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
         )  # fmt: skip
 
 
-def linear_lines(ax: Axes, metrics: pd.DataFrame, split: str = "test") -> None:
-    """Draw horizontal lines at the accuracy of each linear model that was measured."""
-    rows = metrics[(metrics.split == split) & (metrics.metric == "accuracy")]
-    for recipe, dash, place in ((LINEAR, "-.", 0.99), (LINEAR_TAUGHT, (0, (1, 1)), 0.7)):
-        level = rows[rows.recipe == recipe].value.mean() * 100
-        if np.isfinite(level):
-            ax.axhline(level, color=LINEAR_COLOUR, lw=1.2, ls=dash, zorder=0)
-            ax.annotate(
-                f"{recipe.lower()} {level:.1f}", (place, level), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                fontsize=8, color=LINEAR_COLOUR, path_effects=HALO,
-            )  # fmt: skip
-
-
 def spread(places: Iterable[float], step: float) -> np.ndarray:
-    """Return places in rising order moved as little as can be (least squares) so that each is at least `step` from the next."""
+    """Return rising places, moved by least squares so that each is at least `step` from the next."""
     places = np.asarray(list(places), dtype=float)
     steps = np.arange(len(places)) * step
     return isotonic_regression(places - steps).x + steps
 
 
-def name_ticks(ax: Axes, places: Iterable[float], names: Iterable[str], apart: float = 0.15) -> None:
-    """Name places of a logarithmic axis, in rising order; a name that would touch another stands lower."""
-    places, names = np.log(list(places)), list(names)
-    span = (places.max() - places.min() or 1) if len(places) else 1
-    rows, labels = [], []  # where the last name of each row stands
-    for place, name in zip(places, names, strict=True):
-        row = next((i for i, last in enumerate(rows) if place - last > apart * span), len(rows))
+def name_ticks(ax: Axes, places: Iterable[float], names: Iterable[str], apart: float = 0.15, **style) -> None:
+    """Make the x-axis logarithmic with names at rising places. A name less than `apart` of the range from another is lower."""
+    logs, names = np.log(list(places)), list(names)
+    span = (logs.max() - logs.min() or 1) if len(logs) else 1
+    rows, labels = [], []  # rows: the place of the last name in each row
+    for place, name in zip(logs, names, strict=True):
+        row = next((i for i, last in enumerate(rows) if place - last > apart * span), len(rows)) if apart else 0
         rows[row:] = [place, *rows[row + 1 :]]
         labels.append("\n" * row * (1 + name.count("\n")) + name)
-    ax.set_xticks(np.exp(places), labels)
+    ax.set_xscale("log")
+    ax.set_xticks(np.exp(logs), labels, **style)
     ax.set_xticks([], minor=True)
-
-
-def save(figure: Figure, folder, name: str, kinds: tuple[str, ...] = ("png", "svg")) -> None:
-    """Write a figure in every kind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind in kinds:
-        figure.savefig(folder / f"{name}.{kind}")
-
-
-PAPER_GREY = "#A0A0A0"
-STRATEGIES = ["PD", "PF", "Distillation", "Basic"]  # Fig 6
-
-
-@dataclass(frozen=True)
-class StudyFigure:
-    """A figure: what is seen, its data, and its text for those who cannot see it."""
-
-    axes: Axes
-    data: pd.DataFrame
-    alt: str
-
-
-def two_panels() -> tuple[Axes, Axes]:
-    """Return the Axes of a figure of two panels: ours, and the paper's in grey."""
-    set_style()
-    return tuple(plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", width_ratios=(1.25, 1))[1])
-
-
-def title_panels(ax: Axes, text: str) -> None:
-    """Title the paper's panel, and ours beside it."""
-    ax.figure.axes[0].set_title("This study", fontsize=9.5)
-    ax.set_title(text, fontsize=9.5, color=GREY)
-
-
-def paper_lines(table: pd.DataFrame, ax: Axes, x: str, y: str, log: bool = True) -> None:
-    """Draw the paper's values over `x` in grey, one line a recipe, named at its end."""
-    ends = []
-    for recipe, rows in table.groupby("recipe", sort=False):
-        rows = rows.sort_values("x")
-        marker = next((m for r, m in RECIPE_MARKERS.items() if recipe.startswith(r + " ") or recipe == r), "o")
-        ax.plot(rows.x, rows.value, color=PAPER_GREY, marker=marker, ms=5, lw=1)
-        ends.append((rows.value.iloc[-1], recipe, GREY, rows.x.iloc[-1]))
-    ax.margins(x=0.25, y=0.1)
-    label_ends(ax, ends)
-    if log:
-        ax.set_xscale("log")
-    ax.set(xlabel=x, ylabel=y)
-
-
-def paper_by_size(table: pd.DataFrame, ax: Axes, text: str) -> None:
-    """Draw the paper's accuracies on MNLI over student size in grey, under a title."""
-    table = table.assign(x=[Size.parse(size).n_params() for size in table["size"]])
-    paper_lines(table, ax, "student, layers/hidden", "MNLI accuracy, % (digitised)")
-    sizes = table.drop_duplicates("size").sort_values("x")
-    name_ticks(ax, sizes.x, sizes["size"])
-    title_panels(ax, text)
-
-
-def by_width(table: pd.DataFrame, ax: Axes, palette: str) -> None:
-    """Draw accuracy over `x`, the layers of one width joined and each point named by its size."""
-    table = table.assign(hidden=[Size.parse(s).hidden for s in table["size"]])
-    means = table.groupby(["hidden", "size"], sort=False).agg(x=("x", "first"), value=("value", "mean")).reset_index()
-    widths = sorted(means.hidden.unique())
-    colours = dict(zip(widths, sns.color_palette(palette, len(widths) + 2)[1:], strict=False))
-    for width, marker in zip(widths, cycle(WIDTH_MARKERS), strict=False):
-        rows = means[means.hidden == width].sort_values("x")
-        ax.plot(rows.x, rows.value * 100, color=colours[width], marker=marker, lw=1.6, ms=6, label=f"{width} wide")
-        named = rows if len(rows) < 5 else rows.iloc[[0, -1]]  # of a crowd its ends
-        for row in named.assign(name=named["size"]).itertuples():
-            ax.annotate(row.name, (row.x, row.value * 100), xytext=(4, -11), textcoords="offset points", fontsize=7.5, color=GREY)
-    if len(means):
-        ax.set_xscale("log")
-        ax.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter("{x:g}")
-        ax.legend(frameon=False, fontsize=8.5)
-    ax.margins(0.12)
-
-
-def students(metrics: pd.DataFrame, recipes: list[str]) -> pd.DataFrame:
-    """Return the test accuracies of some recipes."""
-    found = metrics[metrics.recipe.isin(recipes) & (metrics.split == "test") & (metrics.metric == "accuracy")]
-    return found[["recipe", "size", "seed", "value", "n", "n_params"]].reset_index(drop=True)

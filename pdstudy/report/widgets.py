@@ -1,4 +1,4 @@
-"""Widgets that ask a study: which recipes and sizes, distilled on which text, over which cost, and whose texts are read."""
+"""Widgets to explore a study: choose recipes, sizes, transfer set and cost, and read the texts of a student."""
 
 import base64
 import html
@@ -13,12 +13,12 @@ from pdstudy.report import explore
 
 
 def study_widgets(study: str) -> widgets.VBox:
-    """Return the widgets for a study; another can be chosen in them."""
+    """Return the widgets, with `study` selected."""
     return Panel(study).box
 
 
 class Panel:
-    """The widgets, and what each of them changes; `box` is what a notebook shows."""
+    """The widgets and their callbacks; a notebook displays `box`."""
 
     def __init__(self, study: str):
         wrapped = widgets.Layout(flex_flow="row wrap")
@@ -41,12 +41,12 @@ class Panel:
         self.open()
 
     def open(self) -> None:
-        """Read the study that is chosen, and offer what it has."""
+        """Read the selected study, and set the options of the other widgets."""
         self._filling = True
-        self.found = explore.Explorer(self.study.value)
-        self.domain.options, self.domain.value = self.found.domains, explore.OWN
-        self.cost.options, self.cost.value = [(explore.COSTS[c].split(",")[0], c) for c in self.found.costs], "n_params"
-        for box, names in ((self.recipes, self.found.recipes), (self.sizes, self.found.sizes)):
+        self.explorer = explore.Explorer(self.study.value)
+        self.domain.options, self.domain.value = self.explorer.domains, explore.OWN
+        self.cost.options, self.cost.value = [(explore.COSTS[c].split(",")[0], c) for c in self.explorer.costs], "n_params"
+        for box, names in ((self.recipes, self.explorer.recipes), (self.sizes, self.explorer.sizes)):
             box.children = [widgets.ToggleButton(value=True, description=n, layout={"width": "auto"}) for n in names]
             for button in box.children:
                 button.observe(lambda change: self.choose(), "value")
@@ -54,11 +54,11 @@ class Panel:
         self.choose()
 
     def choose(self) -> None:
-        """Show the students that are chosen."""
+        """Show the selected students."""
         if self._filling:
             return
         recipes, sizes = ([b.description for b in box.children if b.value] for box in (self.recipes, self.sizes))
-        table = self.found.accuracy(recipes, sizes, self.domain.value, self.cost.value)
+        table = self.explorer.accuracy(recipes, sizes, self.domain.value, self.cost.value)
         self._filling, before = True, self.student.value
         best_first = table.sort_values("accuracy", ascending=False)
         offered = [(r.recipe, r.size) for r in best_first.itertuples()]
@@ -69,33 +69,31 @@ class Panel:
             self.table.value = "No such student was distilled on this text: choose other recipes or sizes."
             self.figure.value = ""
         else:
-            self.figure.value = _picture(
-                explore.draw(table, self.cost.value, self.found.ceiling(), self.found.linear()),
-                explore.alt_text(table, self.cost.value),
-            )
+            ax = explore.draw(table, self.cost.value, self.explorer.ceiling(), self.explorer.linear())
+            self.figure.value = _picture(ax, explore.alt_text(table, self.cost.value))
             self.table.value = explore.students_html(table).data
         self.read()
 
     def read(self) -> None:
-        """Show the texts on which the student that is chosen and its teacher differ."""
+        """Show the texts on which the selected student and its teacher differ."""
         if self._filling:
             return
         self.words.value = self.texts.value = ""
         if self.student.value is None:
             return
         try:
-            differing = self.found.disagreements(*self.student.value, self.domain.value)
-        except (ValueError, OSError) as error:  # no teacher; texts that were cleaned away
+            differing = self.explorer.disagreements(*self.student.value, self.domain.value)
+        except (ValueError, OSError) as error:  # no teacher, or no texts in the store
             self.words.value = html.escape(escape_control(str(error)))
             return
-        self.words.value = explore.disagreement_summary(differing, len(self.found.texts))
+        self.words.value = explore.disagreement_summary(differing, len(self.explorer.texts))
         self.texts.value = explore.disagreements_html(differing).data
 
 
 def _picture(ax: Axes, alt: str) -> str:
-    """Return a figure as HTML that asks nobody, with its text for those who cannot see it; the figure is closed."""
-    with io.BytesIO() as held:
-        ax.figure.savefig(held, format="png", dpi=110)
-        data = base64.b64encode(held.getvalue()).decode()
+    """Return a figure as HTML with the image and its alternative text in it, and close the figure."""
+    png = io.BytesIO()
+    ax.figure.savefig(png, format="png", dpi=110)
+    data = base64.b64encode(png.getvalue()).decode()
     plt.close(ax.figure)
     return f'<img alt="{html.escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{data}">'

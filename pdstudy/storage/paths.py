@@ -15,6 +15,7 @@ INSTALLED = (PACKAGE / "share").is_dir()  # from a wheel, not in a checkout
 SHARED = PACKAGE / "share" if INSTALLED else PACKAGE.parent  # what comes with the package: params, notebooks, zoo
 PARAMS = SHARED / "params"  # one study each
 NOTEBOOKS = SHARED / "notebooks"  # one question each
+RESTORE = "install pdstudy again" if INSTALLED else "restore it with git"  # the cure for a file of these that is damaged
 ZOO = SHARED / "zoo"  # the released family, a read-only source of the store
 
 

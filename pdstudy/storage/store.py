@@ -59,7 +59,7 @@ class Store:
             self.set_aside(folder)
         released = _family(self.families).get(digest)
         if released is not None and (problem := damage(released)):
-            raise StoreError(f"{released}: {problem}; restore it with git, or run with --from-scratch")
+            raise StoreError(f"{released}: {problem}; {paths.RESTORE}, or run with --from-scratch")
         return released
 
     def open(self, digest: str) -> Path:
@@ -224,5 +224,5 @@ def _family(families: tuple[Path, ...]) -> dict[str, Path]:
             try:
                 folders[json.loads(manifest.read_text())["digest"]] = manifest.parent
             except (OSError, ValueError, KeyError, TypeError):
-                raise StoreError(f"{manifest}: unreadable; restore it with git, or run with --from-scratch") from None
+                raise StoreError(f"{manifest}: unreadable; {paths.RESTORE}, or run with --from-scratch") from None
     return folders

@@ -1,4 +1,4 @@
-"""README and docs: every command and block of Python in them is run, or a shorter true form of it; what is written by a command is current."""
+"""Every command and block of Python of README and docs is run, or a shorter form of it that is as true."""
 
 import os
 import re
@@ -9,10 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
-import benchmark_tables
 import numpy as np
 import pytest
-import readme
 import typer
 import yaml
 from reviews import NEUTRAL, STUDY, WORDS
@@ -20,14 +18,13 @@ from typer.testing import CliRunner
 
 from pdstudy import Study, recipes
 from pdstudy.__main__ import app
-from pdstudy.analysis import claims
 from pdstudy.data import tasks
-from pdstudy.report import figures, render
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
 from pdstudy.study import plan
 from pdstudy.study.yaml_file import load
 
+pytestmark = pytest.mark.docs
 ROOT = paths.ROOT
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -68,8 +65,9 @@ SHORTER = {
     "make lab": ("make -n lab", "it serves until it is stopped"),
     "python -m pdstudy serve outputs/quick": ("python -m pdstudy serve --help", "it serves until it is stopped"),
     "make setup": ("make -n setup", PIP),
+    "make docs-test": ("make -n docs-test", "it is what runs this"),
     "make lint": ("make -n lint", PIP),
-    "make docs": ("make -n docs", "a test here builds them"),
+    "make docs": ("make -n docs", "test_mkdocs.py builds them"),
     ". .venv/bin/activate": ("make -n setup", PIP),
     "python -m pdstudy run params/quick.yaml": ("python -m pdstudy run smoke", LONG),
     "python -m pdstudy report params/quick.yaml": ("python -m pdstudy run smoke", f"{LONG}; tests/test_report.py renders smoke"),
@@ -304,178 +302,3 @@ def test_the_tutorials_changed_study_takes_its_encoders_from_the_store(here):
     made, there = plan.make(Study.checked(load(paths.PARAMS / "smoke.yaml") | changed)), Store().digests()
     assert all(step.digest in there for step in made.of_stage("pretrain"))
     assert not all(step.digest in there for step in made.steps.values())
-
-
-# -- what a command writes
-
-
-SHOWN = str(readme.PUBLISHED / readme.published_study())
-
-
-def test_the_paper_to_code_table_is_the_studys():
-    assert readme.paper_to_code(SHOWN) in readme.TABLE.read_text(), "run: python tools/readme.py"
-
-
-def test_what_was_measured_is_what_the_records_say():
-    for page, part, text in readme.records():
-        assert text in page.read_text(), f"{page.name}, {part}: run python tools/readme.py"
-
-
-def test_a_benchmark_without_a_record_is_shown_as_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark_tables, "RESULTS", tmp_path)
-    alone = (
-        benchmark_tables.steps,
-        benchmark_tables.ways,
-        benchmark_tables.reading,
-        benchmark_tables.corpus,
-        benchmark_tables.everyday,
-        benchmark_tables.gpu,
-        benchmark_tables.own_tasks,
-    )
-    for part in alone:
-        assert "Not measured yet" in part()
-    assert benchmark_tables.peers().count("Not measured yet") == len(benchmark_tables.PEERS)
-
-
-PICTURES = [(SHOWN, name, name, readme.README, "docs/figures") for name in readme.KEY_FIGURES]
-
-
-@pytest.mark.parametrize(
-    ("study", "figure", "name", "page", "folder"),
-    [*PICTURES, (readme.SST2, "strategies", "desk-sst2", readme.PAPER_SCALE, "figures")],
-)
-def test_a_key_figure_is_small_and_shows_the_study(study, figure, name, page, folder):
-    drawn, record = readme.draw(study, figure)
-    picture = readme.PICTURES / f"{name}.png"
-    assert readme.recorded(picture) == record, "run: python tools/readme.py"
-    assert picture.stat().st_size < readme.MOST_BYTES
-    assert f"![{drawn.alt}]({folder}/{name}.png)" in page.read_text()
-
-
-def test_every_figure_and_claim_has_its_part_of_the_paper():
-    of_questions = {f"gains_{question}" for question in claims.QUESTIONS}
-    assert {name for part in readme.PRINTED for name in part.figures} | of_questions == set(figures.NAMES)
-    assert {i for part in readme.PRINTED for i in part.claims} == {claim.id for claim in claims.CLAIMS}
-    for part in (*readme.ALGORITHM, *readme.PRINTED):
-        assert not part.notebook or (paths.NOTEBOOKS / f"{part.notebook}.ipynb").is_file()
-
-
-def test_a_function_that_is_gone_is_missed(monkeypatch):
-    from pdstudy.models import losses
-
-    monkeypatch.delattr(losses, "soft_label_loss")
-    with pytest.raises(AttributeError, match="soft_label_loss"):
-        readme.paper_to_code(SHOWN)
-
-
-@pytest.fixture
-def copies(tmp_path, monkeypatch):
-    """The pages that the command writes, and the study's evidence under another name."""
-    for name in ("README", "TABLE", "OWN", "SPEED", "PAPER_SCALE"):
-        copy = tmp_path / getattr(readme, name).name
-        shutil.copy(getattr(readme, name), copy)
-        monkeypatch.setattr(readme, name, copy)
-    monkeypatch.setattr(readme, "KEY_FIGURES", ("domains",))
-    shutil.copytree(readme.PICTURES, tmp_path / "figures")
-    monkeypatch.setattr(readme, "PICTURES", tmp_path / "figures")
-    shutil.copytree(SHOWN, tmp_path / "published" / "another")
-    monkeypatch.setattr(readme, "PUBLISHED", tmp_path / "published")
-    return readme.README, readme.TABLE
-
-
-def test_the_command_writes_another_study_everywhere_and_is_done_once(copies, capsys):
-    assert readme.main(["another"]) == 0
-    assert {"README.md changed", "paper_to_code.md changed"} <= set(capsys.readouterr().out.splitlines())
-    for page in copies:
-        assert "of another: made by" in page.read_text() and f"of {Path(SHOWN).name}: made by" not in page.read_text()
-    assert readme.published_study() == "another" and readme.recorded(readme.PICTURES / "domains.png")["study"] == "another"
-    assert readme.main([]) == 0 and "all is up to date" in capsys.readouterr().out
-
-
-def test_a_study_that_is_not_there_changes_no_page(copies, capsys):
-    before = [page.read_text() for page in copies]
-    assert readme.main(["nothing"]) == 2 and "python -m pdstudy run" in capsys.readouterr().err
-    assert [page.read_text() for page in copies] == before
-
-
-def test_a_page_without_its_markers_is_named(copies, capsys):
-    readme.TABLE.write_text("no marker")
-    assert readme.main(["another"]) == 1 and "paper_to_code.md: there is no place for its parts" in capsys.readouterr().err
-
-
-# -- the built pages
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The documentation, built strictly: a link that leads nowhere or a page outside the navigation fails."""
-    folder = tmp_path_factory.mktemp("site")
-    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    done = subprocess.run(
-        words, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
-
-
-def test_the_documentation_builds_and_asks_nobody(site):
-    built = list(site.rglob("*.html"))
-    assert len(built) > len(PAGES) - 3
-    for page in built:
-        asked = re.findall(
-            r"""<(?:script|link|img|iframe|source)[^>]*(?:src|href)=["']?((?:https?:)?//[^"'\s>]+)""", page.read_text()
-        )
-        assert not asked, f"{page.name} asks {asked}"
-    for sheet in site.rglob("*.css"):
-        assert not re.search(r"url\(\s*[\"']?(https?:)?//|@import", sheet.read_text()), sheet
-
-
-def test_the_reference_holds_every_module_once():
-    named = re.findall(r"^::: pdstudy\.([\w.]+)$", "\n".join(p.read_text() for p in readme.REFERENCE.glob("*.md")), re.MULTILINE)
-    package = ROOT / "pdstudy"
-    modules = [".".join(p.relative_to(package).with_suffix("").parts) for p in package.rglob("*.py") if p.stem != "__init__"]
-    assert sorted(named) == sorted(modules)
-
-
-# -- habits
-
-
-def test_the_hooks_are_pinned_and_strip_a_notebook_as_it_is_kept(tmp_path):
-    from importlib.metadata import version
-
-    hooks = {h["id"]: h for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"] for h in repo["hooks"]}
-    assert all("==" in pin for hook in hooks.values() for pin in hook["additional_dependencies"])
-    notebook = tmp_path / "00_one_student.ipynb"
-    shutil.copy(paths.NOTEBOOKS / notebook.name, notebook)
-    kept = notebook.read_text()
-    import nbformat
-
-    used = nbformat.read(notebook, as_version=4)
-    used.metadata["language_info"] = {"name": "python", "version": "3.11.7", "mimetype": "text/x-python", "file_extension": ".py"}
-    for cell in used.cells:
-        cell.metadata["editable"], cell.metadata["slideshow"] = True, {"slide_type": ""}
-        if cell.cell_type == "code":
-            cell.execution_count, cell.outputs = 3, [nbformat.v4.new_output("stream", text="secret")]
-    nbformat.write(used, notebook)
-    program, *options = shlex.split(hooks["nbstripout"]["entry"])
-    subprocess.run([sys.executable, "-m", program, *options, str(notebook)], check=True, timeout=60)
-    assert not render.clean_source(notebook) and notebook.read_text() == kept
-    assert version("ruff") and version("nbstripout")
-
-
-def test_continuous_integration_runs_what_a_newcomer_runs():
-    job = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["run"]
-    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
-    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.13"] and os.access(ROOT / ".ci" / "run", os.X_OK)
-    for form in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
-        fields = yaml.safe_load(form.read_text())
-        assert form.stem == "config" or {"name", "description", "body"} <= set(fields)
-
-
-def test_the_citation_names_this_version_and_the_paper():
-    import pdstudy
-
-    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert str(cited["version"]) == pdstudy.__version__ and cited["license"] == "Apache-2.0"
-    (paper,) = cited["references"]
-    assert paper["year"] == 2019 and [a["family-names"] for a in paper["authors"]] == ["Turc", "Chang", "Lee", "Toutanova"]

@@ -1,0 +1,181 @@
+"""What `tools/readme.py` writes into README and docs: it is current, and made from the study's tables."""
+
+import shutil
+from pathlib import Path
+
+import benchmark_tables
+import numpy as np
+import pandas as pd
+import pytest
+import readme
+
+from pdstudy.analysis import claims
+from pdstudy.report import figures
+from pdstudy.storage import paths
+
+pytestmark = pytest.mark.docs
+ROOT = paths.ROOT
+SHOWN = str(readme.PUBLISHED / readme.published_study())
+
+
+def judged(v1="supported", v2="supported", r1a="undecided", r5a="undecided", **changed) -> pd.DataFrame:
+    """Return verdicts made by hand: gains of 5, 6, -0.5 and 1 points, each a point either way, the paper's 4."""
+    rows = [("V1", v1, 5.0), ("V2", v2, 6.0), ("R1a", r1a, -0.5), ("R5a", r5a, 1.0)]
+    return pd.DataFrame(
+        [
+            {"id": id, "claim": f"claim {id}", "verdict": verdict, "estimate": x, "low": x - 1, "high": x + 1, "paper": 4.0}
+            | changed
+            for id, verdict, x in rows
+        ]
+    )
+
+
+def scores() -> pd.DataFrame:
+    """Return metrics made by hand: PF of two sizes and two seeds, a teacher, and rows that do not count."""
+    rows = [
+        ("PF", "4/256", 2, 0.80, "test"),
+        ("PF", "4/256", 2, 0.82, "test"),
+        ("PF", "2/128", 1, 0.70, "test"),
+        ("PF", "2/128", 1, 0.72, "test"),
+    ]
+    rows += [("teacher", "6/512", 3, 0.9, "test"), ("PF", "2/128", 1, 0.1, "dev"), ("PD", "2/64", 0, 0.2, "test")]
+    table = pd.DataFrame(rows, columns=["recipe", "size", "n_params", "value", "split"])
+    return table.assign(metric="accuracy")
+
+
+def test_the_answer_is_three_sentences_with_the_tables_numbers():
+    assert readme.answer(judged(), scores()) == (
+        "Pre-train the student: pre-training adds +5.0 points (95 % +4.0 to +6.0) of test accuracy to a fine-tuned student, and +6.0 points "
+        "(95 % +5.0 to +7.0) to a distilled one. Whether to distil or to fine-tune it then is undecided: distilled students score -0.5 points "
+        "(95 % -1.5 to +0.5) against fine-tuned ones (in the paper +4.0). Pre-trained and fine-tuned, the smallest student (2/128) scores 71.0 % "
+        "and the largest (4/256) 81.0 %; their teacher, a 6/512, scores 90.0 %; at matched parameters, deep students score +1.0 points (95 % "
+        "+0.0 to +2.0) against wide ones (undecided)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "leads"),
+    [
+        ({"r1a": "supported"}, ("Pre-train the student:", "Then distil it:")),
+        ({"r1a": "refuted"}, ("Pre-train the student:", "Then fine-tune it:")),
+        ({"v1": "refuted", "v2": "refuted"}, ("Do not pre-train the student:", "is undecided:")),
+        ({"v2": "undecided"}, ("Whether to pre-train the student is not decided:", "is undecided:")),
+    ],
+)
+def test_the_answer_follows_the_verdicts(verdicts, leads):
+    text = readme.answer(judged(**verdicts), scores())
+    assert text.startswith(leads[0]) and leads[1] in text
+
+
+def test_an_answer_that_was_not_measured_has_no_number():
+    text = readme.answer(judged(r1a="not measured", estimate=np.nan, low=np.nan, high=np.nan, paper=np.nan), scores())
+    assert "is not measured: distilled students score an unmeasured number of points against fine-tuned ones." in text
+    assert "nan" not in text
+
+
+def test_one_seed_has_no_interval_in_the_answer():
+    assert "+5.0 points (no interval)" in readme.answer(judged(low=np.nan, high=np.nan), scores())
+
+
+def test_readme_is_read_in_a_few_minutes():
+    assert len(readme.README.read_text().split()) <= 900
+
+
+def test_readme_shows_what_the_study_found():
+    table, text = readme.verdicts.load(SHOWN), readme.README.read_text()
+    assert readme.answer(table, readme.results.load_results(SHOWN)) in text and readme.main_claims(table) in text
+
+
+def test_results_shows_every_claim_and_score_of_the_study():
+    assert readme.answers(SHOWN) in readme.RESULTS.read_text(), "run: python tools/readme.py"
+
+
+def test_the_paper_to_code_table_is_the_studys():
+    assert readme.paper_to_code(SHOWN) in readme.TABLE.read_text(), "run: python tools/readme.py"
+
+
+def test_what_was_measured_is_what_the_records_say():
+    for page, part, text in readme.records():
+        assert text in page.read_text(), f"{page.name}, {part}: run python tools/readme.py"
+
+
+def test_a_benchmark_without_a_record_is_shown_as_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark_tables, "RESULTS", tmp_path)
+    alone = (
+        benchmark_tables.steps,
+        benchmark_tables.ways,
+        benchmark_tables.reading,
+        benchmark_tables.corpus,
+        benchmark_tables.everyday,
+        benchmark_tables.gpu,
+        benchmark_tables.own_tasks,
+    )
+    for part in alone:
+        assert "Not measured yet" in part()
+    assert benchmark_tables.peers().count("Not measured yet") == len(benchmark_tables.PEERS)
+
+
+PICTURES = [(SHOWN, name, name, readme.RESULTS) for name in readme.KEY_FIGURES]
+
+
+@pytest.mark.parametrize(
+    ("study", "figure", "name", "page"), [*PICTURES, (readme.SST2, "strategies", "desk-sst2", readme.PAPER_SCALE)]
+)
+def test_a_key_figure_is_small_and_shows_the_study(study, figure, name, page):
+    drawn, record = readme.draw(study, figure)
+    picture = readme.PICTURES / f"{name}.png"
+    assert readme.recorded(picture) == record, "run: python tools/readme.py"
+    assert picture.stat().st_size < readme.MOST_BYTES
+    assert f"![{drawn.alt}](figures/{name}.png)" in page.read_text()
+
+
+def test_every_figure_and_claim_has_its_part_of_the_paper():
+    of_questions = {f"gains_{question}" for question in claims.QUESTIONS}
+    assert {name for part in readme.PRINTED for name in part.figures} | of_questions == set(figures.NAMES)
+    assert {i for part in readme.PRINTED for i in part.claims} == {claim.id for claim in claims.CLAIMS}
+    for part in (*readme.ALGORITHM, *readme.PRINTED):
+        assert not part.notebook or (paths.NOTEBOOKS / f"{part.notebook}.ipynb").is_file()
+
+
+def test_a_function_that_is_gone_is_missed(monkeypatch):
+    from pdstudy.models import losses
+
+    monkeypatch.delattr(losses, "soft_label_loss")
+    with pytest.raises(AttributeError, match="soft_label_loss"):
+        readme.paper_to_code(SHOWN)
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+    """The pages that the command writes, and the study's evidence under another name."""
+    for name in ("README", "RESULTS", "TABLE", "OWN", "SPEED", "PAPER_SCALE"):
+        copy = tmp_path / getattr(readme, name).name
+        shutil.copy(getattr(readme, name), copy)
+        monkeypatch.setattr(readme, name, copy)
+    monkeypatch.setattr(readme, "KEY_FIGURES", ("domains",))
+    monkeypatch.setattr(readme, "MAIN_FIGURE", "domains")
+    shutil.copytree(readme.PICTURES, tmp_path / "figures")
+    monkeypatch.setattr(readme, "PICTURES", tmp_path / "figures")
+    shutil.copytree(SHOWN, tmp_path / "published" / "another")
+    monkeypatch.setattr(readme, "PUBLISHED", tmp_path / "published")
+    return readme.README, readme.RESULTS, readme.TABLE
+
+
+def test_the_command_writes_another_study_everywhere_and_is_done_once(copies, capsys):
+    assert readme.main(["another"]) == 0
+    assert {"README.md changed", "results.md changed", "paper_to_code.md changed"} <= set(capsys.readouterr().out.splitlines())
+    for page in copies:
+        assert "of another: made by" in page.read_text() and f"of {Path(SHOWN).name}: made by" not in page.read_text()
+    assert readme.published_study() == "another" and readme.recorded(readme.PICTURES / "domains.png")["study"] == "another"
+    assert readme.main([]) == 0 and "all is up to date" in capsys.readouterr().out
+
+
+def test_a_study_that_is_not_there_changes_no_page(copies, capsys):
+    before = [page.read_text() for page in copies]
+    assert readme.main(["nothing"]) == 2 and "python -m pdstudy run" in capsys.readouterr().err
+    assert [page.read_text() for page in copies] == before
+
+
+def test_a_page_without_its_markers_is_named(copies, capsys):
+    readme.TABLE.write_text("no marker")
+    assert readme.main(["another"]) == 1 and "paper_to_code.md: there is no place for its parts" in capsys.readouterr().err
