@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import reviews
 import small_models
-import yaml
 from bs4 import BeautifulSoup
 from typer.testing import CliRunner
 
@@ -49,7 +48,7 @@ def study_of(task):
         own = {"train": "reviews.csv", "text": "review", "label": "verdict", "transfer": "more.txt"}
         settings = reviews.STUDY | {"name": name, "task": own, "recipes": ["PD"], "teacher": {"size": None} | teacher} | changes
         path = task / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(settings))
+        path.write_text(json.dumps(settings))
         return Study.read(path)
 
     return make

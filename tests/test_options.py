@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import reviews
 import torch
-import yaml
 from tiny_bert import a_mask, config_of, some_ids, stirred
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
@@ -34,7 +33,7 @@ def study_of(tmp_path_factory):
 
     def make(name, **changes):
         own = {"train": "reviews.csv", "text": "review", "label": "verdict", "transfer": "more.txt"}
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(reviews.STUDY | {"name": name, "task": own} | changes))
+        (folder / f"{name}.yaml").write_text(json.dumps(reviews.STUDY | {"name": name, "task": own} | changes))
         return Study.read(folder / f"{name}.yaml")
 
     return make
