@@ -1,9 +1,12 @@
 """Verdicts on hand-made studies: what is seen is supported, its opposite refuted, the rest undecided or missing."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from handmade import LATENCY, N_ITEMS, both, whole, write
 
@@ -169,3 +172,17 @@ def test_committed_results_without_answers_are_refused_with_the_cure(study):
     (folder / results.PREDICTIONS).unlink()
     with pytest.raises(FileNotFoundError, match=r"answers to every text .* run: python -m pdstudy run"):
         claims.judge(folder)
+
+
+def test_verdicts_are_judged_once_and_again_where_a_table_is_newer(smoke, tmp_path, monkeypatch):
+    folder = shutil.copytree(results.folder_of("smoke"), tmp_path / "smoke")
+    (folder / claims.CLAIMS_FILE).unlink(missing_ok=True)
+    judged, calls, judge = claims.of_study(folder), [], claims.judge
+    monkeypatch.setattr(claims, "judge", lambda study: calls.append(study) or judge(study))
+    again = claims.of_study(folder)
+    pd.testing.assert_frame_equal(judged, again)
+    assert not calls, "read from claims.json"
+    later = (folder / claims.CLAIMS_FILE).stat().st_mtime_ns + 1_000_000
+    os.utime(folder / results.METRICS, ns=(later, later))
+    claims.of_study(folder)
+    assert calls == [folder]

@@ -7,8 +7,9 @@ import pytest
 from pdstudy.data import sources
 from pdstudy.data.cleaning import _split, build, distinct, sentences
 from pdstudy.data.formats import TextError
-from pdstudy.data.sources import key, locate, read, read_movies, without_tags
+from pdstudy.data.sources import locate, read, read_movies
 from pdstudy.data.tasks import TASKS
+from pdstudy.data.texts import key, without_tags
 
 MOVIES = TASKS["movies"]
 

@@ -7,8 +7,8 @@ import pytest
 
 from pdstudy.data import bundled, cleaning
 from pdstudy.data.formats import TextError
-from pdstudy.data.sources import key
 from pdstudy.data.tasks import TASKS, PythonDocs, WheelFolder
+from pdstudy.data.texts import key
 from pdstudy.models.train import Watch
 from pdstudy.run import execute
 from pdstudy.storage import paths

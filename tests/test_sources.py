@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from pdstudy.data import cleaning, formats, sources
+from pdstudy.data import cleaning, formats, sources, texts
 from pdstudy.data.formats import TextError
 from pdstudy.data.tasks import Files, Task
 
@@ -106,7 +106,7 @@ def test_transfer_texts_are_lines_and_a_corpus_may_be_a_folder_of_documents(tmp_
 def test_a_long_text_is_cut_and_counted_and_a_huge_field_is_read(tmp_path):
     path = csv_of([*ROWS, ("word " * 10_000_000, "pos")], tmp_path / "t.csv")  # 50 MB
     raw = sources.read(task(train=path))
-    assert raw.counts == {"cut": 1} and len(raw.labelled["train"][-1][0][0]) == sources.LONGEST
+    assert raw.counts == {"cut": 1} and len(raw.labelled["train"][-1][0][0]) == texts.LONGEST
 
 
 def test_pairs_are_read_from_two_columns(tmp_path):
@@ -224,9 +224,9 @@ def test_a_leak_of_test_into_train_and_transfer_is_removed_and_counted(tmp_path)
     )
     files = {"train": csv_of(train + planted, tmp_path / "train.csv"), "test": csv_of(test, tmp_path / "test.csv")}
     found = cleaning.build(sources.read(task(**files, transfer=[tmp_path / "more.txt"])), {"dev": 9, "test": 5}, None, 0.1, 0)
-    measured = {sources.key(t) for t in found.labelled["test"][0]}
+    measured = {texts.key(t) for t in found.labelled["test"][0]}
     assert len(measured) == 30, "test is as it was given"
-    assert not measured & {sources.key(t) for t in found.labelled["train"][0] + found.transfer + found.documents + found.heldout}
+    assert not measured & {texts.key(t) for t in found.labelled["train"][0] + found.transfer + found.documents + found.heldout}
     assert found.counts["D_L"]["leaks"] == 7
     count = found.counts["D_T"]
     assert count["leaks"] >= 5 and count["leaks"] + count["known"] == 9 and count["kept"] == 20  # some of train's became dev's

@@ -14,6 +14,7 @@ import jinja2
 from pdstudy.data import cleaning, formats, sources
 from pdstudy.data.formats import TextError
 from pdstudy.data.tasks import Files, Task
+from pdstudy.data.texts import DECIMAL, spaced
 from pdstudy.storage import paths
 
 LOOKED_AT = 5000  # rows
@@ -64,7 +65,7 @@ def _label(path: Path, columns: dict[str, list], text: tuple[str, ...]) -> str:
     for name, values in columns.items():
         distinct = {v if isinstance(v, int) else str(v).strip() for v in values if v is not None}
         short = all(isinstance(v, int) or len(str(v)) <= 60 for v in distinct)
-        decimals = any(sources.DECIMAL.fullmatch(str(v)) for v in distinct)
+        decimals = any(DECIMAL.fullmatch(str(v)) for v in distinct)
         if name not in text and 2 <= len(distinct) <= min(MOST_LABELS, max(2, len(values) // 3)) and short and not decimals:
             fit[name] = len(distinct)
     named = [name for wanted in LABEL_NAMES for name in fit if name.lower() == wanted]
@@ -147,7 +148,7 @@ def _epochs(passes: int, texts: int, least: int) -> int:
 def texts_of(path: Path, columns: list[str]) -> list[str]:
     """Return the texts of a corpus: a table's column (that of the task, or guessed), or the lines of a text file."""
     if not formats.is_table(path):
-        return [sources.spaced(text) for _, text in formats.lines(path)]
+        return [spaced(text) for _, text in formats.lines(path)]
     names = formats.columns_of(path)
     columns = columns if set(columns) <= set(names) else [*_text(path, {n: [v for (v,) in _first(path, n)] for n in names})]
     return [" ".join(str(v or "") for v in values) for _, values in formats.rows(path, columns)]

@@ -22,6 +22,7 @@ from pdstudy.escape import Prose
 from pdstudy.storage import results
 from pdstudy.storage.files import whole
 
+CLAIMS_FILE = "claims.json"  # in a study's folder
 SUPPORTED, REFUTED, UNDECIDED, NOT_MEASURED = "supported", "refuted", "undecided", "not measured"
 
 
@@ -36,9 +37,21 @@ def judge(study: str | Path, claims: tuple = CLAIMS) -> pd.DataFrame:
     return table
 
 
-def save(table: pd.DataFrame, study: str) -> Path:
+def of_study(study: str | Path) -> pd.DataFrame:
+    """Return a study's verdicts: those saved in its folder, or, where a table there is newer, judged now and saved."""
+    folder = results.folder_of(study)
+    tables = [path for kind in ("*.parquet", "*.json") for path in folder.glob(kind) if path.name != CLAIMS_FILE]
+    newest = max(path.stat().st_mtime_ns for path in tables)
+    if (folder / CLAIMS_FILE).is_file() and (folder / CLAIMS_FILE).stat().st_mtime_ns > newest:
+        return load(study)
+    table = judge(study)
+    save(table, study)
+    return table
+
+
+def save(table: pd.DataFrame, study: str | Path) -> Path:
     """Return the path of claims.json after writing the table there."""
-    path = results.folder_of(study) / "claims.json"
+    path = results.folder_of(study) / CLAIMS_FILE
     rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()} for r in table.to_dict("records")]
     with whole(path) as new:
         new.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -47,7 +60,7 @@ def save(table: pd.DataFrame, study: str) -> Path:
 
 def load(study: str | Path) -> pd.DataFrame:
     """Return the saved verdicts of a study, as `judge` made them."""
-    rows = json.loads((results.folder_of(study) / "claims.json").read_text())
+    rows = json.loads((results.folder_of(study) / CLAIMS_FILE).read_text())
     return pd.DataFrame([{k: math.nan if v is None else v for k, v in row.items()} for row in rows])
 
 

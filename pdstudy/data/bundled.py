@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pdstudy.data import formats, sources
 from pdstudy.data.formats import TextError
-from pdstudy.data.sources import Text, spaced
 from pdstudy.data.tasks import Elsewhere, PythonDocs, WheelFolder
+from pdstudy.data.texts import Text, spaced
 
 BLANK_LINE = re.compile(r"\n\s*\n")
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pdstudy.data.formats import TextError
-from pdstudy.data.sources import Raw, Text, key
+from pdstudy.data.sources import Raw
 from pdstudy.data.tasks import HELD_BACK, SCALE
+from pdstudy.data.texts import Text, key
 
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
 SENTENCE_WORDS = (4, 60)  # shorter ones say little, longer ones are lists and lost full stops

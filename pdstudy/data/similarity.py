@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from pdstudy.data.sources import key
+from pdstudy.data.texts import key
 
 WORD = re.compile(r"\w+")
 RANKED = 10_000

@@ -13,16 +13,17 @@ from pathlib import Path
 from pdstudy.data import formats, mirror
 from pdstudy.data.formats import TextError
 from pdstudy.data.tasks import DATA, Files, Named, Task, Wheel
+from pdstudy.data.texts import (
+    Text,
+    checked_text,
+    class_number,
+    label_text,
+    nearest_class,
+    without_tags,
+)
 from pdstudy.storage import paths
 
-LONGEST = 1 << 15  # characters of a labelled or transfer text that are kept: far more than any model reads
-TAG = re.compile(r"<[^<>]{1,40}>")
-SPACE = re.compile(r"\s+")
-NOT_WORD = re.compile(r"\W+")
-DECIMAL = re.compile(r"[-+]?\d*\.\d+|nan|inf", re.IGNORECASE)
 MOST_CLASSES = 1000
-
-Text = tuple[str, ...]  # one text, or the two of a pair
 
 
 @dataclass
@@ -154,15 +155,15 @@ def _read_named(source: Named) -> Raw:
             for place, values in _named_rows(name, counts, labelled=True):
                 labels = source.data.labels
                 number = (
-                    _nearest(place, values[-1], labels)
+                    nearest_class(place, values[-1], labels)
                     if source.data.scale
-                    else _class_number(place, _cell(place, values[-1]), labels)
+                    else class_number(place, label_text(place, values[-1]), labels)
                 )
-                found.append((_text(place, values[:-1], counts), number))
+                found.append((checked_text(place, values[:-1], counts), number))
             if not found:
                 raise TextError(f"{split}: {name}.parquet holds no rows; fetch it again")
             labelled[split] = found
-    transfer = [_text(place, values, counts) for name in source.transfer for place, values in _named_rows(name, counts)]
+    transfer = [checked_text(place, values, counts) for name in source.transfer for place, values in _named_rows(name, counts)]
     documents = _documents(source.corpus)
     of_train = source.train in source.transfer
     return Raw(labelled, source.data.labels, transfer or None, documents or None, source.sentences, of_train, dict(counts))
@@ -170,7 +171,7 @@ def _read_named(source: Named) -> Raw:
 
 def _documents(names: Iterable[str]) -> list[str]:
     """Return the documents of named splits, whole."""
-    return [" ".join(_text(place, values, None)) for name in names for place, values in _named_rows(name, Counter())]
+    return [" ".join(checked_text(place, values, None)) for name in names for place, values in _named_rows(name, Counter())]
 
 
 def _named_rows(name: str, counts: Counter, labelled: bool = False) -> Iterator[tuple[str, list]]:
@@ -224,21 +225,6 @@ def read_movies(path: Path) -> tuple[list[tuple[str, int]], list[str]]:
     return snippets, reviews
 
 
-def without_tags(text: str) -> str:
-    """Return the text without HTML tags and with single spaces; case is the tokenizer's business."""
-    return spaced(TAG.sub(" ", text))
-
-
-def spaced(text: str) -> str:
-    """Return the text with single spaces."""
-    return SPACE.sub(" ", text).strip()
-
-
-def key(*text: str) -> str:
-    """Return what two texts (or pairs) share when they differ only in case, punctuation and spaces."""
-    return "\t".join(NOT_WORD.sub(" ", part.lower()).strip() for part in text).strip()
-
-
 # -- files of one's own
 
 
@@ -250,15 +236,15 @@ def _read_files(source: Files) -> Raw:
         if path := getattr(source, split):
             found[split], where[split] = [], {}
             for place, values in formats.rows(Path(path), [*source.text, source.label]):
-                cell = sys.intern(_cell(place, values[-1]))
+                cell = sys.intern(label_text(place, values[-1]))
                 where[split].setdefault(cell, place)
-                found[split].append((_text(place, values[:-1], counts), cell))
+                found[split].append((checked_text(place, values[:-1], counts), cell))
             if not found[split]:
                 raise TextError(f"{split}: {Path(path).name} holds no rows; give at least a few hundred labelled texts")
     if not found:
         return Raw({}, source.labels, None, _read_corpus(source))
     labels = source.labels or _names(Counter(cell for _, cell in found["train"]), source)
-    classes = {split: {cell: _class_number(place, cell, labels) for cell, place in cells.items()} for split, cells in where.items()}
+    classes = {split: {cell: class_number(place, cell, labels) for cell, place in cells.items()} for split, cells in where.items()}
     labelled = {split: [(text, classes[split][cell]) for text, cell in items] for split, items in found.items()}
     if missing := set(range(len(labels))) - {y for _, y in labelled["train"]}:
         raise TextError(f"train: no text of class {labels[min(missing)]!r}; what train lacks cannot be learned")
@@ -276,31 +262,14 @@ def _read_corpus(source: Files) -> list[str] | None:
     return documents or None
 
 
-def _text(place: str, values: Iterable, counts: Counter | None) -> Text:
-    texts = []
-    for value in values:
-        if value is None:
-            value = ""
-        if not isinstance(value, str):
-            raise TextError(f"{place}: the text is {str(value)[:40]!r}, a number or a list; is it the text column?")
-        value = spaced(value)
-        if counts is not None and len(value) > LONGEST:
-            counts["cut"] += 1
-            value = value[:LONGEST]
-        texts.append(value)
-    if len(texts) == 2 and any(texts) and not all(texts):
-        raise TextError(f"{place}: one text of the pair is empty; remove the row, or give one text column")
-    return tuple(texts)
-
-
 def unlabelled(path: Path, columns: tuple[str, ...], counts: Counter | None = None) -> Iterator[Text]:
     """Yield the unlabelled texts of a table or of a text file; with `counts` they are cut to LONGEST, and that is counted."""
     if formats.is_table(path):
-        yield from (_text(place, values, counts) for place, values in formats.rows(path, list(columns)))
+        yield from (checked_text(place, values, counts) for place, values in formats.rows(path, list(columns)))
     elif len(columns) == 2 and counts is not None:
         raise TextError(f"{path.name}: this task reads pairs; give a table with the columns {', '.join(columns)}")
     else:
-        yield from (_text(place, [text], counts) for place, text in formats.lines(path))
+        yield from (checked_text(place, [text], counts) for place, text in formats.lines(path))
 
 
 def _names(cells: Counter, source: Files) -> tuple[str, ...]:
@@ -317,32 +286,3 @@ def _names(cells: Counter, source: Files) -> tuple[str, ...]:
     if all(re.fullmatch(r"-?\d+", name) for name in cells):
         return tuple(sorted(cells, key=int))
     return tuple(sorted(cells))
-
-
-def _cell(place: str, cell: object) -> str:
-    """Return a label as the text it is. Raises TextError for none, and for a number with decimals."""
-    text = str(cell).strip() if isinstance(cell, (str, int)) and not isinstance(cell, bool) else "" if cell is None else repr(cell)
-    if not text:
-        raise TextError(f"{place}: no label; remove the row, or give it among the transfer texts")
-    if isinstance(cell, float) or DECIMAL.fullmatch(text):
-        raise TextError(f"{place}: the label is {text[:40]}, a number with decimals; write class names or whole numbers")
-    if len(text) > 100:
-        raise TextError(f"{place}: the label is {text[:40]!r}..., {len(text):,} characters; is it the label column?")
-    return text
-
-
-def _nearest(place: str, score: object, scale: tuple[str, ...]) -> int:
-    """Return the number of the class that is nearest to a score."""
-    least, most = float(scale[0]), float(scale[-1])
-    if isinstance(score, bool) or not isinstance(score, (int, float)) or not least <= score <= most:
-        raise TextError(f"{place}: the label is {str(score)[:40]!r}, no score from {least:g} to {most:g}")
-    return round((score - least) / (most - least) * (len(scale) - 1))
-
-
-def _class_number(place: str, cell: str, labels: tuple[str, ...]) -> int:
-    if cell in labels:
-        return labels.index(cell)
-    if cell.isdecimal() and int(cell) < len(labels) and not any(name.isdecimal() for name in labels):
-        return int(cell)
-    known = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
-    raise TextError(f"{place}: the label is {cell[:40]!r}, none of {known}")

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pdstudy.data import formats, sources
+from pdstudy.data import formats
 from pdstudy.data.batches import Vocabulary
+from pdstudy.data.texts import LONGEST, spaced
 from pdstudy.data.tokenizer import encode_texts, open_tokenizer
 from pdstudy.models import inference
 from pdstudy.models.inference import Answer
@@ -159,7 +160,7 @@ def _rows(source: Path, columns: list[str], text: Sequence[str]) -> Iterator[tup
                 raise PredictError(f"{place}: {json.dumps(value, default=str)[:40]} is no text")
             if value and not _encodable(value):
                 raise PredictError(f"{place}: half of a character (a lone surrogate); remove it")
-        texts = [sources.spaced(values[i] or "")[: sources.LONGEST] for i in at]
+        texts = [spaced(values[i] or "")[:LONGEST] for i in at]
         yield values, None if not all(texts) else texts[0] if len(texts) == 1 else tuple(texts)
 
 

@@ -14,7 +14,7 @@ import jinja2
 import nbformat
 
 from pdstudy.analysis import claims, summary
-from pdstudy.analysis.verdicts import answer, judge, save, shown
+from pdstudy.analysis.verdicts import answer, of_study, shown
 from pdstudy.escape import visible
 from pdstudy.report import figures
 from pdstudy.report.html import TEMPLATES, page, template
@@ -110,8 +110,7 @@ def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
 
 def index(study: Study, folder: Path) -> Path:
     """Return the path of the page that holds the answers, the claims, the accuracies and the costs."""
-    table = judge(study.name)
-    save(table, study.name)
+    table = of_study(study.name)
     metrics, environment = results.load_results(study.name), results.load_environment(study.name)
     body = template("index.html.j2").render(
         study=study,

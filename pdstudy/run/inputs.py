@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pdstudy.data import sources
 from pdstudy.data.batches import Ids, Labelled, Vocabulary
 from pdstudy.data.tasks import SCALE
+from pdstudy.data.texts import Text
 from pdstudy.data.tokenizer import AT_ONCE
 from pdstudy.storage.store import Store
 from pdstudy.study.steps import Step
@@ -70,12 +70,12 @@ class Lines:
             yield from batch
 
 
-def tuples(path: Path) -> list[sources.Text]:
+def tuples(path: Path) -> list[Text]:
     """Return the texts of a Parquet file, each as a tuple of one or two."""
     return [(t,) if isinstance(t, str) else t for t in Lines(path)]
 
 
-def joined(texts: list[sources.Text]) -> list[str]:
+def joined(texts: list[Text]) -> list[str]:
     """Return texts as one string each, the two of a pair with a space between."""
     return [" ".join(t) for t in texts]
 

@@ -14,6 +14,7 @@ from pdstudy.data import bundled, cleaning, sources
 from pdstudy.data import similarity as nearness
 from pdstudy.data.formats import TextError
 from pdstudy.data.tasks import HELD_BACK, OWN_TRANSFER, Wheel
+from pdstudy.data.texts import Text, key
 from pdstudy.data.tokenizer import continues, open_tokenizer, save_tokenizer, train_word_pieces, write_texts
 from pdstudy.run.inputs import Inputs, Lines, column, joined, tuples
 from pdstudy.study.steps import Step
@@ -73,13 +74,13 @@ def corpus(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str
     measured = [part for split in ("dev", "test") for t in tuples(raw / f"{split}.parquet") for part in t]
     found = [d for name in s["corpus"].split("+") for d in _documents_of(name, step, raw)]
     found = [found[i] for i in np.random.default_rng(s["split_seed"]).permutation(len(found))]
-    read, held = cleaning.documents(found, {sources.key(text) for text in measured}, None, s["heldout"], counts)
+    read, held = cleaning.documents(found, {key(text) for text in measured}, None, s["heldout"], counts)
     for name, lines in (("corpus", read), ("heldout", held)):
         pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet", row_group_size=ROWS)
     return {"counts": counts, "labels": inputs.record("texts")["labels"]}
 
 
-def _texts_of(name: str, step: Step, raw: Path) -> list[sources.Text]:
+def _texts_of(name: str, step: Step, raw: Path) -> list[Text]:
     """Return all transfer texts of one corpus."""
     if name == OWN_TRANSFER:
         return tuples(raw / "transfer.parquet")
