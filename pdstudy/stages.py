@@ -114,9 +114,23 @@ def distill(
 
     def loss(student, data):
         ids, mask, segments, teacher, real = data
-        return Loss(losses.soft_label_loss(student(ids, mask, segments), teacher, settings["temperature"]), real)
+        answers = student(ids, mask, segments)
+        if settings.get("loss") == "logits":
+            return Loss(losses.logit_loss(answers, teacher), real)
+        return Loss(losses.soft_label_loss(answers, teacher, settings["temperature"]), real)
 
     return _train(model, transfer, soft, loss, dev, settings, vocabulary, watch)
+
+
+def mixed(logits: np.ndarray, labels: np.ndarray, weight: float) -> np.ndarray:
+    """Return the teacher's logits with the true labels mixed in: log((1 - weight) p + weight onehot), (n_texts, n_classes).
+
+    `logits` is (n_texts, n_classes), `labels` (n_texts,). A probability of 0 becomes 1e-6, so that its logarithm is finite.
+    """
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p *= (1 - weight) / p.sum(axis=1, keepdims=True)
+    p[np.arange(len(labels)), labels] += weight
+    return np.log(np.maximum(p, 1e-6)).astype(np.float32)
 
 
 def label(teacher: Classifier, transfer: Ids, vocabulary: Vocabulary, precision: str) -> np.ndarray:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pdstudy.analysis.evidence import Arm
+from pdstudy.recipes import LINEARS
 from pdstudy.run import result_tables
 from pdstudy.sizes import Size
 from pdstudy.storage import results
@@ -25,21 +26,23 @@ def write(folder: Path, shares: dict, sizes=("2/64", "2/128"), missing=(), n_ite
     metrics, parts = [], []
     for arm, share in shares.items():
         arm = arm if isinstance(arm, Arm) else Arm(*arm)
-        for seed in SEEDS if arm.recipe != "teacher" else [0]:
+        for seed in SEEDS if arm.recipe not in ("teacher", *LINEARS) else [0]:
             if (arm.recipe, arm.size, seed) in missing:
                 continue
             right = difficulty + rng.normal(0, noise, n_items) < share
-            digest, size = f"{arm}-{seed}", Size.parse(arm.size)
+            digest = f"{arm}-{seed}"
+            n_params = 1000 if arm.recipe in LINEARS else Size.parse(arm.size).n_params(2048)
             row = {"study": "x", "task": "movies", "recipe": arm.recipe, "size": arm.size, "seed": seed, "split": "test"}
             row |= {"curve": "transfer" if arm.texts else None, "texts": arm.texts, "domain": arm.domain, "corpus": arm.corpus}
-            row |= {"metric": "accuracy", "value": right.mean(), "n": n_items, "n_params": size.n_params(2048)}
-            metrics.append(row | {"rate": 1e-3, "collapsed": False, "tokens": 1, "digest": digest})
+            row |= {"metric": "accuracy", "value": right.mean(), "n": n_items, "n_params": n_params}
+            row |= {"rate": 1e-3, "collapsed": False, "tokens": 1, "digest": digest}
+            metrics += [row, row | {"split": "dev"}]
             label = np.zeros(n_items, dtype=np.int16)
             columns = {"digest": [digest] * n_items, "split": ["test"] * n_items, "item": np.arange(n_items), "label": label}
             parts.append(pa.table(columns | {"predicted": (~right).astype(np.int16)}))
     pq.write_table(pa.Table.from_pylist(metrics, schema=result_tables.schema()), folder / results.METRICS)
     pq.write_table(pa.concat_tables(parts), folder / results.PREDICTIONS)
-    recipes = [r for r in dict.fromkeys(row["recipe"] for row in metrics) if r != "teacher"]
+    recipes = [r for r in dict.fromkeys(row["recipe"] for row in metrics) if r not in ("teacher", *LINEARS)]
     kept = {"sizes": list(sizes), "seeds": SEEDS, "recipes": recipes, "curves": {"transfer": []}} | settings
     (folder / results.PARAMS).write_text(json.dumps(kept))
     return str(folder)
@@ -82,6 +85,7 @@ def complete_study(folder: Path, turn=lambda share: share) -> str:
     more = {"curves": {"transfer": [500, 1000]}, "compound": {"corpora": ["transfer", "news"]}}
     more |= {"transfer": {"texts": 2000}, "splits": {"train": 1000}}
     shares = world(turn) | {Arm("teacher", "6/128"): 0.9}
+    shares |= {Arm(name, "linear"): turn(share) for name, share in zip(LINEARS, (0.5, 0.6), strict=True)}
     write(folder, shares, tuple(LATENCY), n_items=15_000, noise=0.01, recipe_sizes=some, **more)
     columns = {"texts": 9, "words": 9, "unseen": 0.1, "repeats": 0, "words a text": 9.0}
     (folder / results.DOMAINS).write_text(json.dumps([{"corpus": name, "S": s} | columns for name, s in NEAR.items()]))

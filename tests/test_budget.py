@@ -11,6 +11,7 @@ import yaml
 from pdstudy import Study, run_study
 from pdstudy.advice import budget, data_checks, recommendation
 from pdstudy.advice import candidates as advise
+from pdstudy.recipes import LINEARS
 from pdstudy.run.scheduler import RunError
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
@@ -70,7 +71,8 @@ def test_the_recommendation_stands_on_what_was_measured(spent):
     words = advice.prose()
     right = candidates.right(advice.chosen.recipe, advice.chosen["size"], "test", [advice.chosen.best_seed]).mean()
     assert advice.chosen.low <= 100 * right <= advice.chosen.high, "the promise is kept on texts that were held back"
-    assert words.startswith(f"Take {advice.chosen['size']} by {advice.chosen.recipe} (") and "which chose nothing" in words
+    linear, student = advice.chosen.recipe in LINEARS, f"{advice.chosen['size']} by {advice.chosen.recipe}"
+    assert words.startswith("Take the linear model" if linear else f"Take {student} (") and "which chose nothing" in words
     assert "Twice the labelled text" in words or "Twice the transfer text" in words
     assert any("train: 300 texts; praise 150 (50%), scorn 150 (50%)." in s for s in data_checks.sentences(study.name))
     assert data_checks.nearness(study.name).corpus.tolist() == ["D_LM", "D_T"]
@@ -79,12 +81,17 @@ def test_the_recommendation_stands_on_what_was_measured(spent):
 def test_the_answers_of_every_rate_are_kept_and_the_promise_pays_for_the_choice_among_them(spent):
     study, _ = spent
     found, tried = advise.Candidates(study.name), results.load_tried(study.name)
+    linear = tried[tried.recipe.isin(LINEARS)]
+    assert set(linear.rate) == {1, 3, 10, 30, 100} and len(linear) == 2 * 5 * 80, "C stands in the place of a rate"
+    tried = tried[~tried.recipe.isin(LINEARS)]
     assert set(tried.groupby(["recipe", "size"]).rate.unique().map(sorted).map(tuple)) == {(0.0005, 0.002)}
-    assert len(tried) == 2 * 80 * len(found.table) and not found.table.unpaid.any()
+    assert len(tried) == 2 * 80 * (len(found.table) - 2) and not found.table.unpaid.any()
     searches = results.load_searches(study.name).set_index(["recipe", "size", "rate"])
     for key, rows in tried.groupby(["recipe", "size", "rate"]):
         assert (rows.label == rows.predicted).mean() == pytest.approx(searches.loc[key].dev_accuracy), "as the search saw it"
     for student in zip(found.table.recipe, found.table["size"], strict=True):
+        if student[0] in LINEARS:
+            continue
         first = (
             results.load_predictions(study.name).set_index(["digest", "split"]).loc[(found.models.loc[(*student, 0)].digest, "dev")]
         )
@@ -103,14 +110,14 @@ def test_a_study_that_is_run_without_advice_keeps_no_other_answers_and_the_same_
         if stage.name not in ("work", "locks", "evaluate"):
             shutil.copytree(stage, store.root / stage.name)
     run_study(plain, workers=0, store=store)
-    assert not (paths.study_folder("plain") / results.TRIED).exists()
+    assert set(results.load_tried("plain").recipe) == set(LINEARS)
     assert not set(plan.make(plain).steps) - store.digests()
     before = {name: (paths.study_folder("plain") / name).read_bytes() for name in (results.METRICS, results.PREDICTIONS)}
     run_study(plain, workers=0)  # the store in which advice was given
     assert {name: (paths.study_folder("plain") / name).read_bytes() for name in before} == before
-    assert len(results.load_tried("plain")) == 2 * 80 * 5
+    assert len(results.load_tried("plain")) == 2 * 80 * 5 + 2 * 5 * 80
     run_study(plain, workers=0, store=store)
-    assert not (paths.study_folder("plain") / results.TRIED).exists(), "a table of answers that are gone would lie"
+    assert set(results.load_tried("plain").recipe) == set(LINEARS), "a table of answers that are gone would lie"
 
 
 def test_a_second_spending_finds_everything_in_the_store(spent):
@@ -133,14 +140,14 @@ def test_the_minutes_are_a_study_s_own_and_not_those_of_one_call(tmp_path):
     first.rounds[0]["seconds"] = 3600  # an hour of this study
     (folder / budget.SPENT).write_text(json.dumps(vars(first)))
     again = budget.spend(study, 60, workers=0)
-    assert set(advise.Candidates("again").table["size"]) <= {"1/64", "2/64"} and len(again.rounds) == 1
+    assert set(advise.Candidates("again").table["size"]) <= {"1/64", "2/64", "linear"} and len(again.rounds) == 1
     assert "students of 2/64, for want of time" in again.left_out
 
 
 def test_without_time_the_smallest_students_are_tried_and_the_rest_is_named(tmp_path):
     study = write(tmp_path, 0.8, name="no-time")
     found = budget.spend(study, 0, workers=0)
-    assert set(advise.Candidates(study.name).table["size"]) <= {"1/64", "2/64"}
+    assert set(advise.Candidates(study.name).table["size"]) <= {"1/64", "2/64", "linear"}
     assert found.left_out[0] == "students of 2/64, for want of time" and len(found.rounds) == 1
     assert "seeds beyond 1" in budget.left_out(found)
 
@@ -148,7 +155,7 @@ def test_without_time_the_smallest_students_are_tried_and_the_rest_is_named(tmp_
 def test_a_teacher_that_teaches_nobody_leaves_the_recipes_without_one(tmp_path):
     study = write(tmp_path, 0.0, name="hopeless", sizes=["1/64"], seeds=[0], teacher=TEACHER)
     found = budget.spend(study, 10, workers=0)
-    assert set(advise.Candidates(study.name).table.recipe) == {"teacher", "Basic"}
+    assert set(advise.Candidates(study.name).table.recipe) == {"teacher", "Basic", "Linear"}
     assert found.left_out[0].startswith("recipes that distil, for the teacher is right on ")
     with pytest.raises(RunError, match="the teacher is right on"):
         budget.spend(
@@ -170,8 +177,8 @@ def test_rates_that_were_cleaned_away_are_not_trained_again_and_the_promise_says
     budget.spend(study, 10, workers=0, store=store)
     assert not (rates | answers) & store.digests()
     found = advise.Candidates(study.name)
-    assert found.table.unpaid.tolist() == [1] * len(found.table)
-    assert f"Of {len(found.table) - 1} more rates that were tried no answers are kept" in recommendation.recommend(found).prose()
+    assert found.table.unpaid.tolist() == [int(recipe not in LINEARS) for recipe in found.table.recipe]
+    assert f"Of {len(found.table) - 3} more rates that were tried no answers are kept" in recommendation.recommend(found).prose()
 
 
 def test_a_rate_that_diverged_answers_nothing_and_is_owed_nothing(tmp_path):

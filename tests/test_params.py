@@ -51,6 +51,7 @@ def test_every_params_file_of_the_project_names_exactly_the_studys_keys(path):
         "tokenizer",
         "pretrain",
         "teacher",
+        "linear",
         "transfer",
         "curves",
         "domains",
@@ -150,7 +151,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(refusal, changes,
 
 
 def test_a_key_like_none_is_refused_with_the_known_ones(refusal):
-    assert "teacher.xyzzy: unknown key; known keys: size, folder, margin" in refusal(teacher={"xyzzy": 1})
+    assert "teacher.xyzzy: unknown key; known keys: size, folder, file, linear, mean, margin" in refusal(teacher={"xyzzy": 1})
 
 
 def test_a_missing_key_is_named(settings):
@@ -220,7 +221,7 @@ def test_a_width_without_an_initial_scale_is_refused_with_the_cure(refusal, widt
 
 @pytest.mark.parametrize("teacher", [{"size": "2/128", "folder": "x"}, {"folder": "x"}, {"size": None}])
 def test_a_teacher_is_either_trained_or_given(refusal, teacher):
-    assert refusal(teacher=teacher).startswith("teacher: give either a size (trained here) or a folder")
+    assert refusal(teacher=teacher).startswith("teacher: give either a size (trained here), a folder (already trained), a file")
 
 
 @pytest.mark.parametrize(

@@ -57,10 +57,13 @@ def test_a_small_study_is_these_steps(settings):
         "distill": 2 * 3,  # of PD
         "search": 1 + 4,
         "label": 1,
-        "evaluate": 1 + 8,
+        "linear": 2,  # trained on D_L, and taught by the teacher
+        "evaluate": 1 + 8 + 2,
     }
     assert {(s.recipe, s.size, s.seed) for s in p.students} == {
         ("teacher", "2/128", 0),
+        ("Linear", "linear", 0),
+        ("Linear, taught", "linear", 0),
         *((r, s, k) for r in ("Basic", "PD") for s in ("1/64", "2/64") for k in (0, 1)),
     }
 
@@ -93,7 +96,9 @@ def test_a_new_setting_leaves_the_steps_of_studies_without_it_what_they_were(set
     """What somebody computed is not computed anew: but for the last rise of a VERSION, of finetune and distill, these are the digests of commit e49d42b."""
     settings |= {"recipes": ["Basic", "Distillation", "PF", "PD", "PD-F", "PD (embeddings)"]}
     settings |= {"curves": {"transfer": [400], "labels": [300]}, "splits": {"train": 0, "dev": 1000, "test": 2530, "seed": 1}}
-    steps = sorted(plan.make(Study(**settings)).steps)
+    made = plan.make(Study(**settings))
+    later = {s.digest for s in made.steps.values() if s.stage == "linear"}  # and their evaluations
+    steps = sorted(d for d, s in made.steps.items() if not {d, s.parents.get("model")} & later)
     assert (len(steps), hashlib.sha256(" ".join(steps).encode()).hexdigest()[:16]) == (124, "09e088a31dd53d22")
 
 
@@ -339,7 +344,12 @@ def test_other_text_that_the_study_cannot_have_is_refused(settings, changes, sai
 
 def test_a_plan_may_hold_only_some_students(settings):
     p = plan.make(Study(**settings), {("PD", "2/64"): [1]})
-    assert [(s.recipe, s.size, s.seed) for s in p.students] == [("teacher", "2/128", 0), ("PD", "2/64", 1)]
+    assert [(s.recipe, s.size, s.seed) for s in p.students] == [
+        ("teacher", "2/128", 0),
+        ("Linear", "linear", 0),
+        ("Linear, taught", "linear", 0),
+        ("PD", "2/64", 1),
+    ]
     assert set(p.steps) < set(planned(settings).steps)
 
 
@@ -356,7 +366,7 @@ MATTERS = {
     "teacher__size": "3/128", "transfer__texts": 500,
     "finetune__epochs": 2, "finetune__batch": 16, "finetune__rates": [2e-4, 1e-3], "finetune__warmup": 0.2, "finetune__weight_decay": 0.1,
     "distill__epochs": 2, "distill__batch": 16, "distill__rates": [2e-4, 1e-3], "distill__warmup": 0.2, "distill__weight_decay": 0.1,
-    "distill__temperature": 2.0,
+    "distill__temperature": 2.0, "distill__loss": "logits", "distill__labelled": True, "search_seeds": 2, "pooling": "mean",
 }  # fmt: skip
 
 
@@ -380,7 +390,8 @@ def test_no_setting_of_a_study_is_forgotten_in_the_list_above(settings):
         "recipe_sizes",
         "domains",
         "compound",
-    }  # the last five have their own tests
+        "linear",
+    }  # the last six have their own tests
     study = Study(**settings)
     for group in ("splits", "corpus", "pretrain", "transfer", "finetune", "distill"):
         keys = {name.rpartition("__")[2] for name in MATTERS if name.startswith(f"{group}__")}
@@ -392,6 +403,7 @@ def test_no_setting_of_a_study_is_forgotten_in_the_list_above(settings):
             "words_std",
             "precision",
             "data",
+            "true_labels",
         }  # own tests
 
 
@@ -542,7 +554,7 @@ def test_the_papers_whole_grid_is_planned_in_two_seconds(settings):
     begun = time.process_time()
     p = plan.make(study)
     assert time.process_time() - begun < 2
-    assert len(p.students) == 1 + 24 * 7 * 5
+    assert len(p.students) == 1 + 2 + 24 * 7 * 5
     assert len(p.of_stage("pretrain")) == 24 + 4
 
 
@@ -628,7 +640,7 @@ def test_measuring_every_rate_adds_evaluations_and_nothing_else(settings):
     judged = plan.judged(made)
     added = {d: s for d, s in judged.steps.items() if d not in made.steps}
     assert list(judged.steps)[: len(made.steps)] == list(made.steps) and judged.students == made.students
-    last = {plan.search_of(made, student).digest for student in made.students}
+    last = {search.digest for student in made.students if (search := plan.search_of(made, student))}
     rates = {candidate for search in last for candidate in made.steps[search].parents.values()}
     assert {s.parents["model"] for s in added.values()} == rates and {s.stage for s in added.values()} == {"evaluate"}
     assert len(rates) == 2 * 5 and len(last) < made.counts()["search"], "two rates of the teacher and of four last stages"
@@ -638,7 +650,10 @@ def test_a_single_rate_a_given_teacher_and_other_seeds_than_the_searching_one_ha
     one = planned(settings, finetune__rates=[1e-3], distill__rates=[1e-3])
     assert plan.judged(one).steps == one.steps, "nothing was chosen among"
     given = planned(settings, teacher={"size": None, "folder": str(teacher)}, seeds=[3], recipes=["Basic"])
-    assert {s.recipe: plan.search_of(given, s) is None for s in given.students} == {"teacher": True, "Basic": False}
+    assert {s.recipe: plan.search_of(given, s) is None for s in given.students if s.recipe != "Linear"} == {
+        "teacher": True,
+        "Basic": False,
+    }
     assert len(plan.judged(given).steps) == len(given.steps) + 2 * 2
 
 

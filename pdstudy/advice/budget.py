@@ -18,7 +18,7 @@ from typing import Any
 from pdstudy.advice import candidates, data_checks
 from pdstudy.analysis.stats import POINTS
 from pdstudy.data import similarity
-from pdstudy.recipes import RECIPES
+from pdstudy.recipes import LINEARS, RECIPES
 from pdstudy.run import study_latency
 from pdstudy.run.estimate import estimate, needed
 from pdstudy.run.progress import Progress
@@ -97,7 +97,7 @@ def promising(study: str, grid: Grid) -> list[tuple[str, str]]:
     Near is within one standard error of a difference on dev.
     """
     table = candidates.Candidates(study).table
-    table = table[table.recipe != "teacher"]
+    table = table[~table.recipe.isin(["teacher", *LINEARS])]
     n_dev = results.load_counts(study).loc["dev", "kept"]
     best, kept = -math.inf, []
     for _, rows in table.groupby("n_params"):  # the smallest first
@@ -205,7 +205,7 @@ class _Work:
     def curves(self, grid: Grid, limits: candidates.Limits) -> None:
         """Train the student that would be recommended on halves of its texts, and halves of those."""
         try:
-            chosen = candidates.choose(candidates.Candidates(self.study.name, limits))
+            chosen = candidates.best_student(candidates.Candidates(self.study.name, limits))
         except candidates.AdviceError:
             return  # nothing to draw a curve of; who asks for advice is told
         n_train = int(results.load_counts(self.study.name).loc["train", "kept"])

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pdstudy.analysis import stats
 from pdstudy.analysis.stats import POINTS, Answers, Effect, accuracy_after_selection, interval_on_new_texts, pareto_front
-from pdstudy.recipes import RECIPES, TEACHER
+from pdstudy.recipes import LINEAR_SIZE, LINEARS, RECIPES, TEACHER
 from pdstudy.storage import results
 from pdstudy.study.plan import SEARCH_SEED
 
@@ -84,7 +84,9 @@ class Candidates:
         The rates of an earlier stage count: a student of two stages is only ever seen at the best of the first.
         """
         rate = self.models.loc[(recipe, size)].rate.iloc[0]
-        if not math.isfinite(rate):  # a given teacher: nothing was searched
+        if recipe not in RECIPES and "/" not in size:  # a linear model, all of whose answers are kept, or a teacher that was given
+            return 0
+        if not math.isfinite(rate):  # nothing was searched
             return 0
         *earlier, last = (set(self.settings[stage]["rates"]) for stage in RECIPES.get(recipe, TEACHER).stages)
         gone = {r for r in last - {rate} - set(self._tried.get((recipe, size), {})) if (recipe, size, r) not in self._diverged}
@@ -96,7 +98,10 @@ class Candidates:
         With one seed in common the interval is over texts alone. A teacher, trained once, is compared with every seed.
         """
         seeds = [set(self.models.loc[(row.recipe, row["size"])].index) for row in (one, other)]
-        if "teacher" in (one.recipe, other.recipe):
+        if LINEAR_SIZE in (one["size"], other["size"]):  # no luck in it: it is beside every seed of the other
+            a, b = (self.right(row.recipe, row["size"], split) for row in (one, other))
+            d = a - b
+        elif "teacher" in (one.recipe, other.recipe):
             a, b = (self.right(row.recipe, row["size"], split) for row in (one, other))
             d = a - b if len(a) == len(b) else a.mean(0, keepdims=True) - b.mean(0, keepdims=True)
         else:
@@ -154,7 +159,10 @@ class Candidates:
 
 
 def choose(found: Candidates) -> pd.Series:
-    """Return the student that is best on dev within the limits. Raises AdviceError where none fits."""
+    """Return what to take: the best on dev within the limits, but the linear model where that is not better beyond luck.
+
+    Raises AdviceError where nothing fits.
+    """
     table = found.table
     fitting = table[table.fits]
     if fitting.empty:
@@ -163,7 +171,21 @@ def choose(found: Candidates) -> pd.Series:
             f"no student keeps the limits: the fastest takes {students.p50_ms.min():.2f} ms, the smallest "
             f"{students.mb.min():.1f} MB; allow more, or add smaller sizes"
         )
-    return fitting.loc[fitting.dev.idxmax()]
+    best = fitting.loc[fitting.dev.idxmax()]
+    linear = fitting[fitting.recipe.isin(LINEARS)]
+    if linear.empty or best.recipe in LINEARS:
+        return best
+    simple = linear.loc[linear.dev.idxmax()]
+    effect = found.difference(best, simple)
+    return best if effect.known and effect.low > 0 else simple
+
+
+def best_student(found: Candidates) -> pd.Series:
+    """Return the student that is best on dev within the limits, linear models apart. Raises AdviceError where none fits."""
+    students = found.table[found.table.fits & ~found.table.recipe.isin(LINEARS)]
+    if students.empty:
+        raise AdviceError("no student lies within the limits")
+    return students.loc[students.dev.idxmax()]
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdstudy.advice.candidates import Candidates, Limits, choose, curves
+from pdstudy.advice.candidates import AdviceError, Candidates, Limits, best_student, choose, curves
 from pdstudy.analysis.stats import POINTS, Effect
 from pdstudy.escape import Prose
+from pdstudy.recipes import LINEAR_NAMES, LINEAR_TAUGHT, LINEARS
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import atomic_write
 
@@ -30,7 +31,8 @@ class Advice:
     @property
     def student(self) -> str:
         """Return the name by which `export` knows the student."""
-        return f"{self.chosen['size']}-{self.chosen.recipe}-s{self.chosen.best_seed}"
+        name = f"{self.chosen['size']}-{self.chosen.recipe}-s{self.chosen.best_seed}"
+        return LINEAR_NAMES.get(self.chosen.recipe, name)
 
     def prose(self) -> Prose:
         """Return the advice as one paragraph."""
@@ -43,14 +45,42 @@ def recommend(found: Candidates) -> Advice:
     said = [
         _chosen(found, chosen),
         *_unlearned(found, chosen),
+        *_beside_linear(found, chosen),
         *_luck(found, chosen),
         *_cheaper(found, chosen),
         *_dearer(found, chosen),
-        *_curves(found, chosen),
-        *_untaught(found, chosen),
+        *_of_students(found),
     ]
     advice = Advice(chosen, said, found.table)
     return replace(advice, reasons=[*said, _kept(found, chosen, advice.student)])
+
+
+def _of_students(found: Candidates) -> list[str]:
+    """Return what more text would buy the best student, and what distilling gave it; nothing where no student fits the limits."""
+    try:
+        student = best_student(found)
+    except AdviceError:
+        return []
+    return [*_curves(found, student), *_untaught(found, student)]
+
+
+def _beside_linear(found: Candidates, chosen) -> list[str]:
+    """Return how the linear model compares with the best student, whichever of them is taken."""
+    rows = found.table[found.table.recipe.isin(LINEARS)]
+    if rows.empty:
+        return []
+    linear = rows.loc[rows.dev.idxmax()] if chosen.recipe not in LINEARS else chosen
+    try:
+        student = best_student(found) if chosen.recipe in LINEARS else chosen
+    except AdviceError:
+        return ["No student lies within the limits."]
+    effect = found.difference(student, linear)
+    if chosen.recipe in LINEARS:
+        better = "better" if effect.estimate > 0 else "worse"
+        return [
+            f"The best student, {_name(student)}, is {abs(effect.estimate):.1f} points {better} on dev ({_interval(effect)}): not better beyond luck."
+        ]
+    return [f"It is {effect.estimate:+.1f} points from {_name(linear)} on dev ({_interval(effect)})."]
 
 
 def keep(advice: Advice, study: str, limits: Limits) -> Path:
@@ -64,6 +94,8 @@ def keep(advice: Advice, study: str, limits: Limits) -> Path:
 
 
 def _name(row) -> str:
+    if row.recipe in LINEARS:
+        return "the linear model" + (" that the teacher taught" if row.recipe == LINEAR_TAUGHT else "")
     return f"{row['size']} by {row.recipe}"
 
 
@@ -72,7 +104,9 @@ def _interval(effect: Effect) -> str:
 
 
 def _chosen(found: Candidates, row) -> str:
-    cost = f"{row.mb:.0f} MB" + (f", {row.p50_ms:.1f} ms a text" if math.isfinite(row.p50_ms) else ", latency not measured")
+    cost = f"{row.mb:.{0 if row.mb >= 1 else 1}f} MB" + (
+        f", {row.p50_ms:.1f} ms a text" if math.isfinite(row.p50_ms) else ", latency not measured"
+    )
     words = f"Take {_name(row)} ({cost}): {row.low:.1f} to {row.high:.1f} % right on new texts is promised (95 %)"
     teachers = found.table[found.table.recipe == "teacher"]
     if len(teachers):

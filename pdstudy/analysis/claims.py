@@ -8,11 +8,13 @@ from pdstudy.analysis import contrasts as ask
 from pdstudy.analysis import paper
 from pdstudy.analysis.evidence import Evidence, Missing
 from pdstudy.analysis.paper import Number
+from pdstudy.recipes import LINEAR_TAUGHT
 from pdstudy.sizes import PAPER_SIZES
 
 ABOVE, EQUAL, NOT_BELOW = "above zero", "within a point of zero", "not below zero by more than a point"
 MARGIN = 1.0  # points: the range over which the paper's Basic moves across all sizes
 PARAMETERS_WITHIN = 0.1  # millions, the rounding of the paper's table
+BASELINE = "baseline"  # the family of claims about the linear model, which the paper does not have
 SPEEDS_APART = 1.1  # sizes whose speeds in the paper's table differ by less are not compared
 VALUE, DEPTH, COMPOUND, ROBUST = "pretraining_value", "depth_vs_width", "compound_effect", "domain_robustness"
 QUESTIONS = {
@@ -34,6 +36,7 @@ class Claim:
     paper: Number | None  # the effect in points, if the paper shows it
     should_be: str = ABOVE
     required: bool = False  # if refuted, the command `claims` fails
+    family: str = ""  # claims of a question that are corrected together; "": the paper's own
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,9 @@ CLAIMS = (
           paper.sst2_gain("PF", "Distillation")),
     Claim("R1c", "Distillation from a random start beats basic training", VALUE, ask.over("Distillation", "Basic"),
           paper.sst2_gain("Distillation", "Basic")),
+    Claim("L1", "The best student beats the linear model", VALUE, ask.best_over_linear, None, family=BASELINE),
+    Claim("L2", "Pre-trained distillation beats the linear model that learns from the same teacher", VALUE,
+          ask.over_linear("PD", LINEAR_TAUGHT), None, family=BASELINE),
     Claim("R2", "Basic training is flat over size", VALUE, ask.growth("Basic"),
           _sst2((1, "Basic", "12/768"), (-1, "Basic", "2/128"), where="12/768 minus 2/128"), EQUAL),
     Claim("R3a", "Full pre-training beats truncating a deeper model", VALUE, ask.over("PD", "PD (truncated)"),

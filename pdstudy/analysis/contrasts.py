@@ -10,7 +10,7 @@ from functools import wraps
 import numpy as np
 
 from pdstudy.analysis.evidence import Arm, Contrast, Evidence, Missing, between, mean, minus
-from pdstudy.recipes import RANDOM, RECIPES
+from pdstudy.recipes import LINEAR, LINEAR_SIZE, LINEAR_TAUGHT, RANDOM, RECIPES
 from pdstudy.sizes import Size
 
 MATCHED = 0.5  # a deep student matches a wide one with more parameters if it has at least this share of them
@@ -51,6 +51,18 @@ def gain_grows(e: Evidence, better: str, worse: str) -> Contrast:
     """Return how much larger one recipe's gain over another is at the largest size than at the smallest."""
     small, large = (between(Arm(better, s), Arm(worse, s)) for s in _ends(e, better, worse))
     return minus(f"{better} over {worse}: largest less smallest size", large, small)
+
+
+def best_over_linear(e: Evidence) -> Contrast:
+    """Return what the student that is best on dev gains over the linear model, on test."""
+    return between(e.best_on_dev(), _linear(e, LINEAR))
+
+
+@question
+def over_linear(e: Evidence, recipe: str, linear: str) -> Contrast:
+    """Return what a recipe gains over a linear model, averaged over its sizes."""
+    arm = _linear(e, linear)
+    return _mean_gain(f"{recipe} over {linear}", [(Arm(recipe, size), arm) for size in e.sizes_of(recipe)])
 
 
 @question
@@ -206,6 +218,14 @@ def finetuning_pays_far(e: Evidence) -> Contrast:
 
 def _mean_gain(compared: str, pairs: Iterable[tuple[Arm, Arm]]) -> Contrast:
     return mean(compared, [between(better, worse) for better, worse in pairs])
+
+
+def _linear(e: Evidence, recipe: str) -> Arm:
+    """Return the arm of a linear model. Raises Missing if it was not measured."""
+    arm = Arm(recipe, LINEAR_SIZE)
+    if not e.has(arm):
+        raise Missing("the linear model that is taught" if recipe == LINEAR_TAUGHT else "the linear model")
+    return arm
 
 
 def _ends(e: Evidence, *recipes: str) -> tuple[str, str]:

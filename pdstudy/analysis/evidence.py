@@ -12,6 +12,7 @@ import numpy as np
 
 from pdstudy.analysis import stats
 from pdstudy.analysis.stats import POINTS, Effect
+from pdstudy.recipes import LINEAR_SIZE
 from pdstudy.sizes import Size
 from pdstudy.storage import results
 
@@ -31,6 +32,8 @@ class Arm:
     corpus: str | None = None  # the D_LM that the encoder was pre-trained on
 
     def __str__(self) -> str:
+        if self.size == LINEAR_SIZE:
+            return self.recipe
         notes = [f"{self.texts:,} texts" if self.texts else "", f"D_T {self.domain}" if self.domain else ""]
         notes = [n for n in (*notes, f"D_LM {self.corpus}" if self.corpus else "") if n]
         return f"{self.recipe} {self.size}" + (f" ({', '.join(notes)})" if notes else "")
@@ -76,6 +79,8 @@ class Evidence:
         right = (test.label == test.predicted).astype(float)
         self._right = {d: right[index].to_numpy() for d, index in test.groupby("digest", observed=True).groups.items()}
         settings = results.load_settings(study)
+        dev = results.load_results(study).query("split == 'dev' and metric == 'accuracy'")
+        self._dev = dev.groupby(["recipe", "size"]).value.mean()
         self.seeds, self.recipes = list(settings["seeds"]), list(settings["recipes"])
         self.n_params, self._digests = {}, {}  # parameters by size; digests by arm and seed
         for row in results.load_students(study).itertuples(index=False):
@@ -100,6 +105,8 @@ class Evidence:
     def right(self, arm: Arm) -> np.ndarray:
         """Return right (1) and wrong (0) answers, (n_seeds, n_items). Raises Missing with the first missing student."""
         digests = self._digests.get(arm, {})
+        if arm.size == LINEAR_SIZE and digests:  # it has no seed: the same answers are paired with every seed of a student
+            return np.stack([self._right[next(iter(digests.values()))]] * len(self.seeds))
         for seed in self.seeds:
             if seed not in digests:
                 raise Missing(f"{arm} seed {seed}")
@@ -117,6 +124,14 @@ class Evidence:
         """Return the effect of a contrast as a row of a table: estimate, low, high, n_seeds, n_items."""
         effect = self.effect(contrast)
         return {k: getattr(effect, k) for k in ("estimate", "low", "high", "n_seeds", "n_items")}
+
+    def best_on_dev(self) -> Arm:
+        """Return the student with the best mean accuracy on dev over seeds, of those with every seed. Raises Missing."""
+        complete = [arm for arm in self._digests if arm == Arm(arm.recipe, arm.size) and arm.recipe in self.recipes]
+        complete = [arm for arm in complete if set(self.seeds) <= set(self._digests[arm]) and (arm.recipe, arm.size) in self._dev]
+        if not complete:
+            raise Missing("a student measured on dev")
+        return max(complete, key=lambda arm: (self._dev[arm.recipe, arm.size], -self.n_params[arm.size]))
 
     def has(self, arm: Arm) -> bool:
         """Return whether an arm was measured with any seed."""

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from pdstudy.recipes import RECIPES
+from pdstudy.recipes import LINEARS, RECIPES
 from pdstudy.storage import results
 
 NAMED = 12  # of collapsed students, at most this many
@@ -13,7 +13,8 @@ def accuracy_table(metrics: pd.DataFrame, recipe_sizes: dict[str, list[str]] | N
 
     If a student or seed is missing, the cell says so instead of a mean over the rest. "-": not in the study, see `recipe_sizes`.
     """
-    test = results.accuracies(metrics[metrics.recipe != "majority"])
+    accuracies = results.accuracies(metrics)
+    test = accuracies[~accuracies.recipe.isin(["majority", *LINEARS])]
     sizes = test.sort_values("n_params")["size"].unique()
     students = test[test.recipe != "teacher"]
     asked, seeds = set(students["size"]), students.seed.nunique()
@@ -30,6 +31,9 @@ def accuracy_table(metrics: pd.DataFrame, recipe_sizes: dict[str, list[str]] | N
             if wide.at[recipe, size] != wide.at[recipe, size]:  # nan
                 wide.at[recipe, size] = "missing"
     wide = wide.fillna("-")
+    for name in LINEARS:  # of no size, and the same for every seed
+        if len(value := accuracies[accuracies.recipe == name].value):
+            wide.loc[name] = [f"{value.iloc[0] * 100:.1f}"] * len(wide.columns)
     if len(majority):
         wide.loc["majority class"] = [f"{majority.iloc[0] * 100:.1f}"] * len(wide.columns)
     return wide.rename_axis(index=None, columns=None)

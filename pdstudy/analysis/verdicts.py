@@ -30,8 +30,9 @@ def judge(study: str | Path, claims: tuple = CLAIMS) -> pd.DataFrame:
     """Return one row per claim: estimate, interval, n, verdict, the paper's number, and a sentence made from them."""
     e = Evidence(study)
     table = pd.DataFrame([_row(claim) | _measure(claim, e) for claim in claims])
-    table["p_holm"] = table.groupby("question").p.transform(lambda p: stats.holm(p.tolist()))
-    table["p_zero_holm"] = table.groupby("question").p_zero.transform(lambda p: stats.holm(p.tolist()))
+    together = table.groupby(["question", "family"])
+    table["p_holm"] = together.p.transform(lambda p: stats.holm(p.tolist()))
+    table["p_zero_holm"] = together.p_zero.transform(lambda p: stats.holm(p.tolist()))
     table["verdict"] = [row["verdict"] or _verdict(row) for row in table.to_dict("records")]
     table["reading"] = [_sentence(row) for row in table.to_dict("records")]
     return table
@@ -91,13 +92,30 @@ def answer(table: pd.DataFrame, question: str = VALUE) -> Prose:
     rows = table[table.question == question]
     counts = rows.verdict.value_counts()
     tally = ", ".join(f"{counts[v]} {v}" for v in (SUPPORTED, REFUTED, UNDECIDED, NOT_MEASURED) if v in counts)
-    sentences = [f"Of {len(rows)} claims: {tally}."]
+    sentences = [*linear_first(rows), f"Of {len(rows)} claims: {tally}."]
     sentences += [
         f"{row.reading}." for verdict in (SUPPORTED, REFUTED, UNDECIDED) for row in rows[rows.verdict == verdict].itertuples()
     ]
     if missing := [f"{row.id} ({row.missing})" for row in rows[rows.verdict == NOT_MEASURED].itertuples()]:
         sentences.append(f"Not measured, because this is missing: {', '.join(missing)}.")
     return Prose("\n".join(sentences))
+
+
+def linear_first(table: pd.DataFrame) -> list[str]:
+    """Return the sentence that precedes an answer if no student is known to beat the linear model, otherwise nothing."""
+    rows = table[(table.id == "L1") & table.verdict.isin([REFUTED, UNDECIDED])]
+    if rows.empty:
+        return []
+    row = rows.iloc[0]
+    student = row.compared.partition(" over ")[0]
+    interval = f" (95 % {row.low:+.1f} to {row.high:+.1f})" if math.isfinite(row.low) else ""
+    if row.verdict == REFUTED:
+        return [
+            f"Take the linear model: the best student on dev, {student}, is {-row.estimate:.1f} points below it on test{interval}."
+        ]
+    return [
+        f"No student is known to beat the linear model: the best on dev, {student}, is {row.estimate:+.1f} points from it on test{interval}."
+    ]
 
 
 def refuted_required(table: pd.DataFrame) -> list[str]:
@@ -147,7 +165,13 @@ def headline(table: pd.DataFrame, id: str) -> str:
 
 def _row(claim: Claim | Check) -> dict[str, Any]:
     number = claim.paper or Number(math.nan, "", "")
-    row = {"id": claim.id, "claim": claim.sentence, "question": claim.question, "required": claim.required}
+    row = {
+        "id": claim.id,
+        "claim": claim.sentence,
+        "question": claim.question,
+        "required": claim.required,
+        "family": getattr(claim, "family", ""),
+    }
     row |= {"paper": number.value, "paper_where": number.where, "paper_trust": number.trust}
     row |= {"should_be": getattr(claim, "should_be", "true"), "compared": "", "measured": "", "missing": "", "verdict": ""}
     row |= dict.fromkeys(("estimate", "low", "high", "p", "p_zero", "p_seeds", "items_low", "items_high"), math.nan)

@@ -148,19 +148,36 @@ def zoo(
     worth: Annotated[
         list[str] | None, typer.Option(help="A finished study whose gains by size stand in the family's table.")
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Write the soft labels of the study's teacher instead, to zoo/teachers/NAME.", metavar="NAME")
+    ] = None,
     from_scratch: FromScratch = False,
 ) -> None:
-    """Pre-train a family of miniatures and write each as a folder that opens without this package."""
+    """Pre-train a family of miniatures and write each as a folder that opens without this package; or release a teacher's labels."""
     from pdstudy.release.zoo import release
     from pdstudy.run.run_study import pretrain_family
 
     study = Study.read(params)
     store = store_for(from_scratch)
+    if teacher is not None:
+        _release_labels(study, store, teacher, to)
+        return
     with _ranks(store) as engine:
         compute_with_progress(study, lambda listen: pretrain_family(study, workers, listen, engine, store))
     stuck = release(study, store, to, lambda text: out.print(text, markup=False), worth or ())
     if stuck and not allow_plateau:
         fail(f"{', '.join(stuck)}: still on the plateau near the unigram loss; read more tokens, or --allow-plateau", 1)
+
+
+def _release_labels(study: Study, store, name: str, to: Path) -> None:
+    """Write the soft labels of a study that was run."""
+    from pdstudy.release.teacher_labels import ReleaseError, release
+    from pdstudy.storage.store import StoreError
+
+    try:
+        out.print(str(release(study, store, name, to)), markup=False, soft_wrap=True)
+    except (ReleaseError, StoreError) as error:
+        fail(str(error), 2)
 
 
 @app.command(epilog="Example: python -m pdstudy claims quick --json")

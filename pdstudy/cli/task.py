@@ -100,6 +100,40 @@ def advise(
     out.print(str(page), markup=False, soft_wrap=True)
 
 
+@app.command(epilog="Example: python -m pdstudy texts reviews.yaml --to to_label.csv")
+def texts(
+    params: Params,
+    to: Annotated[Path, typer.Option(help="The CSV file to write.")],
+    n: Annotated[int | None, typer.Option(min=1, help="Of D_T. Default: transfer.texts.")] = None,
+) -> None:
+    """Write the texts that a teacher's file needs a row for: D_T, dev and test, with a column `split`. Trains nothing."""
+    import csv
+
+    from pdstudy.run.inputs import tuples
+    from pdstudy.run.scheduler import run
+    from pdstudy.storage.files import atomic_write
+    from pdstudy.storage.store import Store
+    from pdstudy.study.plan import only_texts
+
+    if to.suffix.lower() != ".csv":
+        fail(f"{to}: texts are written as CSV; give a name that ends in .csv", 2)
+    study, store = Study.read(params), Store()
+    plan = only_texts(study)
+    compute_with_progress(study, lambda listen: run(plan, store, 0, listen))
+    folder = store.open(next(iter(plan.steps)))
+    columns = list(getattr(study.resolved_task().source, "text", ("text",)))
+    limits, written = {"transfer": n or study.transfer.texts, "dev": None, "test": None}, 0
+    with atomic_write(to) as new, new.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for split, limit in limits.items():
+            rows = tuples(folder / f"{split}.parquet")[:limit]
+            if not written:
+                writer.writerow(["split", *(columns if len(columns) == len(rows[0]) else ("text", "pair")[: len(rows[0])])])
+            writer.writerows([split, *row] for row in rows)
+            written += len(rows)
+    out.print(f"{to}: {written:,} texts; add the columns p_<class>, one a class, or label", markup=False, soft_wrap=True)
+
+
 @app.command(epilog="Example: python -m pdstudy domain reviews.csv news.txt more_reviews.txt")
 def domain(
     labelled: Annotated[Path, typer.Argument(help="A table of the task's labelled texts.")],

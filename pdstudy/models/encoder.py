@@ -24,13 +24,18 @@ from pdstudy.sizes import POSITIONS, Size
 POSITION_SCALE = 2 * math.sqrt(2)  # of sinusoid positions: their norm is twice that of the initial word embeddings
 
 
-def bert_config(size: Size, vocab_size: int, init_std: float, dropout: float, n_classes: int = 2) -> BertConfig:
-    """Return the configuration of a BERT of this size; `init_std` also initialises heads added later."""
+def bert_config(
+    size: Size, vocab_size: int, init_std: float, dropout: float, n_classes: int = 2, heads: int | None = None
+) -> BertConfig:
+    """Return the configuration of a BERT of this size; `init_std` also initialises heads added later.
+
+    `heads` is the number of attention heads; None: the size's own, one for each 64 of its width.
+    """
     return BertConfig(
         vocab_size=vocab_size,
         hidden_size=size.hidden,
         num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
+        num_attention_heads=heads or size.heads,
         intermediate_size=4 * size.hidden,
         max_position_embeddings=POSITIONS,
         initializer_range=init_std,
@@ -117,8 +122,8 @@ class Classifier(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """Return logits (batch, n_classes). `mask` (batch, length) is true on real pieces, None where all are."""
         bert = self.bert.bert
-        first = encode(bert, ids, mask, segments)
-        pooled = torch.tanh(F.linear(first, bert.pooler.dense.weight, bert.pooler.dense.bias))
+        read = _mean_of_pieces if getattr(bert.config, "classifier_pooling", "cls") == "mean" else encode
+        pooled = torch.tanh(F.linear(read(bert, ids, mask, segments), bert.pooler.dense.weight, bert.pooler.dense.bias))
         return self.bert.classifier(drop(pooled, self.bert.config.hidden_dropout_prob if self.training else 0.0))
 
     def state(self) -> dict[str, Tensor]:
@@ -157,6 +162,15 @@ def encode(
         y = layer.output.dense(F.gelu(layer.intermediate.dense(x)))
         x = _norm(x + drop(y, p), layer.output.LayerNorm)
     return x
+
+
+def _mean_of_pieces(bert: nn.Module, ids: Tensor, mask: Tensor | None, segments: Tensor | None) -> Tensor:
+    """Return the mean of the last hidden states of each row's real pieces, (batch, hidden)."""
+    hidden = encode(bert, ids, mask, segments, at=torch.arange(ids.numel(), device=ids.device)).view(*ids.shape, -1)
+    if mask is None:
+        return hidden.mean(dim=1)
+    real = mask[:, :, None].to(hidden.dtype)
+    return (hidden * real).sum(dim=1) / real.sum(dim=1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -116,6 +116,32 @@ def measure(
     }
 
 
+def measure_on_texts(logits: Callable[[list], np.ndarray], texts: list, n: int = 100, batch: int = 32, rounds: int = 5) -> Latency:
+    """Return the Latency of a classifier that takes texts, not word pieces: lengths are in words, and memory is not measured."""
+    from pdstudy.machine import processor
+
+    words = np.array([len((t if isinstance(t, str) else " ".join(t)).split()) for t in texts])
+    order = np.argsort(words, kind="stable")
+    sample = order[np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)]
+    load, alone, together = round(os.getloadavg()[0], 2), [], []
+    for _ in range(rounds + 1):
+        alone.append([_seconds_of(logits, [texts[i]]) for i in sample])
+        together.append([_seconds_of(logits, [texts[i] for i in sample[k : k + batch]]) for k in range(0, len(sample), batch)])
+    own, batches = np.median(alone[1:], axis=0), np.median(together[1:], axis=0)  # the first round warms up
+    lengths = np.sort(words[sample])
+    return Latency(
+        **_percentiles(own), n=len(sample), lengths=(int(lengths[0]), int(lengths[len(lengths) // 2]), int(lengths[-1])), fixed=(),
+        throughput=round(len(sample) / float(batches.sum()), 1), batch=batch, memory=None, threads=1, precision="fp64", rounds=rounds,
+        processor=processor(), load=load,
+    )  # fmt: skip
+
+
+def _seconds_of(logits: Callable[[list], np.ndarray], texts: list) -> float:
+    started = time.perf_counter()
+    logits(texts)
+    return time.perf_counter() - started
+
+
 def sample_by_length(ids: Ids, n: int) -> np.ndarray:
     """Return the indices of at most `n` texts, evenly spaced in the order of length. Raises ValueError without texts."""
     if not len(ids):

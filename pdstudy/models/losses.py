@@ -37,3 +37,12 @@ def soft_label_loss(logits: Tensor, teacher_logits: Tensor, temperature: float =
     soft_labels = (teacher_logits.float() / temperature).softmax(dim=-1)
     log_student = (logits.float() / temperature).log_softmax(dim=-1)
     return -(soft_labels * log_student).sum(dim=-1).mean() * temperature**2
+
+
+def logit_loss(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Mean squared distance of the student's logits from the teacher's (Ba and Caruana, 2014), a scalar.
+
+    Both are (batch, n_classes) and are centred first: a constant added to all logits of a text changes no probability.
+    """
+    apart = logits.float() - teacher_logits.float()
+    return (apart - apart.mean(dim=-1, keepdim=True)).square().mean()

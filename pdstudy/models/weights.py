@@ -87,7 +87,9 @@ def load_pretrained(folder: Path) -> tuple[BertConfig, dict[str, Tensor], Masked
     that nothing starts at random unnoticed.
     """
     config, size = load_config(folder), size_of(load_config(folder))
-    for key, ours in (("num_attention_heads", size.heads), ("intermediate_size", 4 * size.hidden), ("layer_norm_eps", 1e-12)):
+    if size.hidden % config.num_attention_heads:
+        raise ValueError(f"{folder}: {config.num_attention_heads} heads do not divide a width of {size.hidden}")
+    for key, ours in (("intermediate_size", 4 * size.hidden), ("layer_norm_eps", 1e-12)):
         if getattr(config, key) != ours:
             raise ValueError(f"{folder}: {key} is {getattr(config, key)}, but a BERT of {size} has {ours} here")
     weights = _current_names(load_weights(folder))

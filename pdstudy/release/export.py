@@ -23,7 +23,8 @@ from pdstudy.data.tokenizer import open_tokenizer
 from pdstudy.machine import commit, processor
 from pdstudy.models import inference, latency, weights
 from pdstudy.models.latency import Opening
-from pdstudy.release import model_card, onnx_files, student
+from pdstudy.recipes import LINEARS
+from pdstudy.release import linear_export, model_card, onnx_files, student
 from pdstudy.release.predict import FACTS
 from pdstudy.release.student import Finished
 from pdstudy.run import execute
@@ -57,37 +58,58 @@ def export(
     `study` and `name` as in `student.find`. The folder appears whole or not at all; `force` replaces an earlier
     export. Raises ExportError, UnknownStudent, Unfaithful, or FileNotFoundError where the study has no results.
     """
-    if onnx and (package := onnx_files.lacking()):
-        raise ExportError(
-            f"ONNX files need {package}, which is not installed; run: pip install 'pdstudy[export]', or give --no-onnx"
-        )
     to = Path(to).resolve()
     _check_free(to, force)
     found = student.find(study, name, Store())
+    linear = found.student.recipe in LINEARS
+    if onnx and not linear and (package := onnx_files.lacking()):
+        raise ExportError(
+            f"ONNX files need {package}, which is not installed; run: pip install 'pdstudy[export]', or give --no-onnx"
+        )
+    _check_kind(found)
     found.folder("evaluation")  # before anything is written
     to.parent.mkdir(parents=True, exist_ok=True)
     new = to.with_name(f".{to.name}.{uuid.uuid4().hex[:8]}.new")
     new.mkdir()
     try:
-        tell("weights and word pieces")
-        write(found, new)
-        tell(f"asking it the {len(found.test()[0]):,} test texts")
-        logits = check(found, new)
-        if onnx:
-            tell("ONNX")
-            onnx_files.write(new)
-        tell("measuring how fast it answers")
-        facts = student.facts(found, logits) | {"engines": engines(found, new, logits)}
+        facts = linear_export.fill(found, new, tell) if linear else _fill(found, new, onnx, tell)
         facts |= {"trained": results.provenance(study), "exported": _here(found)}
         facts["files"] = {p.relative_to(new).as_posix(): _file(p) for p in _files(new)}
-        (new / CARD).write_text(model_card.card(facts), encoding="utf-8")
+        (new / CARD).write_text((linear_export if linear else model_card).card(facts), encoding="utf-8")
         facts["files"][CARD] = _file(new / CARD)
         (new / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
         files.flush(*_files(new))
         _move(new, to)
+    except linear_export.Unlike as error:
+        raise Unfaithful(str(error)) from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return facts
+
+
+def _check_kind(found: Finished) -> None:
+    """Raise ExportError for what cannot be written as a folder that transformers opens and that answers as it did."""
+    if found.student.recipe in LINEARS:
+        return
+    if not found.reads_pieces:
+        raise ExportError(f"{found.name}: a teacher that was taken from elsewhere is not exported; export a student that it taught")
+    if found.plan.study.pooling != "cls":
+        raise ExportError(
+            f"{found.name}: its classifier reads the mean of all pieces, and transformers' BERT reads [CLS]; train it with pooling: cls"
+        )
+
+
+def _fill(found: Finished, new: Path, onnx: bool, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Write a student's files and return the facts about it."""
+    tell("weights and word pieces")
+    write(found, new)
+    tell(f"asking it the {len(found.test()[0]):,} test texts")
+    logits = check(found, new)
+    if onnx:
+        tell("ONNX")
+        onnx_files.write(new)
+    tell("measuring how fast it answers")
+    return student.facts(found, logits) | {"engines": engines(found, new, logits)}
 
 
 def write(found: Finished, folder: Path) -> None:

@@ -17,7 +17,7 @@ from pdstudy.data import formats
 from pdstudy.data.batches import Vocabulary
 from pdstudy.data.texts import LONGEST, spaced
 from pdstudy.data.tokenizer import encode_texts, open_tokenizer
-from pdstudy.models import inference
+from pdstudy.models import inference, linear
 from pdstudy.models.inference import Answer
 from pdstudy.storage import files
 
@@ -51,11 +51,44 @@ class Labeller:
         return [self.labels[i] for i in best], share.max(axis=1) / share.sum(axis=1)
 
 
-def open_labeller(folder: Path, onnx: str | None = None) -> Labeller:
+@dataclass(frozen=True)
+class LinearLabeller:
+    """An exported linear model, opened: it is asked texts themselves."""
+
+    model: linear.Linear
+    labels: tuple[str, ...]
+    pairs: bool | None
+
+    def __call__(self, items: Sequence[str | tuple[str, str]]) -> tuple[list[str], np.ndarray]:
+        """Return the label of each text, or pair of texts, and its probability, (n_items,)."""
+        logits = self.model.logits(items).astype(np.float64)
+        share = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return [self.labels[i] for i in logits.argmax(axis=1)], share.max(axis=1) / share.sum(axis=1)
+
+
+def open_linear(folder: Path) -> LinearLabeller:
+    """Return the labeller of an exported linear model. Raises PredictError where its files do not fit each other."""
+    try:
+        model, told = linear.load(folder), json.loads((folder / linear.VOCABULARY).read_text(encoding="utf-8"))
+        facts = json.loads((folder / FACTS).read_text()) if (folder / FACTS).is_file() else {}
+        labels = tuple(map(str, told["labels"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = f"{error.args[0]} is missing from {linear.VOCABULARY}" if isinstance(error, KeyError) else str(error)
+        raise PredictError(f"{folder}: {why.removeprefix(f'{folder}: ')}") from None
+    if len(labels) != len(model.bias):
+        raise PredictError(f"{folder}: {linear.VOCABULARY} names {len(labels)} labels, the weights have {len(model.bias)}")
+    return LinearLabeller(model, labels, facts.get("pairs"))
+
+
+def open_labeller(folder: Path, onnx: str | None = None) -> "Labeller | LinearLabeller":
     """Return a folder's Labeller: safetensors in our own forward, or one of `inference.ONNX` ("fp32", "int8") in ONNX Runtime.
 
     Raises PredictError when the folder is not a whole, plain BERT classifier with its tokenizer.
     """
+    if linear.is_linear(Path(folder)):
+        if onnx:
+            raise PredictError(f"{folder}: a linear model has no ONNX file; leave out --onnx and --int8")
+        return open_linear(Path(folder))
     import torch
     from safetensors import SafetensorError
 
@@ -82,7 +115,7 @@ def open_labeller(folder: Path, onnx: str | None = None) -> Labeller:
 
 
 def label_file(
-    labeller: Labeller,
+    labeller: Labeller | LinearLabeller,
     source: Path,
     to: Path,
     text: Sequence[str] = ("text",),

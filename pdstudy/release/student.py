@@ -12,7 +12,8 @@ from pdstudy.analysis.stats import LEVEL
 from pdstudy.data.batches import Ids
 from pdstudy.data.tasks import SCALE
 from pdstudy.models import evaluate
-from pdstudy.recipes import RECIPES, TEACHER
+from pdstudy.recipes import LINEAR_NAMES, RECIPES, TEACHER
+from pdstudy.run.inputs import Lines
 from pdstudy.storage import results
 from pdstudy.storage.store import Store
 from pdstudy.study.plan import make
@@ -51,7 +52,18 @@ class Finished:
         """Return a verified folder: "evaluation"; "model" and "ids", which it read; "texts" and "tokenizer", which those came of."""
         if role == "evaluation":
             return self.store.open(self.student.evaluation)
-        return self.store.open(self._step("ids").parents[role] if role in ("texts", "tokenizer") else self._step(role).digest)
+        if role == "texts":
+            return self.store.open(self.plan.of_stage("texts")[0].digest)
+        return self.store.open(self._step("ids").parents[role] if role == "tokenizer" else self._step(role).digest)
+
+    @property
+    def reads_pieces(self) -> bool:
+        """Return whether it reads the study's word pieces; a linear model and a teacher of another kind read texts."""
+        return "ids" in self.plan.steps[self.student.evaluation].parents
+
+    def lines(self, split: str) -> list:
+        """Return the texts of a split, pairs as tuples."""
+        return list(Lines(self.folder("texts") / f"{split}.parquet"))
 
     def record(self, role: str) -> dict[str, Any]:
         """Return what a step recorded of itself."""
@@ -94,8 +106,8 @@ def find(study: str | Path, name: str, store: Store) -> Finished:
 
 
 def called(student: Student) -> str:
-    """Return a student's name."""
-    return f"{student.size}-{student.recipe}-s{student.seed}"
+    """Return a student's name: "<size>-<recipe>-s<seed>", or "linear" or "linear-taught"."""
+    return LINEAR_NAMES.get(student.recipe, f"{student.size}-{student.recipe}-s{student.seed}")
 
 
 def lineage(found: Finished) -> list[dict[str, Any]]:
@@ -106,7 +118,7 @@ def lineage(found: Finished) -> list[dict[str, Any]]:
         search = _record(found.store.open(step.parents["search"])) if "search" in step.parents else kept
         if step.stage == "search":  # its candidates differ in their rate alone
             step = found.plan.steps[next(iter(step.parents.values()))]
-        settings = step.settings | {k: kept[k] for k in ("rate", "batch") if kept.get(k) is not None}
+        settings = step.settings | {k: kept[k] for k in ("rate", "batch", "epochs") if kept.get(k) is not None}
         tried = [r["rate"] for r in search.get("searched") or ()]
         made.append({"stage": step.stage, "settings": settings, "searched": tried} | {k: kept.get(k) for k in ("steps", "tokens")})
         digest = step.parents.get("start")
@@ -143,7 +155,7 @@ def facts(found: Finished, logits: np.ndarray) -> dict[str, Any]:
         | interval(correct)
         | {"n": len(labels), "majority": told["majority"]},
         "study_test": told | {"precision": found.precision, "same_answers": float((before.argmax(1) == logits.argmax(1)).mean())},
-        "teacher": _beside_teacher(found, logits),
+        "teacher": beside_teacher(found, logits),
         "stages": lineage(found),
         "texts": found.record("texts")["counts"],
     }
@@ -157,12 +169,16 @@ def interval(hits: np.ndarray) -> dict[str, float]:
     return {"low": float(found.low), "high": float(found.high)}
 
 
-def _beside_teacher(found: Finished, logits: np.ndarray) -> dict[str, Any] | None:
-    """Return the teacher's size and accuracy and how often its answer is the student's; None for the teacher itself."""
+def beside_teacher(found: Finished, logits: np.ndarray) -> dict[str, Any] | None:
+    """Return the teacher's size and accuracy and how often its answer is the student's.
+
+    None for the teacher itself, and where its answers to test are not known: a file of soft labels may have none.
+    """
     teacher = _teacher(found.plan)
-    if found.student == teacher:
+    folder = found.store.find(teacher.evaluation)
+    if found.student == teacher or folder is None or not (folder / "test.logits.npy").is_file():
         return None
-    _, told, labels = Finished(teacher, found.plan, found.store).test()
+    told, labels = (np.load(folder / f"test.{part}.npy") for part in ("logits", "labels"))
     same = told.argmax(1) == logits.argmax(1)
     accuracy = float((told.argmax(1) == labels).mean())
     return {"size": teacher.size, "accuracy": accuracy, "agreement": float(same.mean()), "n": len(same)} | interval(same)

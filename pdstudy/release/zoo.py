@@ -43,12 +43,12 @@ def release(
     """
     plan = pretraining(study, map(Size.parse, study.sizes))
     tokenizer = store.open(plan.of_stage("tokenizer")[0].digest)
-    _copy(tokenizer, folder / "tokenizer")
+    copy_sealed(tokenizer, folder / "tokenizer")
     rows, curves = [], {}
     for step in plan.of_stage("pretrain"):
         source = store.open(step.digest)
         place = folder / f"{step.settings['size'].replace('/', '-')}-s{step.settings['seed']}"
-        _copy(source, place)
+        copy_sealed(source, place)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(tokenizer / name, place / name)
         record = json.loads((source / "record.json").read_text())
@@ -180,7 +180,7 @@ def gains(studies: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _copy(source: Path, place: Path) -> None:
+def copy_sealed(source: Path, place: Path) -> None:
     """Copy a sealed artifact whole, beside its place first, so that a broken copy is never a release.
 
     One that was released before may already lie in its place.

@@ -17,6 +17,7 @@ from scipy.special import softmax
 from pdstudy.analysis import stats
 from pdstudy.analysis.stats import POINTS
 from pdstudy.escape import escape_control
+from pdstudy.recipes import LINEAR, LINEARS
 from pdstudy.report import charts, style
 from pdstudy.sizes import Size
 from pdstudy.storage import paths, results
@@ -59,7 +60,9 @@ class Explorer:
         self._students = students.assign(domain=students.domain.fillna(OWN))
         self._latency = results.load_latency(study)
         self.recipes = [r for r in style.RECIPE_COLOURS if r in set(students.recipe)]
-        self.sizes = sorted(set(students[students.recipe != "teacher"]["size"]), key=lambda size: Size.parse(size).n_params())
+        self.sizes = sorted(
+            set(students[~students.recipe.isin(["teacher", *LINEARS])]["size"]), key=lambda size: Size.parse(size).n_params()
+        )
         corpora = results.load_nearness(study).sort_values("S", ascending=False).corpus  # the most similar to D_L first
         self.domains = [OWN, *(c for c in corpora if c in set(self._students.domain))]
         self.costs = [cost for cost in COSTS if cost != "ms" or set(self.sizes) <= set(self._latency)]
@@ -84,6 +87,12 @@ class Explorer:
     def ceiling(self) -> float:
         """Return the teacher's test accuracy in percent, or nan without a teacher."""
         return np.nan if self.teacher is None else (self.teacher.label == self.teacher.predicted).mean() * POINTS
+
+    def linear(self) -> float:
+        """Return the linear model's test accuracy in percent, nan where the study has none."""
+        digests = self._students[self._students.recipe == LINEAR].digest
+        answers = self._answers[digests.iloc[0]] if len(digests) else None
+        return np.nan if answers is None else (answers.label == answers.predicted).mean() * POINTS
 
     @cached_property
     def teacher(self) -> pd.DataFrame | None:
@@ -159,14 +168,20 @@ def students_html(table: pd.DataFrame) -> HTML:
     return _html(pd.DataFrame(columns))
 
 
-def draw(table: pd.DataFrame, cost: str, ceiling: float) -> Axes:
-    """Draw test accuracy over a cost, each student with its 95 % interval; those on the Pareto front are joined."""
+def draw(table: pd.DataFrame, cost: str, ceiling: float, linear: float = np.nan) -> Axes:
+    """Draw test accuracy over a cost, each student with its 95 % interval; those on the Pareto front are joined.
+
+    `ceiling` is the accuracy of the teacher and `linear` that of the linear model, both in percent, nan if there is none.
+    """
     ax, table = style.new_axes(8.4, 4.2), table[np.isfinite(table[cost])]
     recipes = [r for r in style.RECIPE_COLOURS if r in set(table.recipe)]
     beside = {recipe: BESIDE ** (i - (len(recipes) - 1) / 2) for i, recipe in enumerate(recipes)}
     charts.students_by_cost(ax, table.assign(x=table[cost] * table.recipe.map(beside)), "x", "accuracy", "front", ceiling)
     low, high = np.fmax(table.low.min(), table.accuracy.min() - ROOM), np.fmin(table.high.max(), table.accuracy.max() + ROOM)
-    ax.set_ylim(np.fmin(low, ceiling - 1), np.fmax(high, ceiling + 1))
+    if np.isfinite(linear):
+        style.reference_line(ax, linear, f"linear {linear:.1f}", style.LINEAR_COLOUR, "-.")
+    levels = (ceiling, linear)
+    ax.set_ylim(np.fmin(low, np.fmin(*levels) - 1), np.fmax(high, np.fmax(*levels) + 1))
     sizes = table.drop_duplicates("size").sort_values(cost)
     costs = [f"{x / 1e6:.2f} M" if cost == "n_params" else f"{x:.2g}" for x in sizes[cost]]
     style.name_ticks(ax, sizes[cost], map("{}\n{}".format, sizes["size"], costs), APART, fontsize=8.5)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from pdstudy.analysis import paper, stats
+from pdstudy.recipes import LINEARS
 from pdstudy.report import charts, style
 from pdstudy.report.charts import STRATEGIES, students
 from pdstudy.report.style import GREY, PAPER_GREY, RECIPE_COLOURS, RECIPE_MARKERS, StudyFigure, two_panels
@@ -18,7 +19,7 @@ def compound(study: str) -> StudyFigure:
     own, other = results.load_results(study), results.load_compound(study)
     compound = other[(other.corpus == "transfer") & other.recipe.isin(["PD", "PF"])]
     distilled = own[(own.recipe == "Distillation") & own["size"].isin(set(compound["size"]))]
-    table = _concat(compound, distilled, own[own.recipe.isin(["teacher", "majority"])])
+    table = _concat(compound, distilled, own[own.recipe.isin(["teacher", "majority", *LINEARS])])
     left, right = two_panels()
     charts.accuracy_by_size(table, left, ["PD", "PF", "Distillation"])
     charts.paper_by_size(paper.compound(), right, "The paper, Fig 10: MNLI, D_LM = D_T")
@@ -32,7 +33,7 @@ def corpora(study: str) -> StudyFigure:
     recipes = [r for r in ("PD", "PF") if r in set(other.recipe)]
     other = other[other.recipe.isin(recipes)].replace({"corpus": {"transfer": "D_T itself"}})
     sizes = list(dict.fromkeys(other.sort_values("n_params")["size"]))
-    own = own[own["size"].isin(sizes)]
+    linear, own = own[own.recipe.isin(LINEARS)], own[own["size"].isin(sizes)]
     base = own[own.recipe == "Distillation"].assign(corpus=NO_START)
     table = results.accuracies(_concat(base, other, own[own.recipe.isin(recipes)].assign(corpus="the study's own")))
     ax, corpora = style.new_axes(7.6, 4.2), list(dict.fromkeys(table.corpus))
@@ -41,6 +42,7 @@ def corpora(study: str) -> StudyFigure:
         beside = recipes.index(recipe) * 0.2 / len(sizes) if recipe in recipes else 0
         rows = rows.assign(x=corpora.index(corpus) + places[size] + beside)
         style.seeds_and_mean(ax, rows, "x", RECIPE_COLOURS[recipe], RECIPE_MARKERS[recipe], ms=8)
+    style.linear_lines(ax, linear)
     ax.set_xticks(range(len(corpora)), corpora)
     ax.tick_params("x", length=0, pad=18)
     minor = [i + place for i in range(len(corpora)) for place in places.values()]
@@ -72,6 +74,8 @@ def transfer_size(study: str) -> StudyFigure:
         if len(rows) and len(table):
             style.reference_line(left, rows.value.mean() * 100, recipe, RECIPE_COLOURS.get(recipe, GREY), DOTTED)
     if len(table):
+        style.linear_lines(left, own)
+    if len(table):
         ticks = [*sorted(table.texts.unique()), 2 * table.texts.max()]
         style.name_ticks(left, ticks, [f"{t / 1000:g}k" for t in ticks], 0)
     style.label_ends(left, ends)
@@ -97,6 +101,8 @@ def domains(study: str) -> StudyFigure:
     if len(finetuned):
         text = {"path_effects": style.HALO, "color": colour}
         style.reference_line(left, finetuned.value.mean() * 100, "PF, no transfer text", colour, **text)
+    if len(table):
+        style.linear_lines(left, own)
     left.margins(x=0.15, y=0.12)
     low, high = left.get_ylim()
     left.set_ylim(low - 0.15 * (high - low), high)  # space for the names of the corpora

@@ -69,7 +69,7 @@ class Panel:
             self.table.value = "No such student was distilled on this text: choose other recipes or sizes."
             self.figure.value = ""
         else:
-            ax = explore.draw(table, self.cost.value, self.explorer.ceiling())
+            ax = explore.draw(table, self.cost.value, self.explorer.ceiling(), self.explorer.linear())
             self.figure.value = _picture(ax, explore.alt_text(table, self.cost.value))
             self.table.value = explore.students_html(table).data
         self.read()

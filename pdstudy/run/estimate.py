@@ -55,10 +55,10 @@ def work(step: Step) -> Work:
     if step.stage == "pretrain":
         return Work(s["tokens"] / (s["batch"] * s["row"]), s["tokens"], step.flops)
     if step.stage in ("finetune", "distill"):
-        n_texts = step.texts * s["epochs"]
+        n_texts = step.texts * (max(s["epochs"]) if isinstance(s["epochs"], list) else s["epochs"])
         batch = min(s["batch"]) if isinstance(s["batch"], list) else s["batch"]  # the search's winner is not known yet
         return Work(n_texts / batch, n_texts * MEAN_PIECES, step.flops)
-    return Work(0, s["texts"] * MEAN_PIECES if step.stage == "label" else 0, step.flops)
+    return Work(0, s["texts"] * MEAN_PIECES if step.stage in ("label", "part") else 0, step.flops)
 
 
 def needed(plan: Plan, missing: dict[str, Step]) -> dict[str, Step]:
@@ -104,7 +104,7 @@ def by_stage(plan: Plan, store: Store, on: Device, measured: bool = True) -> lis
 def measured_speed(store: Store) -> dict[str, float]:
     """Return floating-point operations a second by stage, from the newest artifacts of each."""
     speed = {}
-    for stage in ("pretrain", "finetune", "distill", "label"):
+    for stage in ("pretrain", "finetune", "distill", "label", "tune", "part"):
         newest = sorted((store.root / stage).glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)[-20:]
         records = [r for r in map(_record, newest) if r.get("seconds", 0) > SHORTEST]
         seconds = sum(r["seconds"] for r in records)

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from pdstudy.models.train import Watch, device
-from pdstudy.run import text_steps
+from pdstudy.run import teacher_steps, text_steps
 from pdstudy.run.inputs import Inputs
-from pdstudy.run.model_steps import adopt, evaluation, given, label, pretrain, search, train_reader, train_student
+from pdstudy.run.model_steps import adopt, evaluation, given, label, pretrain, train_reader
+from pdstudy.run.student_steps import search, train_student
 from pdstudy.storage.store import Store
 from pdstudy.study.steps import VERSION, Step
 
-LONG = ("pretrain",)  # stages that keep checkpoints
+LONG = ("pretrain", "tune")  # stages that keep checkpoints
 
 
 def execute(step: Step, store: Store, watch: Watch) -> Path:
@@ -77,4 +78,11 @@ STAGES = {
     "search": search,
     "label": label,
     "evaluate": evaluation,
+    "outside": teacher_steps.outside,
+    "tune": teacher_steps.tune,
+    "choose": teacher_steps.choose,
+    "file": teacher_steps.file,
+    "linear": teacher_steps.linear_model,
+    "part": teacher_steps.part,
+    "mean": teacher_steps.mean,
 }

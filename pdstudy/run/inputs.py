@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pdstudy.data.batches import Ids, Labelled, Vocabulary
+from pdstudy.data.formats import TextError
 from pdstudy.data.tasks import SCALE
 from pdstudy.data.texts import Text
 from pdstudy.data.tokenizer import AT_ONCE
@@ -43,6 +44,20 @@ class Inputs:
     def ids(self, name: str) -> Ids:
         """Return transfer, corpus or heldout as pieces."""
         return Ids.load(self.folder("ids"), name)
+
+    def texts(self, split: str, n: int | None = None) -> list:
+        """Return the first `n` texts, or pairs, of train, dev, test or transfer; of transfer those of the step's domain."""
+        other = "transfer" if split == "transfer" and "transfer" in self.step.parents else "texts"
+        texts = list(Lines(self.folder(other) / f"{split}.parquet"))
+        if n is not None and n > len(texts):
+            if split == "transfer":
+                raise TextError(f"transfer.texts asks for {n:,} texts, but D_T has {len(texts):,} after cleaning; ask for fewer")
+            raise TextError(f"splits.train asks for {n:,} texts, but dev and test leave {len(texts):,}; ask for fewer")
+        return texts[:n]
+
+    def classes(self, split: str, n: int | None = None) -> np.ndarray:
+        """Return the class numbers of the first `n` texts of a labelled split, (n,)."""
+        return np.array(column(self.folder("texts") / f"{split}.parquet", "label"), dtype=np.int64)[:n]
 
     def transfer(self) -> Ids:
         """Return D_T as pieces: the task's own, or that of the domain which the step was given."""

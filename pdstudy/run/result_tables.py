@@ -18,7 +18,7 @@ from pdstudy.storage import paths, results
 from pdstudy.storage.files import atomic_write
 from pdstudy.storage.store import Store
 from pdstudy.study.plan import judged, search_of
-from pdstudy.study.steps import Plan
+from pdstudy.study.steps import Plan, Student
 
 
 def schema() -> pa.Schema:
@@ -34,7 +34,7 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
     for step in (*plan.of_stage("pretrain"), *plan.of_stage("adopt")):
         if step.digest in here:
             rows += _start_rows(base | {"corpus": plan.source_of(step)}, step, store)
-    majority_done, seen = False, set()  # the teacher may also be a student; its predictions are written once
+    majorities, seen = set(), set()  # the teacher may also be a student; its predictions are written once
     for student in plan.students:
         if student.evaluation not in here:
             continue
@@ -46,9 +46,9 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
         who |= {k: made[k] for k in ("n_params", "rate", "collapsed", "tokens")}
         searched += [
             {"recipe": student.recipe, "size": student.size, "corpus": student.corpus, "rate": tried["rate"]}
-            | ({"batch": tried["batch"]} if "batch" in tried else {})
+            | {key: tried[key] for key in ("batch", "epochs") if key in tried}
             | {
-                "chosen": tried["rate"] == made["rate"] and tried.get("batch") == made.get("batch"),
+                "chosen": all(tried.get(key) == made.get(key) for key in ("rate", "batch", "epochs") if key in tried),
                 "dev_accuracy": tried["dev"] and tried["dev"]["accuracy"],
                 "collapsed": tried["collapsed"],
                 "diverged": tried["diverged"],
@@ -60,11 +60,11 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
             rows += [
                 who | {"split": split, "metric": m, "value": v, "n": n} for m, v in scores.items() if m not in ("n", "majority")
             ]
-            if not majority_done:
+            if split not in majorities:
                 rows.append(base | {"recipe": "majority", "split": split, "metric": "accuracy", "value": majority, "n": n})
             if student.model not in seen:
                 items.append(_predictions(folder, student.model, split))
-        majority_done = True
+        majorities |= set(record["scores"])  # the soft labels of a file may lack test
         seen.add(student.model)
     answers = search_predictions(plan, store)
     return ({results.TRIED: answers} if len(answers) else {}) | {
@@ -81,6 +81,9 @@ def search_predictions(plan: Plan, store: Store) -> pa.Table:
     measured = {step.parents["model"]: step.digest for step in plan.of_stage("evaluate")}
     for student in plan.students:
         search, who = search_of(plan, student), (student.recipe, student.size)
+        if plan.steps[student.model].stage == "linear" and student.evaluation in here and who not in seen:
+            seen.add(who)
+            items += _linear_predictions(student, store)
         if not student.own or search is None or who in seen:
             continue
         seen.add(who)
@@ -94,6 +97,29 @@ def search_predictions(plan: Plan, store: Store) -> pa.Table:
                 columns = {name: [value] * len(answers) for name, value in columns.items()}
                 items.append(pa.table(columns | {name: answers[name] for name in ("digest", "item", "label", "predicted")}))
     return pa.concat_tables(items).unify_dictionaries() if items else pa.table({})
+
+
+def _linear_predictions(student: Student, store: Store) -> list[pa.Table]:
+    """Return the answers on dev of a linear model at each strength that was tried, which stands in the place of a rate."""
+    folder = store.find(student.model)
+    if folder is None:
+        return []
+    record, answers = json.loads((folder / "record.json").read_text()), np.load(folder / "dev.tried.npy")
+    labels = np.load(store.open(student.evaluation) / "dev.labels.npy")
+    return [
+        pa.table(
+            {
+                "recipe": [student.recipe] * len(labels),
+                "size": [student.size] * len(labels),
+                "rate": [row["C"]] * len(labels),
+                "digest": pa.array([f"{student.model}-{row['C']:g}"] * len(labels)).dictionary_encode(),
+                "item": pa.array(np.arange(len(labels)), pa.int32()),
+                "label": pa.array(labels, pa.int16()),
+                "predicted": pa.array(said, pa.int16()),
+            }
+        )
+        for row, said in zip(record["searched"], answers, strict=True)
+    ]
 
 
 def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:

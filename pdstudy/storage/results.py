@@ -28,7 +28,7 @@ CLAIMS = "claims.json"  # the verdicts, see `verdicts.of`
 COLUMNS = {  # of metrics.parquet: name -> Arrow type
     "study": "string",
     "task": "string",
-    "recipe": "string",  # a recipe, "teacher", "majority" or "start" (a pre-trained encoder)
+    "recipe": "string",  # a recipe, "teacher", "Linear", "Linear, taught", "majority" or "start" (a pre-trained encoder)
     "size": "string",
     "seed": "int64",
     "curve": "string",  # null, or the learning curve of which this is a point: transfer or labels,
@@ -40,7 +40,7 @@ COLUMNS = {  # of metrics.parquet: name -> Arrow type
     "value": "double",
     "n": "int64",  # number of texts, or of masked word pieces for a start
     "n_params": "int64",
-    "rate": "double",  # the learning rate, null if none was searched
+    "rate": "double",  # the learning rate, null if none was searched; of a linear model its C
     "collapsed": "bool",  # not better than the majority class on dev
     "tokens": "int64",  # word pieces, without padding, in the last stage of training
     "digest": "string",  # of the model

@@ -70,7 +70,9 @@ TaskGiven = Annotated[
 
 def placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the settings with the paths of a task's files, relative to its params file, as they are from the checkout."""
-    task = values.get("task")
+    task, teacher = values.get("task"), values.get("teacher")
+    if isinstance(teacher, dict):
+        values = values | {"teacher": _placed_teacher(teacher, folder)}
     if not isinstance(task, dict):
         return values
 
@@ -88,3 +90,12 @@ def placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(other, dict):
         task["elsewhere"] = {name: portable(given) for name, given in other.items()}
     return values | {"task": task}
+
+
+def _placed_teacher(teacher: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the teacher's settings with the paths of its files, and of its members', as they are from the checkout."""
+    if isinstance(teacher.get("file"), str):
+        teacher = teacher | {"file": paths.portable(teacher["file"], folder)}
+    if isinstance(members := teacher.get("mean"), list):
+        teacher = teacher | {"mean": [_placed_teacher(m, folder) if isinstance(m, dict) else m for m in members]}
+    return teacher

@@ -4,18 +4,20 @@ What is read, up to the encoders, is planned by plan_encoders.py; here come the 
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pdstudy.data import mirror
-from pdstudy.recipes import PRETRAINED, RANDOM, RECIPES, TEACHER
+from pdstudy.recipes import LINEAR, LINEAR_SIZE, LINEAR_TAUGHT, PRETRAINED, RANDOM, RECIPES, TEACHER
 from pdstudy.sizes import Size
 from pdstudy.study.plan_encoders import SMALL, EncoderSteps, lies
-from pdstudy.study.sections import Curves, Domains, Train
+from pdstudy.study.plan_teachers import Planned, TeacherSteps
+from pdstudy.study.sections import Curves, Domains, Member, Train
 from pdstudy.study.settings import ParamsError, Study
 from pdstudy.study.steps import Plan, Step, Student
 
 SEARCH_SEED = 0  # the rate is searched once per size and recipe, on this seed
 MEAN_PIECES = 30  # of a sentence; for estimates only
+OPTIONS = {"loss": "soft", "labelled": False, "true_labels": 0.0}  # of distilling: part of a step where they are not these
 
 
 def make(study: Study, only: dict[tuple[str, str], list[int]] | None = None, assumed: bool = False) -> Plan:
@@ -29,18 +31,15 @@ def make(study: Study, only: dict[tuple[str, str], list[int]] | None = None, ass
             "task.train: students need labelled texts; on a corpus alone a family can be pre-trained: python -m pdstudy zoo"
         )
     build = _StudentSteps(EncoderSteps(study, Plan(study), assumed))
-    if study.teacher.folder is None:
-        ids = build.encoders.ids
-        size = Size.parse(study.teacher.size)
-        start = build.encoders.start(TEACHER.start, size, SEARCH_SEED)
-        teacher = build.searched(TEACHER.name, size, "finetune", study.finetune, start)
-        build.student(TEACHER.name, str(size), SEARCH_SEED, teacher)
-    else:
-        ids, teacher = build.given_teacher(study.teacher.folder)
+    build.teachers = [build.teacher(member) for member in study.teacher.members]
+    build.report_teacher()
+    build.report_linear()
     wanted = study.recipes if only is None else [name for name in study.recipes if any(name == recipe for recipe, _ in only)]
     if any("distill" in RECIPES[name].stages for name in wanted):
-        build.teacher, build.teacher_ids = teacher, ids
-        build.soft_labels = build.label(ids, study.transfer.texts)
+        build.soft_labels = {"label": build.label(build.outside.n_texts())}
+        if study.distill.labelled:
+            build.soft_labels["labelled"] = build.label(study.splits.train, of="train")
+        build.report_linear(build.soft_labels["label"])
     for name in wanted:
         for size in map(Size.parse, study.sizes_of(name)):
             if seeds := study.seeds if only is None else only.get((name, str(size)), ()):
@@ -84,13 +83,32 @@ def pretraining(study: Study, sizes: Iterable[Size]) -> Plan:
     return build.plan
 
 
+def only_texts(study: Study) -> Plan:
+    """Return the plan that only reads, cleans and cuts the study's texts: one step."""
+    every, plan = EncoderSteps(study, Plan(study)).plan, Plan(study)
+    plan.add(every.of_stage("texts")[0])
+    return plan
+
+
+@dataclass(frozen=True)
+class Insider:
+    """A teacher that reads word pieces as students do: a size of the family, or a fine-tuned BERT of a folder."""
+
+    model: str
+    ids: str
+    pieces: str  # its tokenizer
+    size: Size  # for estimates, where it is given
+    name: str
+
+
 class _StudentSteps:
     """Adds the teacher and then every student to the plan that already has what they begin from."""
 
     def __init__(self, encoders: EncoderSteps):
         self.encoders, self.study, self.plan = encoders, encoders.study, encoders.plan
-        self.teacher_pieces = encoders.tokenizer  # a given teacher has its own
-        self.teacher = self.teacher_ids = self.soft_labels = ""  # set once the teacher is planned
+        self.outside = TeacherSteps(encoders)
+        self.teachers: list[Insider | Planned] = []  # one, or those whose mean is taken
+        self.soft_labels: dict[str, str] = {}  # roles of a distilling step: "label" and, where D_L is taught too, "labelled"
 
     def train(
         self, recipe: str, size: Size, stage: str, settings: Train, start: dict, seed: int, rate: dict, texts: int | None = None
@@ -98,37 +116,46 @@ class _StudentSteps:
         """Train one student in one stage at one rate (a number, or the winner of a search), on the first `texts` texts."""
         study = self.study
         kept = settings.model_dump(exclude={"rates"}) | {"size": str(size), "seed": seed, "precision": self.encoders.precision}
+        kept = {k: v for k, v in kept.items() if k not in OPTIONS or v != OPTIONS[k]}
         kept |= {"init_std": self.encoders.std(size), "dropout": study.dropout, "start": start["kind"]}
-        parents = {"ids": self.encoders.ids}
+        kept |= {} if study.pooling == "cls" else {"pooling": study.pooling}
+        kept |= {} if (heads := self.encoders.heads(size)) is None else {"heads": heads}
+        parents = {"ids": self.encoders.ids_of(size)}
         if "parent" in start:
             parents["start"] = start["parent"]
         if stage == "distill":
-            parents |= {role: start[role] for role in ("label", "transfer") if role in start}
+            parents |= {role: start[role] for role in ("label", "transfer", "labelled") if role in start}
         kept["texts"] = texts or (study.transfer.texts if stage == "distill" else study.splits.train)
         if "search" in rate:
             parents["search"] = rate["search"]
             note = "best rate"
         else:
             kept |= rate
-            note = f"rate {rate['rate']:g}" + (f" batch {rate['batch']}" if "batch" in rate else "")
+            note = " ".join(f"{key} {value:g}" for key, value in rate.items())
         if texts:
             note = f"{texts:,} texts"
         if name := start.get("domain"):
             note = f"on {name}"
         n = kept["texts"] or self.encoders.n_train
-        flops = 3 * n * settings.epochs * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
+        flops = 3 * n * max(settings.passes) * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
         room = SMALL + 4 * self.encoders.weights(size)
         return self.encoders.add(stage, kept, parents, f"{recipe} {size} s{seed} {stage} {note}", flops, room=room, texts=n)
 
     def searched(self, recipe: str, size: Size, stage: str, settings: Train, start: dict) -> str:
-        """Train one candidate per rate, and per batch size where several are given, on the search seed; keep the best on dev."""
-        if isinstance(settings.batch, list):
-            tried = {f"rate {r:g} batch {n}": {"rate": r, "batch": n} for n in settings.batch for r in settings.rates}
-        else:
-            tried = {f"rate {r:g}": {"rate": r} for r in settings.rates}
+        """Train one candidate per rate, and per batch size and number of epochs where several are given; keep the best on dev."""
+        grid = [
+            {"rate": rate}
+            | ({"batch": batch} if len(settings.batches) > 1 else {})
+            | ({"epochs": epochs} if len(settings.passes) > 1 else {})
+            for epochs in settings.passes
+            for batch in settings.batches
+            for rate in settings.rates
+        ]
+        tried = {" ".join(f"{key} {value:g}" for key, value in what.items()): what for what in grid}
         parents = {role: self.train(recipe, size, stage, settings, start, SEARCH_SEED, what) for role, what in tried.items()}
         room = SMALL + 4 * self.encoders.weights(size)
-        return self.encoders.add("search", {}, parents, f"{recipe} {size} {stage}: search the rate", room=room)
+        more = {} if self.study.search_seeds == 1 else {"seeds": self.study.search_seeds}
+        return self.encoders.add("search", more, parents, f"{recipe} {size} {stage}: search the rate", room=room)
 
     def recipe(self, name: str, size: Size, seeds: list[int], corpus: str | None = None) -> None:
         """Add every seed of one recipe at one size, stage after stage, and its points of the curves and domains.
@@ -142,14 +169,14 @@ class _StudentSteps:
             for i, stage in enumerate(recipe.stages):
                 settings = getattr(self.study, stage)
                 if i == 0 and stage == "distill":
-                    start = start | {"label": self.soft_labels}
+                    start = start | self.soft_labels
                 if i not in searches:  # on the search seed, whether or not the study reports that seed
                     first = (
                         self.encoders.start(recipe.start, size, SEARCH_SEED, corpus)
                         if i == 0
                         else {"kind": PRETRAINED, "parent": searches[0]}
                     )
-                    first |= {k: start[k] for k in ("label",) if k in start}
+                    first |= {k: start[k] for k in ("label", "labelled") if k in start}
                     searches[i] = self.searched(name, size, stage, settings, first)
                 if seed == SEARCH_SEED:
                     model = searches[i]
@@ -168,7 +195,7 @@ class _StudentSteps:
         if more or not _within(curves, name, size):
             return
         for n in getattr(curves, kind):
-            start = self.encoders.start(recipe.start, size, seed) | ({"label": self.soft_labels} if stage == "distill" else {})
+            start = self.encoders.start(recipe.start, size, seed) | (self.soft_labels if stage == "distill" else {})
             model = self.train(name, size, stage, getattr(self.study, stage), start, seed, {"search": searches[0]}, n)
             self.student(name, str(size), seed, model, curve=kind, texts=n)
 
@@ -178,9 +205,9 @@ class _StudentSteps:
         if recipe.stages[0] != "distill" or not _within(domains, name, size):
             return
         for corpus in domains.corpora:
-            label = self.label(self.teacher_ids, domains.texts, self.encoders.domain_ids(corpus, self.teacher_pieces), corpus)
-            start = self.encoders.start(recipe.start, size, seed)
-            start |= {"transfer": self.encoders.domain_ids(corpus, self.encoders.tokenizer), "label": label, "domain": corpus}
+            labels = self.soft_labels | {"label": self.label(domains.texts, corpus)}
+            pieces = self.encoders.domain_ids(corpus, self.encoders.tokenizer_of(size))
+            start = self.encoders.start(recipe.start, size, seed) | labels | {"transfer": pieces, "domain": corpus}
             for i, stage in enumerate(recipe.stages):
                 distil = stage == "distill"
                 settings = study.distill.model_copy(update={"epochs": domains.epochs}) if distil else study.finetune
@@ -199,33 +226,69 @@ class _StudentSteps:
                 for size in compound.sizes or study.sizes_of(name):
                     self.recipe(name, Size.parse(size), study.seeds, corpus)
 
-    def label(self, ids: str, n: int, transfer: str | None = None, corpus: str | None = None) -> str:
-        """Let the teacher label `n` texts, of the study's transfer set or another, once for every student."""
-        size = Size.parse(self.study.teacher.size or "12/768")
-        flops = n * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
-        settings = {"texts": n, "precision": self.encoders.precision, "margin": self.study.teacher.margin}
-        parents = {"ids": ids, "model": self.teacher} | ({"transfer": transfer} if transfer else {})
-        return self.encoders.add(
-            "label", settings, parents, f"label {n:,} transfer texts" + (f" of {corpus}" if corpus else ""), flops
-        )
+    def teacher(self, member: Member) -> "Insider | Planned":
+        """Train a teacher of the family, or take any other."""
+        if member.size:
+            size = Size.parse(member.size)
+            ids = self.encoders.ids_of(size)
+            start = self.encoders.start(TEACHER.start, size, SEARCH_SEED)
+            model = self.searched(TEACHER.name, size, "finetune", self.study.finetune, start)
+            return Insider(model, ids, self.encoders.tokenizer_of(size), size, str(size))
+        if member.folder and self.outside.is_own_kind(member.folder):
+            return self.given_teacher(member.folder)
+        return self.outside.planned(member)
 
-    def given_teacher(self, folder: str) -> tuple[str, str]:
-        """Take a fine-tuned teacher from a folder; return the texts in its own word pieces, and its model."""
+    def report_teacher(self) -> None:
+        """List the teacher as a model of the study: measured on dev and test as every student is."""
+        named = [(t.name, t.model, self.evaluated(TEACHER.name, t.name, t.model, t.ids) if isinstance(t, Insider) else t.evaluation)
+                 for t in self.teachers]  # fmt: skip
+        name, model, evaluation = named[0]
+        if len(named) > 1:
+            name, model = "mean", self.outside.mean([e for *_, e in named], "evaluate")
+            evaluation = model
+        self.plan.students.append(Student(TEACHER.name, name, SEARCH_SEED, model, evaluation))
+
+    def report_linear(self, label: str | None = None) -> None:
+        """List the linear model, or the one that is taught by soft labels."""
+        linear = self.outside.linear(label)
+        name = LINEAR_TAUGHT if label else LINEAR
+        self.plan.students.append(Student(name, LINEAR_SIZE, SEARCH_SEED, linear.model, linear.evaluation))
+
+    def label(self, n: int, corpus: str | None = None, of: str | None = None) -> str:
+        """Let the teacher label `n` texts of the study's transfer set, of another `corpus`, or `of` a split of D_L, once for all."""
+        labels = [self.labelled_by(teacher, n, corpus, of) for teacher in self.teachers]
+        return labels[0] if len(labels) == 1 else self.outside.mean(labels, "label")
+
+    def labelled_by(self, teacher: "Insider | Planned", n: int, corpus: str | None, of: str | None) -> str:
+        """Let one teacher label texts."""
+        if isinstance(teacher, Planned):
+            return self.outside.label(teacher, n, self.encoders.domain_texts(corpus) if corpus else None, corpus, of)
+        transfer = self.encoders.domain_ids(corpus, teacher.pieces) if corpus else None
+        flops = n * MEAN_PIECES * teacher.size.flops_per_token(MEAN_PIECES)
+        settings = {"texts": n, "precision": self.encoders.precision, "margin": self.study.teacher.margin} | (
+            {"of": of} if of else {}
+        )
+        parents = {"ids": teacher.ids, "model": teacher.model} | ({"transfer": transfer} if transfer else {})
+        where = f"{n:,} transfer texts" if of is None else f"the texts of {of}"
+        return self.encoders.add("label", settings, parents, f"label {where}" + (f" of {corpus}" if corpus else ""), flops)
+
+    def given_teacher(self, folder: str) -> "Insider":
+        """Take a fine-tuned BERT from a folder as a teacher: its model, and the texts in its own word pieces."""
         settings = {"sha256": self.encoders.digest(folder, mirror.CONFIG, mirror.WEIGHTS)}
         teacher = self.encoders.add("given", settings, {"texts": self.encoders.texts}, "the given teacher", folder=lies(folder))
-        self.teacher_pieces = self.encoders.word_pieces(folder)
-        ids = self.encoders.task_ids(self.teacher_pieces)
-        self.student(TEACHER.name, "given", SEARCH_SEED, teacher, ids)
-        return ids, teacher
+        pieces = self.encoders.word_pieces(folder)
+        return Insider(teacher, self.encoders.task_ids(pieces), pieces, Size.parse("12/768"), "given")
 
-    def student(self, recipe: str, size: str, seed: int, model: str, ids: str | None = None, **point) -> None:
+    def student(self, recipe: str, size: str, seed: int, model: str, **point) -> None:
         """Evaluate a model on dev and test and list it as a student, or as a `point` of a learning curve."""
-        parents = {"ids": ids or self.encoders.ids, "model": model}
-        where = "".join(f" {k} {v}" for k, v in point.items() if v is not None)
-        evaluation = self.encoders.add(
-            "evaluate", {"precision": self.encoders.precision}, parents, f"evaluate {recipe} {size} s{seed}{where}"
-        )
+        where = f" s{seed}" + "".join(f" {k} {v}" for k, v in point.items() if v is not None)
+        evaluation = self.evaluated(recipe, size, model, self.encoders.ids_of(Size.parse(size)), where)
         self.plan.students.append(Student(recipe, size, seed, model, evaluation, **point))
+
+    def evaluated(self, recipe: str, size: str, model: str, ids: str, where: str = f" s{SEARCH_SEED}") -> str:
+        """Evaluate a model on dev and test."""
+        parents = {"ids": ids, "model": model}
+        return self.encoders.add("evaluate", {"precision": self.encoders.precision}, parents, f"evaluate {recipe} {size}{where}")
 
 
 def _within(part: Curves | Domains, recipe: str, size: Size) -> bool:

