@@ -137,6 +137,10 @@ def test_students_without_an_interval_are_drawn_too(complete):
     assert "not known" in explore.students_html(table).data
 
 
+def test_a_teacher_above_all_intervals_is_inside_the_figure(complete):
+    assert explore.draw(complete.accuracy(["PD"], ["2/64"]), "n_params", 95.0).get_ylim()[1] > 95
+
+
 def test_the_texts_are_those_of_the_results(smoke):
     explorer = Explorer("smoke")
     assert "smoke" in explore.studies() and len(explorer.texts) == 300

@@ -140,9 +140,9 @@ def family_pretraining(curves: dict[str, list[dict]], records: dict[str, dict]) 
 def students_by_cost(ax: Axes, table: pd.DataFrame, cost: str, value: str, front: str, teacher: float) -> None:
     """Draw accuracy over a cost, each student with its interval; join those in the boolean column `front`; the teacher is a line."""
     for row in table.assign(x=table[cost], y=table[value]).itertuples():
-        colour = style.COLOURS[row.recipe]
+        colour, marker = style.MODEL_COLOURS[row.recipe], style.MODEL_MARKERS[row.recipe]
         ax.plot([row.x, row.x], [row.low, row.high], color=colour, lw=1.2, alpha=0.5)
-        ax.plot(row.x, row.y, style.MARKERS[row.recipe], color=colour, ms=8)
+        ax.plot(row.x, row.y, marker, color=colour, ms=8)
     line = table[table[front]].sort_values(cost)
     ax.plot(line[cost], line[value], color=style.GREY, lw=1, zorder=0)
     if np.isfinite(teacher):

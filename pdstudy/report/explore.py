@@ -60,8 +60,9 @@ class Explorer:
         self._students = students.assign(domain=students.domain.fillna(OWN))
         self._latency = results.load_latency(study)
         self.recipes = [r for r in style.RECIPE_COLOURS if r in set(students.recipe)]
-        sizes = students[~students.recipe.isin(["teacher", *LINEARS])]["size"]
-        self.sizes = sorted(set(sizes), key=lambda size: Size.parse(size).n_params())
+        self.sizes = sorted(
+            set(students[~students.recipe.isin(["teacher", *LINEARS])]["size"]), key=lambda size: Size.parse(size).n_params()
+        )
         corpora = results.load_nearness(study).sort_values("S", ascending=False).corpus  # the most similar to D_L first
         self.domains = [OWN, *(c for c in corpora if c in set(self._students.domain))]
         self.costs = [cost for cost in COSTS if cost != "ms" or set(self.sizes) <= set(self._latency)]
@@ -88,9 +89,10 @@ class Explorer:
         return np.nan if self.teacher is None else (self.teacher.label == self.teacher.predicted).mean() * POINTS
 
     def linear(self) -> float:
-        """Return the linear model's test accuracy in percent, or nan without one."""
-        models = self._students[self._students.recipe == LINEAR]
-        return models.value.mean() * POINTS
+        """Return the linear model's test accuracy in percent, nan where the study has none."""
+        digests = self._students[self._students.recipe == LINEAR].digest
+        answers = self._answers[digests.iloc[0]] if len(digests) else None
+        return np.nan if answers is None else (answers.label == answers.predicted).mean() * POINTS
 
     @cached_property
     def teacher(self) -> pd.DataFrame | None:
@@ -169,7 +171,7 @@ def students_html(table: pd.DataFrame) -> HTML:
 def draw(table: pd.DataFrame, cost: str, ceiling: float, linear: float = np.nan) -> Axes:
     """Draw test accuracy over a cost, each student with its 95 % interval; those on the Pareto front are joined.
 
-    `ceiling` is the accuracy of the teacher and `linear` that of the linear model, in percent, nan without one.
+    `ceiling` is the accuracy of the teacher and `linear` that of the linear model, both in percent, nan if there is none.
     """
     ax, table = style.new_axes(8.4, 4.2), table[np.isfinite(table[cost])]
     recipes = [r for r in style.RECIPE_COLOURS if r in set(table.recipe)]
@@ -177,9 +179,9 @@ def draw(table: pd.DataFrame, cost: str, ceiling: float, linear: float = np.nan)
     charts.students_by_cost(ax, table.assign(x=table[cost] * table.recipe.map(beside)), "x", "accuracy", "front", ceiling)
     low, high = np.fmax(table.low.min(), table.accuracy.min() - ROOM), np.fmin(table.high.max(), table.accuracy.max() + ROOM)
     if np.isfinite(linear):
-        style.reference_line(ax, linear, f"linear {linear:.1f}", style.LINEAR_COLOUR, "-.", 0.99, color=style.LINEAR_COLOUR)
-    levels = [level for level in (ceiling, linear) if np.isfinite(level)]
-    ax.set_ylim(min([low, *(level - 1 for level in levels)]), max([high, *(level + 1 for level in levels)]))
+        style.reference_line(ax, linear, f"linear {linear:.1f}", style.LINEAR_COLOUR, "-.")
+    levels = (ceiling, linear)
+    ax.set_ylim(np.fmin(low, np.fmin(*levels) - 1), np.fmax(high, np.fmax(*levels) + 1))
     sizes = table.drop_duplicates("size").sort_values(cost)
     costs = [f"{x / 1e6:.2f} M" if cost == "n_params" else f"{x:.2g}" for x in sizes[cost]]
     style.name_ticks(ax, sizes[cost], map("{}\n{}".format, sizes["size"], costs), APART, fontsize=8.5)

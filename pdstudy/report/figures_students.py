@@ -44,8 +44,8 @@ def starts(study: str) -> StudyFigure:
 
 def depth_width(study: str) -> StudyFigure:
     """Draw accuracy over depth, one line per hidden width, one panel per recipe."""
-    own = results.load_results(study)
-    metrics = students(own, STRATEGIES)
+    every = results.load_results(study)
+    metrics = students(every, STRATEGIES)
     metrics[["layers", "hidden"]] = [(Size.parse(s).layers, Size.parse(s).hidden) for s in metrics["size"]]
     recipes = [r for r in STRATEGIES if r in set(metrics.recipe)]
     panels = style.panels(len(recipes), 2.7 * len(recipes) + 1, 3.8, sharey=True)
@@ -53,7 +53,7 @@ def depth_width(study: str) -> StudyFigure:
         for (width, colour), marker in zip(style.shades(sorted(metrics.hidden.unique())).items(), cycle(style.WIDTH_MARKERS)):
             rows = metrics[(metrics.recipe == recipe) & (metrics.hidden == width)]
             style.seeds_and_mean(ax, rows, "layers", colour, marker, marker, lw=1.8, ms=6, label=f"{width} wide")
-        style.linear_lines(ax, own)
+        style.linear_lines(ax, every)
         ax.set_xticks(sorted(metrics.layers.unique()))
         ax.set_title(recipe, fontsize=10, color=style.RECIPE_COLOURS[recipe], weight="bold")
         ax.set(xlabel="layers")
@@ -83,13 +83,13 @@ def matched(study: str) -> StudyFigure:
 
 def speed(study: str) -> StudyFigure:
     """Draw PD's accuracy over measured latency, one line per width, beside the paper's accuracy over the speed of its TPU."""
-    own, latency = results.load_results(study), results.load_latency(study)
-    metrics = students(own, ["PD"])
+    every, latency = results.load_results(study), results.load_latency(study)
+    metrics = students(every, ["PD"])
     metrics = metrics.assign(x=metrics["size"].map(latency)).dropna(subset="x")
     left, right = two_panels()
     charts.by_width(metrics, left, "viridis")
     if len(metrics):
-        style.linear_lines(left, own)
+        style.linear_lines(left, every)
     left.set(xlabel="milliseconds for one text, median, one thread of this machine", ylabel="test accuracy of PD, %")
     table = paper.sst2().query("recipe == 'PD'").merge(paper.sizes(), on="size")
     charts.by_width(table.assign(x=1 / table.speedup, value=table.value / 100), right, "Greys")

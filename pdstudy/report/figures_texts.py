@@ -67,14 +67,14 @@ def transfer_size(study: str) -> StudyFigure:
             x = np.geomspace(n.min(), 2 * n.max(), 60)
             left.plot(x, law.at(x) * 100, color=colour, ls=dash, lw=1.5)
             ends.append((float(law.at(2 * n.max())) * 100, f"{recipe} {size}", colour, 2 * n.max()))
-    if len(table):
-        style.linear_lines(left, own)
     for recipe, rows in (
         ("Basic", own[(own.recipe == "Basic") & own["size"].isin(sizes)]),
         ("teacher", own[own.recipe == "teacher"]),
     ):
         if len(rows) and len(table):
             style.reference_line(left, rows.value.mean() * 100, recipe, RECIPE_COLOURS.get(recipe, GREY), DOTTED)
+    if len(table):
+        style.linear_lines(left, own)
     if len(table):
         ticks = [*sorted(table.texts.unique()), 2 * table.texts.max()]
         style.name_ticks(left, ticks, [f"{t / 1000:g}k" for t in ticks], 0)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from scipy.optimize import isotonic_regression
 
-from pdstudy.recipes import LINEAR, LINEAR_TAUGHT, LINEARS
+from pdstudy.recipes import LINEAR, LINEAR_TAUGHT
 from pdstudy.storage.results import accuracies
 
 RECIPE_COLOURS = {  # Okabe and Ito's palette for colour-blind readers; the lightness differs in greyscale too
@@ -26,8 +26,8 @@ RECIPE_COLOURS = {  # Okabe and Ito's palette for colour-blind readers; the ligh
 }
 RECIPE_MARKERS = dict(zip(RECIPE_COLOURS, "os^DPvX", strict=True))
 LINEAR_COLOUR = "#7A5195"
-COLOURS = RECIPE_COLOURS | dict.fromkeys(LINEARS, LINEAR_COLOUR)
-MARKERS = RECIPE_MARKERS | {LINEAR: "*", LINEAR_TAUGHT: "h"}
+MODEL_COLOURS = RECIPE_COLOURS | {LINEAR: LINEAR_COLOUR, LINEAR_TAUGHT: LINEAR_COLOUR}
+MODEL_MARKERS = RECIPE_MARKERS | {LINEAR: "*", LINEAR_TAUGHT: "h"}
 WIDTH_MARKERS = "os^Dv"  # of the hidden widths in rising order
 VERDICT_COLOURS = {"supported": "#0072B2", "refuted": "#B22222", "undecided": "#777777", "not measured": "#BBBBBB"}
 GREY = "#6E6E6E"
@@ -109,16 +109,6 @@ def reference_line(ax: Axes, y: float, text: str, colour: str = GREY, ls="--", x
     note(ax, text, y, x, **style)
 
 
-def linear_lines(ax: Axes, metrics: pd.DataFrame) -> None:
-    """Draw a horizontal line at the test accuracy of each linear model that was measured."""
-    test = accuracies(metrics)
-    for recipe, dash, x in ((LINEAR, "-.", 0.99), (LINEAR_TAUGHT, (0, (1, 1)), 0.7)):
-        level = test[test.recipe == recipe].value.mean() * 100
-        if np.isfinite(level):
-            text = {"color": LINEAR_COLOUR, "path_effects": HALO}
-            reference_line(ax, level, f"{recipe.lower()} {level:.1f}", LINEAR_COLOUR, dash, x, **text)
-
-
 def seeds_and_mean(ax: Axes, rows: pd.DataFrame, x: str, colour, marker: str, dots: str = "o", s: float = 16, **line) -> pd.Series:
     """Draw the accuracy of each seed as a faint dot and their mean at each `x` as a line; return the means in percent."""
     ax.scatter(rows[x], rows.value * 100, color=colour, alpha=0.3, s=s, linewidth=0, marker=dots)
@@ -140,8 +130,8 @@ def intervals(
 
 
 def recipe_legend(ax: Axes, recipes: Iterable[str], **style) -> None:
-    """Add a legend of the colours and markers of recipes."""
-    handles = [plt.Line2D([], [], color=COLOURS[r], marker=MARKERS[r], ls="", label=r) for r in recipes]
+    """Add a legend of the colours and markers of recipes and linear models."""
+    handles = [plt.Line2D([], [], color=MODEL_COLOURS[r], marker=MODEL_MARKERS[r], ls="", label=r) for r in recipes]
     ax.legend(handles=handles, frameon=False, fontsize=9, **style)
 
 
@@ -163,6 +153,16 @@ def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
             text, (right, place), xytext=(9, 0), textcoords="offset points", va="center", color=colour, fontsize=9, weight="bold",
             path_effects=HALO, annotation_clip=False,
         )  # fmt: skip
+
+
+def linear_lines(ax: Axes, metrics: pd.DataFrame) -> None:
+    """Draw a horizontal line at the test accuracy of each linear model that was measured."""
+    rows = accuracies(metrics)
+    for recipe, ls, x in ((LINEAR, "-.", 0.99), (LINEAR_TAUGHT, (0, (1, 1)), 0.7)):
+        level = rows[rows.recipe == recipe].value.mean() * 100
+        if np.isfinite(level):
+            text = {"color": LINEAR_COLOUR, "path_effects": HALO}
+            reference_line(ax, level, f"{recipe.lower()} {level:.1f}", LINEAR_COLOUR, ls, x, **text)
 
 
 def spread(places: Iterable[float], step: float) -> np.ndarray:
