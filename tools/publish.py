@@ -10,11 +10,12 @@ import shutil
 import sys
 from pathlib import Path
 
+from pdstudy.analysis.verdicts import CLAIMS_FILE
 from pdstudy.storage import paths, results
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "outputs" / "published"
 FILES = (
-    *(results.METRICS, results.COSTS, results.SEARCHES, results.CLAIMS, results.ENVIRONMENT, results.PARAMS, results.TEXTS),
+    *(results.METRICS, results.COSTS, results.SEARCHES, CLAIMS_FILE, results.ENVIRONMENT, results.PARAMS, results.TEXTS),
     *(results.CLASSES, results.DOMAINS, results.LATENCY, "advice.json", "nearness.json", "spent.json"),
 )
 

@@ -22,6 +22,7 @@ from pdstudy.escape import Prose
 from pdstudy.storage import results
 from pdstudy.storage.files import whole
 
+CLAIMS_FILE = "claims.json"  # in a study's folder
 SUPPORTED, REFUTED, UNDECIDED, NOT_MEASURED = "supported", "refuted", "undecided", "not measured"
 
 
@@ -36,13 +37,13 @@ def judge(study: str | Path, claims: tuple = CLAIMS) -> pd.DataFrame:
     return table
 
 
-def of(study: str | Path) -> pd.DataFrame:
+def of_study(study: str | Path) -> pd.DataFrame:
     """Return a study's verdicts: those in claims.json, after judging them where the results have changed since.
 
     Where the answers to every text are not there, as in published evidence, nothing can be judged again.
     """
     folder = results.folder_of(study)
-    saved, answers = folder / results.CLAIMS, folder / results.PREDICTIONS
+    saved, answers = folder / CLAIMS_FILE, folder / results.PREDICTIONS
     if saved.is_file():
         tables = [
             folder / name for name in (results.METRICS, results.PREDICTIONS, results.PARAMS, results.DOMAINS, results.LATENCY)
@@ -59,7 +60,7 @@ def of(study: str | Path) -> pd.DataFrame:
 
 def save(table: pd.DataFrame, study: str | Path) -> Path:
     """Return the path of claims.json after writing the table there."""
-    path = results.folder_of(study) / results.CLAIMS
+    path = results.folder_of(study) / CLAIMS_FILE
     rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()} for r in table.to_dict("records")]
     with whole(path) as new:
         new.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -68,7 +69,7 @@ def save(table: pd.DataFrame, study: str | Path) -> Path:
 
 def load(study: str | Path) -> pd.DataFrame:
     """Return the saved verdicts of a study, as `judge` made them."""
-    rows = json.loads((results.folder_of(study) / results.CLAIMS).read_text())
+    rows = json.loads((results.folder_of(study) / CLAIMS_FILE).read_text())
     return pd.DataFrame([{k: math.nan if v is None else v for k, v in row.items()} for row in rows])
 
 
