@@ -124,7 +124,7 @@ def installed(wheel, tmp_path_factory):
 
     def run(*words, folder: Path, code: int = 0) -> str:
         done = subprocess.run(
-            [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=900
+            [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=1800
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         assert str(paths.ROOT) not in done.stdout + done.stderr

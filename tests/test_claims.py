@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -172,19 +173,23 @@ def test_results_without_predictions_are_refused_with_the_command_to_run(study):
         claims.judge(folder)
 
 
-def test_verdicts_are_judged_again_only_where_results_are_newer(whole_study, monkeypatch):
-    folder = Path(whole_study())
-    first, again = claims.of(folder), []
-    monkeypatch.setattr(claims, "judge", lambda study: again.append(study) or first)
-    assert claims.of(folder).equals(first) and not again
-    later = (folder / results.CLAIMS).stat().st_mtime + 1
-    os.utime(folder / results.METRICS, (later, later))
-    assert claims.of(folder).equals(first) and again == [folder]
+def test_verdicts_are_judged_once_and_again_where_a_table_is_newer(smoke, tmp_path, monkeypatch):
+    folder = shutil.copytree(results.folder_of("smoke"), tmp_path / "smoke")
+    (folder / results.CLAIMS).unlink(missing_ok=True)
+    judged, calls, judge = claims.of_study(folder), [], claims.judge
+    monkeypatch.setattr(claims, "judge", lambda study: calls.append(study) or judge(study))
+    again = claims.of_study(folder)
+    pd.testing.assert_frame_equal(judged, again)
+    assert not calls, "read from claims.json"
+    later = (folder / results.CLAIMS).stat().st_mtime_ns + 1_000_000
+    os.utime(folder / results.METRICS, ns=(later, later))
+    claims.of_study(folder)
+    assert calls == [folder]
 
 
 def test_published_verdicts_are_read_though_no_answers_are_there_to_judge_again(whole_study):
     folder = Path(whole_study())
-    first = claims.of(folder)
+    first = claims.of_study(folder)
     (folder / results.PREDICTIONS).unlink()
     os.utime(folder / results.METRICS)
-    assert claims.of(folder).equals(first)
+    assert claims.of_study(folder).equals(first)

@@ -28,7 +28,7 @@ def offered(shell, text: str) -> set[str]:
     [
         ("from pdstudy import ", {"Study", "Size", "run_study", "load_results", "report"}),
         ("pdstudy.", {"Study", "Size", "run_study", "load_results"}),
-        ("Study.", {"read", "given"}),
+        ("Study.", {"read", "checked"}),
         ("run_study(s", {"study=", "store=", "shard="}),
         ("load_results(s", {"study="}),
     ],

@@ -38,7 +38,7 @@ def judge(study: str | Path, claims: tuple = CLAIMS) -> pd.DataFrame:
     return table
 
 
-def of(study: str | Path) -> pd.DataFrame:
+def of_study(study: str | Path) -> pd.DataFrame:
     """Return a study's verdicts: those in claims.json, after judging them where the results have changed since.
 
     Where the answers to every text are not there, as in published evidence, nothing can be judged again.

@@ -190,7 +190,7 @@ def claims(
     from pdstudy.analysis.claims import QUESTIONS
 
     try:
-        table = verdicts.of(study)
+        table = verdicts.of_study(study)
     except FileNotFoundError as error:
         fail(str(error), 2)
     if as_json:

@@ -111,7 +111,7 @@ def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
 
 def index(study: Study, folder: Path) -> Path:
     """Return the path of the page that holds the answers, the claims, the accuracies and the costs."""
-    table = verdicts.of(study.name)
+    table = verdicts.of_study(study.name)
     metrics, environment = results.load_results(study.name), results.load_environment(study.name)
     body = template("index.html.j2").render(
         study=study,

@@ -23,7 +23,6 @@ TEXTS = "texts.json"
 DOMAINS = "domains.json"
 LATENCY = "latency.json"  # milliseconds by size, measured on this machine
 CLASSES = "classes.json"
-CLAIMS = "claims.json"  # the verdicts, see `verdicts.of`
 
 COLUMNS = {  # of metrics.parquet: name -> Arrow type
     "study": "string",
