@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from handmade import LATENCY, N_ITEMS, both, complete_study, write
 

@@ -23,6 +23,7 @@ TEXTS = "texts.json"
 DOMAINS = "domains.json"
 LATENCY = "latency.json"  # milliseconds by size, measured on this machine
 CLASSES = "classes.json"
+CLAIMS = "claims.json"  # the verdicts
 
 COLUMNS = {  # of metrics.parquet: name -> Arrow type
     "study": "string",
