@@ -22,9 +22,13 @@ from pdstudy.params import Study
 from pdstudy.plan import judged, make
 from pdstudy.progress import Progress
 from pdstudy.recipes import RECIPES
+from pdstudy.repeats import key_of
 from pdstudy.run import RunError, run_study
 from pdstudy.steps import Plan
 from pdstudy.store import Store
+from pdstudy.textfiles import TextError
+from pdstudy.train import Watch
+from pdstudy.work import execute
 
 FIRST = 0.7  # share of the time that the first round, every student once, may take
 SPENT = "spent.json"
@@ -79,6 +83,22 @@ def spend(
     return work.spent
 
 
+def texts_first(study: Study, store: Store | None = None) -> dict[str, Any]:
+    """Return what the cleaning of a study's texts recorded, counts and examples; it is done where it is not in the store.
+
+    Raises RunError where the texts are not what was asked for.
+    """
+    store = store or Store()
+    (step,) = make(study).of_stage("texts")
+    with store.lock(step.digest):
+        folder = store.find(step.digest)
+        try:
+            folder = folder or execute(step, store, Watch())
+        except TextError as error:
+            raise RunError(f"{step.label}: {error}", bad_input=True) from None
+    return json.loads((folder / "record.json").read_text())
+
+
 def earlier(study: str, digest: str) -> list[dict[str, Any]]:
     """Return the rounds that earlier calls spent on a study of these settings."""
     path = paths.study_folder(study) / SPENT
@@ -123,7 +143,7 @@ def near(study: Study, plan: Plan, store: Store) -> None:
         return [" ".join(parts) for parts in zip(*columns, strict=True)]
 
     try:
-        table = domain.compare(read("train"), {"D_T": read("transfer"), "D_LM": read("corpus")})
+        table = domain.compare(read("train"), {"D_T": read("transfer"), "D_LM": read("corpus")}, key_of(study.resolved_task()))
     except ValueError:  # too few words for ranks
         return
     table = [{k: None if v != v else v for k, v in row.items()} for row in table]  # nan, where words are too few

@@ -1,5 +1,6 @@
 """The commands of a task of one's own: init, advise, domain."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +11,57 @@ from pdstudy import paths
 from pdstudy.console import Params, Workers, app, computed, err, fail, out
 from pdstudy.fields import NAME
 from pdstudy.params import Study
+from pdstudy.paramsfile import ParamsError
+from pdstudy.visible import visible
 
 Texts = Annotated[list[str] | None, typer.Option("--text", help="The text column; twice for pairs. Default: guessed.")]
 Label = Annotated[str | None, typer.Option(help="The label column. Default: guessed.")]
+Delimiter = Annotated[str | None, typer.Option(help="What parts the cells of .csv and .tsv, such as ; or tab. Default: , and tab.")]
+Quotes = Annotated[
+    bool | None, typer.Option("--quotes/--no-quotes", help="Whether cells are quoted. Default: in .csv, not in .tsv.")
+]
+Header = Annotated[
+    bool | None,
+    typer.Option("--header/--no-header", help="Whether the first row names the columns; without names they are called 1, 2, 3."),
+]
+Encoding = Annotated[str, typer.Option(help="Of .csv, .tsv, .txt and JSON lines, such as cp1252.")]
+
+
+class Rare(StrEnum):
+    """What becomes of classes of fewer than 5 texts."""
+
+    drop = "drop"
+    merge = "merge"
+    keep = "keep"
+
+
+def _dialect(delimiter: str | None, quotes: bool | None, header: bool | None, encoding: str):
+    """Return how the files are written; ends with a sentence for what is no delimiter or encoding."""
+    from pdstudy.dialects import Dialect, checked_delimiter, checked_encoding
+
+    try:
+        given = None if delimiter is None else checked_delimiter(delimiter)
+        return Dialect(given, quotes, header is not False, checked_encoding(encoding))
+    except ValueError as error:
+        fail(str(error), 2)
+
+
+def _check_there(path: Path | None) -> None:
+    """End with a sentence where a file is not there, or its name is none."""
+    try:
+        there = path is None or path.exists()
+    except (OSError, ValueError) as error:
+        fail(f"{str(path)[:200]}: no such file ({getattr(error, 'strerror', None) or error})", 2)
+    if not there:
+        fail(f"{path} does not exist", 2)
+
+
+def _place(train: Path) -> Path:
+    """Return where the params file of a table is written: beside it, or here where that folder cannot be written to."""
+    from pdstudy import disk
+
+    beside = (train if train.stem.strip(".") else train.resolve()).with_suffix(".yaml")
+    return beside if disk.writable(beside.parent) else Path(beside.name)
 
 
 @app.command(epilog="Example: python -m pdstudy init reviews.csv --transfer more.txt")
@@ -24,29 +73,52 @@ def init(
     corpus: Annotated[list[Path] | None, typer.Option(help="Text to read before; may be given several times.")] = None,
     text: Texts = None,
     label: Label = None,
+    labels: Annotated[list[str] | None, typer.Option(help="A class, once for each, in the order of their numbers.")] = None,
+    rare: Annotated[Rare | None, typer.Option(help="What becomes of classes of fewer than 5 texts.")] = None,
+    delimiter: Delimiter = None,
+    quotes: Quotes = None,
+    header: Header = None,
+    encoding: Encoding = "utf-8",
     name: Annotated[str | None, typer.Option(help="Of the study. Default: the file's.")] = None,
-    to: Annotated[Path | None, typer.Option(help="The params file to write. Default: beside the table.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The params file to write. Default: beside the table, or here.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a params file that is there.")] = False,
 ) -> None:
-    """Look at a table of labelled texts and write a commented params file for it. Trains nothing."""
-    from pdstudy import guess
+    """Look at a table of labelled texts, say what was taken and left out, and write a commented params file. Trains nothing."""
+    from pdstudy import disk, guess
     from pdstudy.textfiles import TextError
 
-    to = to or (train if train.stem.strip(".") else train.resolve()).with_suffix(".yaml")
-    if to.exists() and not force:
-        fail(f"{to} is there already; give another with --to, or --force to write over it", 2)
+    for path in (train, dev, test, *(transfer or ()), *(corpus or ())):
+        _check_there(path)
     if name is not None and not NAME.fullmatch(name):
         fail(f"--name {name!r}: use small letters, digits, '.', '_' or '-'", 2)
-    for path in (train, dev, test, *(transfer or ()), *(corpus or ())):
-        if path is not None and not path.exists():
-            fail(f"{path} does not exist", 2)
+    dialect = _dialect(delimiter, quotes, header, encoding)
     try:
-        written = guess.params_file(train, to, tuple(text or ()), label, name, dev=dev, test=test, transfer=transfer, corpus=corpus)
-    except TextError as error:
-        fail(str(error), 2)
-    to.write_text(written, encoding="utf-8")
-    out.print("".join(line[2:] + "\n" for line in written.splitlines()[:4]), markup=False, end="")
-    out.print(str(to), markup=False, soft_wrap=True)
+        to = to or _place(train)
+        if to.exists() and not force:
+            fail(f"{to} is there already; give another with --to, or --force to write over it", 2)
+        files = {"dev": dev, "test": test, "transfer": transfer, "corpus": corpus}
+        first = guess.params_file(
+            train,
+            to,
+            tuple(text or ()),
+            label,
+            name,
+            dialect,
+            header is not None,
+            rare and rare.value,
+            tuple(labels or ()),
+            **files,
+        )
+        with disk.whole(to) as new:
+            new.write_text(first.text, encoding="utf-8")
+            Study.read(new)
+    except (TextError, ParamsError) as error:
+        fail(paths.scrub(str(error)), 2)
+    except OSError as error:
+        fail(f"{to or train}: cannot be written ({error.strerror or error}); give another place with --to", 2)
+    for line in first.said:
+        out.print(line, markup=False, soft_wrap=True)
+    out.print(visible(str(to)), markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: python -m pdstudy advise reviews.yaml --latency-ms 5 --size-mb 20 --max-minutes 60")
@@ -63,12 +135,12 @@ def advise(
 ) -> None:
     """Train what the time allows, measure, and say which student to take, with its reasons. Writes a report."""
     from pdstudy import advise as advising
-    from pdstudy import budget, reasons
+    from pdstudy import reasons
     from pdstudy.report import ReportError, advice
 
     study, limits = Study.read(params), advising.Limits(latency_ms, size_mb)
     try:
-        computed(study, lambda listen: budget.spend(study, max_minutes, limits, workers, listen))
+        computed(study, lambda listen: _spend(study, max_minutes, limits, workers, listen))
         found = reasons.recommend(advising.Candidates(study.name, limits))
     except advising.AdviceError as error:
         fail(str(error), 1)
@@ -84,26 +156,40 @@ def advise(
     out.print(str(page), markup=False, soft_wrap=True)
 
 
+def _spend(study: Study, max_minutes: float, limits, workers: int | None, listen) -> None:
+    """Say what is left out of a study's texts, then spend the time."""
+    from pdstudy import budget, losses
+
+    record = budget.texts_first(study)
+    for line in losses.lines(record["counts"], record.get("examples", {})):
+        err.print(visible(line), markup=False, soft_wrap=True)
+    budget.spend(study, max_minutes, limits, workers, listen)
+
+
 @app.command(epilog="Example: python -m pdstudy domain reviews.csv news.txt more_reviews.txt")
 def domain(
     labelled: Annotated[Path, typer.Argument(help="A table of the task's labelled texts.")],
     candidates: Annotated[list[Path], typer.Argument(help="Corpora that could be transfer text: tables, or text one a line.")],
     text: Texts = None,
     label: Label = None,
+    delimiter: Delimiter = None,
+    quotes: Quotes = None,
+    header: Header = None,
+    encoding: Encoding = "utf-8",
 ) -> None:
     """Rank transfer corpora by how near they are to a task, before anything is trained."""
+    from pdstudy import columns, guess
     from pdstudy import domain as nearness
-    from pdstudy import guess
 
     for path in (labelled, *candidates):
-        if not path.exists():
-            fail(f"{path} does not exist", 2)
+        _check_there(path)
+    dialect = _dialect(delimiter, quotes, header, encoding)
     try:
-        columns = list(text or guess.look(labelled, label=label).text)
-        own = guess.texts_of(labelled, columns)
+        wanted = list(text or columns.look(labelled, (), label, dialect, header is not None).text)
+        own = guess.texts_of(labelled, wanted, dialect)
         names = [path.name for path in candidates]
         found = {
-            path.name if names.count(path.name) == 1 else paths.scrub(str(path)): guess.texts_of(path, columns)
+            path.name if names.count(path.name) == 1 else paths.scrub(str(path)): guess.texts_of(path, wanted, dialect)
             for path in candidates
         }
         table = nearness.compare(own, found)

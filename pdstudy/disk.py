@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,15 @@ def whole(path: Path) -> Iterator[Path]:
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
+
+
+def writable(folder: Path) -> bool:
+    """Return whether a file can be made in a folder: asked by making one, for permissions do not tell of read-only disks."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def flush(*files: Path) -> None:

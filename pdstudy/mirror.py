@@ -66,7 +66,7 @@ def model(folder: str) -> Path:
     A path is returned as it is: what is missing in it is named by whoever opens it.
     """
     if not folder.startswith(paths.HUB):
-        return Path(folder).expanduser()
+        return paths.expanded(folder)
     if not NAME.fullmatch(folder) or ".." in folder:
         raise MirrorError(f"{folder!r} is no model of the hub; write hub:owner/name")
     found = paths.whole(folder)

@@ -25,15 +25,20 @@ def study_folder(name: str) -> Path:
 
 def portable(path: str, folder: Path) -> str:
     """Return a path that is relative to `folder` as `whole` reads it: from the checkout, or from home, where it lies there."""
-    found = (folder / Path(path).expanduser()).resolve()
-    if found.is_relative_to(ROOT):
+    found = (folder / expanded(path)).resolve()
+    if found.is_relative_to(ROOT) and not str(found.relative_to(ROOT)).startswith(HUB):
         return str(found.relative_to(ROOT))
     return f"~/{found.relative_to(Path.home())}" if found.is_relative_to(Path.home()) else str(found)
 
 
+def expanded(path: str) -> Path:
+    """Return a path, with the home folder in the place of a first "~/"; a name that only begins with "~" is a name."""
+    return Path.home() / path[2:] if path == "~" or path.startswith("~/") else Path(path)
+
+
 def whole(path: str) -> Path:
     """Return the absolute path of one that is absolute, from home (~), from the checkout, or of a model of the hub."""
-    return MODELS / path.removeprefix(HUB) if path.startswith(HUB) else ROOT / Path(path).expanduser()
+    return MODELS / path.removeprefix(HUB) if path.startswith(HUB) else ROOT / expanded(path)
 
 
 def scrub(text: str) -> str:

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from pdstudy import corpora, elsewhere, sources, wordpieces
+from pdstudy import corpora, elsewhere, owncuts, paths, repeats, sources, wordpieces
 from pdstudy import domain as nearness
 from pdstudy.stages import Labelled
 from pdstudy.steps import Step
 from pdstudy.store import Store
-from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, SCALE, Wheel
+from pdstudy.tasks import HELD_BACK, OWN_TRANSFER, SCALE, Files, Wheel
 from pdstudy.textfiles import TextError
 from pdstudy.tokens import Ids, Vocabulary
 from pdstudy.train import Watch
@@ -75,8 +75,12 @@ def texts(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     pq.write_table(pa.table(_columns(found.transfer)), folder / "transfer.parquet")
     for name, lines in (("corpus", found.documents), ("heldout", found.heldout)):
         pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet", row_group_size=ROWS)
-    classes = {name: np.bincount(labels, minlength=len(raw.labels)).tolist() for name, (_, labels) in found.labelled.items()}
-    return {"counts": found.counts, "labels": list(raw.labels), "classes": classes}
+    names = list(found.labels)
+    classes = {name: np.bincount(labels, minlength=len(names)).tolist() for name, (_, labels) in found.labelled.items()}
+    record = {"counts": found.counts, "labels": names, "classes": classes}
+    if isinstance(source, Files):  # said before training; `ordered`: somebody gave the order of the classes' numbers
+        record |= {"examples": found.examples, "ordered": bool(source.labels)}
+    return record
 
 
 def domain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
@@ -88,8 +92,9 @@ def domain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
     labelled = _tuples(raw / "train.parquet")[: s["labelled"] or None]
     measured = [t for split in ("dev", "test") for t in _tuples(raw / f"{split}.parquet")]
     parts = {name: _texts_of(name, step, raw) for name in s["corpus"].split("+")}
-    found, counts = corpora.transfer_set(parts, s["texts"], measured, labelled, s["split_seed"])
-    (near,) = nearness.compare(_joined(labelled), {s["corpus"]: _joined(found)})
+    key = repeats.key_of(step.task)
+    found, counts = corpora.transfer_set(parts, s["texts"], measured, labelled, s["split_seed"], key)
+    (near,) = nearness.compare(_joined(labelled), {s["corpus"]: _joined(found)}, key)
     if np.isnan(near["S"]):
         raise TextError(
             f"domains: {s['corpus']} has {near['words']:,} words, too few for S, which ranks them; ask for at least {nearness.LEAST:,}"
@@ -107,7 +112,8 @@ def corpus(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
     measured = [part for split in ("dev", "test") for t in _tuples(raw / f"{split}.parquet") for part in t]
     found = [d for name in s["corpus"].split("+") for d in _documents_of(name, step, raw)]
     found = [found[i] for i in np.random.default_rng(s["split_seed"]).permutation(len(found))]
-    read, held = corpora.documents(found, {sources.key(text) for text in measured}, None, s["heldout"], counts)
+    key = repeats.key_of(step.task)
+    read, held = corpora.documents(found, {key(text) for text in measured}, None, s["heldout"], counts, key)
     for name, lines in (("corpus", read), ("heldout", held)):
         pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet", row_group_size=ROWS)
     return {"counts": counts, "labels": inputs.record("texts")["labels"]}
@@ -134,10 +140,13 @@ def _documents_of(name: str, step: Step, raw: Path) -> list[str]:
 def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Train word pieces on D_LM, or copy a tokenizer's folder."""
     if step.folder is None:
-        trained = wordpieces.train_word_pieces(Lines(inputs.folder("texts") / "corpus.parquet"), step.settings["vocabulary"])
-        wordpieces.save_tokenizer(trained.get_vocab(), folder)
+        lines, n, cut = Lines(inputs.folder("texts") / "corpus.parquet"), step.settings["vocabulary"], step.settings.get("cut")
+        if cut is None:
+            wordpieces.save_tokenizer(wordpieces.train_word_pieces(lines, n).get_vocab(), folder)
+        else:
+            owncuts.save(owncuts.train(lines, n), folder)
         return {}
-    source = Path(step.folder).expanduser()
+    source = paths.expanded(step.folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         if (source / name).is_file():
             shutil.copy(source / name, folder / name)
@@ -157,9 +166,7 @@ def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any
         counts[name], seen = wordpieces.write_texts(folder, name, tokenizer, vocabulary, lines.batches(), length)
         share = counts[name]["unknown"] / max(1, counts[name]["pieces"])
         if share > MAX_UNKNOWN:
-            raise TextError(
-                f"{name}: {share:.0%} of the word pieces are unknown to the tokenizer; it was made for another language or script"
-            )
+            raise TextError(f"{name}: {share:.0%} of the word pieces are unknown to the tokenizer; {_cure(tokenizer, lines)}")
         if name == "corpus":
             np.save(folder / "corpus.counts.npy", seen)
             np.save(folder / "continues.npy", wordpieces.continues(tokenizer))
@@ -167,6 +174,15 @@ def ids(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any
             np.save(folder / f"{name}.labels.npy", np.array(_column(raw / f"{name}.parquet", "label"), dtype=np.int64))
     labels = json.loads((raw / "record.json").read_text())["labels"]
     return {"vocabulary": vars(vocabulary), "counts": counts, "labels": labels}
+
+
+def _cure(tokenizer, lines: "Lines") -> str:
+    """Return what is unknown to a tokenizer, and what to do about it."""
+    missing = owncuts.missing(tokenizer, lines)
+    shown = f" (it lacks {', '.join(missing[:10])})" if missing else ""
+    if not owncuts.is_own(tokenizer):
+        return f"it was made for another language or script{shown}; take another, or null for one of this text's own"
+    return f"D_LM, which it was made from, is of another kind, or tokenizer.vocabulary is too small for its letters{shown}"
 
 
 def words(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:

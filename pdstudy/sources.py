@@ -10,16 +10,16 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from pdstudy import mirror, paths, textfiles
+from pdstudy import classes, mirror, paths, textfiles
+from pdstudy.dialects import PLAIN, Dialect
+from pdstudy.losses import Shown
+from pdstudy.repeats import Key, key_of, loose_key
 from pdstudy.tasks import DATA, Files, Named, Task, Wheel
 from pdstudy.textfiles import TextError
 
 LONGEST = 1 << 15  # characters of a labelled or transfer text that are kept: far more than any model reads
 TAG = re.compile(r"<[^<>]{1,40}>")
 SPACE = re.compile(r"\s+")
-NOT_WORD = re.compile(r"\W+")
-DECIMAL = re.compile(r"[-+]?\d*\.\d+|nan|inf", re.IGNORECASE)
-MOST_CLASSES = 1000
 
 Text = tuple[str, ...]  # one text, or the two of a pair
 
@@ -36,11 +36,15 @@ class Raw:
     of_train: bool = False  # D_T holds the texts of train on purpose
     counts: dict[str, int] = field(default_factory=dict)
     reads: list[str] | None = None  # other documents that are D_LM in the place of these
+    key: Key = loose_key  # what makes two texts repeats
+    rare: str | None = None  # what becomes of classes with few texts
+    examples: dict[str, list[str]] = field(default_factory=dict)  # of what is counted
 
 
 def read(task: Task) -> Raw:
     """Return the texts of a task. Raises TextError, with the cure."""
     raw = _read_own(task)
+    raw.key = key_of(task)
     if task.reads:
         raw.reads = _documents(task.reads)
         if not raw.reads:
@@ -150,13 +154,9 @@ def _read_named(source: Named) -> Raw:
     for split in ("train", "dev", "test"):
         if name := getattr(source, split):
             found = []
+            labels, numbers = source.data.labels, {}
             for place, values in _named_rows(name, counts, labelled=True):
-                labels = source.data.labels
-                number = (
-                    _nearest(place, values[-1], labels)
-                    if source.data.scale
-                    else _class_number(place, _cell(place, values[-1]), labels)
-                )
+                number = _nearest(place, values[-1], labels) if source.data.scale else _number(place, values[-1], labels, numbers)
                 found.append((_text(place, values[:-1], counts), number))
             if not found:
                 raise TextError(f"{split}: {name}.parquet holds no rows; fetch it again")
@@ -233,101 +233,86 @@ def spaced(text: str) -> str:
     return SPACE.sub(" ", text).strip()
 
 
-def key(*text: str) -> str:
-    """Return what two texts (or pairs) share when they differ only in case, punctuation and spaces."""
-    return "\t".join(NOT_WORD.sub(" ", part.lower()).strip() for part in text).strip()
-
-
 # -- files of one's own
 
 
 def _read_files(source: Files) -> Raw:
-    found: dict[str, list[tuple[Text, str]]] = {}
+    read: dict[str, list[tuple[Text, str]]] = {}
     where: dict[str, dict[str, str]] = {}  # where each label stands first: a place a row would be much to keep
-    counts: Counter = Counter()
+    counts, shown = Counter(), Shown()
     for split in ("train", "dev", "test"):
         if path := getattr(source, split):
-            found[split], where[split] = [], {}
-            for place, values in textfiles.rows(Path(path), [*source.text, source.label]):
-                cell = sys.intern(_cell(place, values[-1]))
+            read[split], where[split] = [], {}
+            columns = [*source.text, source.label]
+            for place, values in textfiles.rows(Path(path), columns, dialect=source.dialect, names=True):
+                cell = sys.intern(classes.cell_text(place, values[-1]))
                 where[split].setdefault(cell, place)
-                found[split].append((_text(place, values[:-1], counts), cell))
-            if not found[split]:
+                read[split].append((_text(place, values[:-1], counts, shown), cell))
+            if not read[split]:
                 raise TextError(f"{split}: {Path(path).name} holds no rows; give at least a few hundred labelled texts")
-    if not found:
+    if not read:
         return Raw({}, source.labels, None, _read_corpus(source))
-    labels = source.labels or _names(Counter(cell for _, cell in found["train"]), source)
-    classes = {split: {cell: _class_number(place, cell, labels) for cell, place in cells.items()} for split, cells in where.items()}
-    labelled = {split: [(text, classes[split][cell]) for text, cell in items] for split, items in found.items()}
+    column = f"{Path(source.train).name}: column {source.label!r}"
+    labels = source.labels or classes.names_of(Counter(cell for _, cell in read["train"]), column)
+    numbers = {split: classes.numbers(cells, labels, bool(source.labels)) for split, cells in where.items()}
+    labelled = {split: [(text, numbers[split][cell]) for text, cell in items] for split, items in read.items()}
     if missing := set(range(len(labels))) - {y for _, y in labelled["train"]}:
         raise TextError(f"train: no text of class {labels[min(missing)]!r}; what train lacks cannot be learned")
-    transfer = [t for path in source.transfer for t in unlabelled(Path(path), source.text, counts)] if source.transfer else None
+    transfer = [t for path in source.transfer for t in _of_files(path, source, counts, shown)] if source.transfer else None
     if transfer is not None and not transfer:
         raise TextError(f"transfer: {', '.join(Path(p).name for p in source.transfer)} holds no text")
-    return Raw(labelled, labels, transfer, _read_corpus(source), counts=dict(counts))
+    return Raw(labelled, labels, transfer, _read_corpus(source), counts=dict(counts), rare=source.rare, examples=dict(shown))
+
+
+def _of_files(path: str, source: Files, counts: Counter | None = None, shown: Shown | None = None) -> Iterator[Text]:
+    return unlabelled(Path(path), source.text, counts, source.dialect, shown)
 
 
 def _read_corpus(source: Files) -> list[str] | None:
     """Return the documents of D_LM; none where the source has no files of its own for it."""
-    documents = [" ".join(t) for path in source.corpus for t in unlabelled(Path(path), source.text)]
+    documents = [" ".join(t) for path in source.corpus for t in _of_files(path, source)]
     if source.corpus and not documents:
         raise TextError(f"corpus: {', '.join(Path(p).name for p in source.corpus)} holds no text")
     return documents or None
 
 
-def _text(place: str, values: Iterable, counts: Counter | None) -> Text:
+def _text(place: str, values: Iterable, counts: Counter | None, shown: Shown | None = None) -> Text:
     texts = []
     for value in values:
         if value is None:
             value = ""
         if not isinstance(value, str):
-            raise TextError(f"{place}: the text is {str(value)[:40]!r}, a number or a list; is it the text column?")
+            raise TextError(f"{place}: the text is {shortened(value)}, of type {type(value).__name__}; is it the text column?")
         value = spaced(value)
         if counts is not None and len(value) > LONGEST:
             counts["cut"] += 1
             value = value[:LONGEST]
+            if shown is not None:
+                shown.add("cut", (value,))
         texts.append(value)
     if len(texts) == 2 and any(texts) and not all(texts):
         raise TextError(f"{place}: one text of the pair is empty; remove the row, or give one text column")
     return tuple(texts)
 
 
-def unlabelled(path: Path, columns: tuple[str, ...], counts: Counter | None = None) -> Iterator[Text]:
+def shortened(value: object) -> str:
+    """Return the first characters of a value that is no text, for a message."""
+    try:
+        return repr(value)[:40]
+    except ValueError:  # more digits than Python writes
+        return "a number of thousands of digits"
+
+
+def unlabelled(
+    path: Path, columns: tuple[str, ...], counts: Counter | None = None, dialect: Dialect = PLAIN, shown: Shown | None = None
+) -> Iterator[Text]:
     """Yield the unlabelled texts of a table or of a text file; with `counts` they are cut to LONGEST, and that is counted."""
     if textfiles.is_table(path):
-        yield from (_text(place, values, counts) for place, values in textfiles.rows(path, list(columns)))
+        yield from (_text(place, values, counts, shown) for place, values in textfiles.rows(path, list(columns), dialect=dialect))
     elif len(columns) == 2 and counts is not None:
         raise TextError(f"{path.name}: this task reads pairs; give a table with the columns {', '.join(columns)}")
     else:
-        yield from (_text(place, [text], counts) for place, text in textfiles.lines(path))
-
-
-def _names(cells: Counter, source: Files) -> tuple[str, ...]:
-    """Return the classes that train names, numbers in their order, names in the alphabet's."""
-    column = f"{Path(source.train).name}: column {source.label!r}"
-    if len(cells) == 1:
-        raise TextError(f"{column} holds only {next(iter(cells))!r}; at least two classes are needed")
-    if len(cells) > MOST_CLASSES or (len(cells) > 20 and len(cells) > cells.total() / 3):
-        raise TextError(f"{column} holds {len(cells):,} different values in {cells.total():,} rows; is it the label column?")
-    alike = Counter(name.casefold() for name in cells)
-    if twice := next((name for name, n in alike.items() if n > 1), None):
-        same = [name for name in cells if name.casefold() == twice]
-        raise TextError(f"{column} holds {' and '.join(map(repr, same))}, which differ only in case; write one class one way")
-    if all(re.fullmatch(r"-?\d+", name) for name in cells):
-        return tuple(sorted(cells, key=int))
-    return tuple(sorted(cells))
-
-
-def _cell(place: str, cell: object) -> str:
-    """Return a label as the text it is. Raises TextError for none, and for a number with decimals."""
-    text = str(cell).strip() if isinstance(cell, (str, int)) and not isinstance(cell, bool) else "" if cell is None else repr(cell)
-    if not text:
-        raise TextError(f"{place}: no label; remove the row, or give it among the transfer texts")
-    if isinstance(cell, float) or DECIMAL.fullmatch(text):
-        raise TextError(f"{place}: the label is {text[:40]}, a number with decimals; write class names or whole numbers")
-    if len(text) > 100:
-        raise TextError(f"{place}: the label is {text[:40]!r}..., {len(text):,} characters; is it the label column?")
-    return text
+        yield from (_text(place, [text], counts, shown) for place, text in textfiles.lines(path, dialect))
 
 
 def _nearest(place: str, score: object, scale: tuple[str, ...]) -> int:
@@ -338,10 +323,9 @@ def _nearest(place: str, score: object, scale: tuple[str, ...]) -> int:
     return round((score - least) / (most - least) * (len(scale) - 1))
 
 
-def _class_number(place: str, cell: str, labels: tuple[str, ...]) -> int:
-    if cell in labels:
-        return labels.index(cell)
-    if cell.isdecimal() and int(cell) < len(labels) and not any(name.isdecimal() for name in labels):
-        return int(cell)
-    known = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
-    raise TextError(f"{place}: the label is {cell[:40]!r}, none of {known}")
+def _number(place: str, cell: object, labels: tuple[str, ...], known: dict[str, int]) -> int:
+    """Return the class number of a label of a public data set, whose numbers and names `tasks` gives; those seen are `known`."""
+    text = classes.cell_text(place, cell)
+    if text not in known:
+        known |= classes.numbers({text: place}, labels, ordered=True)
+    return known[text]

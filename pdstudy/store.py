@@ -7,6 +7,7 @@ their holder dies, so a killed run never needs unlocking.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -23,6 +24,7 @@ from pdstudy import paths
 from pdstudy.disk import NoRoom, flush, is_full, is_inside
 
 MANIFEST = "manifest.json"
+LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)  # of file systems that have no flock
 log = logging.getLogger("pdstudy")
 
 
@@ -125,6 +127,13 @@ class Store:
         except Timeout:
             yield False
             return
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, OSError) and error.errno not in LOCKLESS:
+                raise
+            raise StoreError(
+                f"{folder}: this file system gives no locks ({error.strerror if isinstance(error, OSError) else error}); set PDSTUDY_OUTPUTS to a folder on a disk of "
+                "this machine"
+            ) from None
         try:
             yield True
         finally:

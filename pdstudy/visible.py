@@ -3,8 +3,8 @@
 import html
 import re
 
-# Control characters apart from tab and line ends (ESC begins a terminal's command), direction marks and isolates.
-ACTING = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Control characters apart from tab and line ends (ESC begins a terminal's command), direction marks and isolates, halves of characters, which no terminal takes.
+ACTING = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str) -> str:

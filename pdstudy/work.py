@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import evaluate, mirror, modelfiles, models, prepare, stages, wordpieces
+from pdstudy import classes, evaluate, mirror, modelfiles, models, paths, prepare, stages, wordpieces
 from pdstudy.models import Classifier
 from pdstudy.prepare import Inputs
 from pdstudy.sizes import Size
@@ -169,17 +169,14 @@ def better(tried: list[dict]) -> dict:
 
 def given(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Take a fine-tuned teacher from a folder: safetensors only, its classes checked against the task's by name."""
-    source = Path(step.folder).expanduser()
+    source = paths.expanded(step.folder)
     model = modelfiles.load_classifier(source)
     config, wanted = model.bert.config, inputs.record("texts")["labels"]
     _, vocabulary = wordpieces.open_tokenizer(source)
     if vocabulary.size > config.vocab_size:
         raise ValueError(f"{source}: the teacher knows {config.vocab_size:,} word pieces, its tokenizer {vocabulary.size:,}")
-    names = [str(config.id2label[i]).lower() for i in range(config.num_labels)]
-    if len(names) != len(wanted):
-        raise ValueError(f"{source}: the teacher knows {len(names)} classes, the task {len(wanted)} ({', '.join(wanted)})")
-    if not all(n == f"label_{i}" for i, n in enumerate(names)) and names != [w.lower() for w in wanted]:
-        raise ValueError(f"{source}: the teacher's classes are {names}, the task's {list(wanted)}; set id2label in its config.json")
+    names = [config.id2label[i] for i in range(config.num_labels)]
+    classes.check_names(f"{source}: the teacher", names, wanted, inputs.record("texts").get("ordered", True))
     modelfiles.save(folder, config, model.state(), "BertForSequenceClassification")
     return {"rate": None, "collapsed": False, "seconds": 0.0, "tokens": 0, "steps": 0, "n_params": _n_params(model)}
 

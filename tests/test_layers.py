@@ -13,9 +13,14 @@ GROUND = [
     "disk",
     "sizes",
     "recipes",
+    "dialects",
     "tasks",
     "mirror",
     "textfiles",
+    "repeats",
+    "classes",
+    "losses",
+    "scripts",
     "sources",
     "elsewhere",
     "paramsfile",
@@ -36,7 +41,7 @@ GROUND = [
 GROUND += ["record", "results", "tables"]
 # The training wing: torch, never pandas; scipy comes with scikit-learn and is at home in both.
 TRAINING = [
-    "corpora", "domain", "tokens", "wordpieces", "counts", "bert", "readout", "models", "modelfiles", "objectives", "muon", "train", "answers", "evaluate", "stages", "latency", "prepare", "work",
+    "rare", "corpora", "domain", "tokens", "wordpieces", "owncuts", "counts", "bert", "readout", "models", "modelfiles", "objectives", "muon", "train", "answers", "evaluate", "stages", "latency", "prepare", "work",
     "progress", "crew", "run", "cluster", "ranks",
 ]  # fmt: skip
 # The reading wing: pandas, scipy, seaborn, never torch.
@@ -62,7 +67,7 @@ READING = [
 ]
 # The top may import anything.
 TOP = [
-    "zoo", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "page", "notebooks", "report", "measured", "pages", "serve", "console",
+    "zoo", "noticed", "columns", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "page", "notebooks", "report", "measured", "pages", "serve", "console",
     "commands_study", "commands_store", "commands_task", "commands_model", "commands_hub", "__main__",
 ]  # fmt: skip
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]
