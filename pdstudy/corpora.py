@@ -111,8 +111,9 @@ def _distinct_labelled(
 ) -> tuple[tuple[list[Text], list[int]], dict[str, int], Shown]:
     kept, count, shown = distinct([t for t, _ in items], against, key=key)
     texts, labels = [items[i][0] for i in kept], [items[i][1] for i in kept]
-    first = {key(*t): y for t, y in zip(texts, labels, strict=True)}
-    contradictory = [t for t, y in items if first.get(key(*t), y) != y]  # repeats under another label
+    repeated = count["exact"] + count["normalised"] > 0
+    first = {key(*t): y for t, y in zip(texts, labels, strict=True)} if repeated else {}
+    contradictory = [t for t, y in items if first.get(key(*t), y) != y] if repeated else []  # repeats under another label
     count["contradictory"] = len(contradictory)
     for text in contradictory[:2]:
         shown.add("contradictory", text)

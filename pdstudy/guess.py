@@ -25,7 +25,7 @@ UNKNOWN, PIECES_A_WORD, MERGED = 0.01, 1.7, 0.002  # above these the released fa
 VOCABULARY, SPARE = 4096, 0.9  # an own vocabulary; of what a small text supports this share, for other splits support less
 ENOUGH = 3_000_000  # characters of D_LM that tell what it supports
 FOR_COUNTS = 600  # pieces, below which word vectors of width 256 cannot be counted
-ROW, HELDOUT_PIECES, LEAST_PIECES = 64, 256, 600  # pieces: of a pre-training row, held out to measure reading, of D_LM in all
+HELDOUT_WORDS, LEAST_WORDS = 384, 600  # held out of D_LM to measure reading, and in all of it
 RESERVED = {*TASKS, "store", "cache", "hub"}
 
 
@@ -39,7 +39,6 @@ class Pieces:
     merged: float  # share of running words that the family's pieces give another word's form
     vocabulary: int
     length: int  # pieces of a text; 95 % have at most so many
-    a_document: float  # pieces of a text, on average
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,14 @@ def params_file(
         raise TextError(f"{error} (read as {'; '.join(found.why[:2])})") from None
     counts = Counter(cut.labels[y] for part in ("train", "dev", "test") if not files.get(part) for y in cut.labelled[part][1])
     n_train, n_transfer = len(cut.labelled["train"][0]), min(len(cut.transfer), MOST_TRANSFER)
-    pieces = fitting(found.sample, [*cut.documents, *cut.heldout])
-    heldout = _heldout(pieces, len(cut.documents) + len(cut.heldout))
+    read = [*cut.heldout, *cut.documents]
+    heldout = _heldout(found.sample, len(read))
+    pieces = fitting(found.sample, read[max(1, round(heldout * len(read))) :])  # what is held out makes no pieces
+    if not pieces.family and _words(found.sample) * len(read) < LEAST_WORDS:
+        raise TextError(
+            f"D_LM has about {_words(found.sample) * len(read):,.0f} words, and the released family's word pieces do not fit this text; at "
+            f"least {LEAST_WORDS:,} are needed to read before: give more text with --corpus or --transfer"
+        )
     said = (
         _summary(counts, len(raw.labelled["train"])),
         *found.why,
@@ -100,7 +105,7 @@ def params_file(
         dialect=asdict(dialect),
         rare=rare_how,
         held=held,
-        heldout=heldout,
+        heldout=HELDOUT if pieces.family else heldout,
         max_length=next(
             (n for n in _lengths(found.sample) if n >= pieces.length + 1 + len(found.text)), _lengths(found.sample)[-1]
         ),
@@ -147,7 +152,7 @@ def fitting(sample: tuple[str, ...], documents: list[str]) -> Pieces:
     unknown = (counts["unknown"] + _dropped(tokenizer, sample)) / max(1, counts["pieces"])
     rate, merged = (len(ids.flat) - len(sample)) / n_words, _merged(tokenizer, sample)
     if unknown <= UNKNOWN and rate <= PIECES_A_WORD and merged <= MERGED:
-        return Pieces(True, unknown, rate, merged, VOCABULARY, _most(ids.lengths - 1), float(ids.lengths.mean()))
+        return Pieces(True, unknown, rate, merged, VOCABULARY, _most(ids.lengths - 1))
     found = _supported(documents)
     n = VOCABULARY if len(found) >= VOCABULARY else int(SPARE * len(found))
     if n < 8:
@@ -156,7 +161,7 @@ def fitting(sample: tuple[str, ...], documents: list[str]) -> Pieces:
         )
     own = owncuts.blank(found)
     ids, _ = wordpieces.encode_texts(own, wordpieces.vocabulary_of(own), list(sample), None)
-    return Pieces(False, unknown, rate, merged, n, _most(ids.lengths - 1), float(ids.lengths.mean()))
+    return Pieces(False, unknown, rate, merged, n, _most(ids.lengths - 1))
 
 
 def _supported(documents: list[str]) -> dict[str, int]:
@@ -202,17 +207,15 @@ def _merged(tokenizer, sample: tuple[str, ...]) -> float:
     return sum(n for word, n in counts.items() if len(forms[plain[word]]) > 1 and not word.isascii()) / max(1, counts.total())
 
 
-def _heldout(pieces: Pieces, n_documents: int) -> float:
-    """Return the share of D_LM that is held out, enough of it to measure reading on. Raises TextError where D_LM is too short."""
-    total = pieces.a_document * n_documents
-    if pieces.family:
-        return HELDOUT
-    if total < LEAST_PIECES:
-        raise TextError(
-            f"D_LM has about {total:,.0f} word pieces, and the released family's do not fit this text; at least {LEAST_PIECES:,} are needed "
-            "to read before: give more text with --corpus or --transfer"
-        )
-    return max(HELDOUT, min(0.4, float(f"{1.5 * HELDOUT_PIECES / total:.1g}")))
+def _heldout(sample: tuple[str, ...], n_documents: int) -> float:
+    """Return the share of D_LM that is held out, enough of it to measure reading on."""
+    share = HELDOUT_WORDS / max(1.0, _words(sample) * n_documents)
+    return max(HELDOUT, min(0.4, float(f"{share:.1g}")))
+
+
+def _words(sample: tuple[str, ...]) -> float:
+    """Return the mean number of words of a text; of scripts without spaces, of characters."""
+    return sum(1 for text in sample for _ in scripts.units(text)) / max(1, len(sample))
 
 
 def _lengths(sample: tuple[str, ...]) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ Key = Callable[..., str]
 
 def key(*text: str) -> str:
     """Return what two texts (or pairs) share when they differ only in case, white space and Unicode form."""
-    return "\t".join(map(_folded, text)).strip()
+    return _folded(text[0]) if len(text) == 1 else "\t".join(map(_folded, text)).strip()
 
 
 def _folded(text: str) -> str:
