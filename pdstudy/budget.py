@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pdstudy import advise, domain, latency, paths, results, soundness
+from pdstudy import advise, domain, latency, paths, results, soundness, suspects
 from pdstudy.disk import whole
 from pdstudy.estimate import estimate, needed
 from pdstudy.params import Study
@@ -77,6 +77,7 @@ def spend(
         work.round(f"seed {n} for {len(better)} of {len(grid)} students", grid)
     work.curves(grid, limits)
     near(study, work.plan(grid), work.store)
+    look(study, work.plan(grid), work.store)
     folder = paths.study_folder(study.name)
     with whole(folder / SPENT) as new:
         new.write_text(json.dumps(vars(work.spent), indent=1) + "\n")
@@ -149,6 +150,19 @@ def near(study: Study, plan: Plan, store: Store) -> None:
     table = [{k: None if v != v else v for k, v in row.items()} for row in table]  # nan, where words are too few
     with whole(paths.study_folder(study.name) / soundness.NEARNESS) as new:
         new.write_text(json.dumps(table, indent=1) + "\n")
+
+
+def look(study: Study, plan: Plan, store: Store) -> None:
+    """Write the texts that are worth a look: likely label errors, near-duplicates across splits, texts unlike those of train."""
+    import pyarrow.parquet as pq
+
+    (texts,) = plan.of_stage("texts")
+    folder, splits = store.open(texts.digest), {}
+    for split in ("train", "dev", "test"):
+        read = pq.read_table(folder / f"{split}.parquet")
+        columns = [read.column(c).to_pylist() for c in ("text", "pair") if c in read.column_names]
+        splits[split] = [" | ".join(parts) for parts in zip(*columns, strict=True)], read.column("label").to_pylist()
+    suspects.write(paths.study_folder(study.name), splits, json.loads((folder / "record.json").read_text())["labels"])
 
 
 def left_out(spent: Spent) -> str:

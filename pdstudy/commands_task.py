@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from pdstudy import paths
-from pdstudy.console import Params, Workers, app, computed, err, fail, out
+from pdstudy.console import Delimiter, Encoding, Header, Params, Quotes, Workers, app, computed, dialect, err, fail, out
 from pdstudy.fields import NAME
 from pdstudy.params import Study
 from pdstudy.paramsfile import ParamsError
@@ -16,15 +16,6 @@ from pdstudy.visible import visible
 
 Texts = Annotated[list[str] | None, typer.Option("--text", help="The text column; twice for pairs. Default: guessed.")]
 Label = Annotated[str | None, typer.Option(help="The label column. Default: guessed.")]
-Delimiter = Annotated[str | None, typer.Option(help="What parts the cells of .csv and .tsv, such as ; or tab. Default: , and tab.")]
-Quotes = Annotated[
-    bool | None, typer.Option("--quotes/--no-quotes", help="Whether cells are quoted. Default: in .csv, not in .tsv.")
-]
-Header = Annotated[
-    bool | None,
-    typer.Option("--header/--no-header", help="Whether the first row names the columns; without names they are called 1, 2, 3."),
-]
-Encoding = Annotated[str, typer.Option(help="Of .csv, .tsv, .txt and JSON lines, such as cp1252.")]
 
 
 class Rare(StrEnum):
@@ -33,17 +24,6 @@ class Rare(StrEnum):
     drop = "drop"
     merge = "merge"
     keep = "keep"
-
-
-def _dialect(delimiter: str | None, quotes: bool | None, header: bool | None, encoding: str):
-    """Return how the files are written; ends with a sentence for what is no delimiter or encoding."""
-    from pdstudy.dialects import Dialect, checked_delimiter, checked_encoding
-
-    try:
-        given = None if delimiter is None else checked_delimiter(delimiter)
-        return Dialect(given, quotes, header is not False, checked_encoding(encoding))
-    except ValueError as error:
-        fail(str(error), 2)
 
 
 def _check_there(path: Path | None) -> None:
@@ -91,7 +71,7 @@ def init(
         _check_there(path)
     if name is not None and not NAME.fullmatch(name):
         fail(f"--name {name!r}: use small letters, digits, '.', '_' or '-'", 2)
-    dialect = _dialect(delimiter, quotes, header, encoding)
+    how = dialect(delimiter, quotes, header, encoding)
     try:
         to = to or _place(train)
         if to.exists() and not force:
@@ -103,7 +83,7 @@ def init(
             tuple(text or ()),
             label,
             name,
-            dialect,
+            how,
             header is not None,
             rare and rare.value,
             tuple(labels or ()),
@@ -183,13 +163,13 @@ def domain(
 
     for path in (labelled, *candidates):
         _check_there(path)
-    dialect = _dialect(delimiter, quotes, header, encoding)
+    how = dialect(delimiter, quotes, header, encoding)
     try:
-        wanted = list(text or columns.look(labelled, (), label, dialect, header is not None).text)
-        own = guess.texts_of(labelled, wanted, dialect)
+        wanted = list(text or columns.look(labelled, (), label, how, header is not None).text)
+        own = guess.texts_of(labelled, wanted, how)
         names = [path.name for path in candidates]
         found = {
-            path.name if names.count(path.name) == 1 else paths.scrub(str(path)): guess.texts_of(path, wanted, dialect)
+            path.name if names.count(path.name) == 1 else paths.scrub(str(path)): guess.texts_of(path, wanted, how)
             for path in candidates
         }
         table = nearness.compare(own, found)

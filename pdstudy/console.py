@@ -25,6 +25,16 @@ LogWith = Annotated[
     str | None, typer.Option(help="Mirror the training logs to a tracker that accelerate knows, such as tensorboard.")
 ]
 
+Delimiter = Annotated[str | None, typer.Option(help="What parts the cells of .csv and .tsv, such as ; or tab. Default: , and tab.")]
+Quotes = Annotated[
+    bool | None, typer.Option("--quotes/--no-quotes", help="Whether cells are quoted. Default: in .csv, not in .tsv.")
+]
+Header = Annotated[
+    bool | None,
+    typer.Option("--header/--no-header", help="Whether the first row names the columns; without names they are called 1, 2, 3."),
+]
+Encoding = Annotated[str, typer.Option(help="Of .csv, .tsv, .txt and JSON lines, such as cp1252.")]
+
 
 def computed(study: Study, compute) -> None:
     """Compute something of a study under a progress bar; bad input and failures end with a sentence and their exit."""
@@ -76,6 +86,17 @@ def duration(seconds: float) -> str:
     """Return seconds as people say them."""
     minutes = round(seconds / 60)
     return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def dialect(delimiter: str | None, quotes: bool | None, header: bool | None, encoding: str):
+    """Return how the files are written; ends with a sentence for what is no delimiter or encoding."""
+    from pdstudy.dialects import Dialect, checked_delimiter, checked_encoding
+
+    try:
+        given = None if delimiter is None else checked_delimiter(delimiter)
+        return Dialect(given, quotes, header is not False, checked_encoding(encoding))
+    except ValueError as error:
+        fail(str(error), 2)
 
 
 def fail(message: str, code: int) -> None:

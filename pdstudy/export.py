@@ -18,15 +18,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from pdstudy import answers, card, disk, latency, mirror, modelfiles, onnxfiles, record, results, student, wordpieces, work
+from pdstudy import (
+    answers,
+    card,
+    disk,
+    evaluate,
+    latency,
+    mirror,
+    modelfiles,
+    onnxfiles,
+    record,
+    results,
+    student,
+    wordpieces,
+    work,
+)
+from pdstudy.faithful import unfaithful
 from pdstudy.latency import Opening
 from pdstudy.predict import FACTS
 from pdstudy.store import Store, sha256
 from pdstudy.student import Finished
+from pdstudy.train import device
 
 CARD = "README.md"
-ONNX_TOLERANCE = 1e-4  # of a logit, between ONNX Runtime and torch, both in fp32
-TOLERANCE = {"fp32": 1e-4, "bf16": 0.02}  # between the folder and the study; bf16 keeps 8 bits: of the largest logit
 ENGINES = {  # with their places in the folder
     "transformers": Opening(answers.open_transformers, (".",), "fp32"),
     "ONNX Runtime": Opening(answers.open_onnx, (answers.ONNX["fp32"],), "fp32"),
@@ -125,9 +139,15 @@ def check(found: Finished, folder: Path) -> np.ndarray:
         ]:
             raise Unfaithful(f"test text {i}: the exported tokenizer gives other word pieces than the student was measured on")
     logits = _ask(found, ENGINES["transformers"], folder)
-    reach = TOLERANCE[found.precision] * (max(1.0, float(np.abs(before).max())) if found.precision == "bf16" else 1.0)
-    if (off := float(np.abs(logits - before).max())) > reach:
-        raise Unfaithful(f"the folder's logits differ from the study's by {off:.2g}, more than {reach:.2g} ({found.precision})")
+    # The study's logits in the study's precision; then what transformers makes of the same weights, in fp32.
+    copy = modelfiles.load_classifier(folder).to(device())
+    same = logits if found.precision == "fp32" else evaluate.logits(copy, test, _pad(found), found.precision)
+    if what := unfaithful(same, before, found.precision):
+        raise Unfaithful(
+            f"the folder's logits differ from the study's {what}; make the student anew: run the study again, then export"
+        )
+    if found.precision != "fp32" and (what := unfaithful(logits, evaluate.logits(copy, test, _pad(found), "fp32"), "fp32")):
+        raise Unfaithful(f"transformers' logits differ from ours {what}; it opens the folder as another model")
     return logits
 
 
@@ -144,8 +164,8 @@ def engines(found: Finished, folder: Path, logits: np.ndarray) -> list[dict[str,
             continue
         own = logits if name == "transformers" else _ask(found, engine, folder)
         off = float(np.abs(own - logits).max())
-        if engine.precision == "fp32" and off > ONNX_TOLERANCE:
-            raise Unfaithful(f"{name}: logits differ from torch's by {off:.2g}, more than {ONNX_TOLERANCE:g}")
+        if engine.precision == "fp32" and (what := unfaithful(own, logits, "fp32")):
+            raise Unfaithful(f"{name}: logits differ from torch's {what}; leave the ONNX files out with --no-onnx")
         rows[name] = {"engine": name, "file": file, "bytes": (folder / file).stat().st_size, "precision": engine.precision}
         rows[name] |= {"opset": onnxfiles.OPSET} if file in answers.ONNX.values() else {}
         rows[name] |= {"largest_difference": off, "same_answers": float((own.argmax(1) == logits.argmax(1)).mean())}

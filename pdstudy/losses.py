@@ -5,15 +5,14 @@ from collections.abc import Mapping
 WORDS = {
     "empty": "without a word",
     "exact": "repeated word for word",
-    "normalised": "repeated but for case and white space",
+    "normalised": "repeated but for case, white space or Unicode form",
     "leaks": "standing in dev or test, removed",
     "known": "standing in train already, removed",
-    "contradictory": "repeated under another label; the first label is kept",
+    "contradictory": "repeated under another label",
     "cut": "longer than 32,768 characters, cut",
     "half pairs": "pairs of which one text is empty",
     "rare": "of a class with too few texts",
 }
-LOOSE = {"normalised": "repeated but for case and punctuation"}  # of the public tasks
 PARTS = {"source": "files", "D_L": "train", "D_T": "transfer", "D_LM": "corpus"}  # as the params file calls them
 LONGEST = 60  # characters of an example
 

@@ -53,11 +53,11 @@ def rows(
     for place, values in read:
         for value in values:
             if isinstance(value, str):
-                _check_text(place, value)
+                check_text(place, value)
         yield place, values
 
 
-def _check_text(place: str, text: str) -> None:
+def check_text(place: str, text: str) -> None:
     """Raise TextError for what is no text: NUL characters, halves of characters."""
     if "\0" in text:
         raise TextError(f"{place}: a NUL character; remove it")
@@ -232,7 +232,7 @@ def lines(path: Path, dialect: Dialect = PLAIN) -> Iterator[tuple[str, str]]:
         for n, line in enumerate(
             ["".join(decoded(file, dialect.encoding))] if path.is_dir() else decoded(file, dialect.encoding), 1
         ):
-            _check_text(f"{file.name}, line {n}", line)
+            check_text(f"{file.name}, line {n}", line)
             if line.strip():
                 yield f"{file.name}, line {n}", line
 

@@ -56,6 +56,7 @@ READING = [
     "advise",
     "reasons",
     "soundness",
+    "suspects",
     "summary",
     "plots",
     "drawn",
@@ -67,7 +68,7 @@ READING = [
 ]
 # The top may import anything.
 TOP = [
-    "zoo", "noticed", "columns", "guess", "budget", "predict", "student", "card", "onnxfiles", "export", "page", "notebooks", "report", "measured", "pages", "serve", "console",
+    "zoo", "noticed", "columns", "guess", "budget", "predict", "student", "card", "onnxfiles", "faithful", "export", "page", "notebooks", "report", "measured", "pages", "serve", "console",
     "commands_study", "commands_store", "commands_task", "commands_model", "commands_hub", "__main__",
 ]  # fmt: skip
 ORDER = [*GROUND, *TRAINING, *READING, *TOP]

@@ -81,7 +81,7 @@ def test_a_vowel_sign_ends_no_word_and_each_emoji_is_one():
 
 
 def test_a_long_run_of_letters_is_no_unknown_piece():
-    tokenizer = owncuts.train(["ab " * 50, "abab " * 50, "ไม่ดี" * 60], 12)
+    tokenizer = owncuts.train(["ab " * 50, "abab " * 50, "ไม่ดี" * 60], 16)
     for text in ("ab" * 200, "ไม่ดี" * 100):
         assert tokenizer.token_to_id("[UNK]") not in tokenizer.encode(text).ids
 
@@ -99,7 +99,7 @@ def test_an_own_tokenizer_opens_without_this_package_and_gives_the_same_ids(tmp_
     from transformers import AutoTokenizer
 
     texts = ["मेल गाड़ी", "ไม่ดี 😀", "Má và mà", "C++ or C#"]
-    owncuts.save(owncuts.train(texts * 3, 60), tmp_path)
+    owncuts.save(owncuts.train(texts * 3, 50), tmp_path)
     tokenizer, vocabulary = wordpieces.open_tokenizer(tmp_path)
     ids, _ = wordpieces.encode_texts(tokenizer, vocabulary, texts, None)
     theirs = AutoTokenizer.from_pretrained(tmp_path)(texts, add_special_tokens=False)["input_ids"]
