@@ -25,7 +25,7 @@ UNKNOWN, PIECES_A_WORD, MERGED = 0.01, 1.7, 0.002  # above these the released fa
 VOCABULARY, SPARE = 4096, 0.9  # an own vocabulary; of what a small text supports this share, for other splits support less
 ENOUGH = 3_000_000  # characters of D_LM that tell what it supports
 FOR_COUNTS = 600  # pieces, below which word vectors of width 256 cannot be counted
-HELDOUT_WORDS, LEAST_WORDS = 384, 600  # held out of D_LM to measure reading, and in all of it
+HELDOUT_WORDS, LEAST_WORDS = 384, 400  # held out of D_LM to measure reading, and in all of it
 RESERVED = {*TASKS, "store", "cache", "hub"}
 
 
@@ -120,7 +120,9 @@ def params_file(
 
 def _summary(counts: Counter, n_rows: int) -> str:
     """Return the distinct texts and the classes, the largest first, in their own letters."""
-    shown = ", ".join(f'"{name}" {n:,}' for name, n in counts.most_common(6)) + (", ..." if len(counts) > 6 else "")
+    shown = ", ".join(f'"{name}" {n:,}' for name, n in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:6]) + (
+        ", ..." if len(counts) > 6 else ""
+    )
     rows = f" in {n_rows:,} rows" if n_rows != counts.total() else ""
     return f"{counts.total():,} labelled texts{rows}, {len(counts):,} classes: {shown}"
 
