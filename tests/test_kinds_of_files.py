@@ -332,8 +332,10 @@ def test_a_file_system_without_locks_is_named_with_the_cure(tmp_path, monkeypatc
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(store.FileLock, "acquire", acquire)
-    with pytest.raises(
-        store.StoreError, match=r"locks: this file system gives no locks \(No locks available\); set PDSTUDY_OUTPUTS"
-    ):  # noqa: SIM117
-        with store.Store(tmp_path).lock("0" * 16):
-            pass
+    with (
+        pytest.raises(
+            store.StoreError, match=r"locks: this file system gives no locks \(No locks available\); set PDSTUDY_OUTPUTS"
+        ),
+        store.Store(tmp_path).lock("0" * 16),
+    ):
+        pass
