@@ -89,8 +89,8 @@ def predict(
 
 def _measured(column: str, labels: tuple[str, ...], confusion) -> None:
     """Print accuracy with its interval, and the confusion table; of many classes the commonest mistakes."""
+    from rich.markup import escape
     from rich.table import Table
-    from rich.text import Text
 
     from pdstudy.student import interval
 
@@ -99,15 +99,15 @@ def _measured(column: str, labels: tuple[str, ...], confusion) -> None:
     said = f"accuracy {right / n:.1%} ({bounds['low']:.1%} to {bounds['high']:.1%}) on the {n:,} texts with a label in {column!r}"
     out.print(visible(said), markup=False, soft_wrap=True)
     if len(labels) <= MOST_SHOWN:
-        table = Table("right class", *(Text(visible(name)) for name in labels), title="answers")
+        table = Table("right class", *(escape(visible(name)) for name in labels), title="answers")
         for name, row in zip(labels, confusion, strict=True):
-            table.add_row(Text(visible(name)), *(f"{k:,}" for k in row))
+            table.add_row(escape(visible(name)), *(f"{k:,}" for k in row))
         out.print(table)
         return
     mistakes = [(int(confusion[i, j]), i, j) for i in range(len(labels)) for j in range(len(labels)) if i != j and confusion[i, j]]
     table = Table("right class", "answer", "texts", title="the commonest mistakes")
     for k, i, j in sorted(mistakes, key=lambda m: (-m[0], m[1], m[2]))[:MOST_SHOWN]:
-        table.add_row(Text(visible(labels[i])), Text(visible(labels[j])), f"{k:,}")
+        table.add_row(escape(visible(labels[i])), escape(visible(labels[j])), f"{k:,}")
     out.print(table)
 
 

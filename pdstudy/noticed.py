@@ -49,7 +49,10 @@ def check(path: Path, dialect: Dialect, header_given: bool, known: Iterable[str]
 
 def _delimiter(lines: Sequence[str], given: str) -> str | None:
     """Return another delimiter that cuts every row into as many cells, where the given one cuts the first into one."""
-    if len(next(csv.reader(lines[:1], delimiter=given), [])) > 1:
+    try:
+        if len(next(csv.reader(lines[:1], delimiter=given), [])) > 1:
+            return None
+    except csv.Error:  # said with its line by whoever reads the file
         return None
     for other in DELIMITERS:
         try:
