@@ -40,8 +40,10 @@ lab: .venv/ready  ## JupyterLab on this machine only, with its token; more for i
 docs: .venv/ready  ## the documentation in site/, strict; prints the path of its first page
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo "$(CURDIR)/site/index.html"
 
-lint: .venv/ready  ## ruff, notebooks too
+lint: .venv/ready  ## ruff, notebooks too; the rule for imports; dependencies unused or undeclared
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry pdstudy tools notebooks
 
 .PHONY: help setup study test faults browser lab docs lint

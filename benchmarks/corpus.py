@@ -23,12 +23,17 @@ import side_by_side
 import torch
 from pretraining_speed import inputs_of
 
-from pdstudy import models, plan, record, stages, wordpieces
-from pdstudy.params import Study
-from pdstudy.prepare import Lines
+from pdstudy import stages
+from pdstudy.data import tokenizer as wordpieces
+from pdstudy.data.batches import MASKING, Ids, Rows, stream
+from pdstudy.data.masking import mask_rows
+from pdstudy.models import encoder
+from pdstudy.run import result_tables
+from pdstudy.run.inputs import Lines
 from pdstudy.sizes import Size
-from pdstudy.store import Store
-from pdstudy.tokens import MASKING, Ids, Rows, mask_rows, stream
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
 
 OUT = side_by_side.RESULTS / "corpus.json"
 MILLIONS = (1, 10, 100)
@@ -46,7 +51,7 @@ def text(inputs, pieces: float, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pdstudy.prepare import ROWS
+    from pdstudy.run.text_steps import ROWS
 
     store, manifest = inputs.store, inputs.store.manifest(inputs.step.parents["ids"])
     file = pq.ParquetFile(store.open(manifest["parents"]["texts"]) / "corpus.parquet")
@@ -90,7 +95,7 @@ def one(path: Path) -> dict:
     settings = inputs.step.settings | {"tokens": STEPS * 32 * 64, "precision": "fp32"}
     corpus = stages.Running(ids.flat, wordpieces.continues(tokenizer))
     counts = np.bincount(ids.flat[:1_000_000], minlength=vocabulary.size)
-    reader = models.new_reader(models.bert_config(Size(2, 128), vocabulary.size, 0.03, dropout=0.0), 0, unigram=counts)
+    reader = encoder.new_reader(encoder.bert_config(Size(2, 128), vocabulary.size, 0.03, dropout=0.0), 0, unigram=counts)
     trained = seconds(lambda: stages.pretrain(reader, corpus, settings, vocabulary))
     per = 1e6 / (32 * 64)
     found = {"pieces": n, "cut, s a million": cut * 1e6 / n, "drawn, s a million": drawn / BATCHES * per}
@@ -119,7 +124,7 @@ def main() -> None:
     kinds = [k for k in rows[0] if k.endswith("a million")]
     spread = {k: round(max(r[k] for r in rows) / min(r[k] for r in rows), 2) for k in kinds}
     print(f"dearest against cheapest: {spread}; flat is up to {FLAT}")
-    made = record.environment(plan.make(Study.read("quick")), 0, 0, 0.0)
+    made = result_tables.environment(plan.make(Study.read("quick")), 0, 0, 0.0)
     found = {"command": "python benchmarks/corpus.py", "lengths": rows, "dearest against cheapest": spread}
     OUT.write_text(json.dumps(found | {k: made[k] for k in ("commit", "date", "versions", "machine")}, indent=1) + "\n")
 

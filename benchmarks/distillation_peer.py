@@ -30,10 +30,13 @@ import side_by_side
 import torch
 import torch.nn.functional as F
 
-from pdstudy import evaluate, models, record, stages, work
-from pdstudy.precision import best_precision
+from pdstudy import machine, stages
+from pdstudy.data import batches
+from pdstudy.machine import best_precision
+from pdstudy.models import encoder, inference
+from pdstudy.models.train import CLIP
+from pdstudy.run import model_steps
 from pdstudy.sizes import Size
-from pdstudy.train import CLIP
 
 OURS, ARMS = "ours", ("ours", "TextBrewer", "torchdistill", "Trainer")
 BATCH, RATE, WARMUP, DECAY = 32, 3e-4, 0.1, 0.01
@@ -56,7 +59,7 @@ class Grid:
         return [(size, seed) for size in sizes for seed in range(self.seeds)]
 
     @cached_property
-    def inputs(self) -> work.Inputs:
+    def inputs(self) -> model_steps.Inputs:
         """Return the opened texts of the quick study, as word pieces; they are made if need be."""
         return side_by_side.inputs_of("distill")
 
@@ -65,24 +68,24 @@ class Grid:
         """Return D_T's first texts."""
         return self.inputs.ids("transfer").head(self.texts)
 
-    def model(self, size: str, seed: int) -> models.Classifier:
+    def model(self, size: str, seed: int) -> encoder.Classifier:
         """Return a student, or the teacher, at its start. The teacher's is wild, so that its answers differ from text to text."""
         parsed = Size.parse(size)
         std = 0.08 if size == self.teacher else 0.04 if parsed.hidden == 256 else 0.02
-        return models.new_classifier(models.bert_config(parsed, self.inputs.vocabulary().size, std, dropout=0.1), seed)
+        return encoder.new_classifier(encoder.bert_config(parsed, self.inputs.vocabulary().size, std, dropout=0.1), seed)
 
     def steps(self) -> int:
         """Return the optimiser steps of one student."""
         return self.epochs * -(-self.texts // BATCH)
 
-    def off(self, model: models.Classifier, soft: np.ndarray) -> float:
+    def off(self, model: encoder.Classifier, soft: np.ndarray) -> float:
         """Return the mean soft cross-entropy of a student on D_T, less its floor, the teacher's entropy."""
-        logits = evaluate.logits(model, self.transfer, self.inputs.vocabulary().pad, "fp32")
+        logits = inference.logits(model, self.transfer, self.inputs.vocabulary().pad, "fp32")
         share, log = (torch.from_numpy(x).float().log_softmax(-1) for x in (soft, logits))
         return float((share.exp() * (share - log)).sum(-1).mean())
 
 
-def ours(grid: Grid) -> dict[tuple[str, int], models.Classifier]:
+def ours(grid: Grid) -> dict[tuple[str, int], encoder.Classifier]:
     """Label once, then train two students at a time, each in a process of one thread."""
     torch.set_num_threads(2)
     soft = stages.label(grid.model(grid.teacher, 99), grid.transfer, grid.inputs.vocabulary(), best_precision())
@@ -102,7 +105,7 @@ def one_of_ours(grid: Grid, size: str, seed: int, soft: np.ndarray) -> dict:
     dev = grid.inputs.labelled("dev")
     settings = {"epochs": grid.epochs, "batch": BATCH, "rate": RATE, "warmup": WARMUP, "weight_decay": DECAY}
     settings |= {"seed": seed, "temperature": 1.0, "precision": best_precision()}
-    model, first = grid.model(size, seed), stages.Labelled(dev.ids.head(1), dev.labels[:1])
+    model, first = grid.model(size, seed), batches.Labelled(dev.ids.head(1), dev.labels[:1])
     stages.distill(model, grid.transfer, soft, first, settings, grid.inputs.vocabulary())
     return model.state()
 
@@ -119,7 +122,7 @@ def collate(items: list[dict]) -> dict:
     return {"input_ids": ids, "attention_mask": (ids != 0).long()}
 
 
-def theirs(model: models.Classifier):
+def theirs(model: encoder.Classifier):
     """Return transformers' own model with the same weights."""
     from transformers import BertForSequenceClassification
 
@@ -222,7 +225,7 @@ def run(arm: str, grid: Grid) -> dict:
     """Return the seconds that an arm took for the grid, and how far its students are from the teacher, by size."""
     logging.disable(logging.WARNING)
     teacher = grid.model(grid.teacher, 99).eval()
-    soft = evaluate.logits(teacher, grid.transfer, grid.inputs.vocabulary().pad, "fp32")
+    soft = inference.logits(teacher, grid.transfer, grid.inputs.vocabulary().pad, "fp32")
     if arm == OURS:
         begun = time.perf_counter()
         students = ours(grid)
@@ -276,9 +279,9 @@ def main() -> None:
         "runs": found,
         "left out": lacking,
         "ratios": {"the grid": side_by_side.ratios(found, OURS)},
-        "commit": record.commit(),
+        "commit": machine.commit(),
     }
-    side_by_side.keep("distillation_peer", told | {"processor": record.processor(), "precision of ours": best_precision()})
+    side_by_side.keep("distillation_peer", told | {"processor": machine.processor(), "precision of ours": best_precision()})
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pdstudy import record, run, work
-from pdstudy.params import Study
-from pdstudy.steps import VERSION, Plan, Step
-from pdstudy.store import Store
+from pdstudy.run import execute, result_tables, scheduler
+from pdstudy.storage.store import Store
+from pdstudy.study.settings import Study
+from pdstudy.study.steps import VERSION, Plan, Step
 
 STEPS, SECONDS = 2000, 0.5
 OUT = Path(__file__).parent / "results" / "engine.json"
@@ -35,7 +35,7 @@ def cheap(step, inputs, folder, watch) -> dict:
     return {"result": x, "seconds": time.perf_counter() - begun}
 
 
-work.STAGES["cheap"] = cheap
+execute.STAGES["cheap"] = cheap
 
 
 def cheap_plan(steps: int, seconds: float) -> Plan:
@@ -84,11 +84,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=OUT.parent) as folder:  # on a disk, not in memory: flushing is part of the cost
         store = Store(Path(folder) / "store", families=())
         begun = time.monotonic()
-        first = run.run(cheap_plan(asked.workers, 0.0), Store(Path(folder) / "start", families=()), asked.workers)
+        first = scheduler.run(cheap_plan(asked.workers, 0.0), Store(Path(folder) / "start", families=()), asked.workers)
         start = time.monotonic() - begun
-        summary = run.run(made, store, asked.workers, memory.look, Path(folder) / "logs")
+        summary = scheduler.run(made, store, asked.workers, memory.look, Path(folder) / "logs")
         spent = sum(store.manifest(digest)["seconds"] for digest in made.steps)
-        again = run.run(made, store, asked.workers)
+        again = scheduler.run(made, store, asked.workers)
     assert (first.computed, summary.computed, again.computed) == (asked.workers, asked.steps, 0)
     wall = summary.seconds * asked.workers
     found = {
@@ -105,7 +105,7 @@ def main() -> None:
         "load_before": os.getloadavg()[0],
     }
     print(json.dumps(found, indent=1))
-    environment = record.environment(made, 0, 0, 0.0)
+    environment = result_tables.environment(made, 0, 0, 0.0)
     kept = {k: environment[k] for k in ("commit", "date", "versions", "machine")}
     OUT.write_text(json.dumps({"command": "python benchmarks/engine.py", "pool": found} | kept, indent=1) + "\n")
 

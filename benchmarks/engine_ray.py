@@ -19,10 +19,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from pdstudy import record, run
-from pdstudy.cluster import RayCrew
-from pdstudy.steps import Step
-from pdstudy.store import Store
+from pdstudy import machine as record
+from pdstudy.run import scheduler
+from pdstudy.run.engine_ray import RayCrew
+from pdstudy.storage.store import Store
+from pdstudy.study.steps import Step
 
 OUT = Path(__file__).parent / "results" / "engine_ray.json"
 
@@ -65,12 +66,12 @@ def main() -> None:
             warm = [ray.submit(s) for s in sweep(2 * asked.workers, 0.0).values()]
             assert [ray.outcome(f) for f in warm if f.result()] == ["done"] * len(warm)
 
-            def listen(progress: run.Progress) -> None:
+            def listen(progress: scheduler.Progress) -> None:
                 done.append(progress.done)
                 memory.append(megabytes())
 
-            summary, begun = run.Summary(), time.monotonic()
-            run._drive(todo, ray, summary, listen, set(todo))
+            summary, begun = scheduler.Summary(), time.monotonic()
+            scheduler._drive(todo, ray, summary, listen, set(todo))
             seconds = time.monotonic() - begun
             work = sum(ray.store.manifest(d)["seconds"] for d in todo) / asked.workers
     assert summary.computed == asked.steps and not summary.failures, summary.failures[:1]
@@ -90,10 +91,10 @@ def main() -> None:
 
 def cheap(step: Step, store: Store, shares: Path, logs: Path | None, tracker: str | None):
     """Do what a worker of Ray does, with cheap work in the place of training."""
-    from pdstudy import cluster, work
+    from pdstudy.run import engine_ray, execute
 
-    work.execute = busy
-    return cluster.work(step, store, shares, logs, tracker)
+    execute.execute = busy
+    return engine_ray.work(step, store, shares, logs, tracker)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from pdstudy import Study, estimate, plan, record
-from pdstudy.store import Store
+from pdstudy import Study, machine
+from pdstudy.run import estimate
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
 
 OUT = Path(__file__).parent / "results" / "everyday.json"
 TIMES = 5
@@ -26,8 +28,8 @@ IMPORT = "from pdstudy import Study, run_study, load_results"
 PLANNED = """
 import sys, time
 from pdstudy import Study, plan
-from pdstudy.paramsfile import load
-from pdstudy.paths import PARAMS
+from pdstudy.study.yaml_file import load
+from pdstudy.storage.paths import PARAMS
 settings = load(PARAMS / "desk.yaml") | {"seeds": list(range(int(sys.argv[1])))}
 begun = time.perf_counter()
 made = plan.make(Study.given(settings))
@@ -67,7 +69,7 @@ def main() -> None:
     for name, row in found.items():
         print(name, row, flush=True)
     versions = {name: version(name) for name in ("torch", "transformers", "papermill")}
-    place = {"command": f"python benchmarks/everyday.py {study}", "commit": record.commit(), "processor": record.processor()}
+    place = {"command": f"python benchmarks/everyday.py {study}", "commit": machine.commit(), "processor": machine.processor()}
     place |= {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "versions": versions}
     OUT.write_text(json.dumps(found | place, indent=1) + "\n")
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from pdstudy import record
+from pdstudy import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -88,9 +88,9 @@ def main(tasks: list[str]) -> None:
             print(name, json.dumps(rows[name]), flush=True)
     found = {
         "command": "python benchmarks/exported.py " + " ".join(t.split("=")[0] + "=..." for t in tasks),
-        "commit": record.commit(),
+        "commit": machine.commit(),
     }
-    found |= {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "processor": record.processor()}
+    found |= {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "processor": machine.processor()}
     found |= {"versions": {n: version(n) for n in ("torch", "transformers", "onnxruntime")}, "tasks": rows}
     (ROOT / "benchmarks" / "results" / "exported.json").write_text(json.dumps(found, indent=1) + "\n")
 

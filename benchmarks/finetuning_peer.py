@@ -16,8 +16,10 @@ import numpy as np
 import side_by_side
 import torch
 
-from pdstudy import evaluate, models, stages
-from pdstudy.precision import best_precision
+from pdstudy import stages
+from pdstudy.data import batches
+from pdstudy.machine import best_precision
+from pdstudy.models import encoder, evaluate, inference
 from pdstudy.sizes import Size
 
 OURS, ARMS = "ours", ("ours", "Trainer, fp32", "Trainer, bf16")
@@ -29,8 +31,8 @@ def run(arm: str, size: str, threads: int) -> dict:
     torch.set_num_threads(threads)
     inputs = side_by_side.inputs_of("finetune")
     train, dev, vocabulary = inputs.labelled("train"), inputs.labelled("dev"), inputs.vocabulary()
-    config = models.bert_config(Size.parse(size), vocabulary.size, 0.04 if size.endswith("/256") else 0.02, dropout=0.1)
-    model = models.new_classifier(config, 0)
+    config = encoder.bert_config(Size.parse(size), vocabulary.size, 0.04 if size.endswith("/256") else 0.02, dropout=0.1)
+    model = encoder.new_classifier(config, 0)
     evaluate.metrics(np.eye(2), np.arange(2))  # loads what evaluating needs, and `finetune` does at its end: two seconds
     if arm == OURS:
         begun = time.perf_counter()
@@ -38,16 +40,16 @@ def run(arm: str, size: str, threads: int) -> dict:
         seconds, steps, pieces = time.perf_counter() - begun, done.fitted.steps, done.fitted.tokens
     else:
         seconds, steps, pieces = trainer(model, train, vocabulary, bf16=arm.endswith("bf16"))
-    accuracy = evaluate.metrics(evaluate.logits(model, dev.ids, vocabulary.pad, "fp32"), dev.labels)["accuracy"]
+    accuracy = evaluate.metrics(inference.logits(model, dev.ids, vocabulary.pad, "fp32"), dev.labels)["accuracy"]
     return {"arm": arm, "seconds": round(seconds, 2), "steps": steps, "pieces": pieces, "dev accuracy": round(accuracy, 4)}
 
 
-def _first(dev: stages.Labelled) -> stages.Labelled:
+def _first(dev: batches.Labelled) -> batches.Labelled:
     """Return the first text of dev: `finetune` looks at dev when it is done, which is not what is timed."""
-    return stages.Labelled(dev.ids.head(1), dev.labels[:1])
+    return batches.Labelled(dev.ids.head(1), dev.labels[:1])
 
 
-def trainer(model: models.Classifier, train: stages.Labelled, vocabulary, bf16: bool) -> tuple[float, int, int]:
+def trainer(model: encoder.Classifier, train: batches.Labelled, vocabulary, bf16: bool) -> tuple[float, int, int]:
     """Train with Hugging Face Trainer as examples/pytorch/text-classification/run_glue.py does with dynamic padding.
 
     Its weights are given back to `model`. Returns (seconds, optimiser steps, real pieces).

@@ -23,10 +23,11 @@ import steps
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pdstudy import models, record, stages
+from pdstudy import machine, stages
+from pdstudy.data.batches import Rows, Vocabulary
+from pdstudy.models import encoder
+from pdstudy.models.train import device
 from pdstudy.sizes import PAPER_SIZES, Size
-from pdstudy.tokens import Rows, Vocabulary
-from pdstudy.train import device
 
 OUT = Path(__file__).parent / "results" / "gpu.json"
 BESIDE = ("2/128", "4/256", "8/512", "12/768")  # those that Trainer pre-trains too
@@ -54,9 +55,9 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
-def reader_of(size: Size) -> models.MaskedReader:
+def reader_of(size: Size) -> encoder.MaskedReader:
     """Return a masked reader at its random start."""
-    return models.new_reader(models.bert_config(size, VOCABULARY.size, 0.02, dropout=0.0), 0)
+    return encoder.new_reader(encoder.bert_config(size, VOCABULARY.size, 0.02, dropout=0.0), 0)
 
 
 def ours(size: Size, text: np.ndarray, batch: int, n: int, compiled: bool) -> tuple[float, float]:
@@ -161,8 +162,8 @@ def main() -> None:
     ranks = np.arange(1, VOCABULARY.size - 4)
     text = (rng.choice(ranks, 2_000_000, p=(1 / ranks) / (1 / ranks).sum()) + 4).astype(np.uint16)
     cuda = device().type == "cuda"
-    name = torch.cuda.get_device_name() if cuda else record.processor()
-    found = {"command": "python benchmarks/gpu.py", "processor": name, "commit": record.commit(), "torch": torch.__version__}
+    name = torch.cuda.get_device_name() if cuda else machine.processor()
+    found = {"command": "python benchmarks/gpu.py", "processor": name, "commit": machine.commit(), "torch": torch.__version__}
     found |= {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "batch": asked.batch, "row": ROW, "sizes": []}
     for size in map(Size.parse, asked.sizes):
         rate = matrix_rate(asked.square)

@@ -15,11 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pdstudy import models, plan, record, stages, work
-from pdstudy.params import Study
+from pdstudy import stages
+from pdstudy.models import encoder
+from pdstudy.models.train import Watch
+from pdstudy.run import execute, model_steps, result_tables
 from pdstudy.sizes import Size
-from pdstudy.store import Store
-from pdstudy.train import Watch
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
 
 SIZES = ("2/128", "2/256")
 SCALES = (0.02, 0.04, 0.08)
@@ -33,10 +36,10 @@ def one(job: tuple[str, float, float, int]) -> dict:
     size, scale, rate, seed = job
     torch.set_num_threads(1)
     study, store, steps = _texts()
-    inputs = work.Inputs(steps.Step("finetune", {}, {"ids": steps[-1].digest}, ""), store)
+    inputs = model_steps.Inputs(steps.Step("finetune", {}, {"ids": steps[-1].digest}, ""), store)
     settings = study.finetune.model_dump() | {"rate": rate, "seed": seed, "precision": study.resolved_precision()}
-    config = models.bert_config(Size.parse(size), inputs.vocabulary().size, scale, study.dropout)
-    model = models.new_classifier(config, seed)
+    config = encoder.bert_config(Size.parse(size), inputs.vocabulary().size, scale, study.dropout)
+    model = encoder.new_classifier(config, seed)
     outcome = stages.finetune(model, inputs.labelled("train"), inputs.labelled("dev"), settings, inputs.vocabulary())
     return {"size": size, "scale": scale, "rate": rate, "seed": seed, "dev_accuracy": outcome.dev["accuracy"]}
 
@@ -51,7 +54,7 @@ def main() -> None:
     study, store, steps = _texts()
     for step in steps:
         if store.find(step.digest) is None:
-            work.execute(step, store, Watch())
+            execute.execute(step, store, Watch())
     jobs = list(itertools.product(SIZES, SCALES, RATES, SEEDS))
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         runs = pool.map(one, jobs, chunksize=1)
@@ -66,7 +69,7 @@ def main() -> None:
         best.setdefault(Size.parse(size).hidden, []).append((float(means[rate]), scale))
     chosen = {str(width): max(rows)[1] for width, rows in best.items()}
     print("chosen:", chosen)
-    made = record.environment(plan.make(study), 0, 0, 0.0)
+    made = result_tables.environment(plan.make(study), 0, 0, 0.0)
     kept = {k: made[k] for k in ("commit", "date", "versions", "machine", "precision")}
     OUT.write_text(
         json.dumps({"command": "python benchmarks/initialiser.py", "chosen": chosen, "runs": runs} | kept, indent=1) + "\n"

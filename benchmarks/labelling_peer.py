@@ -15,7 +15,7 @@ import numpy as np
 import side_by_side
 import torch
 
-from pdstudy import evaluate, models
+from pdstudy.models import encoder, inference
 from pdstudy.sizes import Size
 
 OURS, ARMS = "ours", ("ours", "Trainer, batches of 8", "Trainer, batches of 128")
@@ -27,19 +27,19 @@ def run(arm: str, size: str, threads: int) -> dict:
     torch.set_num_threads(threads)
     inputs = side_by_side.inputs_of("distill")
     ids, vocabulary = inputs.ids("transfer").head(TEXTS), inputs.vocabulary()
-    model = models.new_classifier(
-        models.bert_config(Size.parse(size), vocabulary.size, 0.08, dropout=0.1), 0
+    model = encoder.new_classifier(
+        encoder.bert_config(Size.parse(size), vocabulary.size, 0.08, dropout=0.1), 0
     )  # wild: answers differ
     if arm == OURS:
         begun = time.perf_counter()
-        logits = evaluate.logits(model, ids, vocabulary.pad, "fp32")
+        logits = inference.logits(model, ids, vocabulary.pad, "fp32")
         seconds = time.perf_counter() - begun
     else:
         seconds, logits = trainer(model, ids, int(arm.split()[-1]))
     return {"arm": arm, "seconds": round(seconds, 3), "texts": len(logits), "mean size": float(np.abs(logits).mean())}
 
 
-def trainer(model: models.Classifier, ids, batch: int) -> tuple[float, np.ndarray]:
+def trainer(model: encoder.Classifier, ids, batch: int) -> tuple[float, np.ndarray]:
     """Return the seconds of Trainer's `predict` with dynamic padding, and its logits (n_texts, n_classes)."""
     import datasets
     from transformers import (

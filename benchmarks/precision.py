@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from pdstudy import record
-from pdstudy.precision import best_precision
+from pdstudy import machine
+from pdstudy.machine import best_precision
 
 SHAPES = ((832, 128, 384), (832, 128, 512), (832, 512, 128), (832, 256, 768), (832, 256, 1024), (832, 1024, 256))
 PAIRS, REPEATS = 7, 40
@@ -50,9 +50,9 @@ def main() -> None:
         print("{0[rows, in, out]}: fp32 {0[fp32_gflops]:.0f}, bf16 {0[bf16_gflops]:.0f} GFLOP/s".format(rows[-1]))
     flags = Path("/proc/cpuinfo").read_text().split()
     has = sorted({f for f in flags if f.startswith("amx") or f == "avx512_bf16"})
-    found = {"auto": best_precision(), "has": has, "processor": record.processor(), "torch": torch.__version__, "products": rows}
+    found = {"auto": best_precision(), "has": has, "processor": machine.processor(), "torch": torch.__version__, "products": rows}
     found |= {
-        "commit": record.commit(),
+        "commit": machine.commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "command": "python benchmarks/precision.py",
     }

@@ -20,14 +20,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pdstudy import evaluate, models, paths, plan, record, stages, work
-from pdstudy.params import Study
-from pdstudy.precision import best_precision
+from pdstudy import stages
+from pdstudy.data import batches
+from pdstudy.data.batches import Ids, Rows, padded
+from pdstudy.machine import best_precision
+from pdstudy.models import encoder, evaluate
+from pdstudy.models.train import Schedule, Watch
+from pdstudy.run import execute, model_steps, result_tables
 from pdstudy.sizes import Size
-from pdstudy.steps import Plan, Step
-from pdstudy.store import Store
-from pdstudy.tokens import Ids, Rows, padded
-from pdstudy.train import Schedule, Watch
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
+from pdstudy.study.steps import Plan, Step
 
 OUT = Path(__file__).parent / "results" / "pretraining_budget.json"
 PAGE = paths.ROOT / "docs" / "pretraining_budget.md"
@@ -109,7 +114,7 @@ def prepare(jobs: list[tuple[str, str, float]]) -> None:
     for size, name, pieces in jobs:
         for step in steps_of(Size.parse(size), VARIANTS[name], pieces).steps.values():
             if step.stage in ("texts", "tokenizer", "ids", "words") and store.find(step.digest) is None:
-                work.execute(step, store, Watch())
+                execute.execute(step, store, Watch())
 
 
 def one(job: tuple[str, str, float]) -> dict:
@@ -119,8 +124,8 @@ def one(job: tuple[str, str, float]) -> dict:
     size, store = Size.parse(size_text), Store(families=())
     made = steps_of(size, VARIANTS[name], pieces)
     step = made.of_stage("pretrain")[0]
-    inputs = work.Inputs(step, store)
-    task = work.Inputs(next(s for s in made.of_stage("finetune")), store)
+    inputs = model_steps.Inputs(step, store)
+    task = model_steps.Inputs(next(s for s in made.of_stage("finetune")), store)
     model, config, s = start(step, inputs, size)
     curve: list[dict] = []
     heldout, vocabulary = np.array(inputs.ids("heldout").flat), inputs.vocabulary()
@@ -187,16 +192,16 @@ def arranged(ids: Ids, s: dict, vocabulary, unigram: np.ndarray, rows: str | Non
     return changed
 
 
-def start(step: Step, inputs: work.Inputs, size: Size):
+def start(step: Step, inputs: model_steps.Inputs, size: Size):
     """Return (reader, its configuration, settings) as the pre-train step begins, at this size."""
     s = step.settings
-    config = models.bert_config(size, inputs.vocabulary().size, s["init_std"], dropout=0.0)
+    config = encoder.bert_config(size, inputs.vocabulary().size, s["init_std"], dropout=0.0)
     words = np.load(inputs.folder("words") / "words.npy") * s["words_std"] if "words" in step.parents else None
     unigram = np.load(inputs.folder("ids") / "corpus.counts.npy") if s["cls_words"] else None
-    return models.new_reader(config, s["seed"], s["positions"], words, unigram), config, s
+    return encoder.new_reader(config, s["seed"], s["positions"], words, unigram), config, s
 
 
-def stack(small: models.MaskedReader, deep: models.MaskedReader) -> None:
+def stack(small: encoder.MaskedReader, deep: encoder.MaskedReader) -> None:
     """Put the small model's layers twice above each other into the deep one (Gong et al., 2019)."""
     n = len(small.bert.bert.encoder.layer)
     weights = small.state_dict()
@@ -209,7 +214,7 @@ def stack(small: models.MaskedReader, deep: models.MaskedReader) -> None:
 
 
 @torch.inference_mode()
-def probe(model: models.MaskedReader, train: stages.Labelled, pad: int) -> float:
+def probe(model: encoder.MaskedReader, train: batches.Labelled, pad: int) -> float:
     """Return the five-fold accuracy of a linear classifier on the frozen [CLS] vectors of the training texts."""
     from sklearn.linear_model import RidgeClassifierCV
     from sklearn.model_selection import cross_val_score
@@ -224,17 +229,17 @@ def probe(model: models.MaskedReader, train: stages.Labelled, pad: int) -> float
     return float(cross_val_score(classifier, np.concatenate(vectors), train.labels, cv=5).mean())
 
 
-def first_vectors(model: models.MaskedReader, ids: Ids, index: np.ndarray, pad: int) -> np.ndarray:
+def first_vectors(model: encoder.MaskedReader, ids: Ids, index: np.ndarray, pad: int) -> np.ndarray:
     pieces, mask, _ = padded(ids, index, pad)
     mask = None if mask is None else torch.from_numpy(mask)
-    return models.encode(model.bert.bert, torch.from_numpy(pieces), mask).numpy()
+    return encoder.encode(model.bert.bert, torch.from_numpy(pieces), mask).numpy()
 
 
 def finetuned(reader, config, train, dev, study: Study, vocabulary, seed: int) -> float:
     """Return dev accuracy after fine-tuning the reader at the fixed rate."""
-    size = models.size_of(config)
-    fresh = models.bert_config(size, vocabulary.size, study.init_std[str(size.hidden)], study.dropout)
-    student = models.new_classifier(fresh, seed)
+    size = encoder.size_of(config)
+    fresh = encoder.bert_config(size, vocabulary.size, study.init_std[str(size.hidden)], study.dropout)
+    student = encoder.new_classifier(fresh, seed)
     student.bert.load_state_dict({k: v for k, v in reader.state().items() if not k.startswith("cls.")}, strict=False)
     settings = study.finetune.model_dump() | {"rate": FINETUNE_RATE, "seed": seed, "precision": study.resolved_precision()}
     return stages.finetune(student, train, dev, settings, vocabulary).dev["accuracy"]
@@ -284,7 +289,7 @@ def measure(options: argparse.Namespace) -> None:
             known = load()
             same = [run[k] for k in KEYS]
             known["runs"] = [r for r in known["runs"] if [r[k] for k in KEYS] != same] + [run]
-            made = record.environment(steps_of(Size.parse(run["size"]), {}, run["pieces"]), 0, 0, 0.0)
+            made = result_tables.environment(steps_of(Size.parse(run["size"]), {}, run["pieces"]), 0, 0, 0.0)
             run |= {k: made[k] for k in ("commit", "date", "versions", "machine", "precision")}
             OUT.write_text(json.dumps(known, indent=1) + "\n")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from pdstudy import plots
+from pdstudy.report import style
 
 LEFT = 0.5  # nats below the unigram loss: the plateau is left
 DRAWN = {  # variant -> colour; the others are in the table
@@ -111,7 +111,7 @@ def off_plateau(run: dict) -> float | None:
 
 def draw(groups: list[list[dict]], path: Path) -> None:
     """Draw held-out loss against seconds, one panel a table."""
-    plots.style()
+    style.style()
     figure, axes = plt.subplots(1, len(groups), figsize=(6 * len(groups), 4.2), layout="constrained", squeeze=False)
     for ax, mine in zip(axes[0], groups, strict=True):
         for run in mine:
@@ -120,9 +120,9 @@ def draw(groups: list[list[dict]], path: Path) -> None:
                 thick = 2.6 if run["variant"] == "budget recipe" else 1.4
                 ax.plot(x, y, color=DRAWN[run["variant"]], lw=thick, marker="o", ms=3, label=run["variant"])
         unigram = next(run["reading"]["unigram_loss"] for run in mine if run["variant"] in DRAWN)  # of these word pieces
-        ax.axhline(unigram, color=plots.GREY, ls="--", lw=1)
+        ax.axhline(unigram, color=style.GREY, ls="--", lw=1)
         ax.annotate(
-            "unigram", (0.99, unigram), xycoords=("axes fraction", "data"), va="bottom", ha="right", fontsize=8, color=plots.GREY
+            "unigram", (0.99, unigram), xycoords=("axes fraction", "data"), va="bottom", ha="right", fontsize=8, color=style.GREY
         )
         ax.set(
             xlabel="seconds of one core",

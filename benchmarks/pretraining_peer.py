@@ -20,11 +20,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pdstudy import evaluate, models, plan, record, stages, work
-from pdstudy.params import Study
+from pdstudy import stages
+from pdstudy.models import encoder, evaluate
+from pdstudy.models.train import Stopped, Watch
+from pdstudy.run import execute, model_steps, result_tables
 from pdstudy.sizes import Size
-from pdstudy.store import Store
-from pdstudy.train import Stopped, Watch
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
 
 OUT = Path(__file__).parent / "results" / "pretraining_peer.json"
 ARMS = ("ours", "run_mlm, its defaults", "run_mlm, our rate")
@@ -58,9 +61,9 @@ def inputs_of(size: Size):
     made = plan.pretraining(study, [size])
     for step in made.steps.values():
         if step.stage in ("texts", "tokenizer", "ids", "words") and store.find(step.digest) is None:
-            work.execute(step, store, Watch())
+            execute.execute(step, store, Watch())
     (step,) = made.of_stage("pretrain")
-    return step.settings, work.Inputs(step, store)
+    return step.settings, model_steps.Inputs(step, store)
 
 
 def run(arm: str, size: Size, seconds: float, threads: int) -> dict:
@@ -77,13 +80,13 @@ def run(arm: str, size: Size, seconds: float, threads: int) -> dict:
 
     if arm == "ours":
         counted = np.load(inputs.folder("words") / "words.npy") * settings["words_std"]
-        config = models.bert_config(size, vocabulary.size, settings["init_std"], dropout=0.0)
-        reader = models.new_reader(config, 0, settings["positions"], counted, unigram)
+        config = encoder.bert_config(size, vocabulary.size, settings["init_std"], dropout=0.0)
+        reader = encoder.new_reader(config, 0, settings["positions"], counted, unigram)
         clock = Clock(seconds, lambda: level(reader))
         speed = measured(reader, text, settings, vocabulary, inputs)
         clock.begun = time.perf_counter()
         corpus = stages.Running(text, np.load(inputs.folder("ids") / "continues.npy"))
-        reader = models.new_reader(config, 0, settings["positions"], counted, unigram)
+        reader = encoder.new_reader(config, 0, settings["positions"], counted, unigram)
         planned = settings | {"tokens": speed * seconds}  # a schedule that ends when the time does
         with contextlib.suppress(Stopped):
             stages.pretrain(reader, corpus, planned, vocabulary, Watch(stop=clock.tick))
@@ -121,11 +124,11 @@ def trainer(arm, size, seconds, text, settings, vocabulary, inputs, level) -> li
         tokenizer_file=str(tokenizer_folder(inputs) / "tokenizer.json"), pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
         sep_token="[SEP]", mask_token="[MASK]",
     )  # fmt: skip
-    config = models.bert_config(size, vocabulary.size, 0.02, dropout=0.1)
+    config = encoder.bert_config(size, vocabulary.size, 0.02, dropout=0.1)
     config.attention_probs_dropout_prob = 0.1
     torch.manual_seed(0)
     model = BertForMaskedLM(config)
-    reader = models.MaskedReader(config)
+    reader = encoder.MaskedReader(config)
 
     def look() -> float:
         reader.bert.load_state_dict(model.state_dict())
@@ -213,7 +216,7 @@ def main() -> None:
             reached = {level: seconds_to(curve, level) for level in LEVELS}
             print(f"{arm:24} after {curve[-1]['seconds']:.0f} s: {curve[-1]['loss']:.3f} nats; seconds to {reached}", flush=True)
     known = json.loads(OUT.read_text()) if OUT.exists() else {"sizes": {}}
-    made = record.environment(plan.pretraining(Study.read("zoo"), [size]), 0, 0, 0.0)
+    made = result_tables.environment(plan.pretraining(Study.read("zoo"), [size]), 0, 0, 0.0)
     found = {"seconds": asked.seconds, "threads": asked.threads, "runs": runs, "levels": LEVELS}
     found["seconds_to"] = {a: [[seconds_to(r["curve"], n) for n in LEVELS] for r in runs if r["arm"] == a] for a in ARMS}
     known["sizes"][asked.size] = found | {k: made[k] for k in ("commit", "date", "versions", "machine")}

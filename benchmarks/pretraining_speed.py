@@ -17,15 +17,18 @@ import numpy as np
 import side_by_side
 import torch
 
-from pdstudy import evaluate, models, plan, stages, work
-from pdstudy.params import Study
-from pdstudy.paramsfile import load
-from pdstudy.paths import PARAMS
-from pdstudy.precision import best_precision
+from pdstudy import stages
+from pdstudy.data.batches import Rows
+from pdstudy.machine import best_precision
+from pdstudy.models import encoder, evaluate
+from pdstudy.models.train import Watch
+from pdstudy.run import execute, model_steps
 from pdstudy.sizes import Size
-from pdstudy.store import Store
-from pdstudy.tokens import Rows
-from pdstudy.train import Watch
+from pdstudy.storage.paths import PARAMS
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
+from pdstudy.study.yaml_file import load
 
 OURS, ARMS = "ours", ("ours", "Trainer")
 SIZES = ("2/128", "4/128", "4/256", "4/512", "4/128@30522")
@@ -40,15 +43,15 @@ def parts(size: str) -> tuple[Size, int]:
     return Size.parse(shape), int(vocabulary or 8192)
 
 
-def inputs_of(size: str) -> work.Inputs:
+def inputs_of(size: str) -> model_steps.Inputs:
     """Return the opened inputs of a pre-train step on IMDb reviews; its text steps are made if need be."""
     shape, vocabulary = parts(size)
     study = Study.given(load(PARAMS / "zoo.yaml") | {"tokenizer": {"vocabulary": vocabulary, "folder": None}})
     store, made = Store(), plan.pretraining(study, [shape])
     for step in made.steps.values():
         if step.stage in ("texts", "tokenizer", "ids", "words") and store.find(step.digest) is None:
-            work.execute(step, store, Watch())
-    return work.Inputs(made.of_stage("pretrain")[0], store)
+            execute.execute(step, store, Watch())
+    return model_steps.Inputs(made.of_stage("pretrain")[0], store)
 
 
 def run(arm: str, size: str, threads: int) -> dict:
@@ -56,7 +59,7 @@ def run(arm: str, size: str, threads: int) -> dict:
     torch.set_num_threads(threads)
     inputs, (shape, _) = inputs_of(size), parts(size)
     vocabulary, text = inputs.vocabulary(), np.array(inputs.ids("corpus").flat)
-    reader = models.new_reader(models.bert_config(shape, vocabulary.size, 0.05, dropout=0.1), 0)
+    reader = encoder.new_reader(encoder.bert_config(shape, vocabulary.size, 0.05, dropout=0.1), 0)
     if arm == OURS:
         corpus = stages.Running(text, np.load(inputs.folder("ids") / "continues.npy"))
         given = SETTINGS | {"tokens": STEPS[size] * SETTINGS["batch"] * SETTINGS["row"], "precision": best_precision()}
@@ -71,7 +74,7 @@ def run(arm: str, size: str, threads: int) -> dict:
     return {"arm": arm, "seconds": round(seconds, 2), "steps": steps, "pieces": pieces, "held-out loss": round(level, 4)}
 
 
-def trainer(reader: models.MaskedReader, text: np.ndarray, inputs: work.Inputs, steps: int) -> tuple[float, int]:
+def trainer(reader: encoder.MaskedReader, text: np.ndarray, inputs: model_steps.Inputs, steps: int) -> tuple[float, int]:
     """Train with Hugging Face Trainer as examples/pytorch/language-modeling/run_mlm.py does; return (seconds, steps).
 
     The rows are those that ours reads; run_mlm too leaves a special piece unmasked. The weights are given back to `reader`.

@@ -11,23 +11,24 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pdstudy import plan, record, work
-from pdstudy.params import Study
-from pdstudy.store import Store
-from pdstudy.train import Watch
+from pdstudy.models.train import Watch
+from pdstudy.run import execute, model_steps, result_tables
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def inputs_of(stage: str) -> work.Inputs:
+def inputs_of(stage: str) -> model_steps.Inputs:
     """Return the opened inputs of the quick study's first step of a stage; its text steps are made if need be."""
     store, made = Store(), plan.make(Study.read("quick"))
     step = made.of_stage(stage)[0]
     ids = made.steps[step.parents["ids"]]
     for digest in (*ids.parents.values(), ids.digest):
         if store.find(digest) is None:
-            work.execute(made.steps[digest], store, Watch())
-    return work.Inputs(step, store)
+            execute.execute(made.steps[digest], store, Watch())
+    return model_steps.Inputs(step, store)
 
 
 def tokenizer_file(stage: str) -> str:
@@ -101,7 +102,7 @@ def compare(
         assert len({tuple(r[k] for k in same) for arm in runs[size].values() for r in arm}) == 1, "not the same work"
         agree(runs[size], arms[0], lambda r: r[outcome], within)
         found[size] = ratios(runs[size], arms[0])
-    made = record.environment(plan.make(Study.read("quick")), 0, 0, 0.0)
+    made = result_tables.environment(plan.make(Study.read("quick")), 0, 0, 0.0)
     place = {k: made[k] for k in ("commit", "date", "versions", "machine")}
     keep(Path(script).stem, {"ratios": found, "threads": asked.threads, "runs": runs} | told | place)
 

@@ -23,10 +23,12 @@ import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from pdstudy import models, objectives, readout, record, stages
-from pdstudy.precision import best_precision
+from pdstudy import machine, stages
+from pdstudy.data import batches
+from pdstudy.data.batches import Ids, Vocabulary
+from pdstudy.machine import best_precision
+from pdstudy.models import encoder, fused_loss, losses
 from pdstudy.sizes import Size
-from pdstudy.tokens import Ids, Vocabulary
 
 OUT = Path(__file__).parent / "results" / "steps.json"
 SIZES = ("2/128", "4/128", "2/256", "4/256", "4/512")
@@ -58,7 +60,7 @@ def pretraining(size: Size, precision: str, **changes):
     """Return what trains a masked reader for so many steps; `changes` are other settings than the table's."""
     read = pieces(2_000_000)
     unigram = np.bincount(read, minlength=VOCABULARY.size)
-    reader = models.new_reader(models.bert_config(size, VOCABULARY.size, 0.03, 0.0), 0, "sinusoid", unigram=unigram)
+    reader = encoder.new_reader(encoder.bert_config(size, VOCABULARY.size, 0.03, 0.0), 0, "sinusoid", unigram=unigram)
     text = stages.Running(read, np.zeros(VOCABULARY.size, bool))
     settings = {"seed": 0, "batch": ROWS, "row": ROW, "mask": 0.3, "cls_words": 0.5, "whole_words": False, "rate": 1e-3}
     settings |= {"muon_rate": 0.015, "warmup": 0.03, "weight_decay": 0.01, "precision": precision}
@@ -68,14 +70,14 @@ def pretraining(size: Size, precision: str, **changes):
 
 def whole_logits(size: Size, precision: str):
     """Return what trains the same reader with its logits made whole, and torch's own gradient of the loss."""
-    train, in_blocks = pretraining(size, precision), readout.mlm_loss
+    train, in_blocks = pretraining(size, precision), fused_loss.mlm_loss
 
     def plain(n: int):
-        readout.mlm_loss = lambda hidden, weight, bias, pieces: objectives.mlm_loss(F.linear(hidden, weight, bias), pieces)
+        fused_loss.mlm_loss = lambda hidden, weight, bias, pieces: losses.mlm_loss(F.linear(hidden, weight, bias), pieces)
         try:
             return train(n)
         finally:
-            readout.mlm_loss = in_blocks
+            fused_loss.mlm_loss = in_blocks
 
     return plain
 
@@ -88,10 +90,10 @@ def transfer() -> Ids:
 
 def distillation(size: Size, precision: str):
     """Return what distils a student for so many steps."""
-    student = models.new_classifier(models.bert_config(size, VOCABULARY.size, 0.02, 0.1), 0)
+    student = encoder.new_classifier(encoder.bert_config(size, VOCABULARY.size, 0.02, 0.1), 0)
     ids = transfer()
     soft = np.random.default_rng(2).normal(size=(3200, 2)).astype(np.float32)
-    dev = stages.Labelled(Ids(ids.flat[: ids.starts[2]], ids.starts[:3]), np.array([0, 1]))
+    dev = batches.Labelled(Ids(ids.flat[: ids.starts[2]], ids.starts[:3]), np.array([0, 1]))
     settings = {
         "seed": 0,
         "batch": 32,
@@ -168,9 +170,9 @@ def main() -> None:
                 "{size:6} {stage:26} {ms:7.1f} ms, {pieces_a_second:,} pieces a second, {share:.0%} of {machine_gflops:.0f} GFLOP/s"
             )
             print(told.format(**rows[-1]), rows[-1]["where"], flush=True)
-    found = {"command": "python benchmarks/steps.py", "commit": record.commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d")}
+    found = {"command": "python benchmarks/steps.py", "commit": machine.commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d")}
     found |= {
-        "processor": record.processor(),
+        "processor": machine.processor(),
         "torch": torch.__version__,
         "threads": 1,
         "precision": asked.precision,

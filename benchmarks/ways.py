@@ -26,11 +26,14 @@ import steps
 import torch
 from torch.func import functional_call, stack_module_state, vmap
 
-from pdstudy import models, objectives, record
-from pdstudy.precision import best_precision
+from pdstudy import machine
+from pdstudy.data.batches import MASKING, Batches, Rows, stream
+from pdstudy.data.masking import mask_rows
+from pdstudy.machine import best_precision
+from pdstudy.models import encoder
+from pdstudy.models import losses as objectives
+from pdstudy.models.train import BETAS, CLIP
 from pdstudy.sizes import Size
-from pdstudy.tokens import MASKING, Batches, Rows, mask_rows, stream
-from pdstudy.train import BETAS, CLIP
 
 OUT = Path(__file__).parent / "results" / "ways.json"
 SIZES, SEEDS, ROUNDS = ("2/128", "4/256"), 3, 5
@@ -72,10 +75,10 @@ def compiled(size: str, precision: str) -> dict:
 
 def together(size: str, precision: str) -> dict:
     """Return what training three seeds as one batched model is worth, step for step."""
-    config = models.bert_config(Size.parse(size), steps.VOCABULARY.size, 0.02, 0.0)
-    students = [models.new_classifier(config, seed).train() for seed in range(SEEDS)]
+    config = encoder.bert_config(Size.parse(size), steps.VOCABULARY.size, 0.02, 0.0)
+    students = [encoder.new_classifier(config, seed).train() for seed in range(SEEDS)]
     weights, buffers = stack_module_state(students)
-    empty = models.new_classifier(config, 0).to("meta")
+    empty = encoder.new_classifier(config, 0).to("meta")
     one_by_one = [torch.optim.AdamW(s.parameters(), 3e-4, betas=BETAS, fused=True) for s in students]
     at_once = torch.optim.AdamW(weights.values(), 3e-4, betas=BETAS, fused=True)
     lengths = np.random.default_rng(1).integers(5, 48, 32)
@@ -193,8 +196,8 @@ def main() -> None:
         for size in asked.sizes:
             found.setdefault(way, {})[size] = measure(size, asked.precision)
             print(way, size, found[way][size], flush=True)
-    kept = {"ways": found, "precision": asked.precision, "commit": record.commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d")}
-    OUT.write_text(json.dumps(kept | {"processor": record.processor()}, indent=1) + "\n")
+    kept = {"ways": found, "precision": asked.precision, "commit": machine.commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d")}
+    OUT.write_text(json.dumps(kept | {"processor": machine.processor()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,16 +5,16 @@ The package imports nothing heavy by itself: `from pdstudy import Study` opens n
 
 __version__ = "0.1.0"
 
-_HOME = {"Study": "params", "run_study": "run", "load_results": "results", "Size": "sizes"}
+_HOME = {"Study": "study.settings", "run_study": "run.run_study", "load_results": "storage.results", "Size": "sizes"}
 
 __all__ = ["Size", "Study", "load_results", "run_study"]
 
 TYPE_CHECKING = False  # editors and type checkers read what stands below as if it were true; nothing runs
 if TYPE_CHECKING:
-    from pdstudy.params import Study
-    from pdstudy.results import load_results
-    from pdstudy.run import run_study
+    from pdstudy.run.run_study import run_study
     from pdstudy.sizes import Size
+    from pdstudy.storage.results import load_results
+    from pdstudy.study.settings import Study
 
 
 def __getattr__(name: str):

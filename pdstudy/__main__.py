@@ -2,18 +2,19 @@
 
 import sys
 
-from pdstudy import commands_hub, commands_model, commands_store, commands_study, commands_task, paths  # each adds its commands
+from pdstudy.cli import hub, store, student, study, task  # each adds its commands
 from pdstudy.console import app, say
-from pdstudy.mirror import MirrorError
-from pdstudy.params import ParamsError
+from pdstudy.data.mirror import MirrorError
+from pdstudy.storage import paths
+from pdstudy.study.settings import ParamsError
 
-__all__ = ["app", "commands_hub", "commands_model", "commands_store", "commands_study", "commands_task", "main"]
+__all__ = ["app", "hub", "main", "store", "student", "study", "task"]
 
 
 def main() -> None:
     """Run the command line; bad input ends with one sentence and exit 2, a failed step with exit 1."""
-    from pdstudy import disk
-    from pdstudy.store import StoreError
+    from pdstudy.storage import files
+    from pdstudy.storage.store import StoreError
 
     try:
         app()
@@ -26,9 +27,9 @@ def main() -> None:
         say(paths.scrub(str(error)))
         sys.exit(1)
     except OSError as error:
-        if not disk.is_full(error):
+        if not files.is_full(error):
             raise
-        say(paths.scrub(disk.full(paths.OUTPUTS)))
+        say(paths.scrub(files.full(paths.OUTPUTS)))
         sys.exit(1)
 
 

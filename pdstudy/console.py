@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pdstudy.params import Study
-from pdstudy.visible import visible
+from pdstudy.escape import visible
+from pdstudy.study.settings import Study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,15 +40,15 @@ def computed(study: Study, compute) -> None:
     """Compute something of a study under a progress bar; bad input and failures end with a sentence and their exit."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from pdstudy import hub, mirror, sources, textfiles
-    from pdstudy.crew import Interrupted
-    from pdstudy.progress import line
-    from pdstudy.run import RunError
+    from pdstudy.data import formats, hub, mirror, sources
+    from pdstudy.run.progress import line
+    from pdstudy.run.scheduler import RunError
+    from pdstudy.run.worker import Interrupted
 
     try:
-        hub.supply(study, lambda text: err.print(text, markup=False, soft_wrap=True))
+        hub.supply(*study.named_on_hub(), lambda text: err.print(text, markup=False, soft_wrap=True))
         sources.check(study.resolved_task())
-    except (textfiles.TextError, mirror.MirrorError) as error:
+    except (formats.TextError, mirror.MirrorError) as error:
         fail(str(error), 2)
     except hub.HubError as error:
         fail(str(error), 2 if error.bad_input else 1)
@@ -77,7 +77,7 @@ def computed(study: Study, compute) -> None:
 
 def store_for(from_scratch: bool):
     """Return the store, with or without the released family."""
-    from pdstudy.store import Store
+    from pdstudy.storage.store import Store
 
     return Store(families=()) if from_scratch else Store()
 
@@ -90,7 +90,7 @@ def duration(seconds: float) -> str:
 
 def dialect(delimiter: str | None, quotes: bool | None, header: bool | None, encoding: str):
     """Return how the files are written; ends with a sentence for what is no delimiter or encoding."""
-    from pdstudy.dialects import Dialect, checked_delimiter, checked_encoding
+    from pdstudy.data.dialects import Dialect, checked_delimiter, checked_encoding
 
     try:
         given = None if delimiter is None else checked_delimiter(delimiter)

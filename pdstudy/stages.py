@@ -9,29 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pdstudy import evaluate, objectives
-from pdstudy.models import Classifier, MaskedReader
-from pdstudy.tokens import MASKING, Batches, Ids, Rows, Vocabulary, mask_rows, own_rows, stream
-from pdstudy.train import Fitted, Loss, Schedule, Watch, device, fit, ranks
+from pdstudy.data.batches import MASKING, Batches, Ids, Labelled, Rows, Vocabulary, stream
+from pdstudy.data.masking import mask_rows, own_rows
+from pdstudy.models import evaluate, inference, losses
+from pdstudy.models.encoder import Classifier, MaskedReader
+from pdstudy.models.train import Fitted, Loss, Schedule, Watch, device, fit, ranks
 
 COLLAPSE_MARGIN = 0.02  # a model less than two points above the majority class, or Pearson's r of 0, has learned nothing
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """One split of D_L: texts as pieces, and their class numbers (n_texts,), or steps of a scale."""
-
-    ids: Ids
-    labels: np.ndarray
-    scale: bool = False
-
-    def majority(self) -> float:
-        """Return the share of the largest class."""
-        return float(np.bincount(self.labels).max() / len(self.labels))
-
-    def above_nothing(self, scores: dict[str, float]) -> float:
-        """Return how far scores on this split lie above those of one answer to all: in accuracy, of a scale in Pearson's r."""
-        return scores["pearson"] if self.scale else scores["accuracy"] - self.majority()
 
 
 @dataclass(frozen=True)
@@ -81,7 +65,7 @@ def pretrain(model: MaskedReader, corpus: Running, settings: dict, vocabulary: V
         shown = value = masked * share
         if weight:
             words = ids.flatten().index_copy(0, positions, pieces).view_as(ids)[:, 1:]  # as they were before masking
-            value = value + weight * objectives.row_words_loss(of_rows, words) * (n_ranks * len(ids) / n)
+            value = value + weight * losses.row_words_loss(of_rows, words) * (n_ranks * len(ids) / n)
         return Loss(value, ids.numel(), shown)
 
     return fit(model, batch, loss, schedule, seed, settings["precision"], watch)
@@ -94,7 +78,7 @@ def finetune(
 
     def loss(student, data):
         ids, mask, segments, labels, real = data
-        return Loss(objectives.hard_label_loss(student(ids, mask, segments), labels), real)
+        return Loss(losses.hard_label_loss(student(ids, mask, segments), labels), real)
 
     return _train(model, train.ids, train.labels, loss, dev, settings, vocabulary, watch)
 
@@ -120,14 +104,14 @@ def distill(
 
     def loss(student, data):
         ids, mask, segments, teacher, real = data
-        return Loss(objectives.soft_label_loss(student(ids, mask, segments), teacher, settings["temperature"]), real)
+        return Loss(losses.soft_label_loss(student(ids, mask, segments), teacher, settings["temperature"]), real)
 
     return _train(model, transfer, soft, loss, dev, settings, vocabulary, watch)
 
 
 def label(teacher: Classifier, transfer: Ids, vocabulary: Vocabulary, precision: str) -> np.ndarray:
     """Return the teacher's logits over D_T, (n_texts, n_classes): computed once, read by every student."""
-    return evaluate.logits(teacher, transfer, vocabulary.pad, precision)
+    return inference.logits(teacher, transfer, vocabulary.pad, precision)
 
 
 def _train(model, ids, targets, loss, dev, settings, vocabulary, watch) -> Outcome:
@@ -141,5 +125,5 @@ def _train(model, ids, targets, loss, dev, settings, vocabulary, watch) -> Outco
     steps = max(1, round(settings["epochs"] * batches.per_epoch))
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"])
     fitted = fit(model, batch, loss, schedule, settings["seed"], settings["precision"], watch)
-    found = evaluate.metrics(evaluate.logits(model, dev.ids, vocabulary.pad, settings["precision"]), dev.labels, dev.scale)
+    found = evaluate.metrics(inference.logits(model, dev.ids, vocabulary.pad, settings["precision"]), dev.labels, dev.scale)
     return Outcome(fitted, found, dev.above_nothing(found) < COLLAPSE_MARGIN)

@@ -21,7 +21,7 @@ for _mirror in ("PDSTUDY_DATA", "PDSTUDY_MODELS"):  # no test reads a mirror of 
 _OUTPUTS = tempfile.TemporaryDirectory(prefix="pdstudy-tests-")
 os.environ["PDSTUDY_OUTPUTS"] = _OUTPUTS.name
 
-from pdstudy import paths  # noqa: E402
+from pdstudy.storage import paths  # noqa: E402
 
 SETTINGS = {
     "name": "tests",

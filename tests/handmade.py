@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pdstudy import results, tables
-from pdstudy.evidence import Arm
+from pdstudy.analysis.evidence import Arm
+from pdstudy.run import result_tables
 from pdstudy.sizes import Size
+from pdstudy.storage import results
 
 N_ITEMS = 400
 SEEDS = [0, 1, 2]
@@ -36,7 +37,7 @@ def write(folder: Path, shares: dict, sizes=("2/64", "2/128"), missing=(), n_ite
             label = np.zeros(n_items, dtype=np.int16)
             columns = {"digest": [digest] * n_items, "split": ["test"] * n_items, "item": np.arange(n_items), "label": label}
             parts.append(pa.table(columns | {"predicted": (~right).astype(np.int16)}))
-    pq.write_table(pa.Table.from_pylist(metrics, schema=tables.schema()), folder / results.METRICS)
+    pq.write_table(pa.Table.from_pylist(metrics, schema=result_tables.schema()), folder / results.METRICS)
     pq.write_table(pa.concat_tables(parts), folder / results.PREDICTIONS)
     recipes = [r for r in dict.fromkeys(row["recipe"] for row in metrics) if r != "teacher"]
     kept = {"sizes": list(sizes), "seeds": SEEDS, "recipes": recipes, "curves": {"transfer": []}} | settings

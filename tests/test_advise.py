@@ -10,10 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import norm
 
-from pdstudy import advise, paths, results, tables
-from pdstudy.advise import AdviceError, Candidates, Limits, front
-from pdstudy.promise import chosen_anew, promise
-from pdstudy.reasons import keep, recommend, shown
+from pdstudy.advice import candidates
+from pdstudy.advice.candidates import AdviceError, Candidates, Limits
+from pdstudy.advice.recommendation import keep, recommend, shown
+from pdstudy.analysis.stats import chosen_anew, front, promise
+from pdstudy.run import result_tables
+from pdstudy.storage import paths, results
 
 PARAMS = {"2/128": 1_000_000, "4/128": 1_500_000, "4/256": 5_000_000, "4/512": 20_000_000}
 LATENCY = {"2/128": 1.0, "4/128": 2.0, "4/256": 4.0, "4/512": 12.0}
@@ -60,7 +62,7 @@ def study(tmp_path):
                     columns = {"digest": [digest] * len(right), "split": [split] * len(right), "label": np.zeros(len(right), int)}
                     parts.append(pa.table(columns | {"predicted": (~right).astype(int)}))
         metrics += [{"recipe": "majority", "split": split, "metric": "accuracy", "value": 0.5} for split in N]
-        pq.write_table(pa.Table.from_pylist(metrics, schema=tables.schema()), tmp_path / results.METRICS)
+        pq.write_table(pa.Table.from_pylist(metrics, schema=result_tables.schema()), tmp_path / results.METRICS)
         pq.write_table(pa.concat_tables(parts), tmp_path / results.PREDICTIONS)
         pq.write_table(pa.Table.from_pylist(searches), tmp_path / results.SEARCHES)
         (tmp_path / results.TRIED).unlink(missing_ok=True)
@@ -83,7 +85,7 @@ CHANCES = {
 }  # fmt: skip
 
 
-def said(study: str, limits: Limits = advise.NONE) -> str:
+def said(study: str, limits: Limits = candidates.NONE) -> str:
     return recommend(Candidates(study, limits)).prose()
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, BertForSequenceClassification
 
-from pdstudy.bert import MaskedLM, SequenceClassifier
-from pdstudy.models import bert_config
+from pdstudy.models.bert import MaskedLM, SequenceClassifier
+from pdstudy.models.encoder import bert_config
 from pdstudy.sizes import Size
 
 
@@ -32,5 +32,5 @@ def test_the_output_layer_is_the_word_embeddings():
 
 
 def test_a_worker_starts_without_transformers_modelling_code(fresh_python):
-    code = "import sys, pdstudy.work; print([m for m in ('transformers.modeling_utils', 'sklearn', 'scipy', 'torch._dynamo') if m in sys.modules])"
+    code = "import sys, pdstudy.run.model_steps; print([m for m in ('transformers.modeling_utils', 'sklearn', 'scipy', 'torch._dynamo') if m in sys.modules])"
     assert fresh_python(code) == "[]"

@@ -8,9 +8,13 @@ import pytest
 import reviews
 import yaml
 
-from pdstudy import Study, advise, budget, paths, plan, reasons, results, run_study, soundness, upkeep
-from pdstudy.run import RunError
-from pdstudy.store import Store
+from pdstudy import Study, run_study
+from pdstudy.advice import budget, data_checks, recommendation
+from pdstudy.advice import candidates as advise
+from pdstudy.run.scheduler import RunError
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
+from pdstudy.study import artifacts, plan
 
 STUDY = reviews.STUDY | {
     "name": "budgeted",
@@ -61,15 +65,15 @@ def test_every_student_is_trained_once_the_promising_again_and_the_recommended_o
 def test_the_recommendation_stands_on_what_was_measured(spent):
     study, _ = spent
     candidates = advise.Candidates(study.name)
-    advice = reasons.recommend(candidates)
+    advice = recommendation.recommend(candidates)
     assert np.isfinite(candidates.table.p50_ms).all()
     words = advice.prose()
     right = candidates.right(advice.chosen.recipe, advice.chosen["size"], "test", [advice.chosen.best_seed]).mean()
     assert advice.chosen.low <= 100 * right <= advice.chosen.high, "the promise is kept on texts that were held back"
     assert words.startswith(f"Take {advice.chosen['size']} by {advice.chosen.recipe} (") and "which chose nothing" in words
     assert "Twice the labelled text" in words or "Twice the transfer text" in words
-    assert any("train: 300 texts; praise 150 (50%), scorn 150 (50%)." in s for s in soundness.sentences(study.name))
-    assert soundness.nearness(study.name).corpus.tolist() == ["D_LM", "D_T"]
+    assert any("train: 300 texts; praise 150 (50%), scorn 150 (50%)." in s for s in data_checks.sentences(study.name))
+    assert data_checks.nearness(study.name).corpus.tolist() == ["D_LM", "D_T"]
 
 
 def test_the_answers_of_every_rate_are_kept_and_the_promise_pays_for_the_choice_among_them(spent):
@@ -88,7 +92,7 @@ def test_the_answers_of_every_rate_are_kept_and_the_promise_pays_for_the_choice_
             (tried.recipe == student[0]) & (tried["size"] == student[1]) & (tried.rate == found.models.loc[(*student, 0)].rate)
         ]
         assert (first.predicted.to_numpy() == taken.predicted.to_numpy()).all()
-    assert "rates it is the best on dev" in reasons.recommend(found).prose()
+    assert "rates it is the best on dev" in recommendation.recommend(found).prose()
 
 
 def test_a_study_that_is_run_without_advice_keeps_no_other_answers_and_the_same_tables(spent, tmp_path):
@@ -157,7 +161,7 @@ def test_rates_that_were_cleaned_away_are_not_trained_again_and_the_promise_says
     store = Store(tmp_path / "store")
     shutil.copytree(Store().root, store.root)
     made = plan.make(study)
-    assert set(plan.judged(made).steps) - set(made.steps) <= upkeep.needed([study]), "clean keeps them"
+    assert set(plan.judged(made).steps) - set(made.steps) <= artifacts.needed([study]), "clean keeps them"
     rates = {digest for search in made.of_stage("search") for digest in search.parents.values()}
     answers = {s.digest for s in plan.judged(made).of_stage("evaluate") if s.parents["model"] in rates}
     for digest in rates | answers:
@@ -167,7 +171,7 @@ def test_rates_that_were_cleaned_away_are_not_trained_again_and_the_promise_says
     assert not (rates | answers) & store.here()
     found = advise.Candidates(study.name)
     assert found.table.unpaid.tolist() == [1] * len(found.table)
-    assert f"Of {len(found.table) - 1} more rates that were tried no answers are kept" in reasons.recommend(found).prose()
+    assert f"Of {len(found.table) - 1} more rates that were tried no answers are kept" in recommendation.recommend(found).prose()
 
 
 def test_a_rate_that_diverged_answers_nothing_and_is_owed_nothing(tmp_path):
@@ -198,5 +202,6 @@ def test_models_that_were_cleaned_away_leave_their_size_unmeasured_and_nothing_f
     budget.measure(study, made, store)
     table = advise.Candidates(study.name).table
     assert (
-        set(table[table.p50_ms.isna()]["size"]) == {"2/64"} and "not measured" in reasons.shown(table)["ms a text (p95)"].tolist()
+        set(table[table.p50_ms.isna()]["size"]) == {"2/64"}
+        and "not measured" in recommendation.shown(table)["ms a text (p95)"].tolist()
     )

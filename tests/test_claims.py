@@ -1,14 +1,21 @@
 """Verdicts on hand-made studies: what is seen is supported, its opposite refuted, the rest undecided or missing."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from handmade import LATENCY, N_ITEMS, both, whole, write
 
-from pdstudy import claims, contrasts, evidence, results
-from pdstudy.claims import CLAIMS, EQUAL, QUESTIONS, REFUTED, SUPPORTED, VALUE, Claim
+from pdstudy import escape
+from pdstudy.analysis import contrasts, evidence
+from pdstudy.analysis import verdicts as claims
+from pdstudy.analysis.claims import CLAIMS, EQUAL, QUESTIONS, VALUE, Claim
+from pdstudy.analysis.verdicts import REFUTED, SUPPORTED
+from pdstudy.storage import results
 
 
 @pytest.fixture
@@ -137,8 +144,8 @@ def test_the_answer_is_made_from_the_numbers(study):
 
 
 def test_prose_is_escaped():
-    assert claims.Prose("<script>")._repr_html_() == '<p class="answer">&lt;script&gt;</p>'
-    assert claims.Prose("a\n<b>\nc").__html__() == '<div class="answer"><p>a</p><ul><li>&lt;b&gt;</li><li>c</li></ul></div>'
+    assert escape.Prose("<script>")._repr_html_() == '<p class="answer">&lt;script&gt;</p>'
+    assert escape.Prose("a\n<b>\nc").__html__() == '<div class="answer"><p>a</p><ul><li>&lt;b&gt;</li><li>c</li></ul></div>'
 
 
 def test_claims_are_saved_as_json_without_nan(study):
@@ -165,3 +172,17 @@ def test_committed_results_without_answers_are_refused_with_the_cure(study):
     (folder / results.PREDICTIONS).unlink()
     with pytest.raises(FileNotFoundError, match=r"answers to every text .* run: python -m pdstudy run"):
         claims.judge(folder)
+
+
+def test_verdicts_are_judged_once_and_again_where_a_table_is_newer(smoke, tmp_path, monkeypatch):
+    folder = shutil.copytree(results.folder_of("smoke"), tmp_path / "smoke")
+    (folder / claims.CLAIMS_FILE).unlink(missing_ok=True)
+    judged, calls, judge = claims.of_study(folder), [], claims.judge
+    monkeypatch.setattr(claims, "judge", lambda study: calls.append(study) or judge(study))
+    again = claims.of_study(folder)
+    pd.testing.assert_frame_equal(judged, again)
+    assert not calls, "read from claims.json"
+    later = (folder / claims.CLAIMS_FILE).stat().st_mtime_ns + 1_000_000
+    os.utime(folder / results.METRICS, ns=(later, later))
+    claims.of_study(folder)
+    assert calls == [folder]

@@ -8,10 +8,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from pdstudy import paths, tasks
 from pdstudy.__main__ import app
-from pdstudy.paramsfile import load
-from pdstudy.store import Store
+from pdstudy.data import tasks
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
+from pdstudy.study.yaml_file import load
 
 SMOKE = load(paths.PARAMS / "smoke.yaml")
 
@@ -84,7 +85,7 @@ def test_a_plan_answers_in_a_second_and_loads_no_torch(tmp_path):
     assert done.returncode == 0 and "distinct" in done.stdout
     assert after.children_user + after.children_system - before.children_user - before.children_system < 1.0  # processor time
     loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "pdstudy.plan" in loaded
+    assert "pdstudy.study.plan" in loaded
     assert not {"torch", "pandas", "transformers"} & loaded
 
 

@@ -7,11 +7,16 @@ import pytest
 import torch
 from test_cli import SMOKE, pdstudy, written
 
-from pdstudy import Study, cluster, models, paths, plan, steps
-from pdstudy.run import RunError, own
+from pdstudy import Study
+from pdstudy.data.batches import Vocabulary, stream
+from pdstudy.data.masking import mask_rows, own_rows
+from pdstudy.models import encoder
+from pdstudy.run import engine_ray
+from pdstudy.run.scheduler import RunError, own
 from pdstudy.sizes import Size
-from pdstudy.steps import Step
-from pdstudy.tokens import Vocabulary, mask_rows, own_rows, stream
+from pdstudy.storage import paths
+from pdstudy.study import plan, steps
+from pdstudy.study.steps import Step
 
 
 def masked(rows: int = 5):
@@ -22,7 +27,7 @@ def masked(rows: int = 5):
 
 def test_the_ranks_mean_gradient_is_the_whole_batchs():
     whole = masked()
-    reader = models.new_reader(models.bert_config(Size(2, 64), 64, 0.05, dropout=0.0), seed=0)
+    reader = encoder.new_reader(encoder.bert_config(Size(2, 64), 64, 0.05, dropout=0.0), seed=0)
 
     def gradient(part, weight: float) -> torch.Tensor:
         reader.zero_grad()
@@ -59,25 +64,25 @@ def test_shards_part_every_stage_evenly():
 
 def test_small_students_share_a_gpu_and_bert_base_has_its_own():
     def share(stage: str, size: str) -> float:
-        return cluster.gpu_share(Step(stage, {"size": size}, {}, ""))
+        return engine_ray.gpu_share(Step(stage, {"size": size}, {}, ""))
 
     assert [share("distill", s) for s in ("2/128", "4/256", "4/512", "8/512", "12/768")] == [1 / 8, 1 / 8, 1 / 4, 1 / 2, 1]
     assert share("search", "12/768") == share("tokenizer", "2/128") == 0
-    assert cluster.gpu_share(Step("label", {"texts": 9}, {}, "")) == 1 / 8
+    assert engine_ray.gpu_share(Step("label", {"texts": 9}, {}, "")) == 1 / 8
 
 
 def test_a_node_with_other_code_or_without_the_store_computes_nothing(tmp_path, monkeypatch):
     step = Step("texts", {"task": "movies"}, {}, "texts")
-    assert step.digest and cluster.other_code(step) is None
-    assert "does not see" in cluster.work(step, None, tmp_path / "store" / "work" / "progress", None, None).reason
+    assert step.digest and engine_ray.other_code(step) is None
+    assert "does not see" in engine_ray.work(step, None, tmp_path / "store" / "work" / "progress", None, None).reason
     monkeypatch.setitem(steps.VERSION, "texts", 99)
-    assert "another version of pdstudy" in cluster.other_code(step)
+    assert "another version of pdstudy" in engine_ray.other_code(step)
 
 
 def test_a_file_system_without_locks_is_named(tmp_path):
     held = tmp_path / "store" / "work" / "held"
     held.mkdir(parents=True)
-    assert "does not hold locks between nodes" in cluster.unfit(held), "nobody holds it, as a node would see without locks"
+    assert "does not hold locks between nodes" in engine_ray.unfit(held), "nobody holds it, as a node would see without locks"
 
 
 def test_without_ray_one_sentence_names_the_extra(monkeypatch):
@@ -85,7 +90,7 @@ def test_without_ray_one_sentence_names_the_extra(monkeypatch):
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     with pytest.raises(RunError, match=r"Ray is not installed; get it with: pip install -e '\.\[cluster\]'") as caught:
-        cluster.connect(None, 1)
+        engine_ray.connect(None, 1)
     assert caught.value.bad_input
 
 

@@ -26,7 +26,7 @@ def offered(shell, text: str) -> set[str]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("from pdstudy import ", {"Study", "Size", "run_study", "load_results", "explore"}),
+        ("from pdstudy import ", {"Study", "Size", "run_study", "load_results", "report"}),
         ("pdstudy.", {"Study", "Size", "run_study", "load_results"}),
         ("Study.", {"read", "given"}),
         ("run_study(s", {"study=", "store=", "shard="}),

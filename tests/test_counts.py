@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from pdstudy import counts
-from pdstudy.counts import pairs, positive_mutual_information, word_vectors
-from pdstudy.tokens import Ids
+from pdstudy.data import word_vectors as counts
+from pdstudy.data.batches import Ids
+from pdstudy.data.word_vectors import pairs, positive_mutual_information, word_vectors
 
 
 def texts(*pieces: list[int]) -> Ids:

@@ -9,17 +9,24 @@ import sys
 import tomllib
 from pathlib import Path
 
+import benchmark_tables
 import numpy as np
 import pytest
+import readme
 import typer
 import yaml
 from reviews import NEUTRAL, STUDY, WORDS
 from typer.testing import CliRunner
 
-from pdstudy import Study, claims, figures, measured, notebooks, pages, paths, plan, recipes, tasks
+from pdstudy import Study, recipes
 from pdstudy.__main__ import app
-from pdstudy.paramsfile import load
-from pdstudy.store import Store
+from pdstudy.analysis import claims
+from pdstudy.data import tasks
+from pdstudy.report import figures, render
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.yaml_file import load
 
 ROOT = paths.ROOT
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -84,7 +91,7 @@ SHORTER = {
         "python -m pdstudy export small --student 1/64-PD-s0 --to model --no-onnx", "ONNX takes seconds; tests/test_export.py writes it",
     ),
     "python -m pdstudy clean --notebooks": ("python -m pdstudy clean --help", WRITES),
-    "python -m pdstudy readme": ("python -m pdstudy readme --help", WRITES),
+    "python tools/readme.py": (f"python {ROOT}/tools/readme.py --help", WRITES),
     "export PDSTUDY_OUTPUTS=/shared/pdstudy": ("", SHARED),
     "export PDSTUDY_DATA=mirror/data PDSTUDY_MODELS=mirror/models": ("", HUB),
     "sbatch --array=0-7 docs/slurm.sbatch params/quick.yaml": ("bash docs/slurm.sbatch params/quick.yaml", "Slurm; srun is a stand-in"),
@@ -300,93 +307,98 @@ def test_the_tutorials_changed_study_takes_its_encoders_from_the_store(here):
 # -- what a command writes
 
 
-SHOWN = str(ROOT / "outputs" / pages.shown())
+SHOWN = str(ROOT / "outputs" / readme.shown())
 
 
 def test_the_paper_to_code_table_is_the_studys():
-    assert pages.paper_to_code(SHOWN) in pages.TABLE.read_text(), "run: python -m pdstudy readme"
+    assert readme.paper_to_code(SHOWN) in readme.TABLE.read_text(), "run: python tools/readme.py"
 
 
 def test_what_was_measured_is_what_the_records_say():
-    for page, part, text in pages.records():
-        assert text in page.read_text(), f"{page.name}, {part}: run python -m pdstudy readme"
+    for page, part, text in readme.records():
+        assert text in page.read_text(), f"{page.name}, {part}: run python tools/readme.py"
 
 
 def test_a_benchmark_without_a_record_is_shown_as_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(measured, "RESULTS", tmp_path)
-    alone = (measured.steps, measured.ways, measured.reading, measured.corpus, measured.everyday, measured.gpu, measured.own_tasks)
+    monkeypatch.setattr(benchmark_tables, "RESULTS", tmp_path)
+    alone = (
+        benchmark_tables.steps,
+        benchmark_tables.ways,
+        benchmark_tables.reading,
+        benchmark_tables.corpus,
+        benchmark_tables.everyday,
+        benchmark_tables.gpu,
+        benchmark_tables.own_tasks,
+    )
     for part in alone:
         assert "Not measured yet" in part()
-    assert measured.peers().count("Not measured yet") == len(measured.PEERS)
+    assert benchmark_tables.peers().count("Not measured yet") == len(benchmark_tables.PEERS)
 
 
-PICTURES = [(SHOWN, name, name, pages.README, "docs/figures") for name in pages.KEY_FIGURES]
+PICTURES = [(SHOWN, name, name, readme.README, "docs/figures") for name in readme.KEY_FIGURES]
 
 
 @pytest.mark.parametrize(
     ("study", "figure", "name", "page", "folder"),
-    [*PICTURES, (pages.SST2, "strategies", "desk-sst2", pages.PAPER_SCALE, "figures")],
+    [*PICTURES, (readme.SST2, "strategies", "desk-sst2", readme.PAPER_SCALE, "figures")],
 )
 def test_a_key_figure_is_small_and_shows_the_study(study, figure, name, page, folder):
-    drawn, record = pages.draw(study, figure)
-    picture = pages.PICTURES / f"{name}.png"
-    assert pages.recorded(picture) == record, "run: python -m pdstudy readme"
-    assert picture.stat().st_size < pages.MOST_BYTES
+    drawn, record = readme.draw(study, figure)
+    picture = readme.PICTURES / f"{name}.png"
+    assert readme.recorded(picture) == record, "run: python tools/readme.py"
+    assert picture.stat().st_size < readme.MOST_BYTES
     assert f"![{drawn.alt}]({folder}/{name}.png)" in page.read_text()
 
 
 def test_every_figure_and_claim_has_its_part_of_the_paper():
     of_questions = {f"gains_{question}" for question in claims.QUESTIONS}
-    assert {name for part in pages.PRINTED for name in part.figures} | of_questions == set(figures.NAMES)
-    assert {i for part in pages.PRINTED for i in part.claims} == {claim.id for claim in claims.CLAIMS}
-    for part in (*pages.ALGORITHM, *pages.PRINTED):
+    assert {name for part in readme.PRINTED for name in part.figures} | of_questions == set(figures.NAMES)
+    assert {i for part in readme.PRINTED for i in part.claims} == {claim.id for claim in claims.CLAIMS}
+    for part in (*readme.ALGORITHM, *readme.PRINTED):
         assert not part.notebook or (paths.NOTEBOOKS / f"{part.notebook}.ipynb").is_file()
 
 
 def test_a_function_that_is_gone_is_missed(monkeypatch):
-    from pdstudy import objectives
+    from pdstudy.models import losses
 
-    monkeypatch.delattr(objectives, "soft_label_loss")
+    monkeypatch.delattr(losses, "soft_label_loss")
     with pytest.raises(AttributeError, match="soft_label_loss"):
-        pages.paper_to_code(SHOWN)
+        readme.paper_to_code(SHOWN)
 
 
 @pytest.fixture
 def copies(tmp_path, monkeypatch):
     """The pages that the command writes, and the study's evidence under another name."""
     for name in ("README", "TABLE", "OWN", "SPEED", "PAPER_SCALE"):
-        copy = tmp_path / getattr(pages, name).name
-        shutil.copy(getattr(pages, name), copy)
-        monkeypatch.setattr(pages, name, copy)
-    monkeypatch.setattr(pages, "KEY_FIGURES", ("domains",))
-    shutil.copytree(pages.PICTURES, tmp_path / "figures")
-    monkeypatch.setattr(pages, "PICTURES", tmp_path / "figures")
+        copy = tmp_path / getattr(readme, name).name
+        shutil.copy(getattr(readme, name), copy)
+        monkeypatch.setattr(readme, name, copy)
+    monkeypatch.setattr(readme, "KEY_FIGURES", ("domains",))
+    shutil.copytree(readme.PICTURES, tmp_path / "figures")
+    monkeypatch.setattr(readme, "PICTURES", tmp_path / "figures")
     shutil.copytree(SHOWN, tmp_path / "outputs" / "another")
     monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "outputs")
-    return pages.README, pages.TABLE
+    return readme.README, readme.TABLE
 
 
-def test_the_command_writes_another_study_everywhere_and_is_done_once(copies):
-    said = CliRunner().invoke(app, ["readme", "another"])
-    assert said.exit_code == 0, said.output
-    assert {"README.md changed", "paper_to_code.md changed"} <= set(said.output.splitlines())
+def test_the_command_writes_another_study_everywhere_and_is_done_once(copies, capsys):
+    assert readme.main(["another"]) == 0
+    assert {"README.md changed", "paper_to_code.md changed"} <= set(capsys.readouterr().out.splitlines())
     for page in copies:
         assert "of another: made by" in page.read_text() and f"of {Path(SHOWN).name}: made by" not in page.read_text()
-    assert pages.shown() == "another" and pages.recorded(pages.PICTURES / "domains.png")["study"] == "another"
-    assert "all is up to date" in CliRunner().invoke(app, ["readme"]).output
+    assert readme.shown() == "another" and readme.recorded(readme.PICTURES / "domains.png")["study"] == "another"
+    assert readme.main([]) == 0 and "all is up to date" in capsys.readouterr().out
 
 
-def test_a_study_that_is_not_there_changes_no_page(copies):
+def test_a_study_that_is_not_there_changes_no_page(copies, capsys):
     before = [page.read_text() for page in copies]
-    said = CliRunner().invoke(app, ["readme", "nothing"])
-    assert said.exit_code == 2 and "python -m pdstudy run" in said.output
+    assert readme.main(["nothing"]) == 2 and "python -m pdstudy run" in capsys.readouterr().err
     assert [page.read_text() for page in copies] == before
 
 
-def test_a_page_without_its_markers_is_named(copies):
-    pages.TABLE.write_text("no marker")
-    said = CliRunner().invoke(app, ["readme", "another"])
-    assert said.exit_code == 1 and "paper_to_code.md: there is no place for its parts" in said.output
+def test_a_page_without_its_markers_is_named(copies, capsys):
+    readme.TABLE.write_text("no marker")
+    assert readme.main(["another"]) == 1 and "paper_to_code.md: there is no place for its parts" in capsys.readouterr().err
 
 
 # -- the built pages
@@ -417,8 +429,10 @@ def test_the_documentation_builds_and_asks_nobody(site):
 
 
 def test_the_reference_holds_every_module_once():
-    named = re.findall(r"^::: pdstudy\.(\w+)$", "\n".join(p.read_text() for p in pages.REFERENCE.glob("*.md")), re.MULTILINE)
-    assert sorted(named) == sorted(p.stem for p in (ROOT / "pdstudy").glob("*.py") if p.stem != "__init__")
+    named = re.findall(r"^::: pdstudy\.([\w.]+)$", "\n".join(p.read_text() for p in readme.REFERENCE.glob("*.md")), re.MULTILINE)
+    package = ROOT / "pdstudy"
+    modules = [".".join(p.relative_to(package).with_suffix("").parts) for p in package.rglob("*.py") if p.stem != "__init__"]
+    assert sorted(named) == sorted(modules)
 
 
 # -- habits
@@ -443,7 +457,7 @@ def test_the_hooks_are_pinned_and_strip_a_notebook_as_it_is_kept(tmp_path):
     nbformat.write(used, notebook)
     program, *options = shlex.split(hooks["nbstripout"]["entry"])
     subprocess.run([sys.executable, "-m", program, *options, str(notebook)], check=True, timeout=60)
-    assert not notebooks.clean_source(notebook) and notebook.read_text() == kept
+    assert not render.clean_source(notebook) and notebook.read_text() == kept
     assert version("ruff") and version("nbstripout")
 
 

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from pdstudy import domain
-from pdstudy.domain import compare, similarity, unseen, words
+from pdstudy.data import similarity as domain
+from pdstudy.data.similarity import compare, similarity, unseen, words
 
 
 def text(rng: random.Random, n: int, skew: int = 0) -> list[str]:

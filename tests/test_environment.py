@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from pdstudy import paths
+from pdstudy.storage import paths
 
 PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
 ENVIRONMENT = yaml.safe_load((paths.ROOT / "environment.yml").read_text())

@@ -8,10 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy import explore, paths, plan, results, stats
-from pdstudy.explore import OWN, Explorer
-from pdstudy.panel import Panel
-from pdstudy.store import Store
+from pdstudy.analysis import stats
+from pdstudy.report import explore
+from pdstudy.report.explore import OWN, Explorer
+from pdstudy.report.widgets import Panel
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
 
 HOSTILE = "<script>alert(1)</script> $x^2$ \u202e<img src=x onerror=alert(2)>"
 TEXTS = ["plain & simple", HOSTILE, "long " * 200, "all agree"]
@@ -160,4 +163,4 @@ def test_widgets_show_what_is_chosen(smoke):
 
 
 def test_whoever_only_looks_opens_no_torch(fresh_python):
-    assert fresh_python("import sys; import pdstudy.panel; print('torch' in sys.modules)") == "False"
+    assert fresh_python("import sys; import pdstudy.report.widgets; print('torch' in sys.modules)") == "False"

@@ -11,10 +11,15 @@ import numpy as np
 import pytest
 from first_question import FIRST_QUESTION
 
-from pdstudy import Study, answers, card, export, faithful, onnxfiles, paths, plan, results, student, wordpieces
-from pdstudy.export import ExportError, Unfaithful
-from pdstudy.store import Store
-from pdstudy.visible import in_markdown
+from pdstudy import Study
+from pdstudy.data import tokenizer as wordpieces
+from pdstudy.escape import in_markdown
+from pdstudy.models import inference
+from pdstudy.release import export, faithful, model_card, onnx_files, student
+from pdstudy.release.export import ExportError, Unfaithful
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
 
 ALONE = """
 import json, sys
@@ -132,22 +137,22 @@ def test_no_text_of_the_data_is_on_the_card_and_names_cannot_act(exported, found
     text = (exported / "README.md").read_text()
     assert not [t for t in found.texts()[0] if len(t) > 12 and t in text]
     hostile = facts | {"labels": ["<img src=x onerror=alert(1)>", "a|b`c`\n# d\x1b[2J\u202e"], "task": "x: [y]\n- <b>"}
-    shown = card.card(hostile)
+    shown = model_card.card(hostile)
     assert "<img" not in shown and "<b>" not in shown.split("---")[2] and "\x1b" not in shown and "\u202e" not in shown
     assert "a\\|b\\`c\\` \\# d\\u001b\\[2J\\u202e" in shown
     assert in_markdown("# *x* <y>\n~z~ ![](u)") == "\\# \\*x\\* &lt;y&gt; \\~z\\~ \\!\\[\\](u)"
 
 
 def test_a_collapsed_student_s_card_says_so(facts):
-    assert "Do not use it" in card.card(facts | {"collapsed": True})
-    assert "Do not use it" not in card.card(facts | {"collapsed": False})
+    assert "Do not use it" in model_card.card(facts | {"collapsed": True})
+    assert "Do not use it" not in model_card.card(facts | {"collapsed": False})
 
 
 def test_onnx_answers_as_torch_does_at_any_batch_and_length(exported, facts):
-    torch_answer = answers.open_torch(exported, 1)
+    torch_answer = inference.open_torch(exported, 1)
     rng = np.random.default_rng(0)
     for precision, reach in (("fp32", 1e-5), ("int8", 0.05)):
-        onnx_answer = answers.open_onnx(exported / answers.ONNX[precision], 1)
+        onnx_answer = inference.open_onnx(exported / inference.ONNX[precision], 1)
         for batch, length in ((1, 2), (1, 33), (3, 40), (2, 512)):
             ids = rng.integers(5, 2048, (batch, length))
             mask, segments = np.arange(length) < rng.integers(2, length + 1, (batch, 1)), rng.integers(0, 2, ids.shape)
@@ -207,7 +212,8 @@ def test_the_exported_tokenizer_cuts_hostile_texts_as_training_does(lowercase, t
 def test_a_student_of_pairs_is_exported_and_labels_pairs(tmp_path):
     from test_own_task import STUDY
 
-    from pdstudy import predict, run_study
+    from pdstudy import run_study
+    from pdstudy.release import predict
 
     rng = np.random.default_rng(0)
     words = [" ".join(rng.choice(list("abcdefgh"), rng.integers(1, 14))) for _ in range(400)]
@@ -238,7 +244,7 @@ def test_a_student_of_pairs_is_exported_and_labels_pairs(tmp_path):
 
 
 def test_a_student_is_found_by_its_name_however_it_is_written(exported, tmp_path):
-    from pdstudy.paramsfile import load
+    from pdstudy.study.yaml_file import load
 
     settings = (
         load(paths.PARAMS / "smoke.yaml")
@@ -302,7 +308,7 @@ def test_a_whole_export_takes_the_earlier_one_s_place(tmp_path):
 
 
 def test_without_the_extra_a_sentence_names_the_cure_and_nothing_is_written(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnxfiles, "NEEDED", ("no_such_package",))
+    monkeypatch.setattr(onnx_files, "NEEDED", ("no_such_package",))
     with pytest.raises(ExportError, match=r"need no_such_package, .* run: pip install 'pdstudy\[export\]', or give --no-onnx"):
         export.export("smoke", "2/64-PF-s0", tmp_path / "model")
     assert not list(tmp_path.iterdir())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pdstudy.faithful import unfaithful
+from pdstudy.release.faithful import unfaithful
 
 LOGITS = np.random.default_rng(0).normal(0, 1, (170, 2)).astype(np.float32)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pdstudy import fidelity
+from pdstudy.analysis import fidelity
 
 
 def test_a_student_that_is_its_teacher_agrees_and_does_not_diverge():

@@ -5,14 +5,16 @@ import pandas as pd
 import pytest
 from handmade import both, whole, write
 
-from pdstudy import claims, figures, paths, plots, results
-from pdstudy.drawn import PAPER_GREY, by_width
+from pdstudy.analysis import verdicts
+from pdstudy.report import figures, style
+from pdstudy.report.style import PAPER_GREY, by_width
+from pdstudy.storage import paths, results
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     folder = whole(tmp_path_factory.mktemp("whole"))
-    return folder, claims.judge(folder)
+    return folder, verdicts.judge(folder)
 
 
 @pytest.mark.parametrize("name", figures.NAMES)
@@ -27,7 +29,7 @@ def test_a_figure_is_drawn_with_its_data_and_words_for_those_who_cannot_see_it(m
 def test_a_study_that_measured_little_leaves_gaps_and_no_error(tmp_path, name):
     folder = write(tmp_path, both("PD", 0.8) | both("PF", 0.7), transfer={"texts": 9}, splits={"train": 9})
     (tmp_path / results.TEXTS).write_text('{"train": {"kept": 9}}')
-    drawn = figures.draw(folder, name, claims.judge(folder))
+    drawn = figures.draw(folder, name, verdicts.judge(folder))
     asked = {"strategies", "starts", "gains_pretraining_value", "depth_width"}
     assert (len(drawn.data) > 0) == (name in asked), "nothing is drawn that was not measured"
     plt.close(drawn.axes.figure)
@@ -60,9 +62,9 @@ def test_the_papers_numbers_stand_in_grey_beside_ours(measured):
 
 
 def test_names_of_lines_that_end_alike_stand_apart_near_their_ends_and_none_is_left_out():
-    ax = plots.new()
+    ax = style.new()
     ax.set_ylim(0, 100)
-    plots.label_ends(ax, [(99, "a", "black", 2.0), (99, "b", "black", 2.0), (99, "c", "black", 1.0), (20, "d", "black", 2.0)])
+    style.label_ends(ax, [(99, "a", "black", 2.0), (99, "b", "black", 2.0), (99, "c", "black", 1.0), (20, "d", "black", 2.0)])
     names = {text.get_text(): text for text in ax.texts}
     assert [names[n].xy for n in "abcd"] == [(2, 93.5), (2, 99), (2, 104.5), (2, 20)]
     ax.figure.canvas.draw()
@@ -75,14 +77,14 @@ def test_names_of_lines_that_end_alike_stand_apart_near_their_ends_and_none_is_l
 
 
 def test_names_are_moved_apart_as_little_as_can_be_and_not_at_all_where_there_is_room():
-    assert plots.apart([1, 5, 9], 2).tolist() == [1, 5, 9]
-    assert plots.apart([4, 4, 9], 2).tolist() == [3, 5, 9]
-    assert plots.apart([], 2).tolist() == []
+    assert style.apart([1, 5, 9], 2).tolist() == [1, 5, 9]
+    assert style.apart([4, 4, 9], 2).tolist() == [3, 5, 9]
+    assert style.apart([], 2).tolist() == []
 
 
 def test_no_width_is_left_out_however_many_there_are():
     widths = [64 * k for k in range(1, 8)]
-    ax = plots.new()
+    ax = style.new()
     by_width(pd.DataFrame({"size": [f"2/{w}" for w in widths], "x": widths, "value": 0.5}), ax, "viridis")
     assert len(ax.get_lines()) == len(widths)
     plt.close(ax.figure)

@@ -6,8 +6,10 @@ import re
 
 import pytest
 
-from pdstudy import Study, columns, guess, plan
-from pdstudy.textfiles import TextError
+from pdstudy import Study
+from pdstudy.advice import columns, init_params
+from pdstudy.data.formats import TextError
+from pdstudy.study import plan
 
 REVIEW = "it was a fine film with a good story and a cast that one likes to see"
 
@@ -71,7 +73,7 @@ def test_the_written_file_is_a_study_that_can_be_planned_and_names_its_files_fro
     path = table(tmp_path / "My data.csv", some(text=reviews(), label=['"quoted" # one', "two: {}"] * 150))
     (tmp_path / "more.txt").write_text("\n".join(reviews(500)))
     to = tmp_path / "mine.yaml"
-    to.write_text(guess.params_file(path, to, transfer=[tmp_path / "more.txt"]).text)
+    to.write_text(init_params.params_file(path, to, transfer=[tmp_path / "more.txt"]).text)
     study = Study.read(to)
     assert study.name == "my-data" and study.task.text == ["text"]
     assert study.transfer.texts == 200, "the other 300 stand in train"
@@ -86,5 +88,5 @@ def test_a_text_that_the_familys_word_pieces_do_not_fit_is_read_from_scratch(tmp
         tmp_path / "t.csv",
         {"text": [f"это был хороший фильм с хорошей историей {i}" for i in range(300)], "label": ["a", "b"] * 150},
     )
-    text = guess.params_file(path, tmp_path / "t.yaml").text
+    text = init_params.params_file(path, tmp_path / "t.yaml").text
     assert "family: null" in text and "do not fit this text" in text

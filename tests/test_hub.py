@@ -22,14 +22,17 @@ from safetensors.torch import load_file, save
 from transformers import BertConfig, BertForPreTraining
 from typer.testing import CliRunner
 
-from pdstudy import Study, hub, mirror, paths, plan, run_study, sources
+from pdstudy import Study, run_study
 from pdstudy.__main__ import app
-from pdstudy.modelfiles import load_start
-from pdstudy.params import ParamsError
-from pdstudy.run import RunError
-from pdstudy.store import Store
-from pdstudy.tasks import DATA, TASKS, Named
-from pdstudy.wordpieces import open_tokenizer
+from pdstudy.data import hub, mirror, sources
+from pdstudy.data.tasks import DATA, TASKS, Named
+from pdstudy.data.tokenizer import open_tokenizer
+from pdstudy.models.weights import load_start
+from pdstudy.run.scheduler import RunError
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import ParamsError
 
 GLUE, IMDB = DATA["sst2"].hub, DATA["imdb"].hub
 START, FAMILY = "google/bert_uncased_L-1_H-64_A-1", "hub:google/bert_uncased_L-{layers}_H-{hidden}_A-{heads}"
@@ -237,7 +240,7 @@ def test_the_manifest_holds_the_commit_and_the_sha256_of_every_file(study, place
 
 def test_a_run_fetches_what_is_missing_and_a_second_fetch_asks_for_no_file(study, online):
     study_ = Study.read(study())
-    hub.supply(study_)
+    hub.supply(*study_.named_on_hub())
     assert plan.make(study_).steps
     HUB.asked.clear()
     assert "sst2/train: at hand" in said("fetch", study(), code=0)
@@ -245,7 +248,7 @@ def test_a_run_fetches_what_is_missing_and_a_second_fetch_asks_for_no_file(study
 
 
 def test_the_texts_are_known_by_their_content_however_the_mirror_wrote_them(study, place, online):
-    hub.fetch(Study.read(study()))
+    hub.fetch(*Study.read(study()).named_on_hub())
     before = set(plan.make(Study.read(study())).steps)
     path = mirror.place("sst2/train")
     table = pq.read_table(path).select(["label", "sentence"])
@@ -309,7 +312,7 @@ def test_without_network_and_mirror_a_run_ends_with_the_name_and_two_ways_before
 
 
 def test_a_missing_model_is_named_with_two_ways(study, place, online, monkeypatch):
-    hub.fetch(Study.read(study()))
+    hub.fetch(*Study.read(study()).named_on_hub())
     shutil.rmtree(place / "models")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     told = said("run", study(), "--workers", "0", code=2)
@@ -342,7 +345,7 @@ def test_other_bytes_than_the_hub_promises_are_not_kept(study, place, online, fi
 
 @pytest.mark.parametrize("file", ["data/sst2/train.parquet", f"models/{START}/model.safetensors"])
 def test_a_file_of_the_mirror_that_was_changed_is_refused_by_its_sha256(study, place, online, file):
-    hub.fetch(Study.read(study()))
+    hub.fetch(*Study.read(study()).named_on_hub())
     with (place / file).open("ab") as opened:
         opened.write(b"x")
     with pytest.raises(ParamsError, match="is not the file that was fetched"):
@@ -475,7 +478,7 @@ def test_one_family_may_keep_its_pieces_in_a_vocab_txt_or_a_tokenizer_json_but_n
     large = bert(num_hidden_layers=2)
     HUB.push("models", "somebody/large", large)
     family = {"family": {"others": FAMILY, "2/64": "hub:somebody/large"}, "teacher": {"size": "2/64", "margin": -1}}
-    hub.fetch(Study.read(study(**family)))
+    hub.fetch(*Study.read(study(**family)).named_on_hub())
     there = place / "models" / "somebody" / "large"
     open_tokenizer(there)[0].save(str(there / "tokenizer.json"))
     (there / "vocab.txt").unlink()

@@ -10,10 +10,16 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from pdstudy import Study, budget, disk, plan, prepare, sources, store, tasks, work
+from pdstudy import Study
 from pdstudy.__main__ import app
-from pdstudy.run import RunError
-from pdstudy.textfiles import TextError
+from pdstudy.advice import budget
+from pdstudy.data import sources, tasks
+from pdstudy.data.formats import TextError
+from pdstudy.models.train import Watch
+from pdstudy.run.execute import execute
+from pdstudy.run.scheduler import RunError
+from pdstudy.storage import files, store
+from pdstudy.study import plan
 
 
 def typed(*words) -> tuple[int, str]:
@@ -192,7 +198,7 @@ def test_rare_classes_are_named_all_at_once_and_may_be_dropped_merged_or_kept(tm
         assert f"{n} labelled texts" in said and f"{classes} classes" in said and task["rare"] == how
         made = plan.make(Study.read(tmp_path / "out.yaml"))
         (step,) = made.of_stage("texts")
-        record = json.loads((work.execute(step, store.Store(), prepare.Watch()) / "record.json").read_text())
+        record = json.loads((execute(step, store.Store(), Watch()) / "record.json").read_text())
         assert len(record["labels"]) == classes and min(record["classes"]["train"]) > 0
 
 
@@ -306,7 +312,7 @@ def test_a_place_that_cannot_be_written_to_is_said_and_another_is_taken_by_defau
     code, said = typed("init", path, "--to", tmp_path / "file" / "t.yaml")
     assert code == 2 and "cannot be written" in said
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(disk, "writable", lambda folder: "data" not in str(folder))
+    monkeypatch.setattr(files, "writable", lambda folder: "data" not in str(folder))
     assert typed("init", path)[0] == 0 and (tmp_path / "t.yaml").is_file() and not (tmp_path / "data" / "t.yaml").exists()
     assert plan.make(Study.read(tmp_path / "t.yaml"))
 
@@ -323,7 +329,7 @@ def test_a_vocabulary_is_one_that_the_text_supports(tmp_path):
     made = plan.make(study)
     for stage in ("texts", "tokenizer"):
         (step,) = made.of_stage(stage)
-        work.execute(step, store.Store(), prepare.Watch())
+        execute(step, store.Store(), Watch())
     assert study.family is None and 8 <= study.tokenizer.vocabulary < 400
 
 

@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from pdstudy import answers, latency
-from pdstudy.latency import Opening, measure
-from pdstudy.tokens import Ids
+from pdstudy.data.batches import Ids
+from pdstudy.models import inference, latency
+from pdstudy.models.latency import Opening, measure
 
 CLS, SEP, LONGEST = 2, 3, 12
 CALLS = []  # (name, pieces in the question) in the order in which they were asked
@@ -121,15 +121,15 @@ def test_what_fails_in_the_fresh_python_is_told():
 def test_a_classifier_of_ours_is_measured_and_torch_s_threads_are_as_before(tmp_path):
     import torch
 
-    from pdstudy import modelfiles, models
+    from pdstudy.models import encoder, weights
     from pdstudy.sizes import Size
 
-    config = models.bert_config(Size(1, 64), 40, 0.05, 0.1)
-    modelfiles.save(tmp_path, config, models.new_classifier(config, 0).state(), "BertForSequenceClassification")
+    config = encoder.bert_config(Size(1, 64), 40, 0.05, 0.1)
+    weights.save(tmp_path, config, encoder.new_classifier(config, 0).state(), "BertForSequenceClassification")
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        opening = Opening(answers.open_torch, (str(tmp_path),), "fp32")
+        opening = Opening(inference.open_torch, (str(tmp_path),), "fp32")
         found = measure({"ours": opening}, texts(4, 6, 9), 0, [5], n=3, n_fixed=1, batch=2, rounds=2, threads=1)["ours"]
         assert torch.get_num_threads() == 2
     finally:
@@ -140,14 +140,16 @@ def test_a_classifier_of_ours_is_measured_and_torch_s_threads_are_as_before(tmp_
 
 
 def test_of_a_study_each_size_is_timed_once_and_the_table_is_kept(smoke):
-    from pdstudy import plan, results, run
-    from pdstudy.store import Store
+    from pdstudy.run import study_latency
+    from pdstudy.storage import results
+    from pdstudy.storage.store import Store
+    from pdstudy.study import plan
 
-    found = latency.of_study(plan.make(smoke), Store())["sizes"]
+    found = study_latency.of_study(plan.make(smoke), Store())["sizes"]
     assert 0 < found["2/64"]["p50"] < found["2/128"]["p50"] and found["2/64"]["memory"] is None
     assert [at["length"] for at in found["2/128"]["fixed"]] == [16, 48] and found["2/128"]["throughput"] > 0
-    table = run.measure_latency(smoke)
+    table = study_latency.measure_latency(smoke)
     assert list(table.index) == list(found) and (table["peak memory, MB"] > 50).all()
     before = results.load_latency("smoke")
-    run.measure_latency(smoke)
+    study_latency.measure_latency(smoke)
     assert results.load_latency("smoke") == before, "measured once"

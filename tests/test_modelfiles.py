@@ -10,8 +10,9 @@ import torch
 from tiny_bert import VOCABULARY, a_mask, config_of, some_ids, stirred
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-from pdstudy import modelfiles, models
-from pdstudy.models import Classifier, MaskedReader
+from pdstudy.models import encoder as models
+from pdstudy.models import weights as modelfiles
+from pdstudy.models.encoder import Classifier, MaskedReader
 from pdstudy.sizes import Size
 
 

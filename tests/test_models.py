@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from tiny_bert import VOCABULARY, a_mask, config_of, some_ids, stirred
 from transformers import BertForMaskedLM, BertForSequenceClassification
 
-from pdstudy import models
-from pdstudy.models import Classifier, MaskedReader
+from pdstudy.models import encoder
+from pdstudy.models.encoder import Classifier, MaskedReader
 
 
 def transformers_own(ours: torch.nn.Module, kind=None) -> torch.nn.Module:
@@ -33,10 +33,10 @@ def test_hidden_states_equal_those_of_transformers_bert_on_every_real_piece(size
     for seed in range(3):
         ids, mask = some_ids(batch, length, seed), a_mask(batch, length, seed)
         at = mask.flatten().nonzero()[:, 0]
-        ours = models.encode(bert, ids, mask, at=at)
+        ours = encoder.encode(bert, ids, mask, at=at)
         theirs = own(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         torch.testing.assert_close(ours, theirs[mask], atol=close, rtol=close)
-        torch.testing.assert_close(models.encode(bert, ids, mask), theirs[:, 0], atol=close, rtol=close)
+        torch.testing.assert_close(encoder.encode(bert, ids, mask), theirs[:, 0], atol=close, rtol=close)
         assert ours.std() > 0.5
 
 
@@ -46,10 +46,10 @@ def test_hidden_states_with_segments_equal_those_of_transformers():
     ids, segments = some_ids(3, 8), (torch.arange(8) > 4).long().expand(3, 8)
     theirs = own(input_ids=ids, token_type_ids=segments).last_hidden_state
     torch.testing.assert_close(
-        models.encode(bert, ids, segments=segments, at=torch.arange(24)), theirs.flatten(0, 1), atol=1e-12, rtol=1e-12
+        encoder.encode(bert, ids, segments=segments, at=torch.arange(24)), theirs.flatten(0, 1), atol=1e-12, rtol=1e-12
     )
-    torch.testing.assert_close(models.encode(bert, ids, segments=segments), theirs[:, 0], atol=1e-12, rtol=1e-12)
-    assert (models.encode(bert, ids) - theirs[:, 0]).abs().max() > 0.01
+    torch.testing.assert_close(encoder.encode(bert, ids, segments=segments), theirs[:, 0], atol=1e-12, rtol=1e-12)
+    assert (encoder.encode(bert, ids) - theirs[:, 0]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_attention_and_its_gradients_are_those_of_the_formula(batch, heads, quer
         if kind is torch.float64 and not found:
             y = ((q @ k.transpose(2, 3)) / 8).masked_fill(~mask, -torch.inf).softmax(-1) @ v
         else:
-            y = models.attend(q, k, v, mask if masked else None)
+            y = encoder.attend(q, k, v, mask if masked else None)
         (y * torch.linspace(-1, 1, 64)).sum().backward()
         found.append([t.detach().double() for t in (y, q.grad, k.grad, v.grad)])
     for plain, fast in zip(*found, strict=True):
@@ -113,7 +113,7 @@ def test_dropout_acts_in_training_and_not_in_evaluation():
 def test_dropout_keeps_the_share_and_the_mean_and_its_gradient_is_its_mask():
     torch.manual_seed(0)
     x = torch.full((1001, 999), 2.0, requires_grad=True)
-    y = models.drop(x, 0.1)
+    y = encoder.drop(x, 0.1)
     kept = y != 0
     assert abs(kept.float().mean() - 0.9) < 4 * math.sqrt(0.09 / x.numel()) + 1e-5
     assert torch.equal(y[kept], torch.full_like(y[kept], 2 / 0.9)) and abs(y.mean() - 2) < 0.005
@@ -122,9 +122,9 @@ def test_dropout_keeps_the_share_and_the_mean_and_its_gradient_is_its_mask():
         assert abs((kept & shifted).float().mean() - 0.81) < 0.002
     y.sum().backward()
     assert torch.equal(x.grad, kept / 0.9)
-    assert models.drop(x, 0.0) is x or torch.equal(models.drop(x, 0.0), x)
+    assert encoder.drop(x, 0.0) is x or torch.equal(encoder.drop(x, 0.0), x)
     torch.manual_seed(0)
-    assert torch.equal(models.drop(x, 0.1), y)
+    assert torch.equal(encoder.drop(x, 0.1), y)
 
 
 def test_gradients_equal_those_of_transformers_forward():
@@ -167,47 +167,47 @@ def test_a_start_is_a_function_of_its_seed_and_leaves_the_ambient_randomness_alo
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first, second, other = (models.new_classifier(config_of(), seed).state() for seed in (0, 0, 1))
+    first, second, other = (encoder.new_classifier(config_of(), seed).state() for seed in (0, 0, 1))
     assert (torch.rand(3) == expected).all()
     assert all((first[k] == second[k]).all() for k in first)
     assert (first["classifier.weight"] != other["classifier.weight"]).any()
 
 
 def test_a_random_start_has_the_asked_scale():
-    state = models.new_reader(config_of(), seed=0).state()
+    state = encoder.new_reader(config_of(), seed=0).state()
     for name in ("bert.embeddings.word_embeddings.weight", "bert.encoder.layer.1.intermediate.dense.weight"):
         assert state[name].std().item() == pytest.approx(0.2, rel=0.05)
 
 
 def test_a_sinusoid_start_changes_the_positions_alone_and_they_stay_learned():
-    random, waves = (models.new_reader(config_of(), 0, positions) for positions in ("random", "sinusoid"))
+    random, waves = (encoder.new_reader(config_of(), 0, positions) for positions in ("random", "sinusoid"))
     name = "bert.embeddings.position_embeddings.weight"
     assert {k for k, v in waves.state().items() if not torch.equal(random.state()[k], v)} == {name}
     table = waves.bert.bert.embeddings.position_embeddings.weight
-    torch.testing.assert_close(table / table[0, 1], models.sinusoids(512, 64))  # cosine of zero is one
+    torch.testing.assert_close(table / table[0, 1], encoder.sinusoids(512, 64))  # cosine of zero is one
     assert table.requires_grad
 
 
 def test_given_words_are_turned_and_not_changed():
     words = np.random.default_rng(0).normal(size=(VOCABULARY, 64)).astype(np.float32)
-    table = models.new_reader(config_of(), 3, words=words).bert.bert.embeddings.word_embeddings.weight.detach()
+    table = encoder.new_reader(config_of(), 3, words=words).bert.bert.embeddings.word_embeddings.weight.detach()
     torch.testing.assert_close(table @ table.T, torch.from_numpy(words @ words.T), atol=1e-3, rtol=1e-4)
     assert not torch.allclose(table, torch.from_numpy(words), atol=0.1)
 
 
 def test_a_reader_that_knows_nothing_expects_of_a_row_what_the_counts_say_and_its_scaffold_is_not_kept():
     counts = np.random.default_rng(0).integers(0, 1000, VOCABULARY)
-    reader = models.new_reader(config_of(), 0, unigram=counts)
+    reader = encoder.new_reader(config_of(), 0, unigram=counts)
     torch.nn.init.zeros_(reader.summary.weight), torch.nn.init.zeros_(reader.summary.bias)
     logits, rows = reader(some_ids(3, 8), torch.arange(5), of_rows=True)
     assert logits.shape == (5, VOCABULARY) and rows.shape == (3, VOCABULARY)
     share = torch.from_numpy((counts + 1) / (counts + 1).sum()).float()
     torch.testing.assert_close(rows.softmax(-1), share.expand(3, -1), atol=1e-6, rtol=1e-4)
-    assert set(reader.state()) == set(models.new_reader(config_of(), 0).state())
+    assert set(reader.state()) == set(encoder.new_reader(config_of(), 0).state())
 
 
 def test_sinusoids_are_sines_in_even_and_cosines_in_odd_columns():
-    table = models.sinusoids(4, 6)
+    table = encoder.sinusoids(4, 6)
     assert table.shape == (4, 6)
     assert table[0].tolist() == [0, 1, 0, 1, 0, 1]
     assert table[3, :4].tolist() == pytest.approx(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pdstudy import muon
+from pdstudy.models import muon
 
 SHAPES = [(16, 16), (12, 48), (48, 12), (16, 24), (1, 8), (8, 1)]
 

@@ -7,11 +7,10 @@ import nbformat
 import papermill
 import pytest
 
-from pdstudy import paths
-from pdstudy.notebooks import clean_source, declared
-from pdstudy.params import Study
-from pdstudy.paramsfile import load
-from pdstudy.report import ADVICE, QUESTIONS
+from pdstudy.report.render import ADVICE, QUESTIONS, clean_source, declared
+from pdstudy.storage import paths
+from pdstudy.study.settings import Study
+from pdstudy.study.yaml_file import load
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 EXPLORER = "06_explore"
@@ -52,7 +51,7 @@ def test_a_notebook_is_thin(path):
         assert not any(isinstance(n, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.While) for n in ast.walk(tree))
         lines = [line for line in cell.source.splitlines() if line.strip() and not line.startswith(("import ", "from "))]
         assert "parameters" in cell.metadata.get("tags", []) or len(lines) <= MAX_LINES, cell.source
-        assert not re.search(r"""["'](\.{1,2}/|/|~)""", cell.source), "paths come from pdstudy.paths"
+        assert not re.search(r"""["'](\.{1,2}/|/|~)""", cell.source), "paths come from pdstudy.storage.paths"
         assert "open(" not in cell.source and "chdir" not in cell.source
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pdstudy.objectives import hard_label_loss, mlm_loss, row_words_loss, soft_label_loss
+from pdstudy.models.losses import hard_label_loss, mlm_loss, row_words_loss, soft_label_loss
 
 LOG3 = math.log(3)
 

@@ -11,12 +11,14 @@ import yaml
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from pdstudy import Study, load_results, paths, plan, run_study
+from pdstudy import Study, load_results, run_study
 from pdstudy.__main__ import app
-from pdstudy.params import ParamsError
-from pdstudy.run import RunError
-from pdstudy.store import Store
-from pdstudy.tokens import Ids
+from pdstudy.data.batches import Ids
+from pdstudy.run.scheduler import RunError
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import ParamsError
 
 STUDY = reviews.STUDY | {"name": "own"}
 

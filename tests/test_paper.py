@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from pdstudy import paper
-from pdstudy.tasks import TASKS
+from pdstudy.analysis import paper
+from pdstudy.data.tasks import TASKS
 
 
 def test_the_meta_scores_of_table_3_are_the_means_that_its_other_numbers_give():

@@ -4,12 +4,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from pdstudy import paths
-from pdstudy.mistakes import check_names, explain
-from pdstudy.params import ParamsError, Study
-from pdstudy.paramsfile import load
-from pdstudy.precision import best_precision
+from pdstudy.machine import best_precision
 from pdstudy.sizes import Size
+from pdstudy.storage import paths
+from pdstudy.study.settings import ParamsError, Study, check_names, explain
+from pdstudy.study.yaml_file import load
 
 
 @pytest.fixture
@@ -270,12 +269,12 @@ def test_reading_a_study_loads_neither_torch_nor_pandas(fresh_python, settings, 
     path = written(yaml.safe_dump(settings))
     code = f"import sys, json, pdstudy; pdstudy.Study.read({str(path)!r}); print(json.dumps(sorted(sys.modules)))"
     loaded = set(json.loads(fresh_python(code)))
-    assert "pdstudy.params" in loaded
+    assert "pdstudy.study.settings" in loaded
     assert not loaded & {"torch", "pandas", "transformers", "scipy", "seaborn", "matplotlib", "accelerate", "datasets", "sklearn"}
 
 
 def test_the_names_of_the_package_load_nothing_heavy(fresh_python):
     code = "import sys, json; from pdstudy import Study, run_study, load_results; print(json.dumps(sorted(sys.modules)))"
     loaded = set(json.loads(fresh_python(code)))
-    assert "pdstudy.run" in loaded
+    assert "pdstudy.run.scheduler" in loaded
     assert not loaded & {"torch", "pandas", "pyarrow", "numpy", "transformers", "datasets"}

@@ -6,8 +6,9 @@ import tracemalloc
 
 import pytest
 
-from pdstudy import paramsfile, paths
-from pdstudy.paramsfile import ParamsError, find, load
+from pdstudy.storage import paths
+from pdstudy.study import yaml_file
+from pdstudy.study.yaml_file import ParamsError, find, load
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_a_params_file_is_found_by_name_or_by_path(tmp_path, monkeypatch):
 
 
 def test_a_file_of_too_many_values_is_refused(written):
-    path = written("a:\n" + "- 1\n" * paramsfile.MAX_VALUES)
+    path = written("a:\n" + "- 1\n" * yaml_file.MAX_VALUES)
     with pytest.raises(ParamsError, match="more than 20,000 values"):
         load(path)
 

@@ -11,13 +11,13 @@ from collections import Counter
 
 import pytest
 
-from pdstudy import plan, steps
-from pdstudy.estimate import cost, estimate, needed, work
-from pdstudy.params import ParamsError, Study
 from pdstudy.recipes import RECIPES
+from pdstudy.run.estimate import cost, estimate, needed, work
 from pdstudy.sizes import PAPER_SIZES, Size
-from pdstudy.steps import Plan, Step
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
+from pdstudy.study import plan, steps
+from pdstudy.study.settings import ParamsError, Study
+from pdstudy.study.steps import Plan, Step
 
 
 def planned(settings: dict, **changes) -> Plan:
@@ -499,8 +499,8 @@ def test_a_folder_whose_name_no_file_system_takes_is_refused_in_a_sentence(setti
 def test_planning_loads_nothing_heavy(fresh_python, settings):
     code = f"""
 import sys
-from pdstudy import plan, steps
-from pdstudy.params import Study
+from pdstudy.study import plan, steps
+from pdstudy.study.settings import Study
 print(len(plan.make(Study(**{settings!r})).steps))
 print([m for m in ("torch", "transformers", "pandas", "numpy", "pyarrow", "scipy", "datasets") if m in sys.modules])
 """

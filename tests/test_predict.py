@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from pdstudy import disk, predict, student
 from pdstudy.__main__ import app
-from pdstudy.predict import PredictError, label_file, open_labeller
-from pdstudy.store import Store
+from pdstudy.release import predict, student
+from pdstudy.release.predict import PredictError, label_file, open_labeller
+from pdstudy.storage import files
+from pdstudy.storage.store import Store
 
 NAMES = ["negative", "positive"]
 
@@ -133,7 +134,7 @@ def test_what_is_written_goes_here_where_the_files_folder_cannot_be_written_to(e
     (tmp_path / "there").mkdir()
     as_txt(tmp_path / "there" / "in.txt", ["a film"])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(disk, "writable", lambda folder: "there" not in str(folder))
+    monkeypatch.setattr(files, "writable", lambda folder: "there" not in str(folder))
     said = CliRunner().invoke(app, ["predict", str(exported), "there/in.txt"])
     assert said.exit_code == 0 and (tmp_path / "in.labelled.csv").is_file()
 

@@ -5,10 +5,10 @@ import types
 
 import pytest
 
-from pdstudy import progress
-from pdstudy.crew import Interrupted
-from pdstudy.progress import Progress, Stage
-from pdstudy.run import RunError
+from pdstudy.run import progress
+from pdstudy.run.progress import Progress, Stage
+from pdstudy.run.scheduler import RunError
+from pdstudy.run.worker import Interrupted
 
 STAGES = (
     Stage("texts", 1, 1),

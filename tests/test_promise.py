@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from pdstudy.promise import Answers, chosen_anew, promise
+from pdstudy.analysis.stats import Answers, chosen_anew, promise
 
 N_DEV, N_TEST = 320, 400
 WORLDS, RESAMPLES = 500, 200

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pdstudy import readout
+from pdstudy.models import fused_loss
 
 
 def drawn(n: int, width: int, words: int, seed: int, dtype=torch.float64):
@@ -16,9 +16,9 @@ def drawn(n: int, width: int, words: int, seed: int, dtype=torch.float64):
 
 def both(inputs, pieces, block: int, monkeypatch) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Return (loss, gradients) of the read-out in blocks, and of the whole logits."""
-    monkeypatch.setattr(readout, "BLOCK", block)
+    monkeypatch.setattr(fused_loss, "BLOCK", block)
     found = []
-    for loss in (readout.mlm_loss(*inputs, pieces), F.cross_entropy(F.linear(*inputs), pieces)):
+    for loss in (fused_loss.mlm_loss(*inputs, pieces), F.cross_entropy(F.linear(*inputs), pieces)):
         found.append([loss.detach(), *torch.autograd.grad(3 * loss, inputs)])
     return found
 
@@ -42,7 +42,7 @@ def test_single_precision_is_near_double(monkeypatch):
 
 def test_by_hand_one_piece_of_two_words():
     weight = torch.tensor([[math.log(3.0)], [0.0]], requires_grad=True)  # probabilities 3/4 and 1/4
-    loss = readout.mlm_loss(torch.ones(1, 1), weight, torch.zeros(2), torch.tensor([1]))
+    loss = fused_loss.mlm_loss(torch.ones(1, 1), weight, torch.zeros(2), torch.tensor([1]))
     loss.backward()
     assert loss.item() == pytest.approx(math.log(4), abs=1e-6)
     assert weight.grad.flatten().tolist() == pytest.approx([0.75, -0.75], abs=1e-6)
@@ -50,12 +50,12 @@ def test_by_hand_one_piece_of_two_words():
 
 def test_a_word_that_was_thought_impossible_costs_its_distance_and_no_infinity():
     hidden, bias = torch.zeros(1, 4), torch.tensor([0.0, -500.0, 400.0])
-    assert readout.mlm_loss(hidden, torch.zeros(3, 4), bias, torch.tensor([1])).item() == pytest.approx(900.0)
+    assert fused_loss.mlm_loss(hidden, torch.zeros(3, 4), bias, torch.tensor([1])).item() == pytest.approx(900.0)
 
 
 def test_no_piece_is_no_loss_and_no_gradient_but_a_path_to_every_weight():
     inputs, _ = drawn(0, 8, 20, seed=0)
-    loss = readout.mlm_loss(*inputs, torch.zeros(0, dtype=torch.int64))
+    loss = fused_loss.mlm_loss(*inputs, torch.zeros(0, dtype=torch.int64))
     assert loss.item() == 0.0
     assert all(not g.any() for g in torch.autograd.grad(loss, inputs))
 
@@ -63,16 +63,16 @@ def test_no_piece_is_no_loss_and_no_gradient_but_a_path_to_every_weight():
 def test_under_autocast_products_are_half_and_sums_are_single():
     inputs, pieces = drawn(300, 16, 4000, seed=0, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        half = readout.mlm_loss(*inputs, pieces)
-        zero = readout.mlm_loss(torch.zeros(2, 16), torch.zeros(30_000, 16), torch.zeros(30_000), torch.tensor([1, 2]))
-    assert half.dtype == torch.float32 and half.item() == pytest.approx(readout.mlm_loss(*inputs, pieces).item(), rel=2e-3)
-    assert half.item() != readout.mlm_loss(*inputs, pieces).item()
+        half = fused_loss.mlm_loss(*inputs, pieces)
+        zero = fused_loss.mlm_loss(torch.zeros(2, 16), torch.zeros(30_000, 16), torch.zeros(30_000), torch.tensor([1, 2]))
+    assert half.dtype == torch.float32 and half.item() == pytest.approx(fused_loss.mlm_loss(*inputs, pieces).item(), rel=2e-3)
+    assert half.item() != fused_loss.mlm_loss(*inputs, pieces).item()
     assert zero.item() == pytest.approx(math.log(30_000), abs=1e-5)
 
 
 def test_a_second_backward_is_an_error():
     inputs, pieces = drawn(3, 4, 9, seed=0)
-    loss = readout.mlm_loss(*inputs, pieces)
+    loss = fused_loss.mlm_loss(*inputs, pieces)
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="once"):
         loss.backward()

@@ -7,9 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pdstudy import Study, corpora, hub, mirror, paths, plan, run_study, sources
-from pdstudy.params import ParamsError
-from pdstudy.store import Store
+from pdstudy import Study, run_study
+from pdstudy.data import cleaning, hub, mirror, sources
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import ParamsError
 
 SMALL = {
     "name": "reads",
@@ -59,9 +62,9 @@ def data(tmp_path, monkeypatch):
     return tmp_path
 
 
-def texts(**changes) -> corpora.Texts:
+def texts(**changes) -> cleaning.Texts:
     study = Study(**SMALL | changes)
-    return corpora.build(sources.read(study.resolved_task()), {"dev": 20}, None, 0.1, 0)
+    return cleaning.build(sources.read(study.resolved_task()), {"dev": 20}, None, 0.1, 0)
 
 
 def test_the_named_data_are_read_and_the_transfer_set_stays_the_tasks_own(data):
@@ -120,9 +123,9 @@ def test_a_d_lm_that_cannot_be_is_refused(changes, said):
 
 def test_data_that_is_not_at_hand_is_named_with_the_cure_before_anything_is_computed(data):
     mirror.place("wiki/train").unlink()
-    assert hub.missing(Study(**SMALL))[0] == ["wiki/train"]
+    assert hub.missing(*Study(**SMALL).named_on_hub())[0] == ["wiki/train"]
     with pytest.raises(mirror.MirrorError, match=r"put wiki/train.parquet \(columns text\) into the folder PDSTUDY_DATA"):
-        hub.supply(Study(**SMALL))
+        hub.supply(*Study(**SMALL).named_on_hub())
     with pytest.raises(ParamsError, match=r"wiki/train.parquet \(columns text\)"):
         plan.make(Study(**SMALL))
 

@@ -11,11 +11,15 @@ from pathlib import Path
 import bs4
 import nbformat
 import pytest
+import readme as tool
 
-from pdstudy import Study, claims, figures, notebooks, pages, paths, report, results
-from pdstudy.params import ParamsError
+from pdstudy import Study
+from pdstudy.analysis import claims, verdicts
+from pdstudy.report import figures, render
+from pdstudy.storage import paths, results
+from pdstudy.study.settings import ParamsError
 
-OUR_SCRIPT = (paths.ROOT / "pdstudy" / "templates" / "page.js").read_text()
+OUR_SCRIPT = (paths.ROOT / "pdstudy" / "report" / "templates" / "page.js").read_text()
 
 
 class Page(HTMLParser):
@@ -56,10 +60,10 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def rendered(smoke) -> Path:
     """The folder of the smoke study's reports."""
-    return report.render(smoke).parent
+    return render.render(smoke).parent
 
 
-@pytest.fixture(params=["index", *report.QUESTIONS])
+@pytest.fixture(params=["index", *render.QUESTIONS])
 def page(rendered, request) -> Page:
     return Page((rendered / f"{request.param}.html").read_text())
 
@@ -113,13 +117,13 @@ def test_every_link_leads_somewhere(rendered):
 
 def test_every_claim_on_the_index_leads_to_its_figure_and_its_data(rendered):
     index = bs4.BeautifulSoup((rendered / "index.html").read_text(), "html5lib")
-    measured = set(claims.judge("smoke").query("verdict != 'not measured'").id)
+    measured = set(verdicts.judge("smoke").query("verdict != 'not measured'").id)
     assert {"V1", "R2", "R9", "R12", "R14"} <= measured
     for claim in claims.CLAIMS:
         row = index.find("tr", id=f"claim-{claim.id}")
         assert row.th.get_text() == claim.id
         links = [a["href"] for a in row.find_all("a")]
-        page = next(f"{stem}.html" for stem, q in report.QUESTIONS.items() if q == claims.QUESTIONS[claim.question])
+        page = next(f"{stem}.html" for stem, q in render.QUESTIONS.items() if q == claims.QUESTIONS[claim.question])
         if claim.id == "R14" or claim.id not in measured:  # a table of the paper, and of no run; or nothing was drawn
             assert links == [page]
             continue
@@ -131,7 +135,7 @@ def test_every_claim_on_the_index_leads_to_its_figure_and_its_data(rendered):
 
 
 def test_a_question_leads_to_its_neighbours_and_to_its_own_sections(rendered):
-    names = ["index.html", *(f"{stem}.html" for stem in report.QUESTIONS)]
+    names = ["index.html", *(f"{stem}.html" for stem in render.QUESTIONS)]
     for before, name, after in zip([None, *names], names, [*names[1:], None], strict=False):
         found = bs4.BeautifulSoup((rendered / name).read_text(), "html5lib")
         top, contents, turns = (
@@ -168,9 +172,9 @@ def test_pages_and_executed_notebooks_are_light_and_name_no_place_of_this_machin
 
 
 def test_the_answer_stands_in_the_report_and_on_the_index(rendered):
-    table = claims.judge("smoke")
-    for question, stem in zip(claims.QUESTIONS, report.QUESTIONS, strict=True):
-        answer = claims.answer(table, question)
+    table = verdicts.judge("smoke")
+    for question, stem in zip(claims.QUESTIONS, render.QUESTIONS, strict=True):
+        answer = verdicts.answer(table, question)
         for name in ("index.html", f"{stem}.html"):
             assert " ".join(answer.split()) in " ".join(" ".join(Page((rendered / name).read_text()).words).split()), name
 
@@ -190,9 +194,9 @@ def test_the_answer_changes_with_the_numbers(smoke, rendered, tmp_path):
     table.loc[table.digest.isin(others), "predicted"] = table.label
     table.loc[table.digest.isin(basic), "predicted"] = 1 - table.label.where(table.item % 3 > 0, 1 - table.label)
     pq.write_table(pa.Table.from_pandas(table), tmp_path / results.PREDICTIONS)
-    changed = claims.judge(str(tmp_path)).set_index("id")
+    changed = verdicts.judge(str(tmp_path)).set_index("id")
     assert changed.verdict["V1"] == "supported" and changed.estimate["V1"] == pytest.approx(100 * 2 / 3, abs=3)
-    assert claims.answer(claims.judge(str(tmp_path))) != claims.answer(claims.judge("smoke"))
+    assert verdicts.answer(verdicts.judge(str(tmp_path))) != verdicts.answer(verdicts.judge("smoke"))
 
 
 def test_an_executed_report_tells_its_parameters(rendered, smoke):
@@ -204,41 +208,41 @@ def test_an_executed_report_tells_its_parameters(rendered, smoke):
 def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path, monkeypatch, smoke):
     path = notebook(tmp_path, "(1 / 0)")
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
-    monkeypatch.setattr(report, "QUESTIONS", {path.stem: "?"})
+    monkeypatch.setattr(render, "QUESTIONS", {path.stem: "?"})
     with pytest.raises(ParamsError, match=r"09_test.ipynb: unknown parameter"):
-        report.render(smoke)
+        render.render(smoke)
 
 
 def test_hostile_text_is_shown_and_not_run(tmp_path):
     hostile = "<script>alert(1)</script><img src=x onerror=alert(1)>"
-    source = f"import pandas as pd\nfrom pdstudy.claims import Prose\ndisplay(Prose({hostile!r}))\npd.DataFrame({{'text': [{hostile!r}]}})"
-    made = report.execute(notebook(tmp_path, source), {"name": "x"}, tmp_path)
+    source = f"import pandas as pd\nfrom pdstudy.analysis.verdicts import Prose\ndisplay(Prose({hostile!r}))\npd.DataFrame({{'text': [{hostile!r}]}})"
+    made = render.execute(notebook(tmp_path, source), {"name": "x"}, tmp_path)
     found = Page(made.read_text())
     assert found.scripts == [OUR_SCRIPT] and "x" not in found.addresses and not found.handlers
     assert hostile in " ".join(found.words)
 
 
 def test_a_kernel_says_nothing_in_the_terminal(tmp_path, capfd):
-    report.execute(notebook(tmp_path, "print(name)"), {"name": "y"}, tmp_path)
+    render.execute(notebook(tmp_path, "print(name)"), {"name": "y"}, tmp_path)
     assert "".join(capfd.readouterr()) == ""
 
 
 def test_the_readme_table_is_made_from_the_results(rendered, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(
-        "before\n<!-- answers of smoke: made by `python -m pdstudy readme`, not typed -->\nold\n<!-- end of answers -->\nafter\n"
+        "before\n<!-- answers of smoke: made by `python tools/readme.py`, not typed -->\nold\n<!-- end of answers -->\nafter\n"
     )
-    pages.fill(readme, "answers", pages.answers("smoke"))
+    tool.fill(readme, "answers", tool.answers("smoke"))
     text = readme.read_text()
     assert "| V1 | Pre-training helps a student that is then fine-tuned |" in text and "old" not in text
     assert text.startswith("before\n") and text.endswith("after\n") and "commit" in text
-    pages.fill(readme, "answers", pages.answers("smoke"))
+    tool.fill(readme, "answers", tool.answers("smoke"))
     assert readme.read_text() == text
 
 
 def test_readme_shows_the_committed_evidence():
     before = (paths.ROOT / "README.md").read_text()
-    assert pages.answers(str(paths.ROOT / "outputs" / pages.shown())) in before, "run: python -m pdstudy readme"
+    assert tool.answers(str(paths.ROOT / "outputs" / tool.shown())) in before, "run: python tools/readme.py"
 
 
 def test_claims_json_is_written_beside_the_metrics(rendered):
@@ -247,4 +251,4 @@ def test_claims_json_is_written_beside_the_metrics(rendered):
 
 
 def test_a_study_given_in_a_notebook_is_the_study_of_the_file():
-    assert Study.given(notebooks.declared(paths.NOTEBOOKS / "01_pretraining_value.ipynb")) == Study.read("smoke")
+    assert Study.given(render.declared(paths.NOTEBOOKS / "01_pretraining_value.ipynb")) == Study.read("smoke")

@@ -10,11 +10,15 @@ import torch
 from first_question import FIRST_QUESTION
 from safetensors.torch import save_file
 
-from pdstudy import Study, modelfiles, paths, plan, results, run_study, work
-from pdstudy.paramsfile import load
-from pdstudy.run import RunError, run
-from pdstudy.store import Store
-from pdstudy.train import Watch
+from pdstudy import Study, run_study
+from pdstudy.models import weights as modelfiles
+from pdstudy.models.train import Watch
+from pdstudy.run import execute
+from pdstudy.run.scheduler import RunError, run
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.yaml_file import load
 
 TABLES = (results.METRICS, results.PREDICTIONS, results.SEARCHES)
 
@@ -88,8 +92,8 @@ def test_a_second_run_computes_nothing_and_writes_the_same_bytes(smoke):
 
 
 def test_steps_that_another_run_has_made_meanwhile_are_not_counted_as_computed(smoke):
-    from pdstudy.crew import Crew
-    from pdstudy.run import Summary, _drive
+    from pdstudy.run.engine_local import Crew
+    from pdstudy.run.scheduler import Summary, _drive
 
     todo, summary, told = dict(plan.make(smoke).steps), Summary(), []
     with Crew(Store(), 0, None, None) as crew:  # as if they had come after this run had looked
@@ -228,7 +232,7 @@ def test_a_tokenizer_from_a_folder_cuts_the_same_pieces(small, saved_teacher):
     steps = [s for s in theirs.steps.values() if s.stage in ("texts", "tokenizer", "ids")]
     for step in steps:
         if store.find(step.digest) is None:
-            work.execute(step, store, Watch())
+            execute.execute(step, store, Watch())
     for a, b in zip(mine.of_stage("ids"), theirs.of_stage("ids"), strict=True):
         assert a.digest != b.digest and a.settings == b.settings
         for name in {p.name for p in store.open(a.digest).glob("*.npy")}:
@@ -241,7 +245,7 @@ def test_training_is_mirrored_to_tensorboard_without_changing_it(small, unbroken
     step = next(s for s in plan.make(small).of_stage("finetune") if "Basic" in s.label and "rate" in s.settings)
     store = Store(tmp_path / "store", families=())
     shutil.copytree(Store().open(step.parents["ids"]), store.root / "ids" / step.parents["ids"])
-    work.execute(step, store, Watch(tracker="tensorboard", tracker_folder=tmp_path / "logs", label=step.label, log_every=5))
+    execute.execute(step, store, Watch(tracker="tensorboard", tracker_folder=tmp_path / "logs", label=step.label, log_every=5))
     (events,) = (tmp_path / "logs").rglob("events.out.tfevents*")
     found = EventAccumulator(str(events.parent)).Reload()
     assert {"loss", "rate", "grad_norm"} <= set(found.Tags()["scalars"])

@@ -6,12 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pdstudy import Study, evaluate, export, paths, run_study, sources, work
-from pdstudy.stages import Labelled
-from pdstudy.store import Store
-from pdstudy.tasks import SCALE, TASKS
-from pdstudy.textfiles import TextError
-from pdstudy.tokens import Ids
+from pdstudy import Study, run_study
+from pdstudy.data import sources
+from pdstudy.data.batches import Ids, Labelled
+from pdstudy.data.formats import TextError
+from pdstudy.data.tasks import SCALE, TASKS
+from pdstudy.models import evaluate
+from pdstudy.release import export
+from pdstudy.run import model_steps
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store
 
 TASK = TASKS["stsb"]
 
@@ -99,5 +103,5 @@ def test_a_study_of_scores_runs_and_measures_them(place, settings, tmp_path, mon
 
 def test_of_several_rates_the_one_with_the_better_correlation_is_taken():
     tried = [{"dev": {"accuracy": 0.2, "pearson": 0.5}, "rate": 1e-3}, {"dev": {"accuracy": 0.1, "pearson": 0.7}, "rate": 1e-4}]
-    assert work.better(tried)["rate"] == 1e-4
-    assert work.better([{"dev": {"accuracy": 0.9}, "rate": 2e-3}, {"dev": {"accuracy": 0.9}, "rate": 1e-3}])["rate"] == 1e-3
+    assert model_steps.better(tried)["rate"] == 1e-4
+    assert model_steps.better([{"dev": {"accuracy": 0.9}, "rate": 2e-3}, {"dev": {"accuracy": 0.9}, "rate": 1e-3}])["rate"] == 1e-3

@@ -7,7 +7,10 @@ import pytest
 import yaml
 from reviews import TRAIN
 
-from pdstudy import Study, domain, guess, owncuts, run_study, scripts, wordpieces
+from pdstudy import Study, run_study
+from pdstudy.advice import init_params
+from pdstudy.data import own_pieces, scripts, similarity
+from pdstudy.data import tokenizer as wordpieces
 
 # Neutral words; two cues that differ by a mark alone; two that differ altogether; what stands between the words.
 SCRIPTS = {
@@ -38,7 +41,7 @@ def accuracy(language: str, control: bool, folder) -> float:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "label"), *texts(language, control)])
     values = yaml.safe_load(
-        guess.params_file(path, folder / "own.yaml", name=f"{language}-{'control' if control else 'marks'}").text
+        init_params.params_file(path, folder / "own.yaml", name=f"{language}-{'control' if control else 'marks'}").text
     )
     values["task"]["train"] = str(path)
     values |= {
@@ -70,7 +73,7 @@ def test_a_cue_that_a_mark_alone_carries_is_learned_as_well_as_another_word(lang
 def test_texts_of_scripts_without_spaces_are_near_when_their_clauses_stand_in_another_order():
     rng = random.Random(1)
     clauses = [rng.choices(SCRIPTS["chinese"][0].split(), k=20) for _ in range(120)]
-    (row,) = domain.compare(["".join(c) for c in clauses], {"turned": ["".join(reversed(c)) for c in clauses]})
+    (row,) = similarity.compare(["".join(c) for c in clauses], {"turned": ["".join(reversed(c)) for c in clauses]})
     assert row["S"] == pytest.approx(1.0) and row["unseen"] == 0.0 and row["words a text"] >= 40
 
 
@@ -81,27 +84,27 @@ def test_a_vowel_sign_ends_no_word_and_each_emoji_is_one():
 
 
 def test_a_long_run_of_letters_is_no_unknown_piece():
-    tokenizer = owncuts.train(["ab " * 50, "abab " * 50, "ไม่ดี" * 60], 16)
+    tokenizer = own_pieces.train(["ab " * 50, "abab " * 50, "ไม่ดี" * 60], 16)
     for text in ("ab" * 200, "ไม่ดี" * 100):
         assert tokenizer.token_to_id("[UNK]") not in tokenizer.encode(text).ids
 
 
 def test_an_own_vocabulary_is_the_same_every_time_and_drops_the_rarest_letters_that_have_no_room():
     texts = ["".join(chr(0x4E00 + i) for i in range(n)) for n in range(1, 60)]
-    pieces = owncuts.supported(texts, 25)
-    assert pieces == owncuts.supported(texts, 25) and len(pieces) == 25
+    pieces = own_pieces.supported(texts, 25)
+    assert pieces == own_pieces.supported(texts, 25) and len(pieces) == 25
     assert chr(0x4E00) in pieces and chr(0x4E00 + 58) not in pieces
     with pytest.raises(ValueError, match=r"D_LM supports only 64 word pieces, fewer than tokenizer.vocabulary 300"):
-        owncuts.train(texts, 300)
+        own_pieces.train(texts, 300)
 
 
 def test_an_own_tokenizer_opens_without_this_package_and_gives_the_same_ids(tmp_path):
     from transformers import AutoTokenizer
 
     texts = ["मेल गाड़ी", "ไม่ดี 😀", "Má và mà", "C++ or C#"]
-    owncuts.save(owncuts.train(texts * 3, 50), tmp_path)
+    own_pieces.save(own_pieces.train(texts * 3, 50), tmp_path)
     tokenizer, vocabulary = wordpieces.open_tokenizer(tmp_path)
     ids, _ = wordpieces.encode_texts(tokenizer, vocabulary, texts, None)
     theirs = AutoTokenizer.from_pretrained(tmp_path)(texts, add_special_tokens=False)["input_ids"]
     assert [ids.flat[a : b - 1].tolist() for a, b in zip(ids.starts, ids.starts[1:], strict=False)] == theirs
-    assert owncuts.is_own(tokenizer)
+    assert own_pieces.is_own(tokenizer)

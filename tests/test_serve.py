@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from pdstudy import serve
+from pdstudy.report import server
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def port(folder):
-    with serve.server(folder) as serving:
+    with server.server(folder) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()
         yield serving.server_port
         serving.shutdown()
@@ -87,7 +87,7 @@ def test_nothing_can_be_sent(port):
 
 
 def test_it_listens_on_loopback_only(folder):
-    with serve.server(folder) as serving:
+    with server.server(folder) as serving:
         assert serving.socket.getsockname()[0] == "127.0.0.1"
 
 
@@ -96,14 +96,14 @@ def test_a_port_in_use_is_passed_over_or_named(folder, monkeypatch):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(serve.ServeError, match=f"port {port} is in use; choose another"):
-            serve.server(folder, port)
-        monkeypatch.setattr(serve, "FIRST_PORT", port)
-        with serve.server(folder) as serving:
+        with pytest.raises(server.ServeError, match=f"port {port} is in use; choose another"):
+            server.server(folder, port)
+        monkeypatch.setattr(server, "FIRST_PORT", port)
+        with server.server(folder) as serving:
             assert serving.server_port > port
-        monkeypatch.setattr(serve, "PORTS", 1)
-        with pytest.raises(serve.ServeError, match="all in use; choose another with --port"):
-            serve.server(folder)
+        monkeypatch.setattr(server, "PORTS", 1)
+        with pytest.raises(server.ServeError, match="all in use; choose another with --port"):
+            server.server(folder)
 
 
 def command(*words, outputs):

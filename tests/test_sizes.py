@@ -2,8 +2,8 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, BertForPreTraining, BertForSequenceClassification
 
-from pdstudy.bert import MaskedLM
-from pdstudy.models import bert_config
+from pdstudy.models.bert import MaskedLM
+from pdstudy.models.encoder import bert_config
 from pdstudy.sizes import BERT_VOCABULARY, NAMED, PAPER_SIZES, Size
 
 PRINTED_MILLIONS = {  # Table 2a of the paper

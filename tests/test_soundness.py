@@ -6,7 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy import results, soundness, tables
+from pdstudy.advice import data_checks
+from pdstudy.run import result_tables
+from pdstudy.storage import results
 
 SOUND = {
     "D_L": {"read": 100, "kept": 100, "leaks": 0},
@@ -21,12 +23,12 @@ def said(tmp_path):
 
     def write(counts: dict, train=(40, 40), nearness=None, dev: dict | None = None) -> str:
         rows = [{"recipe": recipe, "split": "dev", "metric": "accuracy", "value": value} for recipe, value in (dev or {}).items()]
-        pq.write_table(pa.Table.from_pylist(rows, schema=tables.schema()), tmp_path / results.METRICS)
+        pq.write_table(pa.Table.from_pylist(rows, schema=result_tables.schema()), tmp_path / results.METRICS)
         (tmp_path / results.TEXTS).write_text(json.dumps(counts))
         (tmp_path / results.CLASSES).write_text(json.dumps({"labels": ["a", "b"], "classes": {"train": list(train)}}))
         if nearness:
-            (tmp_path / soundness.NEARNESS).write_text(json.dumps(nearness))
-        return "\n".join(soundness.sentences(str(tmp_path)))
+            (tmp_path / data_checks.NEARNESS).write_text(json.dumps(nearness))
+        return "\n".join(data_checks.sentences(str(tmp_path)))
 
     return write
 

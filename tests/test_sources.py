@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from pdstudy import corpora, dialects, repeats, sources, textfiles
-from pdstudy.tasks import Files, Task
-from pdstudy.textfiles import TextError
+from pdstudy.data import cleaning, dialects, formats, repeats, sources, texts
+from pdstudy.data.formats import TextError
+from pdstudy.data.tasks import Files, Task
 
 ROWS = [
     ("a good film", "pos"),
@@ -106,7 +106,7 @@ def test_transfer_texts_are_lines_and_a_corpus_may_be_a_folder_of_documents(tmp_
 def test_a_long_text_is_cut_and_counted_and_a_huge_field_is_read(tmp_path):
     path = csv_of([*ROWS, ("word " * 10_000_000, "pos")], tmp_path / "t.csv")  # 50 MB
     raw = sources.read(task(train=path))
-    assert raw.counts == {"cut": 1} and len(raw.labelled["train"][-1][0][0]) == sources.LONGEST
+    assert raw.counts == {"cut": 1} and len(raw.labelled["train"][-1][0][0]) == texts.LONGEST
 
 
 def test_pairs_are_read_from_two_columns(tmp_path):
@@ -156,7 +156,7 @@ def test_a_line_longer_than_any_text_is_named_and_never_read_whole(name, tmp_pat
     monkeypatch.setattr(dialects, "LONGEST_LINE", 1 << 20)
     (tmp_path / name).write_bytes(b"text,label\n" + b"x" * (1 << 21) if name != "t.jsonl" else b"x" * (1 << 21))
     with pytest.raises(TextError, match=rf"{name}, line [12]: longer than 1 MB; is this text"):
-        list(textfiles.lines(tmp_path / name) if name == "t.txt" else textfiles.rows(tmp_path / name, ["text", "label"]))
+        list(formats.lines(tmp_path / name) if name == "t.txt" else formats.rows(tmp_path / name, ["text", "label"]))
 
 
 @pytest.mark.parametrize("split", ["dev", "test"])
@@ -223,7 +223,7 @@ def test_a_leak_of_test_into_train_and_transfer_is_removed_and_counted(tmp_path)
         "\n".join([t for t, _ in test[:5]] + [t for t, _ in train[:4]] + [f"new text {i}" for i in range(20)])
     )
     files = {"train": csv_of(train + planted, tmp_path / "train.csv"), "test": csv_of(test, tmp_path / "test.csv")}
-    found = corpora.build(sources.read(task(**files, transfer=[tmp_path / "more.txt"])), {"dev": 9, "test": 5}, None, 0.1, 0)
+    found = cleaning.build(sources.read(task(**files, transfer=[tmp_path / "more.txt"])), {"dev": 9, "test": 5}, None, 0.1, 0)
     measured = {repeats.key(t) for t in found.labelled["test"][0]}
     assert len(measured) == 30, "test is as it was given"
     assert not measured & {repeats.key(t) for t in found.labelled["train"][0] + found.transfer + found.documents + found.heldout}
@@ -234,21 +234,21 @@ def test_a_leak_of_test_into_train_and_transfer_is_removed_and_counted(tmp_path)
 
 def test_splits_that_are_missing_are_cut_off_train_in_every_class_share(tmp_path):
     files = {"train": csv_of(many(90), tmp_path / "train.csv"), "dev": csv_of(many(12, "dev"), tmp_path / "dev.csv")}
-    found = corpora.build(sources.read(task(**files)), {"test": 30}, None, 0.1, 0)
+    found = cleaning.build(sources.read(task(**files)), {"test": 30}, None, 0.1, 0)
     assert {name: np.bincount(labels).tolist() for name, (_, labels) in found.labelled.items()} == {
         "dev": [4, 8], "test": [10, 20], "train": [20, 40],
     }  # fmt: skip
 
 
 def test_without_transfer_or_corpus_the_texts_of_train_serve_and_nothing_measured_does(tmp_path):
-    found = corpora.build(sources.read(task(train=csv_of(many(60), tmp_path / "t.csv"))), {"dev": 9, "test": 12}, None, 0.1, 0)
+    found = cleaning.build(sources.read(task(train=csv_of(many(60), tmp_path / "t.csv"))), {"dev": 9, "test": 12}, None, 0.1, 0)
     assert found.transfer == found.labelled["train"][0] and found.counts["D_T"]["of train"] == 39
     assert sorted(found.documents + found.heldout) == sorted(found.transfer)
 
 
 def test_one_text_under_two_labels_is_counted(tmp_path):
     path = csv_of([*many(30), ("text number 3 is here", "pos"), ("Text  NUMBER 3 is here", "neg")], tmp_path / "t.csv")
-    counts = corpora.build(sources.read(task(train=path)), {"dev": 3, "test": 3}, None, 0.1, 0).counts["D_L"]
+    counts = cleaning.build(sources.read(task(train=path)), {"dev": 3, "test": 3}, None, 0.1, 0).counts["D_L"]
     assert counts["exact"] + counts["normalised"] == 2 and counts["contradictory"] >= 1
 
 
@@ -256,7 +256,7 @@ def test_a_class_that_the_splits_use_up_is_named(tmp_path):
     path = csv_of([*many(30), ("the only one of its kind", "rare")], tmp_path / "t.csv")
     other = csv_of([("The only one of its kind", "rare")], tmp_path / "test.csv")
     with pytest.raises(TextError, match="train: no text of class 'rare' is left after repeats and the other splits"):
-        corpora.build(sources.read(task(train=path, test=other)), {"dev": 3}, None, 0.1, 0)
+        cleaning.build(sources.read(task(train=path, test=other)), {"dev": 3}, None, 0.1, 0)
 
 
 def test_a_million_short_rows_take_bounded_memory(tmp_path, fresh_python):
@@ -265,7 +265,7 @@ def test_a_million_short_rows_take_bounded_memory(tmp_path, fresh_python):
         file.write("text,label\n")
         file.writelines(f"row {i},{'ab'[i % 2]}\n" for i in range(1_000_000))
     code = (
-        "from pdstudy import latency, sources; from pdstudy.tasks import Files, Task; "
+        "from pdstudy.models import latency; from pdstudy.data import sources; from pdstudy.data.tasks import Files, Task; "
         f"n = len(sources.read(Task('x', '', Files({str(path)!r}), (), '', '', '')).labelled['train']); "
         "print(n, round(latency.peak_of_this_process()))"
     )

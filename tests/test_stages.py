@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from pdstudy import models, stages
-from pdstudy.models import bert_config, new_reader
-from pdstudy.objectives import row_words_loss
+from pdstudy import stages
+from pdstudy.data.batches import Rows, Vocabulary
+from pdstudy.models import encoder
+from pdstudy.models.encoder import bert_config, new_reader
+from pdstudy.models.losses import row_words_loss
 from pdstudy.sizes import Size
-from pdstudy.tokens import Rows, Vocabulary
 
 WORDS = Vocabulary(size=45)
 READING = {
@@ -37,13 +38,13 @@ def corpus() -> stages.Running:
     return stages.Running((5 + 20 * subjects[:, None] + rng.integers(0, 20, (2000, 15))).reshape(-1), np.zeros(45, dtype=bool))
 
 
-def read(corpus: stages.Running, **changes) -> tuple[models.MaskedReader, stages.Fitted]:
+def read(corpus: stages.Running, **changes) -> tuple[encoder.MaskedReader, stages.Fitted]:
     config = bert_config(Size(1, 64), WORDS.size, 0.05, dropout=0.0)
     reader = new_reader(config, 0, "sinusoid", unigram=np.bincount(corpus.text, minlength=45))
     return reader, stages.pretrain(reader, corpus, READING | changes, WORDS)
 
 
-def row_words(reader: models.MaskedReader, corpus: stages.Running) -> float:
+def row_words(reader: encoder.MaskedReader, corpus: stages.Running) -> float:
     rows = torch.from_numpy(Rows(corpus.text, 16, 0, WORDS).batch(0, 64))
     with torch.no_grad():
         return float(row_words_loss(reader(rows, torch.arange(1), of_rows=True)[1], rows[:, 1:]))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from pdstudy import stats
-from pdstudy.stats import Effect, crossed_effect, holm, mean_interval
+from pdstudy.analysis import stats
+from pdstudy.analysis.stats import Effect, crossed_effect, holm, mean_interval
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pdstudy.store import MANIFEST, Checkpoints, Store, StoreError, damage, identity, seal
+from pdstudy.storage.store import MANIFEST, Checkpoints, Store, StoreError, damage, identity, seal
 
 DIGEST, OTHER = "0123456789abcdef", "fedcba9876543210"
 
@@ -183,7 +183,7 @@ def test_a_damaged_released_artifact_is_an_error_and_stays_where_it_is(released,
 
 HOLDER = """
 import sys
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 with Store({root!r}, families=()).lock("{digest}") as mine:
     print(mine, flush=True)
     sys.stdin.read()

@@ -6,8 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import both, write
 
-from pdstudy import results, summary, tables
-from pdstudy.evidence import Arm
+from pdstudy.analysis import summary
+from pdstudy.analysis.evidence import Arm
+from pdstudy.run import result_tables
+from pdstudy.storage import results
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def with_collapsed(study: str, gone) -> str:
     """Return the study, its students of which `gone(row)` is true collapsed."""
     path = results.folder_of(study) / results.METRICS
     rows = [row | {"collapsed": gone(row)} for row in pq.read_table(path).to_pylist()]
-    pq.write_table(pa.Table.from_pylist(rows, schema=tables.schema()), path)
+    pq.write_table(pa.Table.from_pylist(rows, schema=result_tables.schema()), path)
     return study
 
 

@@ -5,7 +5,7 @@ import random
 
 import pandas as pd
 
-from pdstudy import suspects
+from pdstudy.advice import suspects
 
 WORDS = {"praise": ["fine", "good", "great", "lovely", "superb"], "scorn": ["awful", "bad", "dull", "poor", "weak"]}
 NEUTRAL = ["the", "film", "story", "cast", "scene", "was", "and", "with", "its"]

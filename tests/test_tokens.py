@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from pdstudy import tokens
-from pdstudy.tokens import MASKING, ORDER, Batches, Ids, Rows, Vocabulary, mask_rows, stream
+from pdstudy.data import batches as tokens
+from pdstudy.data.batches import MASKING, ORDER, Batches, Ids, Rows, Vocabulary, stream
+from pdstudy.data.masking import mask_rows
 
 WORDS = Vocabulary(size=105)  # 5 special pieces and 100 others
 
@@ -280,10 +281,10 @@ def test_ten_gigabytes_of_pieces_are_read_in_bounded_memory(tmp_path):
     made = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint16, shape=(5_000_000_000,))
     del made
     script = (
-        "import resource, numpy as np; from pdstudy import tokens\n"
+        "import resource, numpy as np; from pdstudy.data import batches\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"text = np.load({str(path)!r}, mmap_mode='r')\n"
-        "rows = tokens.Rows(text, 64, 0, tokens.Vocabulary(8192))\n"
+        "rows = batches.Rows(text, 64, 0, batches.Vocabulary(8192))\n"
         "for step in range(100): rows.batch(step, 32)\n"
         "print(rows.per_epoch, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )

@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from pdstudy import models
-from pdstudy.objectives import hard_label_loss
+from pdstudy.models import encoder
+from pdstudy.models.losses import hard_label_loss
+from pdstudy.models.train import Diverged, Loss, Schedule, Stopped, Watch, batches, clip, fit
 from pdstudy.sizes import Size
-from pdstudy.store import Checkpoints
-from pdstudy.train import Diverged, Loss, Schedule, Stopped, Watch, batches, clip, fit
+from pdstudy.storage.store import Checkpoints
 
 STEPS = 11
 ADAMW = Schedule(STEPS, warmup=0.2, rate=2e-3, weight_decay=0.01)
 MUON = Schedule(STEPS, warmup=0.2, rate=2e-3, weight_decay=0.01, muon_rate=0.02)
 
 
-def student(dropout: float = 0.3) -> models.Classifier:
-    return models.new_classifier(models.bert_config(Size(1, 64), 50, init_std=0.1, dropout=dropout), seed=0)
+def student(dropout: float = 0.3) -> encoder.Classifier:
+    return encoder.new_classifier(encoder.bert_config(Size(1, 64), 50, init_std=0.1, dropout=dropout), seed=0)
 
 
 def batch(step: int):

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from pdstudy import wordpieces
-from pdstudy.tokens import Ids, Vocabulary, padded
+from pdstudy.data import tokenizer as wordpieces
+from pdstudy.data.batches import Ids, Vocabulary, padded
 
 TEXTS = ["the old film is good", "the new film is bad", "a good old story", "bad new films are old", "the story is good"] * 4
 
@@ -98,7 +98,9 @@ def test_documents_stay_whole_and_end_in_sep_and_unknown_pieces_are_counted(open
 
 
 def test_a_fresh_process_trains_the_same_vocabulary(fresh_python):
-    code = f"import json; from pdstudy.wordpieces import train_word_pieces as t; print(json.dumps(t({TEXTS!r}, 40).get_vocab()))"
+    code = (
+        f"import json; from pdstudy.data.tokenizer import train_word_pieces as t; print(json.dumps(t({TEXTS!r}, 40).get_vocab()))"
+    )
     assert json.loads(fresh_python(code)) == wordpieces.train_word_pieces(TEXTS, 40).get_vocab()
 
 

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from pdstudy import Study, modelfiles, paths, plan, zoo
-from pdstudy.run import pretrain_family, run
+from pdstudy import Study
+from pdstudy.models import weights as modelfiles
+from pdstudy.release import zoo
+from pdstudy.run.run_study import pretrain_family
+from pdstudy.run.scheduler import run
 from pdstudy.sizes import Size
-from pdstudy.store import Store, damage
+from pdstudy.storage import paths
+from pdstudy.storage.store import Store, damage
+from pdstudy.study import plan
 
 RELEASED = sorted(p.parent for p in paths.ZOO.glob("*/model.safetensors"))
 MEGABYTES = 48
@@ -49,7 +54,7 @@ def test_a_card_tells_what_the_record_says(family):
 
 
 def test_a_card_shows_what_the_model_puts_in_for_each_mask(family):
-    from pdstudy.tasks import TASKS
+    from pdstudy.data.tasks import TASKS
 
     folder = family[0] / "2-128-s0"
     card, cloze = (folder / "README.md").read_text(), TASKS["movies"].cloze
@@ -61,10 +66,10 @@ def test_a_card_shows_what_the_model_puts_in_for_each_mask(family):
 
 
 def test_the_table_tells_what_the_reading_is_worth_from_a_study_s_results(smoke, family):
-    from pdstudy import claims
+    from pdstudy.analysis import verdicts
 
     text = zoo.gains(["smoke"])
-    rows = claims.gains_by_size("smoke", zoo.PAIRS)
+    rows = verdicts.gains_by_size("smoke", zoo.PAIRS)
     assert "| size | PF over Basic | PD over Distillation, 800 transfer texts |" in text
     for row in rows.itertuples():
         interval = f"{row.low:+.1f} to {row.high:+.1f}" if np.isfinite(row.low) else "no interval"  # no answer differs
@@ -98,7 +103,7 @@ def test_a_study_takes_its_starts_from_a_family(smoke, family, tmp_path):
 def test_a_damaged_family_is_an_error_with_its_cure(smoke, family, tmp_path):
     import shutil
 
-    from pdstudy.store import StoreError
+    from pdstudy.storage.store import StoreError
 
     copy = tmp_path / "zoo"
     shutil.copytree(family[0], copy)

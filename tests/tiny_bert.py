@@ -2,14 +2,14 @@
 
 import torch
 
-from pdstudy import models
+from pdstudy.models import encoder
 from pdstudy.sizes import Size
 
 VOCABULARY = 100
 
 
 def config_of(size: str = "2/64", dropout: float = 0.1, n_classes: int = 3):
-    return models.bert_config(Size.parse(size), VOCABULARY, init_std=0.2, dropout=dropout, n_classes=n_classes)
+    return encoder.bert_config(Size.parse(size), VOCABULARY, init_std=0.2, dropout=dropout, n_classes=n_classes)
 
 
 def stirred(model: torch.nn.Module, seed: int = 1) -> torch.nn.Module:

@@ -21,7 +21,7 @@ import nbformat
 import psutil
 import pytest
 
-from pdstudy import paths
+from pdstudy.storage import paths
 
 pytestmark = pytest.mark.browser
 

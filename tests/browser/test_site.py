@@ -7,17 +7,19 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from pdstudy import claims, paths, report
-from pdstudy.serve import server
+from pdstudy.analysis import claims
+from pdstudy.report import render
+from pdstudy.report.server import server
+from pdstudy.storage import paths
 
 pytestmark = pytest.mark.browser
-PAGES = ["index", *report.QUESTIONS]
+PAGES = ["index", *render.QUESTIONS]
 
 
 @pytest.fixture(scope="module")
 def site(smoke):
     """The address of the smoke study's pages, served as `pdstudy serve` does."""
-    report.render(smoke)
+    render.render(smoke)
     with server(paths.study_folder("smoke")) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{serving.server_port}"
@@ -156,7 +158,7 @@ def test_where_a_browser_forgets_the_colours_still_turn(chromium, site):
 
 def test_the_questions_follow_each_other_and_the_contents_lead_to_their_sections(reader):
     page = reader()
-    for stem, question in report.QUESTIONS.items():
+    for stem, question in render.QUESTIONS.items():
         page.get_by_role("navigation", name="previous and next").get_by_role("link", name="Next").click()
         page.wait_for_url(f"**/{stem}.html")
         assert page.locator("h1").inner_text() == question

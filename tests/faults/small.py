@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from pdstudy import paths, results
+from pdstudy.storage import paths, results
 
 SITE = Path(__file__).parent / "site" / "sitecustomize.py"
 TABLES = (results.METRICS, results.PREDICTIONS, results.SEARCHES)

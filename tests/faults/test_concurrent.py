@@ -5,7 +5,7 @@ import json
 import pytest
 import small
 
-from pdstudy.store import Store
+from pdstudy.storage.store import Store
 
 pytestmark = pytest.mark.faults
 

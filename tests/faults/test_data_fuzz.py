@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pdstudy import __main__ as cli
-from pdstudy import plan
-from pdstudy.params import Study
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
 
 TEXTS = st.text(max_size=30) | st.sampled_from(
     ["", " ", "😀👍", "मेल", "ไม่ดี", "差", "a\u200db", "\u202egnp", "\x1b[31m", "nan", "1.5", '"', "a\tb", "'", "\ufeff"]

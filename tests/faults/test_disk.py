@@ -9,8 +9,8 @@ import nbformat
 import pytest
 import small
 
-from pdstudy import report
-from pdstudy.store import damage
+from pdstudy.report import render
+from pdstudy.storage.store import damage
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def test_a_disk_that_is_full_while_a_report_is_saved_leaves_the_one_before(mount
     before = {"09_full.html": "the page before", "09_full.ipynb": "the notebook before"}
     for name, text in before.items():
         (folder / name).write_text(text)
-    with pytest.raises(report.ReportError, match=r"no room to write in .*: [\d,]+ bytes are free"):
-        report.execute(notebook(tmp_path, "print('x' * 400_000)"), {"name": "x"}, folder)
+    with pytest.raises(render.ReportError, match=r"no room to write in .*: [\d,]+ bytes are free"):
+        render.execute(notebook(tmp_path, "print('x' * 400_000)"), {"name": "x"}, folder)
     assert {p.name: p.read_text() for p in folder.iterdir()} == before
 
 
@@ -114,7 +114,7 @@ def test_a_link_out_of_the_outputs_is_refused_before_anything_is_written(world, 
 
 
 def test_an_artifact_that_is_a_link_is_not_taken(tmp_path):
-    from pdstudy.store import Store
+    from pdstudy.storage.store import Store
 
     maker, store = Store(tmp_path / "elsewhere", families=()), Store(tmp_path / "store", families=())
     folder = maker.write("pretrain", "0" * 16, lambda place: (place / "a").write_text("a") and {})

@@ -16,9 +16,11 @@ import yaml
 from first_question import FIRST_QUESTION
 from safetensors.torch import load_file
 
-from pdstudy import Study, paths, plan, results
-from pdstudy.params import load
-from pdstudy.store import Store
+from pdstudy import Study
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
+from pdstudy.study.settings import load
 
 pytestmark = pytest.mark.faults
 

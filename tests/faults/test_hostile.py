@@ -13,7 +13,8 @@ import nbformat
 import pytest
 import small
 
-from pdstudy import paths, report
+from pdstudy.report import render
+from pdstudy.storage import paths
 
 LONG = "x" * 45  # what is shorter and looks like a tag is removed before it is ever shown
 HOSTILE = [
@@ -32,8 +33,8 @@ LABELS = (f'<img src=x onerror="document.title=`PWNED`" title="{LONG}">', "javas
 ACTIVE = {"script", "iframe", "object", "embed", "link", "base", "form", "input", "svg", "meta"}
 LOCAL = r"data:,|data:image/png;base64,[\w+/=]+|(\w+\.html)?(#[\w-]+)?|\.\./figures/\w+\.csv|\.\./claims\.json"
 ACTING = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-PAGES = ("index", *report.QUESTIONS)
-OUR_SCRIPT = (paths.ROOT / "pdstudy" / "templates" / "page.js").read_text()
+PAGES = ("index", *render.QUESTIONS)
+OUR_SCRIPT = (paths.ROOT / "pdstudy" / "report" / "templates" / "page.js").read_text()
 OURS = (f"<script>{OUR_SCRIPT}</script>", '<link href="data:," rel="icon"/>')  # to the letter, and in the head
 
 
@@ -56,7 +57,7 @@ def tutorial(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tutorial")
     world = small.World.make(folder / "site", small.texts(snippets=1700, reviews=300, add=HOSTILE), labels=LABELS, task="movies")
     values = {"documents": 280, "labelled": 100, "transfer": 200, "vocabulary_size": 400, "reading_steps": 5}
-    code = f"from pathlib import Path; from pdstudy import paths, report; report.execute(paths.NOTEBOOKS / '00_one_student.ipynb', {values}, Path('.'))"
+    code = f"from pathlib import Path; from pdstudy.report import render; from pdstudy.storage import paths; render.execute(paths.NOTEBOOKS / '00_one_student.ipynb', {values}, Path('.'))"
     environment = os.environ | world.environment | {"PDSTUDY_OUTPUTS": str(folder / "outputs")}
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

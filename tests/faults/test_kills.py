@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import small
 
-from pdstudy import models, stages
+from pdstudy import stages
+from pdstudy.data import batches
+from pdstudy.data.batches import Ids, Vocabulary
+from pdstudy.models import encoder
 from pdstudy.sizes import Size
-from pdstudy.store import damage
-from pdstudy.tokens import Ids, Vocabulary
+from pdstudy.storage.store import damage
 
 
 def killed(process) -> str:
@@ -139,9 +141,9 @@ def test_a_loss_that_is_no_number_stops_its_step_at_once_says_where_and_the_othe
 )
 def test_soft_labels_that_do_not_fit_are_refused_before_training(soft):
     ids = Ids(np.arange(5, 13, dtype=np.uint16), np.arange(0, 9, 2))
-    student = models.new_classifier(models.bert_config(Size(1, 64), 20, 0.05, 0.0), 0)
+    student = encoder.new_classifier(encoder.bert_config(Size(1, 64), 20, 0.05, 0.0), 0)
     with pytest.raises(ValueError, match=r"soft labels are .*, expected finite \(4, 2\)"):
-        stages.distill(student, ids, soft, stages.Labelled(ids, np.array([0, 1, 0, 1])), {"temperature": 1.0}, Vocabulary(20))
+        stages.distill(student, ids, soft, batches.Labelled(ids, np.array([0, 1, 0, 1])), {"temperature": 1.0}, Vocabulary(20))
 
 
 @pytest.mark.faults

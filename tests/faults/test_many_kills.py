@@ -44,15 +44,16 @@ TRAINING = """
 import sys
 from pathlib import Path
 import torch
-from pdstudy import plan, work
-from pdstudy.params import Study
-from pdstudy.store import Store
-from pdstudy.train import Watch
+from pdstudy.run import execute
+from pdstudy.study import plan
+from pdstudy.study.settings import Study
+from pdstudy.storage.store import Store
+from pdstudy.models.train import Watch
 torch.set_num_threads(1)
 step = plan.make(Study.read(sys.argv[1])).of_stage("pretrain")[0]
 watch = Watch(log=lambda record: print(record, flush=True) if "resumed" in record else None,
               progress=lambda share: print(share, flush=True), log_every=1, save_every=0.0)
-work.execute(step, Store(), watch)
+execute.execute(step, Store(), watch)
 print("finished", flush=True)
 """
 
@@ -95,7 +96,7 @@ def test_twenty_kills_in_one_pre_training_end_with_the_weights_of_an_unbroken_on
 
 def plan_of(params, world) -> str:
     """Return the digest of the pre-training step, asked of a process that knows the small task."""
-    code = "import sys; from pdstudy import plan; from pdstudy.params import Study; print(plan.make(Study.read(sys.argv[1])).of_stage('pretrain')[0].digest)"
+    code = "import sys; from pdstudy.study import plan; from pdstudy.study.settings import Study; print(plan.make(Study.read(sys.argv[1])).of_stage('pretrain')[0].digest)"
     environment = os.environ | world.environment
     return subprocess.run(
         [sys.executable, "-c", code, str(params)], env=environment, capture_output=True, text=True, check=True

@@ -4,8 +4,9 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
-from pdstudy import paths, report
 from pdstudy.__main__ import app
+from pdstudy.report import render
+from pdstudy.storage import paths
 
 
 def notebook(folder, *sources: str):
@@ -29,8 +30,8 @@ def notebook(folder, *sources: str):
 def test_a_notebook_that_does_not_end_well_leaves_its_error_and_no_page(tmp_path, source, problem):
     path = notebook(tmp_path, source, "1 + 1")
     (tmp_path / "09_test.html").write_text("an older answer")
-    with pytest.raises(report.ReportError, match=problem):
-        report.execute(path, {"name": "x"}, tmp_path)
+    with pytest.raises(render.ReportError, match=problem):
+        render.execute(path, {"name": "x"}, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"09_test.ipynb", "09_test.failed.ipynb"}
 
 
@@ -43,7 +44,7 @@ def test_a_kernel_that_is_killed_by_want_of_memory_ends_the_command_with_exit_1(
     made.cells[0] = parameters
     nbformat.write(made, path)
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
-    monkeypatch.setattr(report, "QUESTIONS", {path.stem: "?"})
+    monkeypatch.setattr(render, "QUESTIONS", {path.stem: "?"})
     said = CliRunner().invoke(app, ["report", "smoke"])
     assert said.exit_code == 1
     assert "09_test.ipynb: cell 3: MemoryError" in said.output and "Traceback" not in said.output
@@ -56,7 +57,7 @@ def test_a_kernel_that_is_killed_by_want_of_memory_ends_the_command_with_exit_1(
     "odd", ["a\"b'c\n</script>\u2028\\ {x}", "a\0b", "__import__('os').mkdir('canary')", "\u202e\x1b[31m", "''' + 1/0"]
 )
 def test_a_params_value_arrives_as_data(tmp_path, odd):
-    report.execute(notebook(tmp_path, "print(ascii(name))"), {"name": odd}, tmp_path)
+    render.execute(notebook(tmp_path, "print(ascii(name))"), {"name": odd}, tmp_path)
     outputs = nbformat.read(tmp_path / "09_test.ipynb", as_version=4).cells[-1].outputs
     assert outputs[0].text.strip() == ascii(odd)
     assert not (tmp_path / "canary").exists()

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pdstudy import __main__ as cli
-from pdstudy import paths
-from pdstudy.params import Study
-from pdstudy.paramsfile import load
 from pdstudy.recipes import RECIPES
+from pdstudy.storage import paths
+from pdstudy.study.settings import Study
+from pdstudy.study.yaml_file import load
 
 SMOKE = load(paths.PARAMS / "smoke.yaml")
 KEYS = [(key,) for key in SMOKE] + [(key, inner) for key, value in SMOKE.items() if isinstance(value, dict) for inner in value]

@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 import small
 
-from pdstudy import paths
+from pdstudy.storage import paths
 
 ELSEWHERE = {"LANG": "C", "LC_ALL": "C", "TZ": "Asia/Kathmandu", "OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "123"}
 

@@ -9,7 +9,8 @@ import signal
 import socket
 import time
 
-from pdstudy import store, tasks
+from pdstudy.data import tasks
+from pdstudy.storage import store
 
 WHEEL = tasks.Wheel(
     package="small-texts", version="1.0", file="small_texts/texts.csv", sha256=os.environ.get("PDSTUDY_SMALL_SHA256", "")
@@ -50,9 +51,9 @@ def faulty_write(self, stage, digest, fill):
     if strikes("sleep in", stage):
         time.sleep(300)
     if strikes("lose the number in", stage):
-        from pdstudy import readout
+        from pdstudy.models import fused_loss
 
-        readout.mlm_loss = lambda hidden, weight, bias, pieces: hidden.sum() * float("nan")
+        fused_loss.mlm_loss = lambda hidden, weight, bias, pieces: hidden.sum() * float("nan")
     place = write(self, stage, digest, fill)
     if strikes("die after", stage):
         die()

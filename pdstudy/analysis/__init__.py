@@ -1,0 +1,1 @@
+"""Tables of results to verdicts: statistics, evidence, contrasts, claims, the numbers of the paper."""

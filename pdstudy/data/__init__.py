@@ -1,0 +1,1 @@
+"""From files to batches: tasks, formats, the hub and its mirror, cleaning, the tokenizer, masking, batches."""

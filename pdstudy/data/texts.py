@@ -1,0 +1,63 @@
+"""One text as a table holds it: spaces, tags, its longest length; and a score as a class."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from pdstudy.data.formats import TextError
+from pdstudy.data.left_out import Shown
+
+LONGEST = 1 << 15  # characters of a labelled or transfer text that are kept: far more than any model reads
+TAG = re.compile(r"<[^<>]{1,40}>")
+SPACE = re.compile(r"\s+")
+
+Text = tuple[str, ...]  # one text, or the two of a pair
+
+
+def without_tags(text: str) -> str:
+    """Return the text without HTML tags and with single spaces; case is the tokenizer's business."""
+    return spaced(TAG.sub(" ", text))
+
+
+def spaced(text: str) -> str:
+    """Return the text with single spaces."""
+    return SPACE.sub(" ", text).strip()
+
+
+def checked_text(place: str, values: Iterable, counts: Counter | None, shown: Shown | None = None) -> Text:
+    """Return a row's text, or the two of a pair, with single spaces; with `counts` cut to LONGEST, and that is counted.
+
+    `shown` keeps examples of what was cut. Raises TextError.
+    """
+    texts = []
+    for value in values:
+        if value is None:
+            value = ""
+        if not isinstance(value, str):
+            raise TextError(f"{place}: the text is {shortened(value)}, of type {type(value).__name__}; is it the text column?")
+        value = spaced(value)
+        if counts is not None and len(value) > LONGEST:
+            counts["cut"] += 1
+            value = value[:LONGEST]
+            if shown is not None:
+                shown.add("cut", (value,))
+        texts.append(value)
+    if len(texts) == 2 and any(texts) and not all(texts):
+        raise TextError(f"{place}: one text of the pair is empty; remove the row, or give one text column")
+    return tuple(texts)
+
+
+def shortened(value: object) -> str:
+    """Return the first characters of a value that is no text, for a message."""
+    try:
+        return repr(value)[:40]
+    except ValueError:  # more digits than Python writes
+        return "a number of thousands of digits"
+
+
+def nearest_class(place: str, score: object, scale: tuple[str, ...]) -> int:
+    """Return the number of the class that is nearest to a score."""
+    least, most = float(scale[0]), float(scale[-1])
+    if isinstance(score, bool) or not isinstance(score, (int, float)) or not least <= score <= most:
+        raise TextError(f"{place}: the label is {str(score)[:40]!r}, no score from {least:g} to {most:g}")
+    return round((score - least) / (most - least) * (len(scale) - 1))

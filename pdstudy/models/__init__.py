@@ -1,0 +1,1 @@
+"""BERT, its losses and the training loop, weights on disk, and how models answer and are measured."""

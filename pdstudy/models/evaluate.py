@@ -1,0 +1,78 @@
+"""What a model's logits over a set of texts are worth, and how well a pre-trained encoder reads."""
+
+import numpy as np
+import torch
+
+from pdstudy.data.batches import MASKING, Rows, Vocabulary, stream
+from pdstudy.data.masking import mask_rows
+from pdstudy.models.encoder import MaskedReader
+from pdstudy.models.losses import mlm_loss
+
+HELDOUT_SEED = 1  # the same held-out rows and masks for every model, so that reading levels compare
+HELDOUT_ROWS = 2560
+HELDOUT_ROW = 64
+HELDOUT_MASK = 0.15
+
+
+def metrics(logits: np.ndarray, labels: np.ndarray, scale: bool = False) -> dict[str, float]:
+    """Return accuracy, F1 (of class 1 where there are two classes, else macro), Matthews' r and the mean loss in nats.
+
+    Where the classes are steps of a `scale` also Pearson's and Spearman's r of the expected step with the right one, both 0,
+    as Matthews' r, where either is the same for every text.
+    """
+    from sklearn.metrics import f1_score, matthews_corrcoef  # here: not every process that trains also measures
+
+    predicted = logits.argmax(axis=1)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    found = {
+        "accuracy": float((predicted == labels).mean()),
+        "f1": float(f1_score(labels, predicted, average="binary" if logits.shape[1] == 2 else "macro", zero_division=0.0)),
+        "mcc": float(matthews_corrcoef(labels, predicted)),
+        "loss": float(-log_p[np.arange(len(labels)), labels].mean()),
+    }
+    return found | (_correlations(np.exp(log_p) @ np.arange(logits.shape[1]), labels) if scale else {})
+
+
+def _correlations(expected: np.ndarray, right: np.ndarray) -> dict[str, float]:
+    from scipy.stats import pearsonr, spearmanr
+
+    if np.ptp(expected) < 1e-6 or not np.ptp(right):
+        return {"pearson": 0.0, "spearman": 0.0}
+    return {"pearson": float(pearsonr(expected, right)[0]), "spearman": float(spearmanr(expected, right)[0])}
+
+
+@torch.inference_mode()
+def reading_level(
+    model: MaskedReader, heldout: np.ndarray, vocabulary: Vocabulary, counts: np.ndarray, precision: str
+) -> dict[str, float]:
+    """Return how well a model reads: held-out MLM loss (nats) and accuracy, beside the unigram baseline's.
+
+    `heldout` is running text (n_pieces,); `counts` (vocabulary,) are the pieces' counts in D_LM. The
+    baseline predicts the frequencies of D_LM everywhere. 15 % of the pieces in rows of 64 are masked, the
+    same ones for every model.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    rows = Rows(heldout, HELDOUT_ROW, HELDOUT_SEED, vocabulary)
+    n_batches = max(1, min(HELDOUT_ROWS, rows.per_epoch) // 128)
+    size = min(128, rows.per_epoch)
+    smoothed = np.log((counts + 1) / (counts + 1).sum())
+    loss = hits = unigram_loss = unigram_hits = n = 0.0
+    for i in range(n_batches):
+        inputs, positions, pieces = mask_rows(rows.batch(i, size), HELDOUT_MASK, vocabulary, stream(HELDOUT_SEED, MASKING, i))
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            answer = model(torch.from_numpy(inputs).to(device), torch.from_numpy(positions).to(device)).float().cpu()
+        target = torch.from_numpy(pieces)
+        loss += mlm_loss(answer, target).item() * len(pieces)
+        hits += (answer.argmax(-1) == target).sum().item()
+        unigram_loss += -smoothed[pieces].sum()
+        unigram_hits += (pieces == counts.argmax()).sum()
+        n += len(pieces)
+    return {
+        "mlm_loss": loss / n,
+        "mlm_accuracy": hits / n,
+        "unigram_loss": float(unigram_loss / n),
+        "unigram_accuracy": float(unigram_hits / n),
+        "masked_pieces": int(n),
+    }

@@ -1,0 +1,1 @@
+"""A student leaves the study: export, ONNX, its model card, prediction, and the released family."""

@@ -1,0 +1,1 @@
+"""Verdicts to figures, notebooks to pages, the explorer, the server on loopback."""

@@ -1,0 +1,1 @@
+"""Steps computed: text steps and model steps, the worker, the scheduler, the engines, the tables of results."""

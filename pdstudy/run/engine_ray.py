@@ -1,0 +1,224 @@
+"""Many machines: the same steps as tasks of Ray.
+
+Data travels through the store alone, in a folder that every node shares; Ray carries a step's settings there
+and one word back. So any node may die at any moment, and resume comes from the store whatever the engine.
+
+A step is given to Ray when its parents are done, by the loop that also feeds the local pool, and not as one
+graph of object references: Ray takes what is ready in the order of its coming, but a study ends soonest when
+the longest chain goes first, and a step that another run holds must hold up no other.
+"""
+
+import contextlib
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import fields
+from functools import lru_cache
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pdstudy.run.scheduler import RunError
+from pdstudy.run.worker import GRACE, Failure, compute, log_of, open_shares, read_share, stop_when
+from pdstudy.sizes import Size
+from pdstudy.storage.store import Store
+from pdstudy.study.steps import Step
+
+AHEAD = 2  # steps submitted for each that can run: none waits for the driver, and an autoscaler sees the need
+ANSWER = 5.0  # seconds in which a Ray must answer at its address
+LOOK = 5.0  # seconds between looks at the cluster's size
+ON_CPU = ("texts", "tokenizer", "ids", "search", "given")  # stages without use for a GPU; a search trains only in trouble
+WHOLE_GPU = 12 * 768  # layers x hidden of the model that gets a GPU of its own
+OBJECTS = 80 * 2**20  # bytes of Ray's object store, near its least: no data goes through it
+STOP, LOCK = "stop", "driver.lock"  # in the folder of progress
+
+
+class RayCrew:
+    """The workers of a Ray cluster, or of a Ray that is started here, on loopback, and ended with the run."""
+
+    def __init__(self, store: Store, workers: int | None, logs: Path | None, tracker: str | None, address: str | None = None):
+        self.store, self.limit, self.logs, self.tracker, self.address = store, workers, logs, tracker, address
+        self.stopping = False
+        self.deadline = math.inf  # when tasks that were asked to stop, and have not, are killed
+        self.jobs: dict[Future, tuple[Step, object]] = {}  # the step and Ray's reference to its task
+        self.seen = (-math.inf, {})  # when the cluster was last looked at, and what it has
+
+    def __enter__(self):
+        self.ray = connect(self.address, self.limit)
+        self.shares = open_shares(self.store)
+        self.lock = FileLock(self.shares / LOCK)  # a worker that can take it has learned that locks do not hold there
+        self.lock.acquire()
+        self.task = self.ray.remote(max_retries=0, num_cpus=1)(work)  # who is retried is the driver's to say
+        return self
+
+    def __exit__(self, *error):
+        self.ray.shutdown()
+        self.lock.release()
+        for path in sorted(self.shares.iterdir()):
+            path.unlink()
+        self.shares.rmdir()
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """Return what the cluster has just now: nodes come and go."""
+        if time.monotonic() - self.seen[0] > LOOK:
+            self.seen = time.monotonic(), self.ray.cluster_resources()
+        return self.seen[1]
+
+    @property
+    def workers(self) -> int:
+        """Return how many steps can run at a time."""
+        slots = max(1, int(self.resources.get("CPU", 1)))
+        return slots if self.limit is None else max(1, min(slots, self.limit))
+
+    @property
+    def window(self) -> int:
+        """Return how many steps are worth submitting at a time."""
+        return self.workers if self.limit is not None else AHEAD * self.workers
+
+    def submit(self, step: Step) -> Future:
+        """Return the future of a step, given to Ray."""
+        gpus = gpu_share(step) if self.resources.get("GPU") else 0
+        task = self.task.options(num_gpus=gpus, name=step.label)
+        ref = task.remote(step, self.store, self.shares, self.logs, self.tracker)
+        future = ref.future()
+        self.jobs[future] = step, ref
+        return future
+
+    def outcome(self, future: Future):
+        """Return what became of a step; see Crew.outcome."""
+        from ray import exceptions as ray
+
+        step, _ = self.jobs.pop(future)
+        error = future.exception()
+        if error is None:
+            return "killed" if future.result() == "stopped" and not self.stopping else future.result()
+        if isinstance(error, ray.NodeDiedError):  # says nothing of the step: it runs again elsewhere, however often
+            return "busy"
+        if isinstance(error, (ray.WorkerCrashedError, ray.OutOfMemoryError, ray.LocalRayletDiedError)):
+            return "killed"
+        if isinstance(error, ray.TaskCancelledError):
+            return "stopped"
+        return Failure(step, f"Ray could not run it: {str(error).strip().splitlines()[-1]}", str(error), bad_input=False)
+
+    def log(self, step: Step) -> Path | None:
+        """Return the path of a step's log, if there is one."""
+        return log_of(step, self.logs)
+
+    def share(self, digest: str) -> float:
+        """Return how much of a running step is done, 0 to 1."""
+        return read_share(self.shares, digest)
+
+    def stop(self) -> None:
+        """Ask every worker to stop at its next safe point, and take back what has not begun; asked twice, do not wait."""
+        if self.stopping:
+            self.deadline = 0.0
+            return
+        self.stopping, self.deadline = True, time.monotonic() + GRACE
+
+        def recall() -> None:  # not in a signal's handler: Ray takes locks
+            (self.shares / STOP).touch()
+            for step, ref in list(self.jobs.values()):
+                if not (self.shares / step.digest).exists():
+                    with contextlib.suppress(Exception):  # it has ended meanwhile
+                        self.ray.cancel(ref)
+
+        threading.Thread(target=recall, daemon=True).start()
+
+    def kill(self) -> None:
+        """End every worker now. What it had finished is in the store."""
+        for _, ref in list(self.jobs.values()):
+            with contextlib.suppress(Exception):  # it has ended meanwhile
+                self.ray.cancel(ref, force=True)
+
+
+def gpu_share(step: Step) -> float:
+    """Return the part of a GPU that a step takes, in eighths: small students share one, BERT-Base has its own."""
+    if step.stage in ON_CPU:
+        return 0.0
+    size = Size.parse(step.settings["size"]) if "size" in step.settings else None
+    return min(8, math.ceil(8 * size.layers * size.hidden / WHOLE_GPU)) / 8 if size else 1 / 8
+
+
+def connect(address: str | None, workers: int | None):
+    """Return the module ray, connected to the Ray at `address`, or to one that is started here. Raises RunError."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would starve a study beside any other process
+    if address is None or address.startswith(("127.", "localhost")):
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the one switch that keeps Ray's sockets on loopback
+    try:
+        import ray
+    except ImportError:
+        raise RunError("Ray is not installed; get it with: pip install -e '.[cluster]'", True) from None
+    if ray.is_initialized():
+        raise RunError("this process is connected to a Ray already; call ray.shutdown() first", True)
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+    if address is None:
+        try:
+            ray.init(address="local", num_cpus=workers or os.cpu_count(), object_store_memory=OBJECTS, **quiet)
+        except Exception as error:  # Ray raises no narrower one, and gives its start 30 seconds
+            ray.shutdown()
+            reason = str(error).strip().splitlines()[0]
+            raise RunError(
+                f"Ray could not be started here; on a busy machine try again, or use the pool ({reason})", False
+            ) from None
+        return ray
+    nobody = f"no Ray answers at {address}; start one there with `ray start --head`, or leave --address out to start one here"
+    try:
+        if address != "auto":  # Ray itself would wait for many minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), ANSWER).close()
+        ray.init(address=address, **{k: v for k, v in quiet.items() if k != "include_dashboard"})
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RunError(f"{nobody} ({str(error).strip().splitlines()[0]})", True) from None
+    return ray
+
+
+# What follows runs on the nodes.
+
+
+def work(step: Step, store: Store, shares: Path, logs: Path | None, tracker: str | None) -> "str | Failure":
+    """Compute one step on a node and return what became of it; see crew.compute."""
+    wrong = unfit(shares) or other_code(step)
+    if wrong:
+        return Failure(step, f"node {socket.gethostname()}: {wrong}", "", bad_input=True)
+    (shares / step.digest).touch()
+    stop_when(_asked(shares))
+    try:
+        return compute(step, store, shares, logs, tracker)
+    finally:
+        (shares / step.digest).unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=8)
+def unfit(shares: Path) -> str | None:
+    """Return why this node cannot share the driver's store, or None. Asked once a process."""
+    if not shares.is_dir():
+        return f"it does not see {shares.parent.parent}; set PDSTUDY_OUTPUTS to a folder that every node shares"
+    try:
+        with FileLock(shares / LOCK, timeout=0):
+            return f"the file system of {shares.parent.parent} does not hold locks between nodes; mount it with them (NFS 4; Lustre: flock)"
+    except Timeout:
+        return None
+
+
+def other_code(step: Step) -> str | None:
+    """Return what is wrong when this node's pdstudy would give the step another digest than the driver's, or None."""
+    anew = Step(**{f.name: getattr(step, f.name) for f in fields(step)})
+    return None if anew.digest == step.digest else "another version of pdstudy; install the same on every node"
+
+
+def _asked(shares: Path) -> Callable[[], bool]:
+    """Return a question whether the driver wants a stop, answered anew at most once a second."""
+    last = [-math.inf, False]
+
+    def asked() -> bool:
+        if time.monotonic() - last[0] > 1:
+            last[:] = time.monotonic(), (shares / STOP).exists()
+        return last[1]
+
+    return asked

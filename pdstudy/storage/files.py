@@ -1,0 +1,121 @@
+"""Files written whole or not at all, folders that stay inside their root, and words for a disk that is full."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Libraries that write in Rust or C keep only the words: safetensors "(os error 28)", numpy "8 requested and 0 written".
+FULL_WORDS = re.compile(
+    rf"os error ({'|'.join(map(str, FULL))})\b|\d+ requested and \d+ written|[Nn]o space left|[Qq]uota exceeded"
+)
+
+
+class NoRoom(OSError):
+    """Raised where a disk is full, with the bytes that were free before what was half written is removed."""
+
+    def __init__(self, place: Path):
+        super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+        self.free = shutil.disk_usage(place).free
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to, and move it to `path` once it is written; on any error, remove it.
+
+    Whoever reads `path` sees the old file or the new one, and a full disk leaves the old one as it was.
+    """
+    new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
+    try:
+        yield new
+        flush(new)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def writable(folder: Path) -> bool:
+    """Return whether a file can be made in a folder: asked by making one, for permissions do not tell of read-only disks."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def flush(*files: Path) -> None:
+    """Force files to disk, several at once: a file system writes its journal once for all that ask together.
+
+    The entries of their folders are left to the file system. A power cut may so lose the last seconds' artifacts,
+    which are then made again; it cannot make a half one pass, for every file is verified when it is read.
+    """
+    if len(files) == 1:
+        _flush(files[0])
+    elif files:
+        with ThreadPoolExecutor(min(len(files), 8)) as pool:
+            list(pool.map(_flush, files))
+
+
+def _flush(file: Path) -> None:
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Return whether an error, or what caused it, says that a disk or a quota has no room left."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        if not isinstance(error, ValueError) and FULL_WORDS.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def full(place: Path, needed: int | None = None, error: BaseException | None = None) -> str:
+    """Return the sentence for a full disk: where, how much is free, how much is needed, and the cure."""
+    free = error.free if isinstance(error, NoRoom) else shutil.disk_usage(place).free
+    more = f"; about {needed:,} bytes are needed" if needed else ""
+    return (
+        f"no room to write in {place}: {free:,} bytes are free{more}. "
+        "Free some, or set PDSTUDY_OUTPUTS to a larger disk and move the store there; the same command then goes on"
+    )
+
+
+def is_inside(place: Path, root: Path) -> bool:
+    """Return whether `place` lies in `root` once every link on the way is followed."""
+    return place.resolve().is_relative_to(root.resolve())
+
+
+def link_out(places: Iterable[Path], root: Path) -> Path | None:
+    """Return the first of `places` that is a link out of `root`, or None."""
+    return next((p for p in places if p.is_symlink() and not is_inside(p, root)), None)
+
+
+def n_bytes(folder: Path) -> int:
+    """Return the bytes of all files in a folder."""
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+
+
+def sha256(path: Path) -> str:
+    """Return a file's sha256 in hexadecimal, computed once a process for each state of the file."""
+    stat = path.stat()
+    return _sha256(str(path), stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _sha256(path: str, *state: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

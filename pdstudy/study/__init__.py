@@ -1,0 +1,1 @@
+"""A params file becomes a checked `Study`, and a `Study` becomes steps with digests."""

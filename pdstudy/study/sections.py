@@ -1,0 +1,212 @@
+"""The sections of a study's settings, and the kinds of values in them: counts, rates, sizes, names and lists, checked as they are read."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from pdstudy.data.tasks import DATA
+from pdstudy.sizes import Size
+
+MOST = 10**12  # of anything that is counted: estimates stay finite numbers
+SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+class Settings(BaseModel):
+    """A group of settings: frozen, no key but those it names, every default checked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+def _size(text: Any) -> str:
+    return str(Size.parse(text))
+
+
+def _rates(values: Any) -> Any:
+    numbers = [f"{float(v):g}" for v in values if isinstance(v, (int, float, str))] if isinstance(values, list) else []
+    if len(set(numbers)) != len(numbers):
+        raise ValueError(f"a learning rate is listed twice: {values}")
+    return values
+
+
+def whole_number(value: Any) -> Any:
+    """Return a value that is no truth value, which Python takes for a number."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number, got true or false")
+    return value
+
+
+def _rising(values: Any) -> Any:
+    if isinstance(values, list) and all(isinstance(v, int) for v in values) and values != sorted(set(values)):
+        raise ValueError(f"list each number once, the smallest first: {values}")
+    return values
+
+
+def _by_size(value: Any) -> Any:
+    return {k if k == OTHERS else _size(k): v for k, v in value.items()} if isinstance(value, dict) else value
+
+
+OTHERS = "others"  # the sizes that a family does not name
+SizeText = Annotated[str, BeforeValidator(_size)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Rates = Annotated[list[Rate], Field(min_length=1, max_length=12), BeforeValidator(_rates)]
+Count = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(whole_number)]
+Counts = Annotated[list[Count], Field(max_length=20), BeforeValidator(_rising)]
+Seed = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(whole_number)]
+Precision = Literal["fp32", "bf16", "auto"]
+CorpusName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")]
+CorpusText = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}(\+[a-z0-9][a-z0-9._-]{0,31}){0,7}$")]  # "a+b": of each alike
+
+
+def _split_of_data(text: Any) -> Any:
+    data, _, split = text.partition("/") if isinstance(text, str) else ("", "", "")
+    if data not in DATA or not SPLIT.fullmatch(split):
+        raise ValueError(
+            f"{text!r} is no split of a named data set; write one of {', '.join(DATA)}, and its split, such as imdb/train"
+        )
+    return text
+
+
+DataSplit = Annotated[str, BeforeValidator(_split_of_data)]
+
+
+def _listed(value: Any) -> Any:
+    return [] if value is None else [value] if isinstance(value, str) else value
+
+
+Words = Annotated[str, Field(min_length=1, max_length=4096)]
+Listed = Annotated[list[Words], BeforeValidator(_listed)]
+
+
+ONE, SEVERAL = "<one>", "<several>"
+Batch = Annotated[
+    Annotated[Count, Tag(ONE)] | Annotated[Counts, Field(min_length=2), Tag(SEVERAL)],
+    Discriminator(lambda given: SEVERAL if isinstance(given, list) else ONE),
+]
+
+
+Family = Annotated[
+    Annotated[Words, Tag(ONE)] | Annotated[dict[str, Words], BeforeValidator(_by_size), Tag(SEVERAL)],
+    Discriminator(lambda given: SEVERAL if isinstance(given, dict) else ONE),
+]
+
+
+class Splits(Settings):
+    """How many labelled texts go into each split of D_L; `train: 0` takes all that dev and test leave.
+
+    Where a task has its own dev or test, that one's number is not used.
+    """
+
+    train: Annotated[int, Field(ge=0, le=MOST), BeforeValidator(whole_number)] = 0
+    dev: Count = 1000
+    test: Count = 2530
+    seed: Seed = 0  # of the cut: one for all seeds of training, so that every student answers the same test
+
+
+class Corpus(Settings):
+    """D_LM: how many documents, and the share held out to measure how well a model reads."""
+
+    documents: Count | None = None  # None takes all
+    heldout: Annotated[float, Field(gt=0, lt=0.5)] = 0.02
+    data: Annotated[list[DataSplit], Field(max_length=20)] = []  # named splits that are read; none: the task's own D_LM
+
+
+class Tokenizer(Settings):
+    """Word pieces: trained on D_LM, or taken from a folder that holds a tokenizer.json or a vocab.txt."""
+
+    vocabulary: Annotated[int, Field(ge=8, le=65_535)] = 8192
+    folder: str | None = None
+
+
+class Pretrain(Settings):
+    """Masked language modelling on D_LM (the paper's section 3; BERT's 15 %, 80/10/10)."""
+
+    tokens: Annotated[float, Field(ge=1, le=1e15)] = 16e6  # pieces read, repeats included; YAML 16e6
+    row: Annotated[int, Field(ge=16, le=512)] = 64  # pieces in a row
+    batch: Count = 32  # rows in a step
+    mask: Annotated[float, Field(gt=0, lt=1)] = 0.15  # share of pieces masked
+    whole_words: bool = False  # mask all pieces of a word or none
+    cls_words: Annotated[float, Field(ge=0, le=10)] = 0.0  # weight of a second task: [CLS] names its row's words
+    rate: Rate = 1e-3
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    muon_rate: Rate = 0.02  # for the layers' matrices, where optimiser is muon
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    init_std: Annotated[float, Field(gt=0, le=1)] | None = None  # initialiser's scale; None takes the study's for the width
+    positions: Literal["random", "sinusoid"] = "random"  # how position embeddings start
+    words: Literal["random", "counts"] = "random"  # how word embeddings start: at random, or from D_LM's counts of pairs,
+    window: Annotated[int, Field(ge=1, le=64)] = 3  # at most so many pieces apart,
+    words_std: Annotated[float, Field(gt=0, le=1)] = 0.06  # scaled to this
+    starts: Count = 1  # encoders pre-trained per size; student seed s begins from number s mod starts
+    precision: Precision | None = None  # None takes the study's, as compound's encoders do
+    compile: bool = False  # the encoder into fewer, larger kernels; wants a C++ compiler; benchmarks/ways.py says whether it pays
+
+
+class Train(Settings):
+    """One supervised stage: fine-tuning on D_L or distillation on D_T. `rates` are searched on dev."""
+
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 4
+    batch: Batch = 32  # texts in a step; several are searched on dev with the rates, each with each
+    rates: Rates
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+    @property
+    def batches(self) -> list[int]:
+        """Return the batch sizes, one or those that are searched."""
+        return self.batch if isinstance(self.batch, list) else [self.batch]
+
+
+class Distill(Train):
+    """Distillation: soft cross-entropy at a temperature; the paper's is 1."""
+
+    temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
+
+
+class Transfer(Settings):
+    """D_T: how many unlabelled texts the teacher labels."""
+
+    texts: Count = 20_000
+
+
+class Curves(Settings):
+    """Learning curves: students trained on fewer texts than the study's, at the rates found for the study's own (Fig 8)."""
+
+    transfer: Counts = []  # numbers of D_T's texts, for recipes that distil
+    labels: Counts = []  # numbers of D_L's training texts, for recipes that only fine-tune
+    sizes: list[SizeText] = []  # none: all the study's
+    recipes: list[str] = []  # none: all the study's of one stage
+
+
+class Domains(Settings):
+    """Transfer sets of one size from other corpora, at the rates found for the study's own D_T (Fig 9)."""
+
+    corpora: list[CorpusText] = []
+    texts: Count = 2000  # of each
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 4
+    sizes: list[SizeText] = []  # none: all the study's
+    recipes: list[str] = []  # none: all the study's that distil
+
+
+class Compound(Settings):
+    """Encoders that read another D_LM than the study's, and the students begun from them (Fig 10)."""
+
+    corpora: list[CorpusText] = []
+    tokens: Annotated[float, Field(ge=1, le=1e15)] = 3e6  # pieces read, the same for each
+    sizes: list[SizeText] = []  # none: all the study's
+    recipes: list[str] = []  # none: PF and PD, where the study has them
+
+
+class Teacher(Settings):
+    """The teacher: a size pre-trained and fine-tuned here, or a folder with a fine-tuned classifier."""
+
+    size: SizeText | None = "4/256"
+    folder: str | None = None
+    margin: Annotated[float, Field(ge=-1, le=1)] = 0.02  # above the majority class on dev, or it teaches nobody
+
+    @model_validator(mode="after")
+    def _one(self):
+        if (self.size is None) == (self.folder is None):
+            raise ValueError("give either a size (trained here) or a folder (already trained), not both; set the other to null")
+        return self

@@ -1,0 +1,197 @@
+"""What the benchmarks' records say, as tables in Markdown for README and docs: no number of theirs is typed.
+
+A benchmark that has left no record is shown as missing, with the command that makes it.
+"""
+
+import json
+import re
+
+from pdstudy.storage import paths
+
+RESULTS = paths.ROOT / "benchmarks" / "results"
+PEERS = {  # benchmarks that compare us with others on the same work
+    "pretraining_speed": "pre-training by BERT's own recipe",
+    "finetuning_peer": "fine-tuning",
+    "distillation_peer": "distilling",
+    "labelling_peer": "labelling",
+}
+
+
+def record(name: str) -> dict | None:
+    """Return what a benchmark wrote, None where it has not run."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def peers() -> str:
+    """Return the table of how many times as long others take for the same work: median, least and most of pairs."""
+    rows, told, lacking = [], [], []
+    for name, what in PEERS.items():
+        found = record(name)
+        if found is None:
+            lacking.append(missing(name))
+            continue
+        for size, ratios in found["ratios"].items():
+            for arm, r in ratios.items():
+                rows.append((what, size, arm, f"{r['median']} ({r['low']} to {r['high']})", r["pairs"]))
+        absent = "; ".join(f"{arm} is left out, it does not load there: {why}" for arm, why in found.get("left out", {}).items())
+        told.append(f"{what}: {provenance(name, found)}" + (f" · {absent}" if absent else ""))
+    text = table(("the same work", "size", "whose", "takes, times ours", "pairs"), rows)
+    return "\n".join([text, "", *lacking, f"<sub>{'<br>'.join(told)}</sub>"])
+
+
+def steps() -> str:
+    """Return the table of one training step's time and its share of the machine's own matrix rate, and where the rest goes."""
+    found = record("steps")
+    if found is None:
+        return missing("steps")
+    rows = []
+    for s in found["steps"]:
+        most = ", ".join(f"{kind} {share:.0%}" for kind, share in list(s["where"].items())[:4])
+        rows.append((s["size"], s["stage"], s["ms"], f"{s['pieces_a_second']:,}", f"{s['share']:.0%}", most))
+    rate = found["steps"][0]["machine_gflops"]
+    head = ("size", "stage", "ms a step", "pieces a second", f"of about {rate:.0f} GFLOP/s", "where the time goes")
+    return f"{table(head, rows)}\n\n<sub>{provenance('steps', found)}, one thread, {found['precision']}</sub>"
+
+
+def ways() -> str:
+    """Return the table of ways to make a step faster that were tried, and what each was worth."""
+    found = record("ways")
+    if found is None:
+        return missing("ways")
+    rows = []
+    for way, sizes in found["ways"].items():
+        for size, r in sizes.items():
+            if "median" not in r:  # what a thread could take over
+                for stage, took in r.items():
+                    rows.append(
+                        (f"{way}, {stage}", size, f"at most {1 / (1 - took['share']):.3f}", f"{took['batch_ms']} ms a batch")
+                    )
+                continue
+            note = f"{r['plain_ms']} ms against {r['other_ms']}"
+            if "compiling_s" in r:
+                note += f"; {r['compiling_s']:.0f} s to compile: {_pays(r)}"
+            rows.append((way, size, f"{r['median']} ({r['low']} to {r['high']})", note))
+    return (
+        f"{table(('way', 'size', 'times as fast', 'a step'), rows)}\n\n<sub>{provenance('ways', found)}, {found['precision']}</sub>"
+    )
+
+
+def _pays(way: dict) -> str:
+    """Return after how many steps a way has paid for its compiling; an interval over 1 decides nothing."""
+    if way["low"] <= 1 <= way["high"]:
+        return "undecided whether it pays"
+    return f"pays after {way['pays_after_steps']:,} steps" if way["low"] > 1 else "pays never"
+
+
+def gpu() -> str:
+    """Return the table of pre-training on one GPU, by size."""
+    found = record("gpu")
+    if found is None:
+        return missing("gpu")
+    arms = list(found["sizes"][0]["pieces_a_second"])
+    rows = []
+    for s in found["sizes"]:
+        read = (f"{s['pieces_a_second'][arm]:,}" if arm in s["pieces_a_second"] else "" for arm in arms)
+        share = ", ".join(f"{share:.0%}" for share in s["share"].values())
+        peer = ", ".join(
+            f"{r['median']} ({r['low']} to {r['high']}, {r['pairs']} pairs)" for r in s.get("Trainer takes", {}).values()
+        )
+        rows.append((s["size"], *read, f"{share} of {s['matrix_tflops']:.0f} TFLOP/s", peer))
+    head = ("size", *(f"{arm}, pieces a second" for arm in arms), "ours, ours compiled", "Trainer takes, times ours, ours compiled")
+    return f"{table(head, rows)}\n\n<sub>{provenance('gpu', found)}, rows of {found['row']}, {found['batch']} a step, bf16</sub>"
+
+
+def reading() -> str:
+    """Return the table of the seconds until a held-out loss is reached, in every run of every arm."""
+    found = record("pretraining_peer")
+    if found is None:
+        return missing("pretraining_peer")
+    parts = []
+    for size, at in found["sizes"].items():
+        rows = []
+        for arm, runs in at["seconds_to"].items():
+            ends = [run["curve"][-1]["loss"] for run in at["runs"] if run["arm"] == arm]
+            reached = [", ".join("never" if t is None else f"{t:.0f}" for t in times) for times in zip(*runs, strict=True)]
+            rows.append((arm, *reached, ", ".join(f"{loss:.2f}" for loss in ends)))
+        head = (
+            f"{size}, {at['threads']} threads",
+            *(f"s to {level} nats" for level in at["levels"]),
+            f"nats after {at['seconds']:.0f} s",
+        )
+        parts.append(f"{table(head, rows)}\n\n<sub>{provenance('pretraining_peer', at)}</sub>")
+    return "\n\n".join(parts)
+
+
+def corpus() -> str:
+    """Return the table of what a long corpus costs."""
+    found = record("corpus")
+    if found is None:
+        return missing("corpus")
+    kinds = [k for k in found["lengths"][0] if k != "pieces"]
+    rows = [(f"{row['pieces']:,}", *(row[k] for k in kinds)) for row in found["lengths"]]
+    rows.append(("dearest against cheapest", *(found["dearest against cheapest"].get(k, "") for k in kinds)))
+    return f"{table(('pieces', *kinds), rows)}\n\n<sub>{provenance('corpus', found)}</sub>"
+
+
+def everyday() -> str:
+    """Return the list of what everybody waits for."""
+    found = record("everyday")
+    if found is None:
+        return missing("everyday")
+    plan, reports = found["plan"], found["reports"]
+    started = next(row for name, row in found.items() if name.startswith("from pdstudy"))
+    return "\n".join(
+        [
+            f"- the package's start, beside Python's own: {started['seconds']:.2f} s, and torch stays unloaded",
+            f"- a plan of {plan['steps']:,} steps: {plan['seconds']:.2f} s",
+            f"- all reports of `{reports['study']}` ({reports['steps']:,} steps) from a full store: {reports['seconds']:.0f} s",
+            "",
+            f"<sub>{provenance('everyday', found)}</sub>",
+        ]
+    )
+
+
+def own_tasks() -> str:
+    """Return the table of the tasks whose exported students were checked: advised, promised, measured."""
+    found = record("exported")
+    if found is None:
+        return missing("exported")
+    said, rows = [], []
+    head = ("task", "labelled, unlabelled texts", "advised", "promised, %", "test, %", "majority, %", "int8, test, %")
+    head += ("MB: fp32, int8", "ms: fp32, int8", "answers like ours elsewhere")
+    for name, of in found["tasks"].items():
+        folder = paths.ROOT / "outputs" / name
+        advice, texts, classes = (json.loads((folder / f"{kept}.json").read_text()) for kept in ("advice", "texts", "classes"))
+        size, recipe = re.fullmatch(r"(\d+/\d+)-(.+)-s\d+", of["student"]).groups()
+        taken = next(c for c in advice["candidates"] if (c["size"], c["recipe"]) == (size, recipe))
+        counts = classes["classes"]
+        majority = counts["test"][counts["train"].index(max(counts["train"]))] / sum(counts["test"])
+        fp32, int8 = (next(e for e in of["engines"] if "ONNX" in e["engine"] and e["precision"] == p) for p in ("fp32", "int8"))
+        cells = (f"{name}, {len(classes['labels'])} classes", f"{texts['D_L']['kept']:,}, {texts['D_T']['kept']:,}", of["student"])
+        cells += (f"{taken['low']:.1f} to {taken['high']:.1f}", f"{100 * fp32['accuracy']:.1f} of {of['test']:,}")
+        cells += (f"{100 * majority:.1f}", f"{100 * int8['accuracy']:.1f}", f"{fp32['bytes'] / 1e6:.1f}, {int8['bytes'] / 1e6:.1f}")
+        rows.append((*cells, f"{fp32['p50_ms']:.1f}, {int8['p50_ms']:.1f}", f"{of['same_labels']:,} of {of['texts']:,}"))
+        said.append(f"- {name}: {' '.join(advice['reasons'])}")
+    return "\n".join([table(head, rows), "", f"<sub>{provenance('exported', found)}</sub>", "", "What `advise` said:", "", *said])
+
+
+def table(head: tuple, rows: list[tuple]) -> str:
+    """Return a table in Markdown."""
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows))
+
+
+def provenance(name: str, found: dict) -> str:
+    """Return the line under a table: command, commit, date, versions, machine."""
+    machine = found.get("machine", {})
+    versions = ", ".join(
+        f"{k} {v}" for k, v in found.get("versions", {}).items() if k in ("torch", "transformers", "papermill", "onnxruntime")
+    )
+    where = machine.get("processor", found.get("processor")) + (f", {machine['cores']} cores" if machine else "")
+    told = (found.get("command", f"python benchmarks/{name}.py"), f"commit {found['commit'][:12]}", found.get("date"), versions)
+    return " · ".join(filter(None, (*told, where)))
+
+
+def missing(name: str) -> str:
+    """Return what is said of a benchmark without a record."""
+    return f"*Not measured yet: `python benchmarks/{name}.py`.*\n"

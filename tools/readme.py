@@ -1,0 +1,323 @@
+"""What README and docs show of a study's committed results: answers, key figures, and where each part of the paper is.
+
+The paper's algorithm, figures, tables and claims stand here as data, each with the function that is it; verdicts come from
+the study's claims.json. A part whose function is gone fails a test, and so does a page that was not written anew.
+The study is named in the marker over each part, and `python tools/readme.py STUDY` changes it everywhere.
+"""
+
+import argparse
+import hashlib
+import inspect
+import io
+import json
+import pkgutil
+import re
+import sys
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import benchmark_tables
+import matplotlib.pyplot as plt
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from pdstudy.analysis import claims, summary, verdicts
+from pdstudy.report import figures, render
+from pdstudy.report.style import Drawn
+from pdstudy.storage import paths, results
+from pdstudy.storage.files import whole
+
+README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs"
+TABLE, OWN, SPEED, PAPER_SCALE = (DOCS / f"{name}.md" for name in ("paper_to_code", "own_data", "speed", "paper_scale"))
+SST2 = str(paths.ROOT / "outputs" / "desk-sst2")  # the paper's own task, as far as two cores go
+PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
+MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python tools/readme.py`, not typed -->)")
+# One or two for each question, of those that need no single answers of students: predictions.parquet is not committed.
+KEY_FIGURES = ("strategies", "depth_width", "compound", "transfer_size", "domains")
+MOST_BYTES = 60_000  # of a picture
+DPI = 92
+TUTORIAL = "00_one_student"
+BREAK = "<br>"  # within a table's cell
+RECORD = "pdstudy"  # the PNG's text that says what it was drawn from
+
+
+class PageError(RuntimeError):
+    """Raised when a page lacks the place that is to be filled."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the paper: the functions that are it ("module:name"), its claims here and our figures of it."""
+
+    name: str
+    what: str
+    code: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+    notebook: str = ""
+
+
+VALUE, DEPTH, COMPOUND, ROBUST = render.QUESTIONS
+ALGORITHM = (
+    Part("Require: D_LM, D_T, D_L", "texts cleaned, split, without repeats of what measures",
+         ("data.sources:read", "data.cleaning:build", "data.cleaning:transfer_set", "data.tasks:TASKS"), notebook=TUTORIAL),
+    Part("Require: student θ", "a BERT of any layers and width, on word pieces",
+         ("sizes:Size", "models.encoder:bert_config", "models.encoder:new_classifier", "data.tokenizer:train_word_pieces"), notebook=TUTORIAL),
+    Part("Require: teacher Ω", "a larger model, fine-tuned on D_L; one that is hardly better than the majority teaches nobody",
+         ("stages:finetune", "run.model_steps:label"), notebook=TUTORIAL),
+    Part("1: pre-train θ on D_LM", "masked language modelling",
+         ("stages:pretrain", "data.masking:mask_rows", "models.losses:mlm_loss"), notebook=TUTORIAL),
+    Part("2, 5: for each x in D_T", "batches of texts of like length, in an order that the seed gives", ("data.batches:Batches",),
+         notebook=TUTORIAL),
+    Part("3: L ← −Σ P_Ω(y∣x) log P_θ(y∣x)", "the teacher reads D_T once; its distribution is the target, at temperature 1",
+         ("stages:label", "models.losses:soft_label_loss"), notebook=TUTORIAL),
+    Part("4: θ ← BACKPROP(L, θ)", "the one loop of every stage", ("stages:distill", "models.train:fit"), notebook=TUTORIAL),
+    Part("6: fine-tune θ on D_L (optional)", "PD-F; without line 2 to 5 it is PF, without line 1 too it is Basic",
+         ("stages:finetune", "models.losses:hard_label_loss"), notebook=ROBUST),
+    Part("7: return θ", "logits and metrics on test, every answer kept", ("models.inference:logits", "models.evaluate:metrics"), notebook=TUTORIAL),
+    Part("the strategies and ablations", "which lines of the algorithm a student goes through, as data",
+         ("recipes:RECIPES", "study.plan:make"), notebook=VALUE),
+)  # fmt: skip
+PRINTED = (
+    Part("Fig 1", "the scheme of pre-trained distillation", ("stages:pretrain", "stages:label", "stages:distill"), notebook=TUTORIAL),
+    Part("Figs 2 to 4", "not seen where this was written; nothing here stands for them"),
+    Part("Table 1", "concurrent methods; nothing in it is measured, and nothing here stands for it"),
+    Part("Table 2", "24 sizes: parameters and speed on a TPU", ("sizes:Size.n_params", "analysis.paper:sizes", "models.latency:measure"),
+         ("speed",), ("R14", "R15"), DEPTH),
+    Part("Table 3", "6/768 on six GLUE tasks", ("analysis.paper:table3",), (), ("R13",), VALUE),
+    Part("Table 4", "the data sets", ("data.tasks:TASKS",)),
+    Part("Fig 5", "MNLI: full pre-training, truncation, word embeddings alone", ("report.figures_students:starts", "analysis.paper:initialisations"),
+         ("starts",), ("R3a", "R3b", "R4a", "R4b", "R4c"), VALUE),
+    Part("Fig 6", "SST-2: four strategies over 24 sizes", ("report.figures_students:strategies", "analysis.paper:sst2"),
+         ("strategies", "pretraining_gain"), ("V1", "V2", "R1a", "R1b", "R1c", "R2"), VALUE),
+    Part("Fig 6, over depth and width", "the same students at matched parameters",
+         ("report.figures_students:depth_width", "report.figures_students:matched"),
+         ("depth_width", "matched"), ("R5a", "R5b", "R5c", "R6"), DEPTH),
+    Part("Fig 6 over Table 2", "the same students at matched speed; not plotted there", ("report.figures_students:speed", "run.study_latency:of_study"),
+         ("speed", "matched"), ("R5d",), DEPTH),
+    Part("Fig 7", "not seen where this was written; nothing here stands for it"),
+    Part("Fig 8", "Book Reviews: how much transfer text", ("report.figures_texts:transfer_size", "analysis.paper:transfer_size"),
+         ("transfer_size",), ("R9", "R10"), ROBUST),
+    Part("Fig 9", "Book Reviews: how near the transfer text is", ("report.figures_texts:domains", "data.similarity:similarity", "analysis.paper:domains"),
+         ("domains",), ("R11a", "R11b", "R12"), ROBUST),
+    Part("Fig 10", "MNLI: D_LM = D_T", ("report.figures_texts:compound", "report.figures_texts:corpora", "analysis.paper:compound"),
+         ("compound", "corpora"), ("R7a", "R7b", "R7c", "R8a", "R8b"), COMPOUND),
+)  # fmt: skip
+
+
+def update(study: str | None = None) -> list[str]:
+    """Return the names of the pages and pictures that changed, after writing what they show of a study anew.
+
+    Without a study it is the one that README shows. Raises PageError where a page has no place for a part.
+    """
+    study = study or shown()
+    parts, drawn = paper_to_code(study), {name: draw(study, name) for name in KEY_FIGURES}  # first: what fails changes no page
+    pictures = drawn | {Path(SST2).name: draw(SST2, "strategies")}
+    changed = [f"{name}.png" for name, shows in pictures.items() if picture(name, *shows)]
+    before = {page: page.read_text(encoding="utf-8") for page in (README, TABLE, OWN, SPEED, PAPER_SCALE)}
+    for page, text in before.items():
+        page.write_text(MARKER.sub(rf"\g<1>{study}\g<3>", text), encoding="utf-8")
+    fill(README, "answers", answers(study))
+    fill(README, "figures", key_figures(study, {name: figure.alt for name, (figure, _) in drawn.items()}))
+    fill(TABLE, "parts", parts)
+    for page, part, text in records():
+        fill(page, part, text)
+    return changed + [page.name for page, text in before.items() if page.read_text(encoding="utf-8") != text]
+
+
+def records() -> list[tuple[Path, str, str]]:
+    """Return (page, part, text) of what benchmarks and the study of SST-2 left."""
+    found = [
+        (README, "peers", benchmark_tables.peers()),
+        (OWN, "tasks", benchmark_tables.own_tasks()),
+        (PAPER_SCALE, "sst2", sst2()),
+    ]
+    parts = (
+        benchmark_tables.peers,
+        benchmark_tables.steps,
+        benchmark_tables.ways,
+        benchmark_tables.reading,
+        benchmark_tables.corpus,
+        benchmark_tables.everyday,
+        benchmark_tables.gpu,
+    )
+    return [*found, *((SPEED, part.__name__, part()) for part in parts)]
+
+
+def sst2() -> str:
+    """Return the answers of the study of SST-2 in Markdown, its figure in front."""
+    drawn, record = draw(SST2, "strategies")
+    return f"![{drawn.alt}]({PICTURES.name}/{record['study']}.png)\n\n{answers(SST2)}"
+
+
+def answers(study: str) -> str:
+    """Return the answers of a study in Markdown, question by question, with their provenance, from its committed results."""
+    found = verdicts.load(study)
+    found = found[found.verdict != verdicts.NOT_MEASURED]
+    shown, rows = verdicts.shown(found), ["| | claim | points | 95 % interval | verdict | paper |", "|---|---|---|---|---|---|"]
+    for name, question in claims.QUESTIONS.items():
+        mine = shown[(found.question == name).to_numpy()]
+        rows += [f"| | **{question}** | | | | |"] if len(mine) else []
+        rows += [
+            f"| {i} | {r.claim} | {r.points} | {r['95 % interval']} | **{r.verdict}** | {r.paper} |" for i, r in mine.iterrows()
+        ]
+    n = found[found.n_seeds > 0]
+    rows += [
+        "",
+        f"Every row is over {n.n_seeds.max()} seeds and {n.n_items.max():,} test texts; p after Holm's correction within a question.",
+    ]
+    accuracy = summary.accuracy_table(results.load_results(study), results.load_settings(study).get("recipe_sizes"))
+    rows += ["", "| test accuracy, % | " + " | ".join(accuracy.columns) + " |", "|---" * (len(accuracy.columns) + 1) + "|"]
+    rows += [f"| {recipe} | " + " | ".join(values) + " |" for recipe, values in accuracy.iterrows()]
+    return "\n".join([*rows, "", f"<sub>{escape(results.provenance(study))}</sub>"])
+
+
+def shown() -> str:
+    """Return the name of the study that README shows."""
+    found = MARKER.search(README.read_text(encoding="utf-8"))
+    if found is None:
+        raise PageError("README.md names no study in a marker")
+    return found[2]
+
+
+def fill(page: Path, part: str, text: str) -> None:
+    """Write a part of a page between its markers. Raises PageError where they are not there."""
+    before = page.read_text(encoding="utf-8")
+    begin, end = re.search(rf"<!-- {part} of .*-->\n", before), f"<!-- end of {part} -->"
+    if begin is None or end not in before[begin.end() :]:
+        raise PageError(f"{page.name}: there is no place for its {part}: a marker `<!-- {part} of STUDY: ... -->` and `{end}`")
+    tail = before[before.index(end, begin.end()) :]
+    with whole(page) as new:
+        new.write_text(f"{before[: begin.end()]}{text}\n{tail}", encoding="utf-8")
+
+
+# -- pictures
+
+
+def draw(study: str, name: str) -> tuple[Drawn, dict[str, str]]:
+    """Return a figure, and what it shows in short: the study, the figure, and a digest of its title and data."""
+    drawn = figures.draw(study, name, verdicts.load(study))
+    plt.close(drawn.axes.figure)
+    title = drawn.axes.figure.get_suptitle()
+    digest = hashlib.sha256((title + drawn.data.round(6).to_csv(index=False)).encode()).hexdigest()[:12]
+    return drawn, {"study": Path(study).name, "figure": name, "data": digest}
+
+
+def picture(name: str, drawn: Drawn, record: dict[str, str]) -> bool:
+    """Write a figure as a small PNG for a page, where what is there shows something else; return whether it did."""
+    path = PICTURES / f"{name}.png"
+    if path.exists() and recorded(path) == record:
+        return False
+    full, text = io.BytesIO(), PngInfo()
+    drawn.axes.figure.savefig(full, dpi=DPI, bbox_inches="tight")
+    text.add_text(RECORD, json.dumps(record))
+    # This way of choosing 256 colours keeps rare ones too; the median cut gives a recipe's name another recipe's colour.
+    small = Image.open(full).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with whole(path) as new:
+        small.save(new, format="PNG", optimize=True, pnginfo=text)
+    return True
+
+
+def recorded(path: Path) -> dict[str, str]:
+    """Return what a picture says that it was drawn from."""
+    with Image.open(path) as image:
+        return json.loads(image.info.get(RECORD, "{}"))
+
+
+def key_figures(study: str, alts: dict[str, str]) -> str:
+    """Return README's figures in Markdown, each with its text for those who cannot see it."""
+    lines = [f"![{alt}](docs/figures/{name}.png)\n" for name, alt in alts.items()]
+    return "\n".join([*lines, f"<sub>{results.provenance(study)}</sub>"])
+
+
+# -- where each part of the paper is
+
+
+def paper_to_code(study: str) -> str:
+    """Return the tables of the paper's parts in Markdown: what it is, its functions, notebook and figures, the verdicts."""
+    judged, pages = verdicts.load(study).set_index("id"), _pages_of_modules()
+    text = [f"Verdicts of the study `{Path(study).name}`: {results.provenance(study)}"]
+    text += ["", "## The algorithm", "", "| the paper | what | here | notebook |", "|---|---|---|---|"]
+    for part in ALGORITHM:
+        text.append(f"| {part.name} | {part.what} | {_links(part.code, pages)} | {_notebook(part.notebook)} |")
+    text += ["", "## Figures and tables", "", "| the paper | what | here | notebook, figures | verdicts |", "|---|---|---|---|---|"]
+    for part in PRINTED:
+        said = BREAK.join(f"{i} {judged.verdict[i]}".replace(" ", "&nbsp;") for i in part.claims)
+        shown_in = BREAK.join(filter(None, (_notebook(part.notebook), _figures(part.figures))))
+        text.append(f"| {part.name} | {part.what} | {_links(part.code, pages) or 'none'} | {shown_in} | {said} |")
+    text += [
+        "",
+        "## Claims",
+        "",
+        "| | claim | verdict | points, 95 % interval | the paper's number | asked by, notebook, figures |",
+    ]
+    text += ["|---|---|---|---|---|---|"]
+    table, stems = verdicts.shown(verdicts.load(study)), dict(zip(claims.QUESTIONS, render.QUESTIONS, strict=True))
+    for claim in claims.CLAIMS:
+        row, kept = table.loc[claim.id], judged.loc[claim.id]
+        found = row.points if row["95 % interval"] == "n/a" else f"{row.points} ({row['95 % interval']})"
+        theirs = f"{row.paper} ({kept.paper_where}; {row.trust})" if row.paper else "none"
+        here = BREAK.join((_link(asked_by(claim), pages), _notebook(stems[claim.question]), _figures(_figures_of(claim))))
+        text.append(f"| {claim.id} | {claim.sentence} | **{row.verdict}** | {found} | {theirs} | {here} |")
+    return "\n".join(text)
+
+
+def asked_by(claim: claims.Claim | claims.Check) -> str:
+    """Return the function that a claim's answer comes from, "module:name"."""
+    function = claim.ask if isinstance(claim, claims.Claim) else claim.check
+    return f"{function.__module__.removeprefix('pdstudy.')}:{function.__qualname__.split('.')[0]}"
+
+
+def _figures_of(claim: claims.Claim | claims.Check) -> tuple[str, ...]:
+    """Return the figures that show a claim: those of its parts of the paper, and its question's."""
+    mine = [name for part in PRINTED if claim.id in part.claims for name in part.figures]
+    return tuple(dict.fromkeys([*mine, *([f"gains_{claim.question}"] if isinstance(claim, claims.Claim) else [])]))
+
+
+def _links(names: tuple[str, ...], pages: dict[str, str]) -> str:
+    return BREAK.join(_link(name, pages) for name in names)
+
+
+def _figures(names: tuple[str, ...]) -> str:
+    return BREAK.join(f"`{name}`" for name in names)
+
+
+def _link(name: str, pages: dict[str, str]) -> str:
+    """Return a link to where the reference describes a function, or its module where it is data."""
+    module, _, inner = name.partition(":")
+    there = f"pdstudy.{module}"
+    found = pkgutil.resolve_name(f"{there}:{inner}")
+    anchor = f"{there}.{inner}" if inspect.isfunction(found) or inspect.isclass(found) else there
+    return f"[`{module}.{inner}`]({pages[module]}#{anchor})"
+
+
+def _notebook(stem: str) -> str:
+    return f"`{stem}`" if stem else ""
+
+
+def _pages_of_modules() -> dict[str, str]:
+    """Return the page of the reference that describes each module."""
+    return {
+        name: f"{REFERENCE.name}/{page.name}"
+        for page in sorted(REFERENCE.glob("*.md"))
+        for name in re.findall(r"^::: pdstudy\.([\w.]+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+
+
+def main(words: list[str] | None = None) -> int:
+    """Write every page and picture anew and return the exit status: 2 for a study that is not there, 1 for a page without its place."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", nargs="?", help="the study that is shown (default: the one that README shows now)")
+    try:
+        changed = update(parser.parse_args(words).study)
+    except (FileNotFoundError, PageError) as error:
+        print(error, file=sys.stderr)
+        return 1 if isinstance(error, PageError) else 2
+    print("\n".join(f"{name} changed" for name in changed) or "all is up to date")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
