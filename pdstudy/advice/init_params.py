@@ -70,7 +70,8 @@ def params_file(
     try:
         raw = sources.read(Task("mine", "", own, (), "", "", ""))
         n_distinct = len({raw.key(*t) for t, _ in raw.labelled["train"]})
-        held = max(1, min(1000, n_distinct // 5))
+        held = max(1, min(1000, len(raw.labelled["train"]) // 5))
+        held = held if 4 * held <= n_distinct else max(1, n_distinct // 5)  # of many rows that repeat each other few texts are left
         cut = cleaning.build(raw, {k: held for k in ("dev", "test") if not files[k]}, None, HELDOUT, 0)
     except TextError as error:
         raise TextError(f"{error} (read as {'; '.join(found.why[:2])})") from None
