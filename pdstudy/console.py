@@ -27,6 +27,16 @@ LogWith = Annotated[
     str | None, typer.Option(help="Copy the training logs to a tracker supported by accelerate, such as tensorboard.")
 ]
 
+Delimiter = Annotated[str | None, typer.Option(help="What parts the cells of .csv and .tsv, such as ; or tab. Default: , and tab.")]
+Quotes = Annotated[
+    bool | None, typer.Option("--quotes/--no-quotes", help="Whether cells are quoted. Default: in .csv, not in .tsv.")
+]
+Header = Annotated[
+    bool | None,
+    typer.Option("--header/--no-header", help="Whether the first row names the columns; without names they are called 1, 2, 3."),
+]
+Encoding = Annotated[str, typer.Option(help="Of .csv, .tsv, .txt and JSON lines, such as cp1252.")]
+
 
 def compute_with_progress(study: Study, compute) -> None:
     """Call `compute(listen)` for a study and show a progress bar. Bad input and failures print one sentence and exit."""
@@ -78,6 +88,17 @@ def duration(seconds: float) -> str:
     """Return seconds as text in seconds, minutes or hours."""
     minutes = round(seconds / 60)
     return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def dialect(delimiter: str | None, quotes: bool | None, header: bool | None, encoding: str):
+    """Return how the files are written; ends with a sentence for what is no delimiter or encoding."""
+    from pdstudy.data.dialects import Dialect, checked_delimiter, checked_encoding
+
+    try:
+        given = None if delimiter is None else checked_delimiter(delimiter)
+        return Dialect(given, quotes, header is not False, checked_encoding(encoding))
+    except ValueError as error:
+        fail(str(error), 2)
 
 
 def fail(message: str, code: int) -> None:

@@ -3,8 +3,9 @@
 import html
 import re
 
-# Control characters except tab and line ends (ESC starts a terminal command), and marks that change the writing direction.
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Control characters except tab and line ends (ESC starts a terminal command), marks that change the writing direction, and lone
+# surrogates, which no terminal can encode.
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def escape_control(text: str) -> str:

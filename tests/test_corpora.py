@@ -7,9 +7,10 @@ import pytest
 from pdstudy.data import sources
 from pdstudy.data.cleaning import _split, build, distinct, sentences
 from pdstudy.data.formats import TextError
+from pdstudy.data.repeats import key, loose_key
 from pdstudy.data.sources import locate, read, read_movies
 from pdstudy.data.tasks import TASKS
-from pdstudy.data.texts import key, without_tags
+from pdstudy.data.texts import without_tags
 
 MOVIES = TASKS["movies"]
 
@@ -61,8 +62,27 @@ def test_normalising_twice_changes_nothing_more():
 @pytest.mark.parametrize(
     ("text", "expected"), [("It's  GOOD!", "it s good"), ("...!?", ""), ("Été — là", "été là"), ("a_b", "a_b")]
 )
-def test_a_texts_key_forgets_case_punctuation_and_spaces(text, expected):
-    assert key(text) == expected
+def test_a_public_texts_key_forgets_case_punctuation_and_spaces(text, expected):
+    assert loose_key(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("It's  GOOD!", "it's good!"), ("cafe\u0301", "Caf\u00e9"), ("\uff21\uff22", "ab"), ("stra\u00dfe", "STRASSE"), ("a\u3000b", "a b"), ("\ufb01ne", "fine")],
+    ids=["case and spaces", "composed", "full width", "folded", "wide space", "ligature"],
+)  # fmt: skip
+def test_two_own_texts_are_repeats_up_to_case_spaces_and_unicode_form(one, other):
+    assert key(one) == key(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("so C", "so C++"), ("C", "C#"), ("fine \U0001f600", "fine \U0001f621"), ("\u0926\u093f\u0928", "\u0926\u0940\u0928"), ("it ends.", "it ends"),
+     ("ma", "m\u00e1"), ("5", "-5"), ("good?", "good!"), ("\u0e44\u0e21\u0e48", "\u0e44\u0e21")],
+    ids=["plus", "hash", "emoji", "vowel sign", "full stop", "accent", "minus", "marks", "tone"],
+)  # fmt: skip
+def test_two_own_texts_that_differ_by_a_sign_are_no_repeats(one, other):
+    assert key(one) != key(other) and key(one)
 
 
 def test_a_document_is_cut_into_its_sentences():
@@ -85,9 +105,16 @@ def test_a_stop_inside_a_word_ends_no_sentence():
 
 def test_repeats_empties_and_leaks_are_left_out_and_counted_by_kind():
     texts = ["One film", "", "one FILM!", "One film", "!?", "Two", "Leaked, text", "Three"]
-    kept, counts = distinct([(t,) for t in texts], against={"leaked text", "unseen"}, known={"three"})
+    kept, counts, shown = distinct([(t,) for t in texts], against={"leaked text", "unseen"}, known={"three"}, key=loose_key)
     assert kept == [0, 5]
     assert counts == {"read": 8, "empty": 2, "exact": 1, "normalised": 1, "leaks": 1, "known": 1, "kept": 2}
+    assert shown == {
+        "empty": ["", "!?"],
+        "normalised": ["one FILM!"],
+        "exact": ["One film"],
+        "leaks": ["Leaked, text"],
+        "known": ["Three"],
+    }
 
 
 def test_of_equal_texts_the_first_one_is_kept():
@@ -95,7 +122,7 @@ def test_of_equal_texts_the_first_one_is_kept():
 
 
 def test_every_text_is_counted_once():
-    _, counts = distinct([(t,) for t in ("x", "x", "X", "", "x", "y", "Y!")], against={"y"})
+    _, counts, _ = distinct([(t,) for t in ("x", "x", "X", "", "x", "y", "Y!")], against={"y"}, key=loose_key)
     assert counts["read"] == 7 == sum(v for k, v in counts.items() if k != "read")
 
 
@@ -179,23 +206,23 @@ def test_a_leaked_sentence_its_review_and_all_repeats_are_gone(movies):
     movies(HEADER + rows + "".join(f'"{r}",1,imdb\n' for r in reviews))
     for seed in range(6):
         found = build(read(MOVIES), {"dev": 2, "test": 3}, None, 0.2, seed)
-        measured = {key(t) for split in ("dev", "test") for t in found.labelled[split][0]}
-        learned = {key(t) for t in found.labelled["train"][0]}
+        measured = {loose_key(t) for split in ("dev", "test") for t in found.labelled[split][0]}
+        learned = {loose_key(t) for t in found.labelled["train"][0]}
         quoted = sum(f"snippet number {i} is here" in measured for i in (3, 6))
         count = found.counts["D_LM"]
         assert (count["exact"] + count["normalised"], count["leaks"]) == (2, quoted)
         assert count["used"] + count["heldout"] == count["kept"] == 8 - quoted == len(found.documents) + len(found.heldout)
-        assert not {key(s) for d in found.documents + found.heldout for s in sentences(d)} & measured
-        assert not {key(t) for t in found.transfer} & (measured | learned)
+        assert not {loose_key(s) for d in found.documents + found.heldout for s in sentences(d)} & measured
+        assert not {loose_key(t) for t in found.transfer} & (measured | learned)
         assert not set(found.documents) & set(found.heldout)
-        assert found.counts["D_T"]["kept"] == len(found.transfer) == len({key(t) for t in found.transfer})
+        assert found.counts["D_T"]["kept"] == len(found.transfer) == len({loose_key(t) for t in found.transfer})
 
 
 def test_no_text_stands_in_two_splits(movies):
     movies(HEADER + snippets(30) + snippets(30).upper().replace("ROTTEN_TOMATOES", "rotten_tomatoes") + "A review of four words.,1,imdb\n" * 2
            + "Another review of five words.,1,imdb\n")  # fmt: skip
     found = build(read(MOVIES), {"dev": 5, "test": 6}, None, 0.1, 0)
-    texts = [key(t) for lines, _ in found.labelled.values() for t in lines]
+    texts = [loose_key(t) for lines, _ in found.labelled.values() for t in lines]
     assert len(texts) == len(set(texts)) == 30
     assert {k: v["kept"] for k, v in found.counts.items() if k in found.labelled} == {"test": 6, "dev": 5, "train": 19}
     assert found.counts["D_L"]["normalised"] == 30

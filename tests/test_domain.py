@@ -52,7 +52,7 @@ def test_unseen_is_the_share_of_running_words():
 
 def test_candidates_are_ranked_and_what_they_repeat_is_counted():
     task = text(random.Random(1), 300)
-    near = [*text(random.Random(2), 300), task[0].upper() + "."]
+    near = [*text(random.Random(2), 300), task[0].upper()]
     table = compare(task, {"far": text(random.Random(3), 300, 100), "near": near, "few": ["one text"]})
     assert [row["corpus"] for row in table] == ["near", "far", "few"]
     assert [row["repeats"] for row in table] == [1, 0, 0] and [row["texts"] for row in table] == [301, 300, 1]

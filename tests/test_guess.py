@@ -7,7 +7,7 @@ import re
 import pytest
 
 from pdstudy import Study
-from pdstudy.advice import init_params
+from pdstudy.advice import columns, init_params
 from pdstudy.data.formats import TextError
 from pdstudy.study import plan
 
@@ -33,7 +33,7 @@ def reviews(n: int = 300) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("columns", "text", "label"),
+    ("held", "text", "label"),
     [
         ({"text": reviews(), "label": ["a", "b"] * 150}, ("text",), "label"),
         ({"words": reviews(), "kind": ["a", "b", "c"] * 100}, ("words",), "kind"),
@@ -43,13 +43,13 @@ def reviews(n: int = 300) -> list[str]:
     ids=["plain", "unnamed", "pair", "several"],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_columns_are_guessed_by_name_and_by_what_they_hold(columns, text, label, kind, tmp_path):
-    found = init_params.look(table(tmp_path / f"t.{kind}", some(**columns)))
+def test_columns_are_guessed_by_name_and_by_what_they_hold(held, text, label, kind, tmp_path):
+    found = columns.look(table(tmp_path / f"t.{kind}", some(**held)))
     assert (found.text, found.label) == (text, label)
 
 
 @pytest.mark.parametrize(
-    ("columns", "sentence"),
+    ("held", "sentence"),
     [
         ({"text": reviews()}, "none of its columns, id, stars, text, looks like labels; name it with --label"),
         (
@@ -58,27 +58,27 @@ def test_columns_are_guessed_by_name_and_by_what_they_hold(columns, text, label,
         ),
     ],
 )
-def test_what_cannot_be_guessed_is_asked_for(columns, sentence, tmp_path):
+def test_what_cannot_be_guessed_is_asked_for(held, sentence, tmp_path):
     with pytest.raises(TextError, match=re.escape(sentence)):
-        init_params.look(table(tmp_path / "t.csv", some(**columns)))
+        columns.look(table(tmp_path / "t.csv", some(**held)))
 
 
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path):
     path = table(tmp_path / "t.csv", some(text=reviews(), label=["a", "b"] * 150))
     with pytest.raises(TextError, match=r"no column 'texts'; its columns are id, stars, text, label"):
-        init_params.look(path, text=("texts",))
+        columns.look(path, text=("texts",))
 
 
 def test_the_written_file_is_a_study_that_can_be_planned_and_names_its_files_from_where_it_stands(tmp_path):
     path = table(tmp_path / "My data.csv", some(text=reviews(), label=['"quoted" # one', "two: {}"] * 150))
     (tmp_path / "more.txt").write_text("\n".join(reviews(500)))
     to = tmp_path / "mine.yaml"
-    to.write_text(init_params.params_file(path, to, transfer=[tmp_path / "more.txt"]))
+    to.write_text(init_params.params_file(path, to, transfer=[tmp_path / "more.txt"]).text)
     study = Study.read(to)
     assert study.name == "my-data" and study.task.text == ["text"]
     assert study.transfer.texts == 200, "the other 300 stand in train"
     assert study.splits.dev == study.splits.test == 60 and study.max_length == 32
-    assert 'train: "My data.csv"' in to.read_text() and study.family == "zoo/{layers}-{hidden}-s0"
+    assert "train: My data.csv" in to.read_text() and study.family == "zoo/{layers}-{hidden}-s0"
     assert study.task.task().source.train == str(path)
     assert {s.recipe for s in plan.make(study.model_copy(update={"sizes": ["2/128"]})).students} == {"teacher", "Basic", "PF", "PD"}
 
@@ -88,5 +88,5 @@ def test_a_text_that_the_familys_word_pieces_do_not_fit_is_read_from_scratch(tmp
         tmp_path / "t.csv",
         {"text": [f"это был хороший фильм с хорошей историей {i}" for i in range(300)], "label": ["a", "b"] * 150},
     )
-    text = init_params.params_file(path, tmp_path / "t.yaml")
+    text = init_params.params_file(path, tmp_path / "t.yaml").text
     assert "family: null" in text and "do not fit this text" in text

@@ -64,8 +64,9 @@ def teacher(study, tmp_path):
 
 def taught_by(study: Study, folder) -> Study:
     return study.model_copy(
-        update={"name": "own-given", "teacher": study.teacher.model_copy(update={"size": None, "folder": str(folder)})}
-    )
+        update={"name": "own-given", "task": study.task.model_copy(update={"labels": ["praise", "scorn"]}),
+                "teacher": study.teacher.model_copy(update={"size": None, "folder": str(folder)})}
+    )  # fmt: skip
 
 
 def head(folder, change) -> None:
@@ -119,6 +120,14 @@ def test_a_task_that_is_not_described_is_refused_by_its_key(task, sentence, tmp_
 
 def test_a_given_teacher_whose_classes_have_no_names_is_believed_where_it_is_right(study, teacher):
     run_study(taught_by(study, teacher), workers=0)
+
+
+def test_a_given_teacher_whose_classes_have_no_names_needs_an_order_that_somebody_gave(study, teacher):
+    given = taught_by(study, teacher)
+    with pytest.raises(
+        RunError, match=r"the teacher's classes have no names, only numbers; say which is which: id2label .* or task.labels"
+    ):
+        run_study(given.model_copy(update={"task": study.task}), workers=0)
 
 
 def test_a_teacher_with_swapped_classes_is_found_out(study, teacher):

@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import pickle
+import re
 import shutil
 import tracemalloc
 
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 from pdstudy.__main__ import app
 from pdstudy.release import predict, student
 from pdstudy.release.predict import PredictError, label_file, open_labeller
+from pdstudy.storage import files
 from pdstudy.storage.store import Store
 
 NAMES = ["negative", "positive"]
@@ -75,13 +78,65 @@ KINDS = {"csv": as_csv, "tsv": as_tsv, "txt": as_txt, "jsonl": as_jsonl, "parque
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_of_any_kind_gets_the_study_s_answers(kind, labeller, test_split, tmp_path):
     texts, labels, shares = test_split
-    n, blank = label_file(labeller, KINDS[kind](tmp_path / f"in.{kind}", texts), tmp_path / "out.csv")
+    found = label_file(labeller, KINDS[kind](tmp_path / f"in.{kind}", texts), tmp_path / "out.csv")
     rows = read(tmp_path / "out.csv")
-    assert (n, blank) == (len(texts), 0) and [row["text"] for row in rows] == texts
+    assert (found.rows, found.blank) == (len(texts), 0) and [row["text"] for row in rows] == texts
     assert [row["label"] for row in rows] == labels and set(labels) == set(NAMES)
     assert [float(row["probability"]) for row in rows] == pytest.approx(shares.tolist(), abs=1e-4)
-    columns = [*(["id"] if kind in ("csv", "tsv") else []), "text", "label", "probability"]
-    assert list(rows[0]) == columns and (kind not in ("csv", "tsv") or rows[-1]["id"] == "299")
+    more = {"csv": ["id", "text"], "tsv": ["id", "text"], "txt": ["text"], "jsonl": ["text", "more"], "parquet": ["n", "text"]}[
+        kind
+    ]
+    assert list(rows[0]) == [*more, "label", "probability"], "all columns stay"
+    assert kind == "txt" or rows[-1][{"jsonl": "more", "parquet": "n"}.get(kind, "id")] == {"jsonl": "[1]"}.get(kind, "299")
+
+
+def test_a_file_with_its_labels_is_measured_and_keeps_them(exported, test_split, tmp_path):
+    texts, labels, _ = test_split
+    right = [NAMES[i < 60] if i < 100 else "" for i in range(len(texts))]
+    source = write_csv(tmp_path / "in.csv", [["text", "label"], *zip(texts, right, strict=True)])
+    said = CliRunner().invoke(app, ["predict", str(exported), str(source)])
+    rows = read(tmp_path / "in.labelled.csv")
+    assert said.exit_code == 0 and list(rows[0]) == ["text", "label", "predicted label", "probability"]
+    assert [row["label"] for row in rows] == right and [row["predicted label"] for row in rows] == labels
+    hits = sum(a == b for a, b in zip(right[:100], labels, strict=False))
+    assert f"accuracy {hits}.0%" in said.output and "on the 100 texts with a label in 'label'" in said.output
+    counts = [sum((a, b) == pair for a, b in zip(right[:100], labels, strict=False)) for pair in itertools.product(NAMES, NAMES)]
+    assert [int(n) for n in re.findall(r"│ +(\d+)(?= +│)", said.output)] == counts
+
+
+@pytest.mark.parametrize(
+    ("cells", "sentence"),
+    [
+        (["0", "1"], "no file says which number is which class"),
+        (["good", "bad"], "the label is 'good', none of negative, positive"),
+    ],
+    ids=["numbers", "other names"],
+)
+def test_labels_that_the_student_does_not_know_measure_nothing_and_are_said(cells, sentence, exported, tmp_path):
+    source = write_csv(tmp_path / "in.csv", [["text", "label"], ["a film", cells[0]], ["it ends", cells[1]]])
+    said = CliRunner().invoke(app, ["predict", str(exported), str(source)])
+    assert said.exit_code == 0 and sentence in " ".join(said.output.split()) and "accuracy" not in said.output
+    said = CliRunner().invoke(app, ["predict", str(exported), str(source), "--label", "label", "--to", str(tmp_path / "b.csv")])
+    assert said.exit_code == 2 and sentence in " ".join(said.output.split()) and not (tmp_path / "b.csv").exists()
+
+
+def test_a_json_line_keeps_its_fields_and_may_lack_any_but_the_text(labeller, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"id": 7, "text": "a film"}\n{"text": "it ends", "tags": ["é"], "none": null}\n')
+    label_file(labeller, tmp_path / "in.jsonl", tmp_path / "out.csv")
+    rows = read(tmp_path / "out.csv")
+    assert [[row[k] for k in ("id", "text", "tags", "none")] for row in rows] == [
+        ["7", "a film", "", ""],
+        ["", "it ends", '["é"]', ""],
+    ]
+
+
+def test_what_is_written_goes_here_where_the_files_folder_cannot_be_written_to(exported, tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    as_txt(tmp_path / "there" / "in.txt", ["a film"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(files, "writable", lambda folder: "there" not in str(folder))
+    said = CliRunner().invoke(app, ["predict", str(exported), "there/in.txt"])
+    assert said.exit_code == 0 and (tmp_path / "in.labelled.csv").is_file()
 
 
 @pytest.mark.parametrize("flag", ["--onnx", "--int8"])
@@ -97,9 +152,9 @@ def test_onnx_runtime_labels_as_torch_does(flag, exported, test_split, tmp_path)
 
 def test_words_that_mean_missing_elsewhere_are_texts_and_a_row_without_text_gets_no_label(labeller, tmp_path):
     texts = ["NA", "null", "None", "nan", "", 'two\nlines, "quoted"', "  "]
-    n, blank = label_file(labeller, as_csv(tmp_path / "in.csv", texts), tmp_path / "out.csv")
+    found = label_file(labeller, as_csv(tmp_path / "in.csv", texts), tmp_path / "out.csv")
     rows = read(tmp_path / "out.csv")
-    assert [row["text"] for row in rows] == texts and (n, blank) == (7, 2)
+    assert [row["text"] for row in rows] == texts and (found.rows, found.blank) == (7, 2)
     assert [row["label"] in NAMES for row in rows] == [True, True, True, True, False, True, False]
     assert rows[4]["label"] == rows[4]["probability"] == ""
 
@@ -113,11 +168,13 @@ def test_a_student_of_single_texts_is_not_asked_about_pairs(labeller, tmp_path):
 def test_pairs_go_to_the_encoder_as_pairs_and_half_a_pair_gets_no_label(labeller, tmp_path):
     source = write_csv(tmp_path / "in.csv", [["b", "a"], ["it  ends", "a film"], ["", "b"]])
     both = dataclasses.replace(labeller, pairs=None)  # a folder that does not tell
-    assert list(predict._rows(source, ["b", "a"], ("a", "b"))) == [
+    rows = predict._rows(source, ["b", "a"], ("a", "b"))
+    assert [(row.values, row.item) for row in rows] == [
         (["it  ends", "a film"], ("a film", "it ends")),
         (["", "b"], None),
     ]
-    assert label_file(both, source, tmp_path / "out.csv", ("a", "b")) == (2, 1)
+    found = label_file(both, source, tmp_path / "out.csv", ("a", "b"))
+    assert (found.rows, found.blank) == (2, 1)
     assert [row["label"] in NAMES for row in read(tmp_path / "out.csv")] == [True, False]
 
 
@@ -140,7 +197,7 @@ BAD = {
     "ragged tsv": ("in.tsv", b"id\ttext\n1\n", "line 2: 1 fields, expected id,text"),
     "open quote": ("in.csv", b'id,text\n1,"good\n2,bad\n', "unexpected end of data; is a quote missing?"),
     "column twice": ("in.csv", b"text,text\na,b\n", "2 columns 'text'"),
-    "label is taken": ("in.csv", b"text,label\na,1\n", "it has a column 'label' already"),
+    "both names are taken": ("in.csv", b"text,label,predicted label\na,1,2\n", "it has a column 'predicted label' already"),
     "not UTF-8": ("in.csv", b"id,text\n1,good\n2,caf\xe9\n", "not UTF-8 text; save it as UTF-8"),
     "not UTF-8 txt": ("in.txt", b"good\nbad\ncaf\xe9\n", "not UTF-8 text; save it as UTF-8"),
     "UTF-16": ("in.csv", "text\ngood\n".encode("utf-16"), "UTF-16 text; save it as UTF-8"),

@@ -15,12 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pdstudy.advice import candidates, data_checks
+from pdstudy.advice import candidates, data_checks, suspects
 from pdstudy.analysis.stats import POINTS
 from pdstudy.data import similarity
+from pdstudy.data.formats import TextError
+from pdstudy.data.repeats import key_of
+from pdstudy.models.train import Watch
 from pdstudy.recipes import LINEARS, RECIPES
 from pdstudy.run import study_latency
 from pdstudy.run.estimate import estimate, needed
+from pdstudy.run.execute import execute
 from pdstudy.run.progress import Progress
 from pdstudy.run.run_study import run_study
 from pdstudy.run.scheduler import RunError
@@ -78,10 +82,27 @@ def spend(
         work.round(f"seed {n} for {len(better)} of {len(grid)} students", grid)
     work.curves(grid, limits)
     near(study, work.plan(grid), work.store)
+    look(study, work.plan(grid), work.store)
     folder = paths.study_folder(study.name)
     with atomic_write(folder / SPENT) as new:
         new.write_text(json.dumps(vars(work.spent), indent=1) + "\n")
     return work.spent
+
+
+def texts_first(study: Study, store: Store | None = None) -> dict[str, Any]:
+    """Return what the cleaning of a study's texts recorded, counts and examples; it is done where it is not in the store.
+
+    Raises RunError where the texts are not what was asked for.
+    """
+    store = store or Store()
+    (step,) = make(study).of_stage("texts")
+    with store.lock(step.digest):
+        folder = store.find(step.digest)
+        try:
+            folder = folder or execute(step, store, Watch())
+        except TextError as error:
+            raise RunError(f"{step.label}: {error}", bad_input=True) from None
+    return json.loads((folder / "record.json").read_text())
 
 
 def earlier(study: str, digest: str) -> list[dict[str, Any]]:
@@ -128,12 +149,25 @@ def near(study: Study, plan: Plan, store: Store) -> None:
         return [" ".join(parts) for parts in zip(*columns, strict=True)]
 
     try:
-        table = similarity.compare(read("train"), {"D_T": read("transfer"), "D_LM": read("corpus")})
+        table = similarity.compare(read("train"), {"D_T": read("transfer"), "D_LM": read("corpus")}, key_of(study.resolved_task()))
     except ValueError:  # too few words for ranks
         return
     table = [{k: None if v != v else v for k, v in row.items()} for row in table]  # nan, where words are too few
     with atomic_write(paths.study_folder(study.name) / data_checks.NEARNESS) as new:
         new.write_text(json.dumps(table, indent=1) + "\n")
+
+
+def look(study: Study, plan: Plan, store: Store) -> None:
+    """Write the texts that are worth a look: likely label errors, near-duplicates across splits, texts unlike those of train."""
+    import pyarrow.parquet as pq
+
+    (texts,) = plan.of_stage("texts")
+    folder, splits = store.open(texts.digest), {}
+    for split in ("train", "dev", "test"):
+        read = pq.read_table(folder / f"{split}.parquet")
+        columns = [read.column(c).to_pylist() for c in ("text", "pair") if c in read.column_names]
+        splits[split] = [" | ".join(parts) for parts in zip(*columns, strict=True)], read.column("label").to_pylist()
+    suspects.write(paths.study_folder(study.name), splits, json.loads((folder / "record.json").read_text())["labels"])
 
 
 def left_out(spent: Spent) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pdstudy.data import left_out
 from pdstudy.escape import Prose
 from pdstudy.storage import results
 
@@ -75,14 +76,9 @@ def _teacher(study: str | Path) -> str:
 
 
 def _removed(name: str, row: pd.Series) -> list[str]:
-    words = {
-        "empty": "without a word", "exact": "repeated word for word", "normalised": "repeated but for case and punctuation",
-        "leaks": "standing in dev or test, removed", "known": "standing in train already, removed",
-        "contradictory": "repeated under another label", "cut": "longer than 32,768 characters, cut",
-    }  # fmt: skip
     return [
         f"{name}: {row[key]:,} texts {what}."
-        for key, what in words.items()
+        for key, what in left_out.WORDS.items()
         if key in row and row[key] is not pd.NA and row[key] > 0
     ]
 

@@ -6,9 +6,12 @@ from typing import Annotated
 
 import typer
 
-from pdstudy.console import app, err, fail, out
-from pdstudy.storage import paths
+from pdstudy.console import Delimiter, Encoding, Header, Quotes, app, dialect, err, fail, out
+from pdstudy.escape import escape_control
+from pdstudy.storage import files, paths
 from pdstudy.study.settings import Study
+
+MOST_SHOWN = 12  # classes in a confusion table
 
 
 @app.command(epilog="Example: python -m pdstudy export quick --student 2/256-PD-s0 --to model")
@@ -47,33 +50,70 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A folder that `export` wrote.")],
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines, Parquet, a `datasets` folder, or .txt with one text a line.")],
     text: Annotated[list[str] | None, typer.Option(help="The text column; twice for pairs. Default: text.")] = None,
-    to: Annotated[Path | None, typer.Option(help="The CSV that is written. Default: beside the file, NAME.labelled.csv.")] = None,
+    label: Annotated[str | None, typer.Option(help="A column of right classes. Default: label, where there is one.")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="The CSV that is written. Default: NAME.labelled.csv beside the file, or here.")
+    ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Answer with ONNX Runtime.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Answer with ONNX Runtime and 8-bit weights.")] = False,
+    delimiter: Delimiter = None,
+    quotes: Quotes = None,
+    header: Header = None,
+    encoding: Encoding = "utf-8",
 ) -> None:
-    """Label every text of a file: its columns, or its texts, with `label` and `probability` behind them, as CSV."""
+    """Label every text of a file: all its columns, with `label` and `probability` behind them, as CSV; measured where it has labels."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from pdstudy.release.predict import PredictError, label_file, open_labeller
 
-    to = to or file.with_name(f"{file.stem}.labelled.csv")
+    named = f"{file.stem}.labelled.csv"
+    to = to or (file.with_name(named) if file.name else Path(named))
+    to = to if (to.parent.is_dir() and files.writable(to.parent)) or to.name != named else Path(named)
     columns = (BarColumn(24), TextColumn("{task.description}"), TimeElapsedColumn())
     try:
         with _writing(to), Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
             job = bar.add_task("reading", total=1.0)
             labeller = open_labeller(model, "int8" if int8 else "fp32" if onnx else None)
             listen = lambda share, n: bar.update(job, completed=share, description=f"{n:,} rows")  # noqa: E731
-            n, blank = label_file(labeller, file, to, text or ("text",), listen)
+            how = dialect(delimiter, quotes, header, encoding)
+            found = label_file(labeller, file, to, text or ("text",), listen, label, how)
     except PredictError as error:
         fail(str(error), 2)
-    without = f"; {blank:,} of them have no text and so no label" if blank else ""
-    out.print(f"{to}: {n:,} rows{without}", markup=False, soft_wrap=True)
+    without = f"; {found.blank:,} of them have no text and so no label" if found.blank else ""
+    out.print(f"{to}: {found.rows:,} rows{without}", markup=False, soft_wrap=True)
+    if found.unmatched:
+        err.print(f"not measured: {escape_control(found.unmatched)}", markup=False, soft_wrap=True)
+    if found.confusion is not None:
+        _measured(found.truth, labeller.labels, found.confusion)
+
+
+def _measured(column: str, labels: tuple[str, ...], confusion) -> None:
+    """Print accuracy with its interval, and the confusion table; of many classes the commonest mistakes."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pdstudy.release.student import interval
+
+    right, n = int(confusion.trace()), int(confusion.sum())
+    bounds = interval(right, n)
+    said = f"accuracy {right / n:.1%} ({bounds['low']:.1%} to {bounds['high']:.1%}) on the {n:,} texts with a label in {column!r}"
+    out.print(escape_control(said), markup=False, soft_wrap=True)
+    if len(labels) <= MOST_SHOWN:
+        table = Table("right class", *(escape(escape_control(name)) for name in labels), title="answers")
+        for name, row in zip(labels, confusion, strict=True):
+            table.add_row(escape(escape_control(name)), *(f"{k:,}" for k in row))
+        out.print(table)
+        return
+    mistakes = [(int(confusion[i, j]), i, j) for i in range(len(labels)) for j in range(len(labels)) if i != j and confusion[i, j]]
+    table = Table("right class", "answer", "texts", title="the commonest mistakes")
+    for k, i, j in sorted(mistakes, key=lambda m: (-m[0], m[1], m[2]))[:MOST_SHOWN]:
+        table.add_row(escape(escape_control(labels[i])), escape(escape_control(labels[j])), f"{k:,}")
+    out.print(table)
 
 
 @contextlib.contextmanager
 def _writing(to: Path):
     """End with a sentence where `to` cannot be written, or where somebody stops it."""
-    from pdstudy.storage import files
     from pdstudy.storage.store import StoreError
 
     try:

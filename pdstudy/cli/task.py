@@ -1,15 +1,30 @@
 """The commands of a task of one's own: start, init, advise, domain."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from pdstudy.console import Params, Workers, app, compute_with_progress, err, fail, out
-from pdstudy.storage import paths
+from pdstudy.console import (
+    Delimiter,
+    Encoding,
+    Header,
+    Params,
+    Quotes,
+    Workers,
+    app,
+    compute_with_progress,
+    dialect,
+    err,
+    fail,
+    out,
+)
+from pdstudy.escape import escape_control
+from pdstudy.storage import files, paths
 from pdstudy.study.sections import NAME
-from pdstudy.study.settings import Study
+from pdstudy.study.settings import ParamsError, Study
 
 Texts = Annotated[list[str] | None, typer.Option("--text", help="The text column; twice for pairs. Default: guessed.")]
 Label = Annotated[str | None, typer.Option(help="The label column. Default: guessed.")]
@@ -29,6 +44,30 @@ def start(folder: Annotated[Path, typer.Argument(help="A folder to work in; made
     out.print(str(made), markup=False, soft_wrap=True)
 
 
+class Rare(StrEnum):
+    """What becomes of classes of fewer than 5 texts."""
+
+    drop = "drop"
+    merge = "merge"
+    keep = "keep"
+
+
+def _check_there(path: Path | None) -> None:
+    """End with a sentence where a file is not there, or its name is none."""
+    try:
+        there = path is None or path.exists()
+    except (OSError, ValueError) as error:
+        fail(f"{str(path)[:200]}: no such file ({getattr(error, 'strerror', None) or error})", 2)
+    if not there:
+        fail(f"{path} does not exist", 2)
+
+
+def _place(train: Path) -> Path:
+    """Return where the params file of a table is written: beside it, or here where that folder cannot be written to."""
+    beside = (train if train.stem.strip(".") else train.resolve()).with_suffix(".yaml")
+    return beside if files.writable(beside.parent) else Path(beside.name)
+
+
 @app.command(epilog="Example: python -m pdstudy init reviews.csv --transfer more.txt")
 def init(
     train: Annotated[Path, typer.Argument(help="A table of labelled texts: CSV, TSV, JSON lines, Parquet, a `datasets` folder.")],
@@ -38,31 +77,52 @@ def init(
     corpus: Annotated[list[Path] | None, typer.Option(help="Text to read before; may be given several times.")] = None,
     text: Texts = None,
     label: Label = None,
+    labels: Annotated[list[str] | None, typer.Option(help="A class, once for each, in the order of their numbers.")] = None,
+    rare: Annotated[Rare | None, typer.Option(help="What becomes of classes of fewer than 5 texts.")] = None,
+    delimiter: Delimiter = None,
+    quotes: Quotes = None,
+    header: Header = None,
+    encoding: Encoding = "utf-8",
     name: Annotated[str | None, typer.Option(help="Of the study. Default: the file's.")] = None,
-    to: Annotated[Path | None, typer.Option(help="The params file to write. Default: beside the table.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The params file to write. Default: beside the table, or here.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a params file that is there.")] = False,
 ) -> None:
-    """Look at a table of labelled texts and write a commented params file for it. Trains nothing."""
+    """Look at a table of labelled texts, say what was taken and left out, and write a commented params file. Trains nothing."""
     from pdstudy.advice import init_params
     from pdstudy.data.formats import TextError
 
-    to = to or (train if train.stem.strip(".") else train.resolve()).with_suffix(".yaml")
-    if to.exists() and not force:
-        fail(f"{to} is there already; give another with --to, or --force to write over it", 2)
+    for path in (train, dev, test, *(transfer or ()), *(corpus or ())):
+        _check_there(path)
     if name is not None and not NAME.fullmatch(name):
         fail(f"--name {name!r}: use small letters, digits, '.', '_' or '-'", 2)
-    for path in (train, dev, test, *(transfer or ()), *(corpus or ())):
-        if path is not None and not path.exists():
-            fail(f"{path} does not exist", 2)
+    how = dialect(delimiter, quotes, header, encoding)
     try:
-        written = init_params.params_file(
-            train, to, tuple(text or ()), label, name, dev=dev, test=test, transfer=transfer, corpus=corpus
+        to = to or _place(train)
+        if to.exists() and not force:
+            fail(f"{to} is there already; give another with --to, or --force to write over it", 2)
+        given = {"dev": dev, "test": test, "transfer": transfer, "corpus": corpus}
+        first = init_params.params_file(
+            train,
+            to,
+            tuple(text or ()),
+            label,
+            name,
+            how,
+            header is not None,
+            rare and rare.value,
+            tuple(labels or ()),
+            **given,
         )
-    except TextError as error:
-        fail(str(error), 2)
-    to.write_text(written, encoding="utf-8")
-    out.print("".join(line[2:] + "\n" for line in written.splitlines()[:4]), markup=False, end="")
-    out.print(str(to), markup=False, soft_wrap=True)
+        with files.atomic_write(to) as new:
+            new.write_text(first.text, encoding="utf-8")
+            Study.read(new)
+    except (TextError, ParamsError) as error:
+        fail(paths.scrub(str(error)), 2)
+    except OSError as error:
+        fail(f"{to or train}: cannot be written ({error.strerror or error}); give another place with --to", 2)
+    for line in first.said:
+        out.print(line, markup=False, soft_wrap=True)
+    out.print(escape_control(str(to)), markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: python -m pdstudy advise reviews.yaml --latency-ms 5 --size-mb 20 --max-minutes 60")
@@ -78,13 +138,13 @@ def advise(
     workers: Workers = None,
 ) -> None:
     """Train what the time allows, measure, and say which student to take, with its reasons. Writes a report."""
-    from pdstudy.advice import budget, recommendation
     from pdstudy.advice import candidates as advising
+    from pdstudy.advice import recommendation
     from pdstudy.report.render import ReportError, advice
 
     study, limits = Study.read(params), advising.Limits(latency_ms, size_mb)
     try:
-        compute_with_progress(study, lambda listen: budget.spend(study, max_minutes, limits, workers, listen))
+        compute_with_progress(study, lambda listen: _spend(study, max_minutes, limits, workers, listen))
         found = recommendation.recommend(advising.Candidates(study.name, limits))
     except advising.AdviceError as error:
         fail(str(error), 1)
@@ -134,26 +194,41 @@ def texts(
     out.print(f"{to}: {written:,} texts; add the columns p_<class>, one a class, or label", markup=False, soft_wrap=True)
 
 
+def _spend(study: Study, max_minutes: float, limits, workers: int | None, listen) -> None:
+    """Say what is left out of a study's texts, then spend the time."""
+    from pdstudy.advice import budget
+    from pdstudy.data import left_out
+
+    record = budget.texts_first(study)
+    for line in left_out.lines(record["counts"], record.get("examples", {})):
+        err.print(escape_control(line), markup=False, soft_wrap=True)
+    budget.spend(study, max_minutes, limits, workers, listen)
+
+
 @app.command(epilog="Example: python -m pdstudy domain reviews.csv news.txt more_reviews.txt")
 def domain(
     labelled: Annotated[Path, typer.Argument(help="A table of the task's labelled texts.")],
     candidates: Annotated[list[Path], typer.Argument(help="Corpora that could be transfer text: tables, or text one a line.")],
     text: Texts = None,
     label: Label = None,
+    delimiter: Delimiter = None,
+    quotes: Quotes = None,
+    header: Header = None,
+    encoding: Encoding = "utf-8",
 ) -> None:
     """Rank transfer corpora by how near they are to a task, before anything is trained."""
-    from pdstudy.advice import init_params
+    from pdstudy.advice import columns, init_params
     from pdstudy.data import similarity as nearness
 
     for path in (labelled, *candidates):
-        if not path.exists():
-            fail(f"{path} does not exist", 2)
+        _check_there(path)
+    how = dialect(delimiter, quotes, header, encoding)
     try:
-        columns = list(text or init_params.look(labelled, label=label).text)
-        own = init_params.texts_of(labelled, columns)
+        wanted = list(text or columns.look(labelled, (), label, how, header is not None).text)
+        own = init_params.texts_of(labelled, wanted, how)
         names = [path.name for path in candidates]
         found = {
-            path.name if names.count(path.name) == 1 else paths.scrub(str(path)): init_params.texts_of(path, columns)
+            path.name if names.count(path.name) == 1 else paths.scrub(str(path)): init_params.texts_of(path, wanted, how)
             for path in candidates
         }
         table = nearness.compare(own, found)

@@ -9,113 +9,115 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from pdstudy.data.dialects import PLAIN, Dialect, TextError, decoded, records
 from pdstudy.storage.files import sha256
 
 csv.field_size_limit(1 << 26)  # 64 MB: a longer field is a broken quote, not a text
-LONGEST_LINE = 1 << 28  # bytes; a record may hold several fields
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
-
-
-class TextError(ValueError):
-    """Raised when a text source is missing, altered, too small or malformed; the message names the cure."""
 
 
 def digest(path: Path) -> str:
     """Return the sha256 of a file, or of a folder's files and their names."""
-    if path.is_dir():
-        parts = [f"{file.relative_to(path)}\0{digest(file)}" for file in sorted(path.rglob("*")) if file.is_file()]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return sha256(path)
+    try:
+        if path.is_dir():
+            parts = [f"{file.relative_to(path)}\0{digest(file)}" for file in sorted(path.rglob("*")) if file.is_file()]
+            return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+        return sha256(path)
+    except OSError as error:
+        raise TextError(f"{path.name}: cannot be read ({error.strerror or error})") from None
 
 
-def rows(path: Path, columns: list[str], exactly: bool = False) -> Iterator[tuple[str, list]]:
+def rows(
+    path: Path, columns: list[str], exactly: bool = False, dialect: Dialect = PLAIN, names: bool = False
+) -> Iterator[tuple[str, list]]:
     """Yield (place, values of `columns`) of each row of a table, in order; place is "file, line n".
 
-    CSV (quoted), TSV (a quote is a quote), JSON lines, Parquet, or a folder that `datasets` saved. `exactly` refuses
-    a CSV with other columns. Raises TextError for a missing or double column, a ragged row, broken quotes, NUL
-    characters, and text that is not UTF-8.
+    CSV (quoted), TSV (a quote is a quote), or as `dialect` says; JSON lines, Parquet, or a folder that `datasets` saved. `exactly`
+    refuses a CSV with other columns. With `names`, class numbers whose names the file stores (ClassLabel) come as names. Raises
+    TextError for a missing or double column, a ragged row, broken quotes, NUL characters, half characters, and text that is not of
+    the dialect's encoding.
     """
     kind = "datasets" if path.is_dir() else path.suffix.lower()
     if kind in (".csv", ".tsv"):
-        found = _delimited(path, columns, kind, exactly)
+        read = _delimited(path, columns, kind, exactly, dialect)
     elif kind in (".jsonl", ".ndjson", ".json"):
-        found = _json_lines(path, columns)
+        read = _json_lines(path, columns, dialect)
     elif kind == ".parquet":
-        found = _parquet(path, columns)
+        read = _parquet(path, columns, names)
     elif kind == "datasets":
-        found = _dataset(path, columns)
+        read = _dataset(path, columns, names)
     else:
         raise _no_table(path)
-    for place, values in found:
-        if any(isinstance(value, str) and "\0" in value for value in values):
-            raise TextError(f"{place}: a NUL character; remove it")
+    for place, values in read:
+        for value in values:
+            if isinstance(value, str):
+                check_text(place, value)
         yield place, values
 
 
-def columns_of(path: Path) -> list[str]:
-    """Return the names of a table's columns. Raises TextError."""
+def check_text(place: str, text: str) -> None:
+    """Raise TextError for what is no text: NUL characters, halves of characters."""
+    if "\0" in text:
+        raise TextError(f"{place}: a NUL character; remove it")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise TextError(f"{place}: half of a character (a lone surrogate); remove it") from None
+
+
+def columns_of(path: Path, dialect: Dialect = PLAIN) -> list[str]:
+    """Return the names of a table's columns; without a header they are called 1, 2, 3. Raises TextError."""
     if path.is_dir():
         return list(_open_dataset(path).column_names)
-    if path.suffix.lower() == ".parquet":
+    kind = path.suffix.lower()
+    if kind == ".parquet":
         return list(open_parquet(path).schema_arrow.names)
-    if path.suffix.lower() in (".csv", ".tsv"):
-        for _, header in _records(path, path.suffix.lower()):
-            return header
-    if path.suffix.lower() not in TABLES:
+    if kind in (".csv", ".tsv"):
+        for _, row in records(path, kind, dialect):
+            return row if dialect.header else _numbered(row)
+    if kind not in TABLES:
         raise _no_table(path)
-    for _, record in _objects(path):
+    for _, record in objects(path, dialect):
         return list(record)
     raise TextError(f"{path.name}: the file is empty")
+
+
+def _numbered(row: list[str]) -> list[str]:
+    return [str(i + 1) for i in range(len(row))]
 
 
 def _no_table(path: Path) -> TextError:
     return TextError(f"{path.name}: tables are {', '.join(TABLES)} or a folder saved by `datasets`; convert it to one of them")
 
 
-def _delimited(path: Path, columns: list[str], kind: str, exactly: bool) -> Iterator[tuple[str, list]]:
+def _delimited(path: Path, columns: list[str], kind: str, exactly: bool, dialect: Dialect) -> Iterator[tuple[str, list]]:
     header = None
-    for place, row in _records(path, kind):
+    for place, row in records(path, kind, dialect):
         if header is None:
-            header = row
+            header = row if dialect.header else _numbered(row)
             if exactly and header != columns:
                 raise TextError(f"{path.name}: the header is {header}, expected {','.join(columns)}")
             index = positions(path, header, columns)
-            continue
+            if dialect.header:
+                continue
         if len(row) != len(header):
             if kind == ".csv" and not row:
                 continue  # an empty line
-            raise TextError(f"{place}: {len(row)} fields, expected {','.join(header)[:200]}")
+            raise TextError(f"{place}: {len(row)} fields, expected {','.join(header)[:200]}{_ragged(row, kind, dialect)}")
         yield place, [row[i] for i in index]
     if header is None:
         raise TextError(f"{path.name}: the file is empty" + (f", expected {','.join(columns)}" if exactly else ""))
 
 
-def _records(path: Path, kind: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the rows of a CSV or TSV file, the header too."""
-    style = {"strict": True} if kind == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
-    reader = csv.reader(_utf8(path), **style)
-    try:
-        for row in reader:
-            yield f"{path.name}, line {reader.line_num}", row
-    except csv.Error as error:
-        raise TextError(f"{path.name}, line {reader.line_num}: {error}; is a quote missing?") from None
-
-
-def _utf8(path: Path) -> Iterator[str]:
-    """Yield a file's lines, in bounded memory. Raises TextError with the line that is not UTF-8, or far longer than a text."""
-    with path.open("rb") as file:
-        if file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise TextError(f"{path.name}: UTF-16 text; save it as UTF-8")
-        n = 0
-        while line := file.readline(LONGEST_LINE + 1):
-            n += 1
-            if len(line) > LONGEST_LINE:
-                raise TextError(f"{path.name}, line {n}: longer than {LONGEST_LINE >> 20} MB; is this text, a line each?")
-            try:
-                yield line.decode("utf-8-sig" if n == 1 else "utf-8")
-            except UnicodeDecodeError:
-                raise TextError(f"{path.name}, line {n}: not UTF-8 text; save it as UTF-8") from None
+def _ragged(row: list[str], kind: str, dialect: Dialect) -> str:
+    """Return the likely cure of a row with too few or too many cells."""
+    unquoted = dialect.quotes is False or (dialect.quotes is None and kind == ".tsv")
+    if unquoted and any(cell.count('"') % 2 for cell in row):
+        return "; where cells are quoted, read it with --quotes (task.quotes: true)"
+    return ""
 
 
 def positions(path: Path, header: list[str], columns: list[str]) -> list[int]:
@@ -127,33 +129,58 @@ def positions(path: Path, header: list[str], columns: list[str]) -> list[int]:
     return [header.index(column) for column in columns]
 
 
-def _json_lines(path: Path, columns: list[str]) -> Iterator[tuple[str, list]]:
-    for place, record in _objects(path):
+def _json_lines(path: Path, columns: list[str], dialect: Dialect) -> Iterator[tuple[str, list]]:
+    for place, record in objects(path, dialect):
         if missing := [c for c in columns if c not in record]:
             raise TextError(f"{place}: no field {missing[0]!r}; its fields are {', '.join(record)[:200]}")
         yield place, [record[c] for c in columns]
 
 
-def _objects(path: Path) -> Iterator[tuple[str, dict]]:
-    for n, line in enumerate(_utf8(path), 1):
+def objects(path: Path, dialect: Dialect = PLAIN) -> Iterator[tuple[str, dict]]:
+    """Yield (place, record) of each line of a JSON lines file. Raises TextError for a line that is no JSON object."""
+    for n, line in enumerate(decoded(path, dialect.encoding), 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError also for a number of more digits than Python reads
             raise TextError(f"{path.name}, line {n}: {str(error).split(':')[0]}; write one JSON object a line") from None
         if not isinstance(record, dict):
             raise TextError(f"{path.name}, line {n}: not a JSON object; write one object a line")
         yield f"{path.name}, line {n}", record
 
 
-def _parquet(path: Path, columns: list[str]) -> Iterator[tuple[str, list]]:
+def _parquet(path: Path, columns: list[str], names: bool) -> Iterator[tuple[str, list]]:
+    import pyarrow as pa
+
     file, n = open_parquet(path), 0
     positions(path, file.schema_arrow.names, columns)
-    for batch in file.iter_batches(4096, columns=columns):
-        for values in zip(*(batch.column(c).to_pylist() for c in columns), strict=True):
-            n += 1
-            yield f"{path.name}, row {n}", list(values)
+    stored = _stored_names(file.schema_arrow) if names else {}
+    try:
+        for batch in file.iter_batches(4096, columns=columns):
+            for values in zip(*(_values(batch.column(c), stored.get(c)) for c in columns), strict=True):
+                n += 1
+                yield f"{path.name}, row {n}", list(values)
+    except (pa.ArrowException, OSError, KeyError, OverflowError) as error:
+        raise TextError(f"{path.name}, after row {n}: cannot be read ({(str(error).splitlines() or [''])[0][:120]})") from None
+
+
+def _values(column: Any, classes: list[str] | None) -> list:
+    """Return the values of an Arrow column, class numbers as their names where these are given; -1 stands for no label."""
+    values = column.to_pylist()
+    if classes is None:
+        return values
+    return [classes[v] if isinstance(v, int) and 0 <= v < len(classes) else None if v == -1 else v for v in values]
+
+
+def _stored_names(schema: Any) -> dict[str, list[str]]:
+    """Return the class names that `datasets` stored with an Arrow schema, by column."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        found = {column: told.get("names") for column, told in features.items() if told.get("_type") == "ClassLabel"}
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}
+    return {column: names for column, names in found.items() if isinstance(names, list) and all(isinstance(n, str) for n in names)}
 
 
 def open_parquet(path: Path):
@@ -163,17 +190,25 @@ def open_parquet(path: Path):
 
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
         raise TextError(f"{path.name}: not a whole Parquet file ({str(error).splitlines()[0][:120]})") from None
 
 
-def _dataset(path: Path, columns: list[str]) -> Iterator[tuple[str, list]]:
+def _dataset(path: Path, columns: list[str], names: bool) -> Iterator[tuple[str, list]]:
+    import datasets
+    import pyarrow as pa
+
     found, n = _open_dataset(path), 0
     positions(path, found.column_names, columns)
-    for batch in found.select_columns(columns).iter(4096):
-        for values in zip(*(batch[c] for c in columns), strict=True):
-            n += 1
-            yield f"{path.name}, row {n}", list(values)
+    features = found.features
+    stored = {c: features[c].names for c in columns if names and isinstance(features[c], datasets.ClassLabel)}
+    try:
+        for table in found.select_columns(columns).with_format("arrow").iter(4096):  # Arrow: no picture is opened, no sound decoded
+            for values in zip(*(_values(table.column(c), stored.get(c)) for c in columns), strict=True):
+                n += 1
+                yield f"{path.name}, row {n}", list(values)
+    except (pa.ArrowException, OSError, KeyError, OverflowError) as error:
+        raise TextError(f"{path.name}, after row {n}: cannot be read ({(str(error).splitlines() or [''])[0][:120]})") from None
 
 
 def _open_dataset(path: Path):
@@ -181,22 +216,23 @@ def _open_dataset(path: Path):
 
     try:
         found = datasets.load_from_disk(str(path))
-    except (FileNotFoundError, ValueError, OSError):
+    except Exception:  # whatever its JSON and Arrow files make of a broken folder
         raise TextError(f"{path.name}: not a folder that `datasets` saved with save_to_disk") from None
     if isinstance(found, datasets.DatasetDict):
         raise TextError(f"{path.name}: holds the splits {', '.join(found)}; name one, such as {path.name}/{next(iter(found))}")
     return found
 
 
-def lines(path: Path) -> Iterator[tuple[str, str]]:
+def lines(path: Path, dialect: Dialect = PLAIN) -> Iterator[tuple[str, str]]:
     """Yield (place, text): each line of a text file that is not empty, or each .txt file of a folder, whole."""
     files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
     if not files:
         raise TextError(f"{path.name}: the folder holds no .txt file")
     for file in files:
-        for n, line in enumerate(["".join(_utf8(file))] if path.is_dir() else _utf8(file), 1):
-            if "\0" in line:
-                raise TextError(f"{file.name}, line {n}: a NUL character; remove it")
+        for n, line in enumerate(
+            ["".join(decoded(file, dialect.encoding))] if path.is_dir() else decoded(file, dialect.encoding), 1
+        ):
+            check_text(f"{file.name}, line {n}", line)
             if line.strip():
                 yield f"{file.name}, line {n}", line
 

@@ -69,7 +69,7 @@ def model_folder(name: str) -> Path:
 
         return wheels.model_folder(name)
     if not name.startswith(paths.HUB):
-        return Path(name).expanduser()
+        return paths.expanded(name)
     if not NAME.fullmatch(name) or ".." in name:
         raise MirrorError(f"{name!r} is no model of the hub; write hub:owner/name")
     repository = name.removeprefix(paths.HUB)

@@ -1,19 +1,19 @@
 """How near a transfer corpus is to a task: S, the words it never shows, what it repeats.
 
 S is the paper's measure (Fig 9): the Spearman correlation between the word-frequency ranks of D_L and
-of D_T. Words are lower-cased runs of letters and digits; ranked are those among the 10,000 most frequent of either
-text, and a word that one of them lacks is tied with the others it lacks.
+of D_T. Words are lower-cased runs of letters, marks and digits, and single characters in scripts that are written without
+spaces; ranked are those among the 10,000 most frequent of either text, and a word that one of them lacks is tied with the others
+it lacks.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from pdstudy.data.texts import key
+from pdstudy.data import scripts
+from pdstudy.data.repeats import Key, key
 
-WORD = re.compile(r"\w+")
 RANKED = 10_000
 LEAST = 1_000  # words of a text, below which ranks are chance
 
@@ -22,7 +22,7 @@ def words(texts: Iterable[str]) -> Counter:
     """Return how often each word occurs."""
     found: Counter = Counter()
     for text in texts:
-        found.update(WORD.findall(text.lower()))
+        found.update(scripts.units(text))
     return found
 
 
@@ -42,7 +42,7 @@ def unseen(task: Counter, transfer: Counter) -> float:
     return sum(n for word, n in task.items() if word not in transfer) / max(1, task.total())
 
 
-def compare(task: list[str], candidates: Mapping[str, list[str]]) -> list[dict[str, str | int | float]]:
+def compare(task: list[str], candidates: Mapping[str, list[str]], key: Key = key) -> list[dict[str, str | int | float]]:
     """Return one row a candidate corpus, the nearest first: texts, words, S, unseen, repeats of the task's, median length.
 
     S is nan for a candidate of fewer than 1,000 words. Raises ValueError when the task itself has fewer.
@@ -59,7 +59,16 @@ def compare(task: list[str], candidates: Mapping[str, list[str]]) -> list[dict[s
                 "S": similarity(own, counts) if counts.total() >= LEAST else np.nan,
                 "unseen": unseen(own, counts),
                 "repeats": sum(key(t) in keys for t in texts),
-                "words a text": float(np.median([t.count(" ") + 1 for t in texts])) if texts else np.nan,
+                "words a text": _median_words(texts),
             }
         )
     return sorted(rows, key=lambda row: (np.isnan(row["S"]), -row["S"]))
+
+
+def _median_words(texts: list[str]) -> float:
+    """Return the median number of words of a text, by spaces where there are any; nan of none."""
+    if not texts:
+        return float("nan")
+    if scripts.unspaced(texts[:200]):
+        return float(np.median([sum(1 for _ in scripts.units(t)) for t in texts]))
+    return float(np.median([t.count(" ") + 1 for t in texts]))

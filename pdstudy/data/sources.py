@@ -1,7 +1,6 @@
 """Where a task's texts come from: the file of a wheel, named data sets, or files of one's own. Nothing is cleaned here."""
 
 import hashlib
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -10,20 +9,14 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from pdstudy.data import formats, mirror
+from pdstudy.data import classes, formats, mirror
+from pdstudy.data.dialects import PLAIN, Dialect
 from pdstudy.data.formats import TextError
+from pdstudy.data.left_out import Shown
+from pdstudy.data.repeats import Key, key_of, loose_key
 from pdstudy.data.tasks import DATA, Files, Named, Task, Wheel
-from pdstudy.data.texts import (
-    Text,
-    checked_text,
-    class_number,
-    label_text,
-    nearest_class,
-    without_tags,
-)
+from pdstudy.data.texts import Text, checked_text, nearest_class, without_tags
 from pdstudy.storage import paths
-
-MOST_CLASSES = 1000
 
 
 @dataclass
@@ -38,11 +31,15 @@ class Raw:
     of_train: bool = False  # D_T holds the texts of train on purpose
     counts: dict[str, int] = field(default_factory=dict)
     reads: list[str] | None = None  # other documents that are D_LM in the place of these
+    key: Key = loose_key  # what makes two texts repeats
+    rare: str | None = None  # what becomes of classes with few texts
+    examples: dict[str, list[str]] = field(default_factory=dict)  # of what is counted
 
 
 def read(task: Task) -> Raw:
     """Return the texts of a task. Raises TextError, with the cure."""
     raw = _read_own(task)
+    raw.key = key_of(task)
     if task.reads:
         raw.reads = _documents(task.reads)
         if not raw.reads:
@@ -152,12 +149,10 @@ def _read_named(source: Named) -> Raw:
     for split in ("train", "dev", "test"):
         if name := getattr(source, split):
             found = []
+            labels, numbers = source.data.labels, {}
             for place, values in _named_rows(name, counts, labelled=True):
-                labels = source.data.labels
                 number = (
-                    nearest_class(place, values[-1], labels)
-                    if source.data.scale
-                    else class_number(place, label_text(place, values[-1]), labels)
+                    nearest_class(place, values[-1], labels) if source.data.scale else _number(place, values[-1], labels, numbers)
                 )
                 found.append((checked_text(place, values[:-1], counts), number))
             if not found:
@@ -229,60 +224,62 @@ def read_movies(path: Path) -> tuple[list[tuple[str, int]], list[str]]:
 
 
 def _read_files(source: Files) -> Raw:
-    found: dict[str, list[tuple[Text, str]]] = {}
+    read: dict[str, list[tuple[Text, str]]] = {}
     where: dict[str, dict[str, str]] = {}  # where each label stands first: a place a row would be much to keep
-    counts: Counter = Counter()
+    counts, shown = Counter(), Shown()
     for split in ("train", "dev", "test"):
         if path := getattr(source, split):
-            found[split], where[split] = [], {}
-            for place, values in formats.rows(Path(path), [*source.text, source.label]):
-                cell = sys.intern(label_text(place, values[-1]))
+            read[split], where[split] = [], {}
+            columns = [*source.text, source.label]
+            for place, values in formats.rows(Path(path), columns, dialect=source.dialect, names=True):
+                cell = sys.intern(classes.cell_text(place, values[-1]))
                 where[split].setdefault(cell, place)
-                found[split].append((checked_text(place, values[:-1], counts), cell))
-            if not found[split]:
+                read[split].append((checked_text(place, values[:-1], counts, shown), cell))
+            if not read[split]:
                 raise TextError(f"{split}: {Path(path).name} holds no rows; give at least a few hundred labelled texts")
-    if not found:
+    if not read:
         return Raw({}, source.labels, None, _read_corpus(source))
-    labels = source.labels or _names(Counter(cell for _, cell in found["train"]), source)
-    classes = {split: {cell: class_number(place, cell, labels) for cell, place in cells.items()} for split, cells in where.items()}
-    labelled = {split: [(text, classes[split][cell]) for text, cell in items] for split, items in found.items()}
+    column = f"{Path(source.train).name}: column {source.label!r}"
+    labels = source.labels or classes.names_of(Counter(cell for _, cell in read["train"]), column)
+    numbers = {split: classes.numbers(cells, labels, bool(source.labels)) for split, cells in where.items()}
+    labelled = {split: [(text, numbers[split][cell]) for text, cell in items] for split, items in read.items()}
     if missing := set(range(len(labels))) - {y for _, y in labelled["train"]}:
         raise TextError(f"train: no text of class {labels[min(missing)]!r}; what train lacks cannot be learned")
-    transfer = [t for path in source.transfer for t in unlabelled(Path(path), source.text, counts)] if source.transfer else None
+    transfer = [t for path in source.transfer for t in _of_files(path, source, counts, shown)] if source.transfer else None
     if transfer is not None and not transfer:
         raise TextError(f"transfer: {', '.join(Path(p).name for p in source.transfer)} holds no text")
-    return Raw(labelled, labels, transfer, _read_corpus(source), counts=dict(counts))
+    return Raw(labelled, labels, transfer, _read_corpus(source), counts=dict(counts), rare=source.rare, examples=dict(shown))
+
+
+def _of_files(path: str, source: Files, counts: Counter | None = None, shown: Shown | None = None) -> Iterator[Text]:
+    return unlabelled(Path(path), source.text, counts, source.dialect, shown)
 
 
 def _read_corpus(source: Files) -> list[str] | None:
     """Return the documents of D_LM; none where the source has no files of its own for it."""
-    documents = [" ".join(t) for path in source.corpus for t in unlabelled(Path(path), source.text)]
+    documents = [" ".join(t) for path in source.corpus for t in _of_files(path, source)]
     if source.corpus and not documents:
         raise TextError(f"corpus: {', '.join(Path(p).name for p in source.corpus)} holds no text")
     return documents or None
 
 
-def unlabelled(path: Path, columns: tuple[str, ...], counts: Counter | None = None) -> Iterator[Text]:
+def unlabelled(
+    path: Path, columns: tuple[str, ...], counts: Counter | None = None, dialect: Dialect = PLAIN, shown: Shown | None = None
+) -> Iterator[Text]:
     """Yield the unlabelled texts of a table or of a text file; with `counts` they are cut to LONGEST, and that is counted."""
     if formats.is_table(path):
-        yield from (checked_text(place, values, counts) for place, values in formats.rows(path, list(columns)))
+        yield from (
+            checked_text(place, values, counts, shown) for place, values in formats.rows(path, list(columns), dialect=dialect)
+        )
     elif len(columns) == 2 and counts is not None:
         raise TextError(f"{path.name}: this task reads pairs; give a table with the columns {', '.join(columns)}")
     else:
-        yield from (checked_text(place, [text], counts) for place, text in formats.lines(path))
+        yield from (checked_text(place, [text], counts, shown) for place, text in formats.lines(path, dialect))
 
 
-def _names(cells: Counter, source: Files) -> tuple[str, ...]:
-    """Return the classes that train names, numbers in their order, names in the alphabet's."""
-    column = f"{Path(source.train).name}: column {source.label!r}"
-    if len(cells) == 1:
-        raise TextError(f"{column} holds only {next(iter(cells))!r}; at least two classes are needed")
-    if len(cells) > MOST_CLASSES or (len(cells) > 20 and len(cells) > cells.total() / 3):
-        raise TextError(f"{column} holds {len(cells):,} different values in {cells.total():,} rows; is it the label column?")
-    alike = Counter(name.casefold() for name in cells)
-    if twice := next((name for name, n in alike.items() if n > 1), None):
-        same = [name for name in cells if name.casefold() == twice]
-        raise TextError(f"{column} holds {' and '.join(map(repr, same))}, which differ only in case; write one class one way")
-    if all(re.fullmatch(r"-?\d+", name) for name in cells):
-        return tuple(sorted(cells, key=int))
-    return tuple(sorted(cells))
+def _number(place: str, cell: object, labels: tuple[str, ...], known: dict[str, int]) -> int:
+    """Return the class number of a label of a public data set, whose numbers and names `tasks` gives; those seen are `known`."""
+    text = classes.cell_text(place, cell)
+    if text not in known:
+        known |= classes.numbers({text: place}, labels, ordered=True)
+    return known[text]

@@ -6,6 +6,8 @@ paper are named splits of named data sets of the hub; `hub.py` brings them, and 
 
 from dataclasses import dataclass
 
+from pdstudy.data.dialects import PLAIN, Dialect
+
 
 @dataclass(frozen=True)
 class Wheel:
@@ -44,6 +46,8 @@ class Files:
     text: tuple[str, ...] = ("text",)
     label: str = "label"
     labels: tuple[str, ...] = ()  # names, in the order of the class numbers; none: those that train holds
+    dialect: Dialect = PLAIN  # how its delimited and plain text files are written
+    rare: str | None = None  # what becomes of classes with few texts: drop, merge, keep; None: nothing, and a lost one is refused
 
 
 Elsewhere = WheelFolder | PythonDocs | tuple[str, ...]  # the last: paths of files of one's own

@@ -81,12 +81,16 @@ def open_tokenizer(folder: Path):
             raise ValueError(
                 f"{folder}: the tokenizer holds {tokenizer.get_vocab_size():,} pieces, its vocab.txt {n:,}; is one there twice?"
             )
-    ids = [tokenizer.token_to_id(piece) for piece in SPECIAL]
-    if None in ids:
-        raise ValueError(f"{folder}: the tokenizer has no {SPECIAL[ids.index(None)]} piece; it is not BERT's kind")
+    if missing := [piece for piece in SPECIAL if tokenizer.token_to_id(piece) is None]:
+        raise ValueError(f"{folder}: the tokenizer has no {missing[0]} piece; it is not BERT's kind")
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return tokenizer, Vocabulary(tokenizer.get_vocab_size(), *ids)
+    return tokenizer, vocabulary_of(tokenizer)
+
+
+def vocabulary_of(tokenizer) -> Vocabulary:
+    """Return how many pieces a tokenizer has, and which are special."""
+    return Vocabulary(tokenizer.get_vocab_size(), *map(tokenizer.token_to_id, SPECIAL))
 
 
 def _read_json(path: Path) -> dict:

@@ -23,8 +23,10 @@ from pdstudy.data.tokenizer import open_tokenizer
 from pdstudy.machine import commit, processor
 from pdstudy.models import inference, latency, weights
 from pdstudy.models.latency import Opening
+from pdstudy.models.train import device
 from pdstudy.recipes import LINEARS
 from pdstudy.release import linear_export, model_card, onnx_files, student
+from pdstudy.release.faithful import unfaithful
 from pdstudy.release.predict import FACTS
 from pdstudy.release.student import Finished
 from pdstudy.run import execute
@@ -33,8 +35,6 @@ from pdstudy.storage.files import sha256
 from pdstudy.storage.store import Store
 
 CARD = "README.md"
-ONNX_TOLERANCE = 1e-4  # of a logit, between ONNX Runtime and torch, both in fp32
-TOLERANCE = {"fp32": 1e-4, "bf16": 0.02}  # between the folder and the study; bf16 keeps 8 bits: of the largest logit
 ENGINES = {  # with their places in the folder
     "transformers": Opening(inference.open_transformers, (".",), "fp32"),
     "ONNX Runtime": Opening(inference.open_onnx, (inference.ONNX["fp32"],), "fp32"),
@@ -154,9 +154,15 @@ def check(found: Finished, folder: Path) -> np.ndarray:
         ]:
             raise Unfaithful(f"test text {i}: the exported tokenizer gives other word pieces than the student was measured on")
     logits = _ask(found, ENGINES["transformers"], folder)
-    reach = TOLERANCE[found.precision] * (max(1.0, float(np.abs(before).max())) if found.precision == "bf16" else 1.0)
-    if (off := float(np.abs(logits - before).max())) > reach:
-        raise Unfaithful(f"the folder's logits differ from the study's by {off:.2g}, more than {reach:.2g} ({found.precision})")
+    # The study's logits in the study's precision; then what transformers makes of the same weights, in fp32.
+    copy = weights.load_classifier(folder).to(device())
+    same = logits if found.precision == "fp32" else inference.logits(copy, test, _pad(found), found.precision)
+    if what := unfaithful(same, before, found.precision):
+        raise Unfaithful(
+            f"the folder's logits differ from the study's {what}; make the student anew: run the study again, then export"
+        )
+    if found.precision != "fp32" and (what := unfaithful(logits, inference.logits(copy, test, _pad(found), "fp32"), "fp32")):
+        raise Unfaithful(f"transformers' logits differ from ours {what}; it opens the folder as another model")
     return logits
 
 
@@ -173,8 +179,8 @@ def engines(found: Finished, folder: Path, logits: np.ndarray) -> list[dict[str,
             continue
         own = logits if name == "transformers" else _ask(found, engine, folder)
         off = float(np.abs(own - logits).max())
-        if engine.precision == "fp32" and off > ONNX_TOLERANCE:
-            raise Unfaithful(f"{name}: logits differ from torch's by {off:.2g}, more than {ONNX_TOLERANCE:g}")
+        if engine.precision == "fp32" and (what := unfaithful(own, logits, "fp32")):
+            raise Unfaithful(f"{name}: logits differ from torch's {what}; leave the ONNX files out with --no-onnx")
         rows[name] = {"engine": name, "file": file, "bytes": (folder / file).stat().st_size, "precision": engine.precision}
         rows[name] |= {"opset": onnx_files.OPSET} if file in inference.ONNX.values() else {}
         rows[name] |= {"largest_difference": off, "same_answers": float((own.argmax(1) == logits.argmax(1)).mean())}

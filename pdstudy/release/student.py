@@ -152,7 +152,7 @@ def facts(found: Finished, logits: np.ndarray) -> dict[str, Any]:
         "max_length": found.max_length,
         "cut_short": pieces["counts"]["test"]["truncated"],
         "test": evaluate.metrics(logits, labels, tuple(pieces["labels"]) == SCALE)
-        | interval(correct)
+        | interval(int(correct.sum()), len(correct))
         | {"n": len(labels), "majority": told["majority"]},
         "study_test": told | {"precision": found.precision, "same_answers": float((before.argmax(1) == logits.argmax(1)).mean())},
         "teacher": beside_teacher(found, logits),
@@ -161,11 +161,11 @@ def facts(found: Finished, logits: np.ndarray) -> dict[str, Any]:
     }
 
 
-def interval(hits: np.ndarray) -> dict[str, float]:
-    """Return Wilson's 95 % interval, "low" and "high", of the share of texts that are hit, (n_texts,) bool."""
+def interval(hits: int, n: int) -> dict[str, float]:
+    """Return Wilson's 95 % interval, "low" and "high", of the share of `n` texts that are hit."""
     from scipy.stats import binomtest
 
-    found = binomtest(int(hits.sum()), len(hits)).proportion_ci(LEVEL, "wilson")
+    found = binomtest(hits, n).proportion_ci(LEVEL, "wilson")
     return {"low": float(found.low), "high": float(found.high)}
 
 
@@ -181,7 +181,9 @@ def beside_teacher(found: Finished, logits: np.ndarray) -> dict[str, Any] | None
     told, labels = (np.load(folder / f"test.{part}.npy") for part in ("logits", "labels"))
     same = told.argmax(1) == logits.argmax(1)
     accuracy = float((told.argmax(1) == labels).mean())
-    return {"size": teacher.size, "accuracy": accuracy, "agreement": float(same.mean()), "n": len(same)} | interval(same)
+    return {"size": teacher.size, "accuracy": accuracy, "agreement": float(same.mean()), "n": len(same)} | interval(
+        int(same.sum()), len(same)
+    )
 
 
 def _teacher(plan: Plan) -> Student:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pdstudy import stages
-from pdstudy.data import tokenizer
+from pdstudy.data import classes, tokenizer
 from pdstudy.data.formats import TextError
 from pdstudy.models import encoder, evaluate, inference
 from pdstudy.models.encoder import Classifier
@@ -17,6 +17,7 @@ from pdstudy.models.weights import load_classifier, load_masked_lm, load_pretrai
 from pdstudy.run import teacher_steps
 from pdstudy.run.inputs import Inputs
 from pdstudy.sizes import Size
+from pdstudy.storage import paths
 from pdstudy.study.steps import Step
 
 PLATEAU = 0.3  # nats below the unigram loss under which a model has hardly read
@@ -69,17 +70,14 @@ def train_reader(step: Step, inputs: Inputs, watch: Watch):
 
 def given(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Take a fine-tuned teacher from a folder: safetensors only, its classes checked against the task's by name."""
-    source = Path(step.folder).expanduser()
+    source = paths.expanded(step.folder)
     model = load_classifier(source)
     config, wanted = model.bert.config, inputs.record("texts")["labels"]
     _, vocabulary = tokenizer.open_tokenizer(source)
     if vocabulary.size > config.vocab_size:
         raise ValueError(f"{source}: the teacher knows {config.vocab_size:,} word pieces, its tokenizer {vocabulary.size:,}")
-    names = [str(config.id2label[i]).lower() for i in range(config.num_labels)]
-    if len(names) != len(wanted):
-        raise ValueError(f"{source}: the teacher knows {len(names)} classes, the task {len(wanted)} ({', '.join(wanted)})")
-    if not all(n == f"label_{i}" for i, n in enumerate(names)) and names != [w.lower() for w in wanted]:
-        raise ValueError(f"{source}: the teacher's classes are {names}, the task's {list(wanted)}; set id2label in its config.json")
+    names = [config.id2label[i] for i in range(config.num_labels)]
+    classes.check_names(f"{source}: the teacher", names, wanted, inputs.record("texts").get("ordered", True))
     save(folder, config, model.state(), "BertForSequenceClassification")
     return {"rate": None, "collapsed": False, "seconds": 0.0, "tokens": 0, "steps": 0, "n_params": n_params_of(model)}
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pdstudy.data import bundled, cleaning, sources
+from pdstudy.data import bundled, cleaning, own_pieces, repeats, sources
 from pdstudy.data import similarity as nearness
 from pdstudy.data.formats import TextError
-from pdstudy.data.tasks import HELD_BACK, OWN_TRANSFER, Wheel
-from pdstudy.data.texts import Text, key
+from pdstudy.data.tasks import HELD_BACK, OWN_TRANSFER, Files, Wheel
+from pdstudy.data.texts import Text
 from pdstudy.data.tokenizer import continues, open_tokenizer, save_tokenizer, train_word_pieces, write_texts
 from pdstudy.run.inputs import Inputs, Lines, column, joined, tuples
+from pdstudy.storage import paths
 from pdstudy.study.steps import Step
 
 if TYPE_CHECKING:  # text steps load no torch
@@ -42,8 +43,12 @@ def texts(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str,
     pq.write_table(pa.table(_columns(found.transfer)), folder / "transfer.parquet")
     for name, lines in (("corpus", found.documents), ("heldout", found.heldout)):
         pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet", row_group_size=ROWS)
-    classes = {name: np.bincount(labels, minlength=len(raw.labels)).tolist() for name, (_, labels) in found.labelled.items()}
-    return {"counts": found.counts, "labels": list(raw.labels), "classes": classes}
+    names = list(found.labels)
+    classes = {name: np.bincount(labels, minlength=len(names)).tolist() for name, (_, labels) in found.labelled.items()}
+    record = {"counts": found.counts, "labels": names, "classes": classes}
+    if isinstance(source, Files):  # said before training; `ordered`: somebody gave the order of the classes' numbers
+        record |= {"examples": found.examples, "ordered": bool(source.labels)}
+    return record
 
 
 def domain(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
@@ -55,8 +60,9 @@ def domain(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str
     labelled = tuples(raw / "train.parquet")[: s["labelled"] or None]
     measured = [t for split in ("dev", "test") for t in tuples(raw / f"{split}.parquet")]
     parts = {name: _texts_of(name, step, raw) for name in s["corpus"].split("+")}
-    found, counts = cleaning.transfer_set(parts, s["texts"], measured, labelled, s["split_seed"])
-    (near,) = nearness.compare(joined(labelled), {s["corpus"]: joined(found)})
+    key = repeats.key_of(step.task)
+    found, counts = cleaning.transfer_set(parts, s["texts"], measured, labelled, s["split_seed"], key)
+    (near,) = nearness.compare(joined(labelled), {s["corpus"]: joined(found)}, key)
     if np.isnan(near["S"]):
         raise TextError(
             f"domains: {s['corpus']} has {near['words']:,} words, too few for S, which ranks them; ask for at least {nearness.LEAST:,}"
@@ -74,7 +80,8 @@ def corpus(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str
     measured = [part for split in ("dev", "test") for t in tuples(raw / f"{split}.parquet") for part in t]
     found = [d for name in s["corpus"].split("+") for d in _documents_of(name, step, raw)]
     found = [found[i] for i in np.random.default_rng(s["split_seed"]).permutation(len(found))]
-    read, held = cleaning.documents(found, {key(text) for text in measured}, None, s["heldout"], counts)
+    key = repeats.key_of(step.task)
+    read, held = cleaning.documents(found, {key(text) for text in measured}, None, s["heldout"], counts, key)
     for name, lines in (("corpus", read), ("heldout", held)):
         pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet", row_group_size=ROWS)
     return {"counts": counts, "labels": inputs.record("texts")["labels"]}
@@ -101,10 +108,13 @@ def _documents_of(name: str, step: Step, raw: Path) -> list[str]:
 def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
     """Train word pieces on D_LM, or copy a tokenizer's folder."""
     if step.folder is None:
-        trained = train_word_pieces(Lines(inputs.folder("texts") / "corpus.parquet"), step.settings["vocabulary"])
-        save_tokenizer(trained.get_vocab(), folder)
+        lines, n, cut = Lines(inputs.folder("texts") / "corpus.parquet"), step.settings["vocabulary"], step.settings.get("cut")
+        if cut is None:
+            save_tokenizer(train_word_pieces(lines, n).get_vocab(), folder)
+        else:
+            own_pieces.save(own_pieces.train(lines, n), folder)
         return {}
-    source = Path(step.folder).expanduser()
+    source = paths.expanded(step.folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         if (source / name).is_file():
             shutil.copy(source / name, folder / name)
@@ -124,9 +134,7 @@ def ids(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, A
         counts[name], seen = write_texts(folder, name, tokenizer, vocabulary, lines.batches(), length)
         share = counts[name]["unknown"] / max(1, counts[name]["pieces"])
         if share > MAX_UNKNOWN:
-            raise TextError(
-                f"{name}: {share:.0%} of the word pieces are unknown to the tokenizer; it was made for another language or script"
-            )
+            raise TextError(f"{name}: {share:.0%} of the word pieces are unknown to the tokenizer; {_cure(tokenizer, lines)}")
         if name == "corpus":
             np.save(folder / "corpus.counts.npy", seen)
             np.save(folder / "continues.npy", continues(tokenizer))
@@ -134,6 +142,15 @@ def ids(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, A
             np.save(folder / f"{name}.labels.npy", np.array(column(raw / f"{name}.parquet", "label"), dtype=np.int64))
     labels = json.loads((raw / "record.json").read_text())["labels"]
     return {"vocabulary": vars(vocabulary), "counts": counts, "labels": labels}
+
+
+def _cure(tokenizer, lines: Lines) -> str:
+    """Return what is unknown to a tokenizer, and what to do about it."""
+    missing = own_pieces.missing(tokenizer, lines)
+    shown = f" (it lacks {', '.join(missing[:10])})" if missing else ""
+    if not own_pieces.is_own(tokenizer):
+        return f"it was made for another language or script{shown}; take another, or null for one of this text's own"
+    return f"D_LM, which it was made from, is of another kind, or tokenizer.vocabulary is too small for its letters{shown}"
 
 
 def words(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,15 @@ def atomic_write(path: Path, keep_same: bool = False) -> Iterator[Path]:
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
+
+
+def writable(folder: Path) -> bool:
+    """Return whether a file can be made in a folder: asked by making one, for permissions do not tell of read-only disks."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def flush(*files: Path) -> None:

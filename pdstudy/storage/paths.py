@@ -50,10 +50,15 @@ def study_folder(name: str) -> Path:
 
 def portable(path: str, folder: Path) -> str:
     """Return a path relative to `folder` in the form that `absolute` reads: from the workspace, from home (~), or absolute."""
-    resolved = (folder / Path(path).expanduser()).resolve()
-    if resolved.is_relative_to(ROOT):
+    resolved = (folder / expanded(path)).resolve()
+    if resolved.is_relative_to(ROOT) and not str(resolved.relative_to(ROOT)).startswith(HUB):
         return str(resolved.relative_to(ROOT))
     return f"~/{resolved.relative_to(Path.home())}" if resolved.is_relative_to(Path.home()) else str(resolved)
+
+
+def expanded(path: str) -> Path:
+    """Return a path with the home folder in place of a leading "~/"; a name that only begins with "~" is a name."""
+    return Path.home() / path[2:] if path == "~" or path.startswith("~/") else Path(path)
 
 
 def absolute(path: str) -> Path:
@@ -68,7 +73,7 @@ def absolute(path: str) -> Path:
     if path.startswith(HUB):
         return MODELS / path.removeprefix(HUB)
     # os.path.exists is False for a name that is too long, where Path.exists raises.
-    own, shared = ROOT / Path(path).expanduser(), SHARED / Path(path).expanduser()
+    own, shared = ROOT / expanded(path), SHARED / expanded(path)
     return shared if os.path.exists(shared) and not os.path.exists(own) else own  # noqa: PTH110
 
 

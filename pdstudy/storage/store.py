@@ -6,6 +6,7 @@ aside, and the step is computed again. Locks use flock: the kernel releases them
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -22,6 +23,7 @@ from pdstudy.storage import paths
 from pdstudy.storage.files import DiskFull, flush, is_disk_full, is_inside, sha256
 
 MANIFEST = "manifest.json"
+LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)  # of file systems that have no flock
 log = logging.getLogger("pdstudy")
 
 
@@ -121,6 +123,13 @@ class Store:
         except Timeout:
             yield False
             return
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, OSError) and error.errno not in LOCKLESS:
+                raise
+            raise StoreError(
+                f"{folder}: this file system gives no locks ({error.strerror if isinstance(error, OSError) else error}); set PDSTUDY_OUTPUTS to a folder on a disk of "
+                "this machine"
+            ) from None
         try:
             yield True
         finally:

@@ -1,10 +1,11 @@
 """A task in files of one's own, as a params file gives it, and the ways in which any task is given."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from pdstudy.data.dialects import UTF8, Dialect, checked_delimiter, checked_encoding
 from pdstudy.data.tasks import TASKS, Files, Task, Wheel
 from pdstudy.storage import paths
 from pdstudy.study.sections import NAME, CorpusName, Listed, Settings, Words
@@ -26,6 +27,14 @@ class Own(Settings):
     text: Annotated[Listed, Field(min_length=1, max_length=2)] = ["text"]  # its column, or the two of a pair
     label: Words = "label"  # its column
     labels: Annotated[Listed, Field(max_length=1000)] = []  # names in the order of the class numbers; none: those in train
+    # How .csv, .tsv, .txt and JSON lines are written; null: as the ending of the name says.
+    delimiter: str | None = None
+    quotes: bool | None = None
+    header: bool = True  # without one the columns are called "1", "2", "3"
+    encoding: str = UTF8
+    rare: Literal["drop", "merge", "keep"] | None = (
+        None  # what becomes of classes of fewer than 5 texts; null: a lost one is refused
+    )
     elsewhere: dict[CorpusName, Listed] = {}  # text of other domains by name, for `domains` and `compound`
 
     @model_validator(mode="after")
@@ -37,16 +46,25 @@ class Own(Settings):
             raise ValueError("give train, a table of labelled texts; or a corpus and nothing else, to pre-train a family on")
         if len({*self.text, self.label}) < len(self.text) + 1:
             raise ValueError("text and label must be different columns")
+        if self.delimiter is not None:
+            checked_delimiter(self.delimiter)
+        checked_encoding(self.encoding)
         if self.labels and (len(self.labels) < 2 or len(set(self.labels)) < len(self.labels)):
             raise ValueError("labels: name at least two classes, each once")
         return self
+
+    def dialect(self) -> Dialect:
+        """Return how the task's delimited and plain text files are written."""
+        delimiter = None if self.delimiter is None else checked_delimiter(self.delimiter)
+        return Dialect(delimiter, self.quotes, self.header, checked_encoding(self.encoding))
 
     def task(self) -> Task:
         """Return the task, its paths whole."""
         place = {k: str(paths.absolute(getattr(self, k))) for k in ("train", "dev", "test") if getattr(self, k)}
         lists = {k: tuple(str(paths.absolute(p)) for p in getattr(self, k)) for k in ("transfer", "corpus")}
         other = tuple((name, tuple(str(paths.absolute(p)) for p in given)) for name, given in self.elsewhere.items())
-        files = Files(**({"train": None} | place), **lists, text=tuple(self.text), label=self.label, labels=tuple(self.labels))
+        files = Files(**({"train": None} | place), **lists, text=tuple(self.text), label=self.label, labels=tuple(self.labels),
+                      dialect=self.dialect(), rare=self.rare)  # fmt: skip
         shown = {k: ", ".join(Path(p).name for p in getattr(self, k)) for k in ("transfer", "corpus")}
         labelled = Path(self.train).name if self.train else "nothing"
         return Task(

@@ -4,14 +4,15 @@ Nothing is opened here but the files whose digests tell which text, tokenizer or
 """
 
 import hashlib
+from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from pdstudy.data import bundled, mirror
+from pdstudy.data import bundled, mirror, repeats
 from pdstudy.data.formats import TextError
+from pdstudy.data.scripts import CUT
 from pdstudy.data.sources import digests, read_digests
-from pdstudy.data.tasks import DATA, OWN_TRANSFER, Named, Task, Wheel
+from pdstudy.data.tasks import DATA, OWN_TRANSFER, Files, Named, Task, Wheel
 from pdstudy.recipes import RANDOM, TRUNCATED
 from pdstudy.sizes import Size
 from pdstudy.storage import paths
@@ -109,6 +110,8 @@ class EncoderSteps:
         """Train a tokenizer on D_LM, or take it from a folder."""
         if folder is None:
             settings, parents = {"vocabulary": self.study.tokenizer.vocabulary}, {"texts": self.texts}
+            if isinstance(self.task.source, Files):  # the public tasks are English, and keep the word pieces of their studies
+                settings["cut"] = CUT
         else:
             settings, parents = {"sha256": self.digest(folder, *mirror.VOCABULARIES)}, {}
             folder = lies(folder)
@@ -251,7 +254,7 @@ class EncoderSteps:
 
 def folder_digest(folder: str, *names: str) -> str:
     """Return the sha256 over those of `names` that the folder holds. Raises ParamsError where none is there."""
-    found, why = [Path(folder).expanduser() / name for name in names], ""
+    found, why = [paths.expanded(folder) / name for name in names], ""
     try:
         found = [path for path in found if path.is_file()]
     except OSError as error:  # a name that no file system takes
@@ -296,4 +299,5 @@ def _source_settings(task: Task, assumed: bool) -> dict[str, Any]:
     if isinstance(source, Named):
         return {"task": "named", "sha256": found, "labels": list(task.labels), "sentences": source.sentences,
                 "tags": source.data.tags, "of_train": source.train in source.transfer}  # fmt: skip
-    return {"task": "files", "sha256": found, "text": list(source.text), "label": source.label, "labels": list(source.labels)}
+    read = {"text": list(source.text), "label": source.label, "labels": list(source.labels), "dialect": asdict(source.dialect)}
+    return {"task": "files", "sha256": found, "repeats": repeats.OWN, "rare": source.rare} | read

@@ -121,7 +121,7 @@ class Corpus(Settings):
 class Tokenizer(Settings):
     """Word pieces: trained on D_LM, or taken from a folder that holds a tokenizer.json or a vocab.txt."""
 
-    vocabulary: Annotated[int, Field(ge=64, le=65_535)] = 8192
+    vocabulary: Annotated[int, Field(ge=8, le=65_535)] = 8192
     folder: str | None = None
 
 

@@ -1,0 +1,93 @@
+"""What a delimited file seems to be, where it is not what its name says: said with the option that reads it, before it is misread."""
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+from pdstudy.data.dialects import Dialect, TextError, decoded, records
+
+LOOKED_AT = 200  # rows
+DELIMITERS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
+NUMBER = re.compile(r"[-+]?[\d.,]+")
+QUOTED = re.compile(r'"(?:[^"]|"")*"')
+LONG = 4  # words, from which a cell is a text rather than a name
+
+
+def check(path: Path, dialect: Dialect, header_given: bool, known: Iterable[str]) -> None:
+    """Raise TextError where a .csv or .tsv seems to have other delimiters, quotes or no header; the message names the option.
+
+    `header_given` says that somebody said whether there is a header; `known` are names that columns often have.
+    """
+    kind = path.suffix.lower()
+    if path.is_dir() or kind not in (".csv", ".tsv"):
+        return
+    style = dialect.style(kind)
+    lines = list(islice(decoded(path, dialect.encoding), LOOKED_AT))
+    if dialect.quotes is None and style.get("quoting") == csv.QUOTE_NONE and _quoted(lines, style["delimiter"]):
+        raise TextError(
+            f"{path.name}: its cells seem to be quoted, as in a CSV; read it with --quotes (task.quotes: true), or with --no-quotes where "
+            "the quotes are part of the texts"
+        )
+    if dialect.delimiter is None and lines and not lines[0].startswith("sep="):
+        other = _delimiter(lines, style["delimiter"])
+        if other is not None:
+            raise TextError(
+                f"{path.name}: its cells seem to be parted by {DELIMITERS[other]}; read it with --delimiter {DELIMITERS[other]} "
+                "(task.delimiter)"
+            )
+    if dialect.header and not header_given:
+        rows = [row for _, row in islice(records(path, kind, dialect), LOOKED_AT)]
+        if len(rows) > 2 and (cell := _data(rows[0], rows[1:], {name.lower() for name in known})) is not None:
+            raise TextError(
+                f"{path.name}: its first row looks like a text with its label, not like names of columns ({cell[:40]!r}); read it with "
+                "--no-header (task.header: false; the columns are then called 1, 2, 3), or say with --header that it is one"
+            )
+
+
+def _delimiter(lines: Sequence[str], given: str) -> str | None:
+    """Return another delimiter that cuts every row into as many cells, where the given one cuts the first into one."""
+    try:
+        if len(next(csv.reader(lines[:1], delimiter=given), [])) > 1:
+            return None
+    except csv.Error:  # said with its line by whoever reads the file
+        return None
+    for other in DELIMITERS:
+        try:
+            counts = {len(row) for row in csv.reader(lines[:-1] or lines, delimiter=other) if row}
+        except csv.Error:
+            continue
+        if other != given and len(counts) == 1 and counts.pop() > 1:
+            return other
+    return None
+
+
+def _quoted(lines: Sequence[str], delimiter: str) -> bool:
+    """Return whether cells are written as a CSV quotes them: all of a row's, or with a doubled quote inside, or over two lines."""
+    header = lines[0].rstrip("\r\n").split(delimiter) if lines else []
+    if header and all(QUOTED.fullmatch(cell) for cell in header):
+        return True
+    cells = [line.rstrip("\r\n").split(delimiter) for line in lines[1:]]
+    doubled = any(QUOTED.fullmatch(cell) and '""' in cell[1:-1] and len(cell) > 4 for row in cells for cell in row)
+    open_line = any(len(row) < len(header) and row[-1].startswith('"') and row[-1].count('"') % 2 for row in cells)
+    return doubled or open_line
+
+
+def _data(header: list[str], rows: list[list[str]], known: set[str]) -> str | None:
+    """Return a cell of the first row that looks like data, None where it looks like a header."""
+    names = [cell.strip() for cell in header]
+    if any(name.lower() in known for name in names):
+        return None
+    for i, name in enumerate(names):
+        values = [row[i].strip() for row in rows if len(row) == len(names)]
+        if not name or not values:
+            continue
+        if NUMBER.fullmatch(name) and sum(bool(NUMBER.fullmatch(v)) for v in values) > 0.8 * len(values):
+            return name
+        if name in values and len(set(values)) <= max(2, len(values) // 3):
+            return name
+        if len(name.split()) >= LONG and median(len(v.split()) for v in values) >= LONG:
+            return name
+    return None
