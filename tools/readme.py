@@ -46,6 +46,7 @@ MAIN_CLAIMS = ("V1", "V2", "R1a", "R5a", "R7c", "R11a")  # README's: the strateg
 MOST_BYTES = 60_000  # of a picture
 DPI = 92
 TUTORIAL = "00_one_student"
+NOT_JUDGED = "not judged yet"  # a claim that is newer than the committed results
 BREAK = "<br>"  # within a table's cell
 RECORD = "pdstudy"  # the PNG's text that says what it was drawn from
 
@@ -308,9 +309,9 @@ def paper_to_code(study: str) -> str:
         text.append(f"| {part.name} | {part.what} | {_links(part.code, pages)} | {_notebook(part.notebook)} |")
     text += ["", "## Figures and tables", "", "| the paper | what | here | notebook, figures | verdicts |", "|---|---|---|---|---|"]
     for part in PRINTED:
-        said = BREAK.join(f"{i} {judged.verdict[i]}".replace(" ", "&nbsp;") for i in part.claims)
-        shown_in = BREAK.join(filter(None, (_notebook(part.notebook), _figures(part.figures))))
-        text.append(f"| {part.name} | {part.what} | {_links(part.code, pages) or 'none'} | {shown_in} | {said} |")
+        words = BREAK.join(f"{i} {judged.verdict.get(i, NOT_JUDGED)}".replace(" ", "&nbsp;") for i in part.claims)
+        places = BREAK.join(filter(None, (_notebook(part.notebook), _figures(part.figures))))
+        text.append(f"| {part.name} | {part.what} | {_links(part.code, pages) or 'none'} | {places} | {words} |")
     text += [
         "",
         "## Claims",
@@ -320,11 +321,14 @@ def paper_to_code(study: str) -> str:
     text += ["|---|---|---|---|---|---|"]
     table, stems = verdicts.display_table(verdicts.load(study)), dict(zip(claims.QUESTIONS, render.QUESTIONS, strict=True))
     for claim in claims.CLAIMS:
-        row, kept = table.loc[claim.id], judged.loc[claim.id]
-        found = row.points if row["95 % interval"] == "n/a" else f"{row.points} ({row['95 % interval']})"
-        theirs = f"{row.paper} ({kept.paper_where}; {row.trust})" if row.paper else "none"
         here = BREAK.join((_link(asked_by(claim), pages), _notebook(stems[claim.question]), _figures(_figures_of(claim))))
-        text.append(f"| {claim.id} | {claim.sentence} | **{row.verdict}** | {found} | {theirs} | {here} |")
+        if claim.id not in table.index:
+            text.append(f"| {claim.id} | {claim.sentence} | **{NOT_JUDGED}** | | none | {here} |")
+            continue
+        row = table.loc[claim.id]
+        points = row.points if row["95 % interval"] == "n/a" else f"{row.points} ({row['95 % interval']})"
+        number = f"{row.paper} ({judged.paper_where[claim.id]}; {row.trust})" if row.paper else "none"
+        text.append(f"| {claim.id} | {claim.sentence} | **{row.verdict}** | {points} | {number} | {here} |")
     return "\n".join(text)
 
 
