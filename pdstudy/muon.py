@@ -24,8 +24,11 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """Update every matrix from its gradient."""
+        """Update every matrix from its gradient; on a GPU in bf16 those of one shape at once, in a sixth of the kernels."""
         for group in self.param_groups:
+            if self.dtype == torch.bfloat16 and group["params"][0].device.type == "cuda":
+                self.step_stacked(group)
+                continue
             for p in group["params"]:
                 state = self.state[p]
                 if not state:
@@ -34,6 +37,34 @@ class Muon(torch.optim.Optimizer):
                 update = orthogonal(p.grad.lerp(held, MOMENTUM).to(self.dtype))
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-group["lr"] * math.sqrt(max(1, p.shape[0] / p.shape[1])))
+
+    @torch.no_grad()
+    def step_stacked(self, group: dict) -> None:
+        """Update the matrices of a group, all of one shape together."""
+        by_shape: dict[torch.Size, list[Tensor]] = {}
+        for p in group["params"]:
+            by_shape.setdefault(p.shape, []).append(p)
+        for (rows, columns), matrices in by_shape.items():
+            for p in matrices:
+                if not self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            gradients, momenta = [p.grad for p in matrices], [self.state[p]["momentum_buffer"] for p in matrices]
+            torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+            stacked = torch.stack(torch._foreach_lerp(gradients, momenta, MOMENTUM)).to(self.dtype)
+            updates = orthogonal_stack(stacked).to(matrices[0].dtype).unbind()
+            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(matrices, updates, alpha=-group["lr"] * math.sqrt(max(1, rows / columns)))
+
+
+def orthogonal_stack(x: Tensor) -> Tensor:
+    """Return `orthogonal` of each matrix of a stack, (n, rows, columns)."""
+    a, b, c = COEFFICIENTS
+    y = x.mT if (tall := x.shape[1] > x.shape[2]) else x
+    y = y / y.norm(dim=(1, 2), keepdim=True).clamp(min=SMALLEST)
+    for _ in range(ITERATIONS):
+        gram = y @ y.mT
+        y = torch.baddbmm(y, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), y, beta=a)
+    return y.mT if tall else y
 
 
 def orthogonal(x: Tensor) -> Tensor:

@@ -148,6 +148,8 @@ class Reading:
         del settings["window"]  # the parent's, if there is one
         if not p.compile:
             del settings["compile"]
+        if p.long_row is None:
+            del settings["long_row"], settings["long_share"]
         settings |= {"size": str(size), "init_std": p.init_std or self._std(size), "seed": number}
         settings["precision"] = self.study.resolved_precision(p.precision)
         flops = 3 * p.tokens * (size.flops_per_token(p.row) + p.mask * 2 * self.study.tokenizer.vocabulary * size.hidden)

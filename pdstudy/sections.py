@@ -54,6 +54,9 @@ class Pretrain(Settings):
     tokens: Annotated[float, Field(ge=1, le=1e15)] = 16e6  # pieces read, repeats included; YAML 16e6
     row: Annotated[int, Field(ge=16, le=512)] = 64  # pieces in a row
     batch: Count = 32  # rows in a step
+    # BERT's second phase: in the last `long_share` of the steps rows have `long_row` pieces, and a step as many pieces as before.
+    long_row: Annotated[int, Field(ge=16, le=512)] | None = None
+    long_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     mask: Annotated[float, Field(gt=0, lt=1)] = 0.15  # share of pieces masked
     whole_words: bool = False  # mask all pieces of a word or none
     cls_words: Annotated[float, Field(ge=0, le=10)] = 0.0  # weight of a second task: [CLS] names its row's words
@@ -70,6 +73,16 @@ class Pretrain(Settings):
     starts: Count = 1  # encoders pre-trained per size; student seed s begins from number s mod starts
     precision: Precision | None = None  # None takes the study's, as compound's encoders do
     compile: bool = False  # the encoder into fewer, larger kernels; wants a C++ compiler; benchmarks/ways.py says whether it pays
+
+    @model_validator(mode="after")
+    def _long_rows(self):
+        if self.long_row is not None and self.compile:
+            raise ValueError("long_row: a compiled encoder takes rows of one length; set compile to false, or long_row to null")
+        if self.long_row is not None and self.long_row <= self.row:
+            raise ValueError(f"long_row: {self.long_row} pieces are not more than row, {self.row}")
+        if self.long_row is not None and self.batch * self.row < self.long_row:
+            raise ValueError(f"long_row: {self.long_row} pieces do not fit in a step of {self.batch * self.row}; raise batch")
+        return self
 
 
 class Train(Settings):

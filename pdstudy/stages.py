@@ -55,9 +55,10 @@ def pretrain(model: MaskedReader, corpus: Running, settings: dict, vocabulary: V
     """Train a masked reader on D_LM, in place (line 1 of Algorithm 1).
 
     Rows of `row` pieces begin with [CLS]; `mask` of their pieces are predicted, and only those reach the output
-    layer. With `cls_words` above 0, [CLS] is also asked for the words of its row, and that loss is added with
-    this weight: masking alone never asks [CLS] anything, and it is [CLS] that a classifier reads. With `compile` the
-    encoder is compiled first, for its batches have one shape. Under torchrun each rank reads its rows of the same
+    layer. With `long_row`, the last `long_share` of the steps read rows of that length, fewer in a step, so that all positions
+    up to it are trained (BERT's second phase). With `cls_words` above 0, [CLS] is also asked for the words of its row, and that
+    loss is added with this weight: masking alone never asks [CLS] anything, and it is [CLS] that a classifier reads. With
+    `compile` the encoder is compiled first, for its batches have one shape. Under torchrun each rank reads its rows of the same
     batch, and its losses are weighed by its part of it: the ranks' mean is the batch's loss.
     """
     seed, n, weight = settings["seed"], settings["batch"], settings["cls_words"]
@@ -65,23 +66,30 @@ def pretrain(model: MaskedReader, corpus: Running, settings: dict, vocabulary: V
     steps = max(1, round(settings["tokens"] / (n * settings["row"])))
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"], settings.get("muon_rate"))
     rows = Rows(corpus.text, settings["row"], seed, vocabulary)
+    short_steps, n_long, long_rows = steps, n, rows
+    if settings.get("long_row"):
+        short_steps = steps - round(settings["long_share"] * steps)
+        long_rows = Rows(corpus.text, settings["long_row"], seed, vocabulary)
+        n_long = max(1, n * settings["row"] // settings["long_row"])
     continues = corpus.continues if settings["whole_words"] else None
     if settings.get("compile"):
         model.compile_encoder(n, math.ceil(settings["mask"] * n * settings["row"]), graphs=device().type == "cuda")
 
     def batch(step: int):
-        masked = mask_rows(rows.batch(step, n), settings["mask"], vocabulary, stream(seed, MASKING, step), continues)
-        part = own_rows(*masked, rank, n_ranks)
-        return [*map(torch.from_numpy, part), n_ranks * len(part[2]) / len(masked[2])]
+        drawn = rows.batch(step, n) if step < short_steps else long_rows.batch(step, n_long)
+        masked = mask_rows(drawn, settings["mask"], vocabulary, stream(seed, MASKING, step), continues)
+        ids, positions, pieces = own_rows(*masked, rank, n_ranks)
+        shares = n_ranks * len(pieces) / len(masked[2]), n_ranks * len(ids) / len(drawn)
+        return [*map(torch.from_numpy, (ids, positions, pieces)), *shares]
 
     def loss(reader, data):
-        ids, positions, pieces, share = data
+        ids, positions, pieces, share, share_of_rows = data
         found = reader(ids, positions, pieces, of_rows=bool(weight))
         masked, of_rows = found if weight else (found, None)
         shown = value = masked * share
         if weight:
             words = ids.flatten().index_copy(0, positions, pieces).view_as(ids)[:, 1:]  # as they were before masking
-            value = value + weight * objectives.row_words_loss(of_rows, words) * (n_ranks * len(ids) / n)
+            value = value + weight * objectives.row_words_loss(of_rows, words) * share_of_rows
         return Loss(value, ids.numel(), shown)
 
     return fit(model, batch, loss, schedule, seed, settings["precision"], watch)

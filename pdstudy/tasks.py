@@ -138,6 +138,8 @@ DATA = {
     "books": Data(None, None, ("text",), ("negative", "positive"), 50_000),
     # Articles of an encyclopedia, as the paper's D_LM has them; all of Wikipedia is more than a compact model needs.
     "wiki": Data(None, None, ("text",), (), 0, label=None),
+    # Reviews of fourteen kinds of product (FDU-MTL, Liu et al., 2017); benchmarks/family_text.py writes the split "unlabelled".
+    "reviews": Data(None, None, ("text",), (), 0, label=None),
 }
 NLI = ("snli/train", "mnli/train", "qqp/train")  # the paper's NLI*, labels dropped
 REVIEWS = ("imdb/train", "imdb/unsupervised")

@@ -51,6 +51,7 @@ def execute(step: Step, store: Store, watch: Watch) -> Path:
             "versions": versions(),
             "machine": platform.machine(),
             "threads": torch.get_num_threads(),
+            **({"device": torch.cuda.get_device_name()} if device().type == "cuda" else {}),
             "flops": step.flops,
             "seconds": round(record.get("seconds", time.monotonic() - begun), 2),
         }
@@ -80,7 +81,9 @@ def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str
     # Weights are kept in 16 bits, as families are released: a released encoder is the computed one, byte for byte.
     modelfiles.save(folder, model.bert.config, model.state(), "BertForMaskedLM", torch.float16)
     unigram = np.load(inputs.folder("ids") / "corpus.counts.npy")
-    level = evaluate.reading_level(modelfiles.load_reader(folder), inputs.ids("heldout").flat, vocabulary, unigram, s["precision"])
+    level = evaluate.reading_level(
+        modelfiles.load_reader(folder).to(device()), inputs.ids("heldout").flat, vocabulary, unigram, s["precision"]
+    )
     plateau = level["mlm_loss"] > level["unigram_loss"] - PLATEAU
     n_params = sum(p.numel() for p in model.bert.parameters())
     return _trained(fitted, folder) | {"reading": level, "plateau": plateau, "n_params": n_params}

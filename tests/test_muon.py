@@ -31,6 +31,16 @@ def test_in_bf16_the_weights_are_those_of_torch_bit_for_bit():
     assert all(map(torch.equal, ours, trained(of_torch)))
 
 
+def test_matrices_of_one_shape_may_be_updated_together():
+    def stacked(matrices):
+        optimiser = muon.Muon(matrices, 0.02, 0.1, torch.bfloat16)
+        optimiser.step = lambda: optimiser.step_stacked(optimiser.param_groups[0])
+        return optimiser
+
+    for p, one in zip(trained(stacked), trained(of_torch), strict=True):
+        assert (p - one).abs().max() < 2e-3  # products of stacks round otherwise
+
+
 def test_in_fp32_the_weights_are_those_of_torch_to_the_rounding_of_bf16():
     start = [some(shape, i) for i, shape in enumerate(SHAPES)]
     ours = trained(lambda matrices: muon.Muon(matrices, 0.02, 0.1, torch.float32))

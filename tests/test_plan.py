@@ -352,7 +352,7 @@ MATTERS = {
     "pretrain__tokens": 1e6, "pretrain__row": 32, "pretrain__batch": 16, "pretrain__mask": 0.3,
     "pretrain__rate": 2e-3, "pretrain__optimiser": "muon", "pretrain__warmup": 0.1, "pretrain__weight_decay": 0.02,
     "pretrain__init_std": 0.07, "pretrain__positions": "sinusoid", "pretrain__words": "counts", "pretrain__cls_words": 0.5,
-    "pretrain__whole_words": True, "pretrain__compile": True, "pretrain_by_size": {"2/64": {"tokens": 5e6}},
+    "pretrain__whole_words": True, "pretrain__long_row": 256, "pretrain__compile": True, "pretrain_by_size": {"2/64": {"tokens": 5e6}},
     "teacher__size": "3/128", "transfer__texts": 500,
     "finetune__epochs": 2, "finetune__batch": 16, "finetune__rates": [2e-4, 1e-3], "finetune__warmup": 0.2, "finetune__weight_decay": 0.1,
     "distill__epochs": 2, "distill__batch": 16, "distill__rates": [2e-4, 1e-3], "distill__warmup": 0.2, "distill__weight_decay": 0.1,
@@ -387,11 +387,33 @@ def test_no_setting_of_a_study_is_forgotten_in_the_list_above(settings):
         assert set(type(getattr(study, group)).model_fields) - keys <= {
             "muon_rate",
             "starts",
+            "long_share",
             "window",
             "words_std",
             "precision",
             "data",
         }  # own tests
+
+
+def test_longer_rows_are_part_of_a_pretraining_only_where_they_are_asked_for(settings):
+    def settings_of(**changes):
+        return [s.settings for s in planned(settings, **changes).of_stage("pretrain")]
+
+    assert all("long_share" not in s and "long_row" not in s for s in settings_of())
+    assert all(s["long_row"] == 256 and s["long_share"] == 0.1 for s in settings_of(pretrain__long_row=256))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"long_row": 32}, "long_row: 32 pieces are not more than row, 64"),
+        ({"long_row": 512, "batch": 4}, "long_row: 512 pieces do not fit in a step of 256"),
+        ({"long_row": 128, "compile": True}, "a compiled encoder takes rows of one length"),
+    ],
+)
+def test_longer_rows_that_cannot_be_read_are_refused(settings, changes, message):
+    with pytest.raises(ValueError, match=message):
+        Study(**settings | {"pretrain": changes})
 
 
 def test_pretraining_may_have_a_precision_of_its_own(settings):

@@ -55,6 +55,22 @@ def test_masked_pieces_are_learned_from_their_row(corpus):
     assert fitted.final_loss < np.log(20) + 0.45  # most rows touch two subjects, hence not log(20) itself
 
 
+def test_longer_rows_come_last_and_train_the_positions_that_short_rows_never_reach(corpus):
+    start = new_reader(bert_config(Size(1, 64), WORDS.size, 0.05, dropout=0.0), 0, "sinusoid")
+    at_start = start.bert.bert.embeddings.position_embeddings.weight
+
+    def trained_positions(**changes) -> int:
+        """Return how many position embeddings were changed by more than weight decay, which keeps their direction."""
+        reader, fitted = read(corpus, tokens=10_240, batch=8, **changes)
+        assert (fitted.steps, fitted.tokens) == (80, 10_240)
+        table = reader.bert.bert.embeddings.position_embeddings.weight
+        return int((torch.cosine_similarity(table, at_start) < 1 - 1e-6).sum())
+
+    assert trained_positions() == 16
+    assert trained_positions(long_row=64, long_share=0.25) == 64
+    assert trained_positions(long_row=64, long_share=0.25, cls_words=0.5) == 64
+
+
 @pytest.mark.parametrize("changes", [{}, {"cls_words": 0.5, "whole_words": True}], ids=["pieces alone", "rows' words too"])
 def test_a_compiled_encoder_is_compiled_once_for_all_batches_and_learns_the_same(corpus, monkeypatch, changes):
     found, plain = read(corpus, tokens=10_000, **changes)
