@@ -113,34 +113,16 @@ def compute(steps: list[Step], root: Path, deadline: float, out: Path, keep: boo
     return rows
 
 
-def bundle(out: Path, limit: int = 15 * 2**20, files: int = 6) -> None:
-    """Join small tar files, so that few files of a limited size come back."""
-    bins: list[list[Path]] = []
-    for path in sorted(out.glob("*.tar"), key=lambda p: -p.stat().st_size):
-        fits = next((b for b in bins if sum(p.stat().st_size for p in b) + path.stat().st_size < limit), None)
-        fits.append(path) if fits is not None else bins.append([path])
-    assert len(bins) <= files, f"{len(bins)} files"
-    for i, paths in enumerate(bins):
-        with tarfile.open(out / f"bundle-{i}.tgz", "w:gz", compresslevel=1) as tar:
-            for path in paths:
-                tar.add(path, arcname=path.name)
-        for path in paths:
-            path.unlink()
-
-
 def unpack(out: Path) -> None:
     """Put the artifacts into the store, after verifying each manifest."""
     from pdstudy import store
 
     root = Store().root
-    for bundled in sorted(out.glob("bundle-*.tgz")):
-        with tarfile.open(bundled) as outer:
-            for member in outer.getmembers():
-                with tarfile.open(fileobj=outer.extractfile(member)) as tar:
-                    tar.extractall(root, filter="data")
-                digest = member.name.split("-")[0]
-                problem = store.damage(root / "pretrain" / digest, digest)
-                print(digest, member.name, problem or "verified")
+    for path in sorted(out.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            tar.extractall(root, filter="data")
+        digest = path.name.split("-")[0]
+        print(path.name, store.damage(root / "pretrain" / digest, digest) or "verified")
 
 
 def main() -> None:
@@ -180,8 +162,6 @@ def main() -> None:
             batch = {"batch": given.batch} if given.batch else {}
             chosen.append(replace(step, settings=step.settings | rates | batch | {"tokens": n}))
     compute(chosen, root, begun + given.deadline - SPARE, given.out, given.command == "train")
-    if given.command == "train":
-        bundle(given.out)
     print(f"done in {time.time() - begun:.1f} s", flush=True)
 
 
