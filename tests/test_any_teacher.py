@@ -295,7 +295,7 @@ def test_released_labels_are_taken_and_neither_the_teacher_nor_its_hours_are_nee
     made, fresh = plan.make(by_mpnet), Store(tmp_path / "store", (zoo,))
     (label,), (tune,) = made.of_stage("label"), made.of_stage("tune")
     assert {label.digest} <= fresh.released()
-    todo = needed(made, {d: s for d, s in made.steps.items() if d not in fresh.here()})
+    todo = needed(made, {d: s for d, s in made.steps.items() if d not in fresh.digests()})
     assert tune.digest not in todo and label.digest not in todo
     assert tune.digest in needed(made, dict(made.steps))  # from scratch it is
     with pytest.raises(ReleaseError, match="only labels of texts are released"):

@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pytest
 import reviews
-import yaml
 
 from pdstudy import Study, run_study
 from pdstudy.advice import budget, data_checks, recommendation
@@ -41,7 +40,7 @@ def write(folder, clear: float, **changes) -> Study:
     (folder / "t.csv").write_text("text,label\n" + "".join(f"{review(k)},{k}\n" for k in kinds))
     (folder / "more.txt").write_text("".join(review(k) + "\n" for k in kinds))
     task = {"train": "t.csv", "transfer": "more.txt"}
-    (folder / "t.yaml").write_text(yaml.safe_dump(STUDY | {"task": task} | changes))
+    (folder / "t.yaml").write_text(json.dumps(STUDY | {"task": task} | changes))
     return Study.read(folder / "t.yaml")
 
 

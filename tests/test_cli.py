@@ -1,11 +1,11 @@
 """The command line: bad input gets one sentence that names the cure, exit 2, and nothing is written."""
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from pdstudy.__main__ import app
@@ -26,7 +26,7 @@ def pdstudy(*words, outputs, **more):
 
 def written(tmp_path, text):
     file = tmp_path / "study.yaml"
-    file.write_text(text if isinstance(text, str) else yaml.safe_dump(text))
+    file.write_text(text if isinstance(text, str) else json.dumps(text))
     return file
 
 

@@ -266,7 +266,7 @@ def test_a_student_is_found_by_its_name_however_it_is_written(exported, tmp_path
     found = student.find(tmp_path, "2/64-pd (TRUNCATED)-s1", store)
     assert found.name == "2/64-PD (truncated)-s1" and found.precision == "bf16"  # as it was run, not as this machine prefers
     assert student.find(tmp_path, "teacher", store).name == "2/128-teacher-s0"
-    with pytest.raises(student.UnknownStudent, match=r"no student '2/64-PDF-s1'; the nearest of its 9: '2/64-PD-F-s1', "):
+    with pytest.raises(student.UnknownStudent, match=r"no student '2/64-PDF-s1'; the nearest of its 11: '2/64-PD-F-s1', "):
         student.find(tmp_path, "2/64-PDF-s1", store)
 
 
@@ -318,7 +318,7 @@ def test_without_the_extra_a_sentence_names_the_cure_and_nothing_is_written(expo
     ("words", "sentence"),
     [
         (["nothing", "--student", "teacher"], "python -m pdstudy run params/nothing.yaml"),
-        (["smoke", "--student", "9/9-PD-s7"], "the nearest of its 23"),
+        (["smoke", "--student", "9/9-PD-s7"], "the nearest of its 25"),
         (["smoke", "--student", "teacher", "--to", "tests"], "is there and not empty"),
     ],
 )

@@ -80,7 +80,14 @@ def test_the_written_file_is_a_study_that_can_be_planned_and_names_its_files_fro
     assert study.splits.dev == study.splits.test == 60 and study.max_length == 32
     assert "train: My data.csv" in to.read_text() and study.family == "zoo/{layers}-{hidden}-s0"
     assert study.task.task().source.train == str(path)
-    assert {s.recipe for s in plan.make(study.model_copy(update={"sizes": ["2/128"]})).students} == {"teacher", "Basic", "PF", "PD"}
+    assert {s.recipe for s in plan.make(study.model_copy(update={"sizes": ["2/128"]})).students} == {
+        "teacher",
+        "Basic",
+        "PF",
+        "PD",
+        "Linear",
+        "Linear, taught",
+    }
 
 
 def test_a_text_that_the_familys_word_pieces_do_not_fit_is_read_from_scratch(tmp_path):

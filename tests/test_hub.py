@@ -186,7 +186,7 @@ def study(place):
     """Write a study's params file, changed at will, and return its path."""
 
     def write(**changes) -> str:
-        (place / "study.yaml").write_text(yaml.safe_dump(STUDY | changes))
+        (place / "study.yaml").write_text(json.dumps(STUDY | changes))
         return str(place / "study.yaml")
 
     return write
@@ -460,11 +460,6 @@ def test_an_encoder_without_its_mlm_head_can_be_a_start(study, online, place):
     assert "PF" in set(metrics.recipe)
 
 
-def test_heads_of_another_width_are_refused(refused):
-    HUB.push("models", START, bert(num_attention_heads=2))
-    assert "num_attention_heads is 2, but a BERT of 1/64 has 1 here" in refused()
-
-
 def test_a_teacher_whose_classes_have_other_names_is_refused(refused):
     weights = {k: v for k, v in checkpoint().items() if k.startswith("bert.")}
     weights |= {"classifier.weight": torch.zeros(2, 64), "classifier.bias": torch.zeros(2)}
@@ -477,7 +472,9 @@ def test_a_teacher_whose_classes_have_other_names_is_refused(refused):
     assert "the teacher's classes are ['cats', 'dogs'], the task's ['negative', 'positive']" in reason
 
 
-def test_one_family_may_keep_its_pieces_in_a_vocab_txt_or_a_tokenizer_json_but_not_other_pieces(study, online, place):
+def test_the_same_word_pieces_in_a_vocab_txt_and_in_a_tokenizer_json_are_one_tokenizer_and_other_pieces_are_another(
+    study, online, place
+):
     large = bert(num_hidden_layers=2)
     HUB.push("models", "somebody/large", large)
     family = {"family": {"others": FAMILY, "2/64": "hub:somebody/large"}, "teacher": {"size": "2/64", "margin": -1}}
@@ -485,12 +482,12 @@ def test_one_family_may_keep_its_pieces_in_a_vocab_txt_or_a_tokenizer_json_but_n
     there = place / "models" / "somebody" / "large"
     open_tokenizer(there)[0].save(str(there / "tokenizer.json"))
     (there / "vocab.txt").unlink()
-    assert len(plan.make(Study.read(study(**family))).of_stage("adopt")) == 2
+    made = plan.make(Study.read(study(**family)))
+    assert (len(made.of_stage("adopt")), len(made.of_stage("tokenizer"))) == (2, 1)
     (there / "tokenizer.json").unlink()
     (there / "manifest.json").unlink()
     (there / "vocab.txt").write_bytes(large["vocab.txt"].replace(b"film", b"movie"))
-    with pytest.raises(ParamsError, match="1/64 and 2/64 have different tokenizers"):
-        plan.make(Study.read(study(**family)))
+    assert len(plan.make(Study.read(study(**family))).of_stage("tokenizer")) == 2
 
 
 @pytest.mark.parametrize("name", ["hub:one", "hub:a/../b", "hub:../a", "hub:a/b/c", "hub:/etc"])

@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
     (folder / "reviews.csv").write_text("review,verdict\n" + "".join(f"{review(rng, k)},{k}\n" for k in kinds))
     (folder / "more.txt").write_text("".join(review(rng, k) + "\n" for k in kinds))
     task = {"train": "reviews.csv", "text": "review", "label": "verdict", "transfer": "more.txt"}
-    (folder / "own.yaml").write_text(yaml.safe_dump(STUDY | {"task": task}))
+    (folder / "own.yaml").write_text(json.dumps(STUDY | {"task": task}))
     return folder
 
 
@@ -95,7 +95,7 @@ def test_the_place_of_a_file_is_no_part_of_a_study_and_its_words_are(study, fold
 def test_a_file_that_is_not_there_is_named_before_anything_is_planned(folder):
     values = yaml.safe_load((folder / "own.yaml").read_text())
     values["task"]["train"] = "gone.csv"
-    (folder / "gone.yaml").write_text(yaml.safe_dump(values))
+    (folder / "gone.yaml").write_text(json.dumps(values))
     with pytest.raises(ParamsError, match=r"task.train: .*gone.csv does not exist; paths are relative to the params file"):
         plan.make(Study.read(folder / "gone.yaml"))
 
@@ -113,7 +113,7 @@ def test_a_file_that_is_not_there_is_named_before_anything_is_planned(folder):
     ],
 )
 def test_a_task_that_is_not_described_is_refused_by_its_key(task, sentence, tmp_path):
-    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(STUDY | {"task": task}))
+    (tmp_path / "bad.yaml").write_text(json.dumps(STUDY | {"task": task}))
     with pytest.raises(ParamsError, match=sentence.replace("?", r"\?")):
         Study.read(tmp_path / "bad.yaml")
 
@@ -176,7 +176,7 @@ def test_pairs_are_learned_from_both_texts(tmp_path):
     task = {"name": "alike", "train": "pairs.csv", "text": ["one", "other"]}
     long = {"epochs": 10, "batch": 16, "rates": [0.002]}
     (tmp_path / "pairs.yaml").write_text(
-        yaml.safe_dump(STUDY | {"task": task, "name": "own-pairs", "recipes": ["Basic"], "finetune": long})
+        json.dumps(STUDY | {"task": task, "name": "own-pairs", "recipes": ["Basic"], "finetune": long})
     )
     study = Study.read(tmp_path / "pairs.yaml")
     found = run_study(study, workers=0)
@@ -196,7 +196,7 @@ def test_students_may_begin_from_a_family_that_has_read_another_text(study, fold
             shutil.copy(file, place)
     values = yaml.safe_load((folder / "own.yaml").read_text())
     values |= {"name": "own-family", "family": str(tmp_path / "family" / "{layers}-{hidden}")}
-    (folder / "family.yaml").write_text(yaml.safe_dump(values))
+    (folder / "family.yaml").write_text(json.dumps(values))
     found = run_study(Study.read(folder / "family.yaml"), workers=0)
     assert not plan.make(Study.read(folder / "family.yaml")).of_stage("pretrain")
     ours = load_results(study.name)
@@ -204,7 +204,7 @@ def test_students_may_begin_from_a_family_that_has_read_another_text(study, fold
     assert pick(found, "PD") == pick(ours, "PD"), "the same start, wherever it lies, gives the same student"
     assert found[(found.recipe == "start") & (found.metric == "mlm_loss")].value.notna().all()
     values["sizes"] = ["1/64", "2/64"]
-    (folder / "family.yaml").write_text(yaml.safe_dump(values))
+    (folder / "family.yaml").write_text(json.dumps(values))
     with pytest.raises(ParamsError, match=r"2-64: holds none of tokenizer.json, vocab.txt"):
         plan.make(Study.read(folder / "family.yaml"))
 
@@ -220,7 +220,7 @@ def test_the_batch_size_that_is_best_on_dev_serves_the_other_seeds(study, folder
         "distill": grid,
         "teacher": {"size": "1/64", "margin": -1},
     }
-    (folder / "batch.yaml").write_text(yaml.safe_dump(values))
+    (folder / "batch.yaml").write_text(json.dumps(values))
     searched = Study.read(folder / "batch.yaml")
     run_study(searched, workers=0)
     made, store = plan.make(searched), Store()
@@ -252,7 +252,7 @@ def test_a_family_is_made_from_any_corpus_and_opens_without_this_package(tmp_pat
     rng = np.random.default_rng(0)
     (tmp_path / "books.txt").write_text("".join(review(rng, "praise") + ". " + review(rng, "scorn") + ".\n" for _ in range(400)))
     file = tmp_path / "family.yaml"
-    file.write_text(yaml.safe_dump(STUDY | {"name": "own-corpus", "task": {"corpus": "books.txt"}, "sizes": ["1/64", "2/64"]}))
+    file.write_text(json.dumps(STUDY | {"name": "own-corpus", "task": {"corpus": "books.txt"}, "sizes": ["1/64", "2/64"]}))
     words = ["zoo", str(file), "--to", str(tmp_path / "family"), "--workers", "0", "--allow-plateau"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
@@ -279,6 +279,6 @@ def test_a_family_is_made_from_any_corpus_and_opens_without_this_package(tmp_pat
 def test_a_corpus_that_is_too_small_for_a_family_is_refused_with_the_reason(text, sentence, tmp_path):
     (tmp_path / "books.txt").write_text(text)
     file = tmp_path / "family.yaml"
-    file.write_text(yaml.safe_dump(STUDY | {"name": "own-tiny", "task": {"corpus": "books.txt"}}))
+    file.write_text(json.dumps(STUDY | {"name": "own-tiny", "task": {"corpus": "books.txt"}}))
     done = CliRunner().invoke(app, ["zoo", str(file), "--to", str(tmp_path / "family"), "--workers", "0"])
     assert done.exit_code == 2 and sentence in done.output.replace("\n", " "), done.output

@@ -70,6 +70,7 @@ def test_a_missing_params_file_is_refused_with_the_names_that_exist(tmp_path, mo
     (tmp_path / "one.yaml").write_text("")
     (tmp_path / "two.yaml").write_text("")
     monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path / "workspace")
     with pytest.raises(ParamsError, match=r"no such params file; choose one of params/\{one,two\}\.yaml"):
         find(name)
 

@@ -21,7 +21,8 @@ def test_the_workspace_is_the_nearest_folder_upwards_with_params_or_notebooks_el
 
 
 def test_the_environment_names_another_workspace_and_a_child_process_uses_the_same(tmp_path, fresh_python, monkeypatch):
-    monkeypatch.delenv("PDSTUDY_OUTPUTS")
+    for name in ("PDSTUDY_OUTPUTS", "PDSTUDY_DATA", "PDSTUDY_MODELS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PDSTUDY_HOME", str(tmp_path))
     printed = fresh_python("from pdstudy.storage import paths; print(paths.OUTPUTS); print(*paths.environment().values())")
     outputs = tmp_path / "outputs"

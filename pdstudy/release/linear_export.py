@@ -57,7 +57,7 @@ def fill(found: Finished, folder: Path, tell: Callable[[str], None]) -> dict[str
         "C": record["C"],
         "searched": record["searched"],
         "test": evaluate.metrics(logits, labels, tuple(record["labels"]) == SCALE)
-        | interval(logits.argmax(1) == labels)
+        | interval(int((logits.argmax(1) == labels).sum()), len(labels))
         | {"n": len(labels), "majority": found.record("evaluation")["scores"]["test"]["majority"]},
         "teacher": beside_teacher(found, logits),
         "latency": asdict(latency.measure_on_texts(model.logits, texts)),

@@ -41,7 +41,7 @@ def release(study: Study, store: Store, name: str, to: Path) -> Path:
     """
     if not NAME.fullmatch(name) or ".." in name:
         raise ReleaseError(f"--teacher {name!r}: use small letters, digits, '.', '_' or '-'")
-    plan, here = make(study), store.here()
+    plan, here = make(study), store.digests()
     labels = {_called(plan, step): step for step in plan.of_stage("label") if "ids" not in step.parents}
     if "label" not in labels:
         raise ReleaseError("the study's teacher is one of its own sizes, or no recipe distils: only labels of texts are released")
@@ -64,7 +64,7 @@ def card(study: Study, plan: Plan, store: Store, name: str, labels: dict[str, St
     folder, step = store.open(teacher.evaluation), plan.steps[teacher.model]
     record = json.loads((folder / "record.json").read_text())
     logits, right = np.load(folder / "test.logits.npy"), np.load(folder / "test.labels.npy")
-    p, test, hits = softmax(logits, axis=1), record["scores"]["test"], interval(logits.argmax(1) == right)
+    p, test, hits = softmax(logits, axis=1), record["scores"]["test"], interval(int((logits.argmax(1) == right).sum()), len(right))
     model = plan.steps[next(iter(step.parents.values()))] if step.stage == "choose" else step
     rows = [
         f"| {part} | {contents[part]['texts']:,} | `{contents[part]['sha256']}` | {_shares(store, labels[part])} |"

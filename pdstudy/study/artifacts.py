@@ -17,22 +17,23 @@ def needed(studies: Iterable[Study]) -> set[str]:
 
 def passed_over(plan: Plan, store: Store) -> list[str]:
     """Return a sentence for each encoder of the released family that a study could have begun from, were it made the same way."""
-    here, said = store.digests(), []
-    released = {d: store.manifest(d) for d in sorted(store.released())}
+    digests, messages = store.digests(), []
+    released = {digest: store.manifest(digest) for digest in sorted(store.released())}
     for step in plan.of_stage("pretrain"):
-        if step.digest in here or plan.source_of(step) is not None or plan.study.corpus.data:  # no family has read another D_LM
+        if step.digest in digests or plan.source_of(step) is not None or plan.study.corpus.data:  # no family has this D_LM
             continue
-        for digest, theirs in released.items():
-            key = {k: theirs["settings"].get(k) for k in ("size", "seed")}
-            if theirs["stage"] != "pretrain" or key != {k: step.settings[k] for k in key}:
-                continue
-            other = [k for k, v in step.settings.items() if theirs["settings"].get(k) != v]
-            if other:
-                why = ", ".join(f"{k} {theirs['settings'].get(k)} where this study says {step.settings[k]}" for k in other[:3])
-            else:
-                why = "another corpus, split or tokenizer"
-            said.append(
-                f"the released {key['size']} ({digest}) was pre-trained with {why}: it is pre-trained anew here. "
+        differences = {}
+        for digest, manifest in released.items():
+            settings = manifest["settings"]
+            if manifest["stage"] == "pretrain" and all(settings.get(k) == step.settings[k] for k in ("size", "seed")):
+                differences[digest] = [
+                    f"{k} {settings.get(k)} where this study says {v}" for k, v in step.settings.items() if settings.get(k) != v
+                ]
+        if differences:  # of several families the most similar one
+            digest = min(differences, key=lambda digest: len(differences[digest]))
+            reason = ", ".join(differences[digest][:3]) or "another corpus, split or tokenizer"
+            messages.append(
+                f"the released {step.settings['size']} ({digest}) was pre-trained with {reason}: it is pre-trained anew here. "
                 "Give the study the family's settings, or take its folders as they are with the key family"
             )
-    return said
+    return messages

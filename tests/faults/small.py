@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -10,8 +11,6 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
 
 from pdstudy.storage import paths, results
 
@@ -99,7 +98,7 @@ def written(folder: Path, **changes) -> Path:
     """Return a params file of the small study with changes."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "small.yaml"
-    file.write_text(yaml.safe_dump(STUDY | changes))
+    file.write_text(json.dumps(STUDY | changes))
     return file
 
 

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from first_question import FIRST_QUESTION
 from safetensors.torch import load_file
 
@@ -46,7 +45,7 @@ def start(outputs: Path, *words, launcher=(sys.executable,), settings=TINY, verb
     """Start pdstudy on the tiny study over the store in `outputs`."""
     outputs.mkdir(exist_ok=True)
     file = outputs / f"{settings['name']}.yaml"
-    file.write_text(yaml.safe_dump(settings))
+    file.write_text(json.dumps(settings))
     command = [*launcher, "-m", "pdstudy", verb, str(file), *map(str, words)]
     said = (outputs / f"said-{time.monotonic_ns()}").open("w+")
     process = subprocess.Popen(

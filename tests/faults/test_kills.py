@@ -108,7 +108,7 @@ def test_a_step_that_kills_every_worker_is_tried_twice_and_reported_and_the_othe
     assert done.stderr.count("killed twice") == 1, "a worker's death is blamed on no other worker's step"
     stages = [p.parent.parent.name for p in small.artifacts(outputs)]
     assert "label" not in stages and "distill" not in stages
-    assert stages.count("evaluate") == 3, "the teacher and Basic's two seeds are done"
+    assert stages.count("evaluate") == 4, "the teacher, Basic's two seeds and the linear model are done"
     done = world.run("run", params, "--workers", "2", outputs=outputs)
     assert done.returncode == 0 and small.tables(outputs) == unbroken
 
@@ -121,7 +121,7 @@ def test_a_step_that_fails_is_tried_again_and_reported_with_its_log_and_the_othe
     (log,) = outputs.glob("small/logs/label*.error.txt")
     assert line.startswith("label 80 transfer texts: RuntimeError: the shelf fell down; see ") and line.endswith(log.name)
     assert "Traceback" in log.read_text() and "faulty_write" in log.read_text()
-    assert [p.parent.parent.name for p in small.artifacts(outputs)].count("evaluate") == 3
+    assert [p.parent.parent.name for p in small.artifacts(outputs)].count("evaluate") == 4
 
 
 def test_a_loss_that_is_no_number_stops_its_step_at_once_says_where_and_the_others_finish(world, params, tmp_path):
@@ -130,7 +130,8 @@ def test_a_loss_that_is_no_number_stops_its_step_at_once_says_where_and_the_othe
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "pretrain 1/64 #0: loss is nan by step 31 of 31 at rate 0.001; see " in done.stderr
     labels = [json.loads(p.read_text())["label"] for p in small.artifacts(outputs)]
-    assert sorted(label for label in labels if label.startswith("evaluate")) == ["evaluate Basic 1/64 s0", "evaluate Basic 1/64 s1"]
+    evaluated = sorted(label for label in labels if label.startswith("evaluate"))
+    assert evaluated == ["evaluate Basic 1/64 s0", "evaluate Basic 1/64 s1", "evaluate linear model"]
     assert not [label for label in labels if label.startswith("pretrain")], "nothing of it is saved as done"
     (log,) = outputs.glob("small/logs/pretrain*.jsonl")
     assert log.read_text() == "", "and it was not tried again: the same numbers would come"
