@@ -11,6 +11,7 @@ from pdstudy import Study, run_study
 from pdstudy.advice import init_params
 from pdstudy.data import own_pieces, scripts, similarity
 from pdstudy.data import tokenizer as wordpieces
+from pdstudy.storage.results import accuracies
 
 # Neutral words; two cues that differ by a mark alone; two that differ altogether; what stands between the words.
 SCRIPTS = {
