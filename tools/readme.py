@@ -95,6 +95,7 @@ PRINTED = (
     Part("Table 2", "24 sizes: parameters and speed on a TPU", ("sizes:Size.n_params", "analysis.paper:sizes", "models.latency:measure"),
          ("speed",), ("R14", "R15"), DEPTH),
     Part("Table 3", "6/768 on six GLUE tasks", ("analysis.paper:table3",), (), ("R13",), VALUE),
+    Part("not in the paper", "the linear model: TF-IDF and logistic regression", ("models.linear:Linear",), (), ("L1", "L2"), VALUE),
     Part("Table 4", "the data sets", ("data.tasks:TASKS",)),
     Part("Fig 5", "MNLI: full pre-training, truncation, word embeddings alone", ("report.figures_students:starts", "analysis.paper:initialisations"),
          ("starts",), ("R3a", "R3b", "R4a", "R4b", "R4c"), VALUE),
