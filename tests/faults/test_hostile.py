@@ -167,7 +167,7 @@ def test_executed_notebooks_of_hostile_texts_hold_no_place_of_this_machine(repor
     for path in reports[0].glob("*.ipynb"):
         text = path.read_text()
         assert str(paths.ROOT) not in text and "/tmp/" not in text and sys.prefix not in text
-        assert nbformat.read(path, as_version=4).metadata.papermill.parameters.name == "small"
+        assert nbformat.read(path, as_version=4).metadata.papermill.parameters.study == "small.yaml"
 
 
 @pytest.mark.faults

@@ -6,6 +6,7 @@ import pytest
 
 
 @pytest.mark.faults
+@pytest.mark.night
 def test_a_report_of_the_installed_wheel_is_written_to_the_outputs_of_the_workspace(installed, workspace):
     page = installed("report", "params/smoke.yaml", folder=workspace).splitlines()[-1]
     assert page == str(workspace / "outputs" / "smoke" / "reports" / "index.html") and Path(page).is_file()
