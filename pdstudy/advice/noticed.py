@@ -52,7 +52,7 @@ def _delimiter(lines: Sequence[str], given: str) -> str | None:
     try:
         if len(next(csv.reader(lines[:1], delimiter=given), [])) > 1:
             return None
-    except csv.Error:  # said with its line by whoever reads the file
+    except csv.Error:  # the reader of the file reports it with its line
         return None
     for other in DELIMITERS:
         try:

@@ -139,7 +139,7 @@ def label_file(
 
     `text` names the column of the texts, or the two of pairs; `label` one with the right classes, "label" where there is one. All
     columns are written, what is no text as JSON; of plain text its lines. The file is read to its end before a text is labelled,
-    so that what cannot be read is told at once, and `to` appears when it is whole. Raises PredictError naming the file and the row.
+    so that an unreadable row is reported before any prediction; `to` is written only when all rows are done. Raises PredictError naming the file and the row.
     """
     source, to = Path(source), Path(to)
     _check_asked(labeller, to, text)

@@ -24,7 +24,7 @@ def make(study: Study, only: dict[tuple[str, str], list[int]] | None = None, ass
     """Return the plan of a study; with `only`, of those (recipe, size) and their seeds. Opens no data and no torch.
 
     With `assumed`, what the study names on the hub and is not at hand is taken by its name: such a plan tells the
-    cost, and its digests are nobody's. Raises ParamsError where the study has no labelled texts, or they are not here.
+    cost, and its digests match no artifact. Raises ParamsError where the study has no labelled texts, or they are not here.
     """
     if not getattr(study.resolved_task().source, "train", True):
         raise ParamsError(

@@ -85,7 +85,7 @@ class TeacherSteps:
             fields = json.loads((mirror.model_folder(folder) / mirror.CONFIG).read_text())
             kind, classifies = fields.get("model_type", "bert"), mirror.is_classifier(fields)
         except (mirror.MirrorError, OSError, ValueError, AttributeError):
-            return True  # whoever opens it says what is wrong
+            return True  # opening the model later raises the error
         return kind == "bert" and (classifies or not fields.get("architectures"))
 
     def _outside(self, folder: str) -> Planned:
