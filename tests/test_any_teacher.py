@@ -89,6 +89,7 @@ def test_it_may_be_labelled_in_parts_and_by_rates_and_epochs_that_are_searched(s
     run_study(study, workers=0)
     made, store = plan.make(study), Store()
     assert [made.counts()[stage] for stage in ("tune", "choose", "part", "label")] == [2, 1, 3, 1]
+    assert all(not step.parents.keys() - {"texts", "model", "evaluation"} for step in made.of_stage("part")), "side by side"
     (choice,), (label,) = made.of_stage("choose"), made.of_stage("label")
     record = json.loads((store.open(choice.digest) / "record.json").read_text())
     assert record["epochs"] == 12 and [row["epochs"] for row in record["searched"]] == [1, 12]

@@ -64,12 +64,12 @@ class TeacherSteps:
         parents = {"texts": build.texts, "model": teacher.model, "evaluation": teacher.evaluation}
         parents |= {"transfer": domain} if domain else {}
         if teacher.asks and n > PART:
+            parts = {}
             for i, first in enumerate(range(0, n, PART)):
                 some = settings | {"first": first, "texts": min(PART, n - first)}
-                part = build.add("part", some, dict(parents), f"label texts {first:,} to {first + some['texts']:,}{where}",
-                                 some["texts"] * teacher.flops)  # fmt: skip
-                parents |= {f"part-{i:04d}": part}
-            return build.add("label", settings, parents, f"label {n:,} texts{where}")
+                label = f"label texts {first:,} to {first + some['texts']:,}{where}"
+                parts[f"part-{i:04d}"] = build.add("part", some, dict(parents), label, some["texts"] * teacher.flops)
+            return build.add("label", settings, parents | parts, f"label {n:,} texts{where}")
         return build.add("label", settings, parents, f"label {n or 'all'} texts{where}", n * teacher.flops)
 
     def mean(self, members: list[str], what: str) -> str:
