@@ -105,10 +105,10 @@ def test_a_stop_inside_a_word_ends_no_sentence():
 
 def test_repeats_empties_and_leaks_are_left_out_and_counted_by_kind():
     texts = ["One film", "", "one FILM!", "One film", "!?", "Two", "Leaked, text", "Three"]
-    kept, counts, shown = distinct([(t,) for t in texts], against={"leaked text", "unseen"}, known={"three"}, key=loose_key)
+    kept, left_out = distinct([(t,) for t in texts], against={"leaked text", "unseen"}, known={"three"}, key=loose_key)
     assert kept == [0, 5]
-    assert counts == {"read": 8, "empty": 2, "exact": 1, "normalised": 1, "leaks": 1, "known": 1, "kept": 2}
-    assert shown == {
+    assert left_out.counts == {"read": 8, "empty": 2, "exact": 1, "normalised": 1, "leaks": 1, "known": 1, "kept": 2}
+    assert left_out.examples == {
         "empty": ["", "!?"],
         "normalised": ["one FILM!"],
         "exact": ["One film"],
@@ -122,8 +122,8 @@ def test_of_equal_texts_the_first_one_is_kept():
 
 
 def test_every_text_is_counted_once():
-    _, counts, _ = distinct([(t,) for t in ("x", "x", "X", "", "x", "y", "Y!")], against={"y"}, key=loose_key)
-    assert counts["read"] == 7 == sum(v for k, v in counts.items() if k != "read")
+    _, left_out = distinct([(t,) for t in ("x", "x", "X", "", "x", "y", "Y!")], against={"y"}, key=loose_key)
+    assert left_out.counts["read"] == 7 == sum(v for k, v in left_out.counts.items() if k != "read")
 
 
 def test_every_class_has_its_share_of_every_split_and_what_is_left_is_train():

@@ -54,7 +54,7 @@ def test_a_score_off_the_scale_is_refused_by_its_row(place, label):
     table = pd.read_parquet(place / "stsb" / "train.parquet")
     table.loc[2, "label"] = label
     table.to_parquet(place / "stsb" / "train.parquet")
-    with pytest.raises(TextError, match=r"stsb/train.parquet, row 3: the label is .*, no score from 0 to 5"):
+    with pytest.raises(TextError, match=r"stsb/train.parquet, row 3: the label is .*, not a score from 0 to 5"):
         sources.read(TASK)
 
 

@@ -106,7 +106,7 @@ def test_transfer_texts_are_lines_and_a_corpus_may_be_a_folder_of_documents(tmp_
 def test_a_long_text_is_cut_and_counted_and_a_huge_field_is_read(tmp_path):
     path = csv_of([*ROWS, ("word " * 10_000_000, "pos")], tmp_path / "t.csv")  # 50 MB
     raw = sources.read(task(train=path))
-    assert raw.counts == {"cut": 1} and len(raw.labelled["train"][-1][0][0]) == texts.LONGEST
+    assert raw.left_out.counts == {"cut": 1} and len(raw.labelled["train"][-1][0][0]) == texts.LONGEST
 
 
 def test_pairs_are_read_from_two_columns(tmp_path):

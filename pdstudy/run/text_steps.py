@@ -76,15 +76,15 @@ def corpus(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    s, raw, counts = step.settings, inputs.folder("texts"), {}
+    s, raw = step.settings, inputs.folder("texts")
     measured = [part for split in ("dev", "test") for t in tuples(raw / f"{split}.parquet") for part in t]
     found = [d for name in s["corpus"].split("+") for d in _documents_of(name, step, raw)]
     found = [found[i] for i in np.random.default_rng(s["split_seed"]).permutation(len(found))]
     key = repeats.key_of(step.task)
-    read, held = cleaning.documents(found, {key(text) for text in measured}, None, s["heldout"], counts, key)
-    for name, lines in (("corpus", read), ("heldout", held)):
+    read, heldout, left_out = cleaning.documents(found, {key(text) for text in measured}, None, s["heldout"], key)
+    for name, lines in (("corpus", read), ("heldout", heldout)):
         pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet", row_group_size=ROWS)
-    return {"counts": counts, "labels": inputs.record("texts")["labels"]}
+    return {"counts": {"D_LM": left_out.counts}, "labels": inputs.record("texts")["labels"]}
 
 
 def _texts_of(name: str, step: Step, raw: Path) -> list[Text]:
