@@ -141,7 +141,7 @@ def test_pairs_are_read_from_two_columns(tmp_path):
         ("t.jsonl", b'{"text": 7, "label": 1}\n', "t.jsonl, line 1: the text is 7, of type int; is it the text column?"),
         ("t.jsonl", b'{"text": "a", "label": 1.0}\n', "the label is 1.0, a number with decimals"),
         ("t.jsonl", b"[" * 100_000 + b"\n", "t.jsonl, line 1: "),
-        ("t.parquet", b"PAR1 and no more", "t.parquet: not a whole Parquet file"),
+        ("t.parquet", b"PAR1 and no more", "t.parquet: not a complete Parquet file"),
         ("t.xlsx", b"PK", "t.xlsx: tables are .csv, .tsv"),
     ],
 )  # fmt: skip

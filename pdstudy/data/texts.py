@@ -44,6 +44,16 @@ def checked_text(place: str, values: Iterable, left_out: LeftOut | None = None) 
     return tuple(texts)
 
 
+def as_tuple(text: str | Text) -> Text:
+    """Return a text, or a pair, as a tuple."""
+    return (text,) if isinstance(text, str) else tuple(text)
+
+
+def joined(texts: Iterable[str | Text]) -> list[str]:
+    """Return each text as one string, the two of a pair with a space between."""
+    return [text if isinstance(text, str) else " ".join(text) for text in texts]
+
+
 def shortened(value: object) -> str:
     """Return the first characters of a value that is not text, for a message."""
     try:
