@@ -74,8 +74,8 @@ def build(raw: Raw, splits: dict[str, int], n_documents: int | None, heldout: fl
             texts = [(s,) for d in (read if raw.reads is None else raw.documents) for s in sentences(d)]
         texts = _shuffled(texts, rng)
         known = () if raw.of_train else {raw.key(*t) for t in labelled["train"][0]}
-        kept, left_out["D_T"] = distinct(texts, against=measured, known=known, key=raw.key)
-        transfer = [texts[i] for i in kept]
+        indices, left_out["D_T"] = distinct(texts, against=measured, known=known, key=raw.key)
+        transfer = [texts[i] for i in indices]
         if not transfer:
             raise TextError("D_T holds no text but those of D_L; give other transfer texts, or none to use those of train")
     return Texts(
@@ -123,8 +123,8 @@ def _labelled(
 
 
 def _distinct_labelled(items: list[tuple[Text, int]], against: set[str], key: Key) -> tuple[Split, LeftOut]:
-    kept, left_out = distinct([t for t, _ in items], against, key=key)
-    texts, labels = [items[i][0] for i in kept], [items[i][1] for i in kept]
+    indices, left_out = distinct([t for t, _ in items], against, key=key)
+    texts, labels = [items[i][0] for i in indices], [items[i][1] for i in indices]
     left_out.counts["contradictory"] = 0
     if left_out.counts["exact"] + left_out.counts["normalised"]:
         first = {key(*t): y for t, y in zip(texts, labels, strict=True)}
@@ -146,12 +146,14 @@ def transfer_set(
     for i, (name, texts) in enumerate(corpora.items()):
         wanted = n // len(corpora) + (i < n % len(corpora))
         texts = _shuffled(texts, rng)
-        kept, left_out = distinct(texts, against=measured, known=known, key=key)
+        indices, left_out = distinct(texts, against=measured, known=known, key=key)
         counts[name] = left_out.counts
-        if len(kept) < wanted:
+        if len(indices) < wanted:
             cure = "lower splits.train, which leaves more" if name == HELD_BACK else "give more text"
-            raise TextError(f"domains.texts asks for {wanted:,} texts of {name}, which has {len(kept):,}; ask for fewer, or {cure}")
-        share = [texts[k] for k in kept[:wanted]]
+            raise TextError(
+                f"domains.texts asks for {wanted:,} texts of {name}, which has {len(indices):,}; ask for fewer, or {cure}"
+            )
+        share = [texts[k] for k in indices[:wanted]]
         known |= {key(*t) for t in share}
         chosen += share
     return _shuffled(chosen, rng), counts
@@ -161,9 +163,9 @@ def documents(
     texts: list[str], measured: set[str], n: int | None, heldout: float, key: Key = key
 ) -> tuple[list[str], list[str], LeftOut]:
     """Return (D_LM, the documents held out of it, what was left out). Documents with a sentence of dev or test are removed."""
-    kept, left_out = distinct([(t,) for t in texts], key=key)
+    indices, left_out = distinct([(t,) for t in texts], key=key)
     read = []
-    for text in (texts[i] for i in kept[:n]):
+    for text in (texts[i] for i in indices[:n]):
         if any(key(s) in measured for s in sentences(text)) or key(text) in measured:
             left_out.add("leaks", (text,))
         else:
@@ -187,7 +189,7 @@ def distinct(
     those whose key is in `known`.
     """
     seen, exact, against, known = set(), set(), frozenset(against), frozenset(known)
-    kept, left_out, n = [], LeftOut(read=0, empty=0, exact=0, normalised=0, leaks=0, known=0), 0
+    indices, left_out, n = [], LeftOut(read=0, empty=0, exact=0, normalised=0, leaks=0, known=0), 0
     for n, text in enumerate(texts, 1):
         k = key(*text)
         reason = (
@@ -199,13 +201,13 @@ def distinct(
             else None
         )  # fmt: skip
         if reason is None:
-            kept.append(n - 1)
+            indices.append(n - 1)
         else:
             left_out.add(reason, text)
         exact.add(text)
         seen.add(k)
-    left_out.counts |= {"read": n, "kept": len(kept)}
-    return kept, left_out
+    left_out.counts |= {"read": n, "kept": len(indices)}
+    return indices, left_out
 
 
 def _split(items: list[tuple[Text, int]], splits: dict[str, int], first_in_train: Iterable[int] = ()) -> dict[str, Split]:

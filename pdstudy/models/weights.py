@@ -1,7 +1,7 @@
-"""Reads and writes folders of weights: those of the stages, and encoders that others have trained.
+"""Reads and writes folders of weights: those of the stages, and encoders trained by others.
 
-A folder holds config.json and model.safetensors and opens with `from_pretrained`. Pickled weights and remote code are
-refused, and an error names what does not fit.
+A folder contains config.json and model.safetensors and opens with `from_pretrained`. Pickled weights and remote code are refused,
+and an error names what does not fit.
 """
 
 import json
@@ -27,18 +27,18 @@ def save(
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     fields = config.to_dict() | {"architectures": [architecture], "dtype": str(dtype).removeprefix("torch.")}
     fields.pop("transformers_version", None)  # it is in the manifest, and here would change the file's hash
-    (folder / "config.json").write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")
+    (folder / CONFIG).write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
-    """Return the tensors of a folder's model.safetensors. Raises ValueError where it is missing or damaged."""
+    """Return the tensors of a folder's model.safetensors. Raises ValueError if it is missing or damaged."""
     path = Path(folder) / WEIGHTS
     if not path.is_file():
         raise ValueError(pickled_message(str(folder)))
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file ({error}); copy or fetch it again") from None
+        raise ValueError(f"{path}: not a complete safetensors file ({error}); copy or fetch it again") from None
 
 
 def load_config(folder: Path) -> BertConfig:
@@ -59,8 +59,8 @@ def copy_weights(model: Classifier, start: str, encoder: Path) -> None:
     """Copy weights of an encoder's folder into a classifier.
 
     `start` is "pretrained" (all weights of the encoder), "embeddings" (its word embeddings only) or "truncated" (its embeddings
-    and bottom layers). Weights that the encoder lacks, such as the output layer, are unchanged. Raises ValueError where a weight
-    does not fit.
+    and bottom layers). Weights that the encoder lacks, such as the output layer, are unchanged. Raises ValueError if a weight does
+    not fit.
     """
     weights = {k: v.float() for k, v in load_weights(encoder).items() if not k.startswith("cls.")}
     own = model.bert.state_dict()
@@ -82,11 +82,12 @@ def copy_weights(model: Classifier, start: str, encoder: Path) -> None:
 def load_pretrained(folder: Path) -> tuple[BertConfig, dict[str, Tensor], MaskedLanguageModel | None]:
     """Return (configuration, weights, masked language model) of a pre-trained encoder, under any naming of BERT checkpoints.
 
-    The weights are those of the encoder, the pooler and the MLM head, as far as they exist; without the head the model is
-    None. The head of next-sentence prediction is left out. Raises ValueError for any other missing or unexpected weight, so
-    that nothing starts at random unnoticed.
+    The weights are those of the encoder and, if present, of the pooler and the MLM head; without the head the model is None. The
+    head of next-sentence prediction is left out. Raises ValueError for any other missing or unexpected weight, so that nothing
+    starts at random unnoticed.
     """
-    config, size = load_config(folder), size_of(load_config(folder))
+    config = load_config(folder)
+    size = size_of(config)
     if size.hidden % config.num_attention_heads:
         raise ValueError(f"{folder}: {config.num_attention_heads} heads do not divide a width of {size.hidden}")
     for key, ours in (("intermediate_size", 4 * size.hidden), ("layer_norm_eps", 1e-12)):
@@ -101,7 +102,7 @@ def load_pretrained(folder: Path) -> tuple[BertConfig, dict[str, Tensor], Masked
     for key in decoder & set(weights):
         tied, weight = weights.get(TIED[key.rsplit(".", 1)[1]]), weights.pop(key)
         if tied is not None and not torch.equal(weight, tied):
-            raise ValueError(f"{folder}: {key} is not tied to the word embeddings, as in BERT")
+            raise ValueError(f"{folder}: {key} is not tied to the word embeddings, as it is in BERT")
     pooler = {"bert.pooler.dense.weight": (size.hidden,) * 2, "bert.pooler.dense.bias": (size.hidden,)}
     known = {k: tuple(v.shape) for k, v in own.items()} | pooler
     if wrong := sorted(k for k, v in weights.items() if known.get(k) != tuple(v.shape)):
@@ -119,20 +120,20 @@ def load_pretrained(folder: Path) -> tuple[BertConfig, dict[str, Tensor], Masked
 def _current_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a checkpoint's weights under current names, without buffers and the head of next-sentence prediction.
 
-    The first BERTs call a norm's weight and bias gamma and beta; a checkpoint of the encoder alone leaves `bert.` out.
+    The first BERTs call a norm's weight and bias gamma and beta; a checkpoint of the encoder alone omits `bert.`.
     """
-    bare = not any(k.startswith(("bert.", "cls.")) for k in weights)
+    no_prefix = not any(k.startswith(("bert.", "cls.")) for k in weights)
     renamed = {}
     for name, value in weights.items():
         name = name.removesuffix("gamma") + "weight" if name.endswith("LayerNorm.gamma") else name
         name = name.removesuffix("beta") + "bias" if name.endswith("LayerNorm.beta") else name
         if not name.endswith("position_ids") and not name.startswith("cls.seq_relationship."):
-            renamed[f"bert.{name}" if bare else name] = value
+            renamed[f"bert.{name}" if no_prefix else name] = value
     return renamed
 
 
 def load_classifier(folder: Path) -> Classifier:
-    """Return a fine-tuned or distilled model. Raises ValueError where a weight is missing or unexpected."""
+    """Return a fine-tuned or distilled model. Raises ValueError if a weight is missing or unexpected."""
     model = Classifier(load_config(folder))
     weights = {k: v.float() for k, v in load_weights(folder).items() if not k.endswith("position_ids")}
     try:
@@ -143,7 +144,7 @@ def load_classifier(folder: Path) -> Classifier:
 
 
 def load_masked_lm(folder: Path) -> MaskedLanguageModel:
-    """Return a pre-trained masked language model. Raises ValueError where a weight is missing or unexpected."""
+    """Return a pre-trained masked language model. Raises ValueError if a weight is missing or unexpected."""
     model = MaskedLanguageModel(load_config(folder))
     weights = {k: v.float() for k, v in load_weights(folder).items()}
     own = model.bert.state_dict()

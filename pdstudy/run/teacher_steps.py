@@ -35,7 +35,7 @@ def outside(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str,
     opened = teachers.open_model(source, _labels(inputs))
     for name in (mirror.CONFIG, mirror.WEIGHTS):
         shutil.copy(source / name, folder / name)
-    teachers.carry(source, folder)
+    teachers.copy_tokenizer(source, folder)
     return _untrained(opened.n_params)
 
 
