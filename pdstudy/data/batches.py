@@ -13,6 +13,7 @@ import numpy as np
 MASKING, ORDER, SHIFT = range(3)  # the purposes of random streams
 MOST_PERMUTED = 1 << 24  # rows; the order of more is computed row by row, without an array of them
 ROUNDS = 6  # of the Feistel network that computes it
+POOL = 40  # batches whose texts are sorted by length together
 RELEASE_EVERY = 1024  # rows, after which the memory pages of a mapped text are released
 
 
@@ -190,12 +191,12 @@ class Batches:
         return self._cached["value"]
 
 
-def by_length(lengths: np.ndarray, size: int, rng: np.random.Generator, pool: int = 40) -> list[np.ndarray]:
-    """Return index batches of similar length: shuffle, sort within pools of `pool` batches, shuffle the batches."""
+def by_length(lengths: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return index batches of similar length: shuffle, sort within pools of POOL batches, shuffle the batches."""
     order = rng.permutation(len(lengths))
     batches = []
-    for i in range(0, len(order), pool * size):
-        chunk = order[i : i + pool * size]
+    for i in range(0, len(order), POOL * size):
+        chunk = order[i : i + POOL * size]
         chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
         batches += [chunk[j : j + size] for j in range(0, len(chunk), size)]
     return [batches[i] for i in rng.permutation(len(batches))]

@@ -149,9 +149,9 @@ def transfer_set(
         indices, left_out = distinct(texts, against=measured, known=known, key=key)
         counts[name] = left_out.counts
         if len(indices) < wanted:
-            cure = "lower splits.train, which leaves more" if name == HELD_BACK else "give more text"
+            advice = "lower splits.train, which leaves more" if name == HELD_BACK else "give more text"
             raise TextError(
-                f"domains.texts asks for {wanted:,} texts of {name}, which has {len(indices):,}; ask for fewer, or {cure}"
+                f"domains.texts asks for {wanted:,} texts of {name}, which has {len(indices):,}; ask for fewer, or {advice}"
             )
         share = [texts[k] for k in indices[:wanted]]
         known |= {key(*t) for t in share}

@@ -86,8 +86,8 @@ def _fetch_data(name: str, splits: Iterable[str], revision: str | None, say: Say
         if not mirror.split_path(f"{name}/{split}").is_file():
             todo.append(split)
             continue
-        mirror.split_file(f"{name}/{split}")  # raises where it was changed
-        say(f"{name}/{split}: at hand")
+        mirror.split_file(f"{name}/{split}")  # raises if it was changed
+        say(f"{name}/{split}: already there")
     if todo and data.hub is None:
         mirror.split_file(f"{name}/{todo[0]}")  # raises that it is missing
     revision = _pinned_revision(mirror.manifest(folder), revision, folder)
@@ -108,7 +108,7 @@ def _fetch_data(name: str, splits: Iterable[str], revision: str | None, say: Say
                 raise HubError(f"{data.hub} ({data.config}) has no split {split!r} at {info.sha[:12]}; its splits are {splits}")
             files = [url.partition(f"@{info.sha}/")[2] for url in files_of[split]]
             if others := [file for file in files if not file.endswith(".parquet")]:
-                raise HubError(f"{data.hub}: {split} is stored in {others[0]!r}; only Parquet tables are taken from the hub")
+                raise HubError(f"{data.hub}: {split} is stored in {others[0]!r}; only Parquet tables are fetched")
             hashes = _download(data.hub, "dataset", info, files, work / "files")
             table = _texts_and_labels(datasets, [work / "files" / file for file in files], name, work)
             _write_split(table, name, split, info.sha, hashes)
@@ -128,7 +128,7 @@ def _texts_and_labels(datasets, files: list[Path], name: str, work: Path):
     if names is not None and tuple(names) != data.labels:
         raise HubError(
             f"{data.hub} ({data.config}): its classes are {', '.join(names)}, but {', '.join(data.labels)} were expected, in this "
-            "order; the labels would be swapped, so it is not taken: give an older commit with --revision"
+            "order; the labels would be swapped, so it is refused: give an older commit with --revision"
         )
     labels = table.with_format("numpy")[data.label][:]
     if (labels < 0).all():  # a split without labels, such as GLUE's test
@@ -145,8 +145,8 @@ def _write_split(table: Any, name: str, split: str, sha: str, hashes: dict[str, 
         digest = content(new, data.columns)
         if (pinned := files.get(file, {}).get("content")) not in (None, digest):
             raise HubError(
-                f"{name}/{split} at {sha[:12]} holds another text than the manifest pins ({digest[:12]}... for {pinned[:12]}...); if "
-                f"it is to be taken, remove {file} from {paths.scrub(str(folder / MANIFEST))}"
+                f"{name}/{split} at {sha[:12]} holds another text than the manifest pins ({digest[:12]}... for {pinned[:12]}...); to "
+                f"accept it, remove {file} from {paths.scrub(str(folder / MANIFEST))}"
             )
         entry = mirror.file_record(new) | {"rows": len(table), "content": digest, "from": hashes}
     _write_manifest(folder, {"hub": data.hub, "config": data.config, "revision": sha, "files": files | {file: entry}})
@@ -157,8 +157,8 @@ def _fetch_model(name: str, revision: str | None, say: Say) -> None:
     folder, record = paths.MODELS / name, mirror.manifest(paths.MODELS / name)
     revision = _pinned_revision(record, revision, folder)
     if mirror.has_model(f"{paths.HUB}{name}"):
-        mirror.model_folder(f"{paths.HUB}{name}")  # raises where it was changed
-        say(f"{name}: at hand")
+        mirror.model_folder(f"{paths.HUB}{name}")  # raises if it was changed
+        say(f"{name}: already there")
         return
     with _work_folder(folder) as work, _hub_errors(name, revision):
         if mirror.has_model(f"{paths.HUB}{name}"):  # another process fetched it meanwhile
@@ -183,7 +183,7 @@ def _fetch_model(name: str, revision: str | None, say: Say) -> None:
         files = {file: mirror.file_record(new / file) for file in names}
         pinned = record.get("files", {})
         if others := [f for f in files if f in pinned and pinned[f]["sha256"] != files[f]["sha256"]]:
-            raise HubError(f"{name}: {others[0]} is not the file that {MANIFEST} pins; if it is to be taken, remove {MANIFEST}")
+            raise HubError(f"{name}: {others[0]} is not the file that {MANIFEST} pins; to accept it, remove {MANIFEST}")
         _write_manifest(folder, {"hub": name, "revision": info.sha, "files": files})
         for file in sorted(names, key=lambda f: f == WEIGHTS):  # the weights last: a folder that holds them is complete
             (new / file).replace(folder / file)
@@ -233,8 +233,8 @@ def _work_folder(folder: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        cure = "set PDSTUDY_DATA and PDSTUDY_MODELS to folders that can be written"
-        raise HubError(f"{paths.scrub(str(folder))} cannot be written ({error.strerror}); {cure}") from None
+        advice = "set PDSTUDY_DATA and PDSTUDY_MODELS to folders that can be written"
+        raise HubError(f"{paths.scrub(str(folder))} cannot be written ({error.strerror}); {advice}") from None
     work = folder.with_name(f".fetching-{folder.name}")
     with FileLock(folder.with_name(f".{folder.name}.lock")):  # a second process waits until the files are there
         work.mkdir(exist_ok=True)
@@ -264,14 +264,12 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
     except (HubError, MirrorError):  # ValueErrors with a message of ours
         raise
     except errors.RevisionNotFoundError:
-        cure = "give another with --revision, or remove the manifest that pins it"
-        raise HubError(f"the hub has no commit {revision} of {name}; {cure}") from None
+        advice = "give another with --revision, or remove the manifest that pins it"
+        raise HubError(f"the hub has no commit {revision} of {name}; {advice}") from None
     except errors.GatedRepoError:
         raise HubError(f"{name} requires accepting its terms; do so on its page and set HF_TOKEN") from None
     except errors.RepositoryNotFoundError:
-        raise HubError(
-            f"the hub has no {name}, or you have no access; check its name, and set HF_TOKEN where it is private"
-        ) from None
+        raise HubError(f"the hub has no {name}, or you have no access; check its name, and set HF_TOKEN if it is private") from None
     except (http_error, errors.LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         raise HubError(
             f"the connection to {constants.ENDPOINT} broke while {name} was fetched ({_first_line(error, 120)}); run the same "

@@ -18,6 +18,7 @@ from pdstudy.storage.files import sha256
 MANIFEST = "manifest.json"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 VOCABULARIES = ("tokenizer.json", "vocab.txt")  # one of them is enough
+TOKENIZER_FILES = (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "merges.txt", "vocab.json")
 NAME = re.compile(r"hub:[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 FETCH = "python -m pdstudy fetch PARAMS"
@@ -46,11 +47,11 @@ def split_file(split: str) -> Path:
         _verify(path.parent, (path.name,))
         return path
     if data.hub is None:
-        repository, cure = "", f"put {split}.parquet (columns {', '.join(data.columns)}) into the folder PDSTUDY_DATA"
+        repository, advice = "", f"put {split}.parquet (columns {', '.join(data.columns)}) into the folder PDSTUDY_DATA"
     else:
         repository = f" ({', '.join(filter(None, (data.hub, data.config)))})"
-        cure = f"run `{FETCH}` on a machine with a network, or set PDSTUDY_DATA to a folder that holds {split}.parquet"
-    raise MirrorError(f"the data set {name}{repository}, split {part}, is not at hand: {cure}")
+        advice = f"run `{FETCH}` on a machine with a network, or set PDSTUDY_DATA to a folder that holds {split}.parquet"
+    raise MirrorError(f"the data set {name}{repository}, split {part}, is missing: {advice}")
 
 
 def has_model(name: str) -> bool:
@@ -75,7 +76,7 @@ def model_folder(name: str) -> Path:
     repository = name.removeprefix(paths.HUB)
     if not has_model(name):
         raise MirrorError(
-            f"the model {repository} is not at hand: run `{FETCH}` on a machine with a network, or set "
+            f"the model {repository} is missing: run `{FETCH}` on a machine with a network, or set "
             f"PDSTUDY_MODELS to a folder that holds {repository}/ with {CONFIG}, {WEIGHTS} and {VOCABULARIES[1]}"
         )
     _verify(paths.absolute(name), (CONFIG, WEIGHTS, *VOCABULARIES))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pdstudy.data.scripts import APART
 from pdstudy.data.tokenizer import SPECIAL, check_support, trained_pieces
+from pdstudy.sizes import POSITIONS
 
 LONGEST_WORD = 1000  # characters; with BERT's 100 a long address becomes one unknown piece
 MARK = "##"
@@ -75,12 +76,12 @@ def _alphabet(pieces: dict[str, int], texts: Iterable[str], room: int) -> list[s
     return sorted(chosen)
 
 
-def save(tokenizer, folder: Path, max_length: int = 512) -> None:
+def save(tokenizer, folder: Path) -> None:
     """Write a folder that `AutoTokenizer.from_pretrained` opens."""
     from transformers import PreTrainedTokenizerFast
 
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=max_length, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+        tokenizer_object=tokenizer, model_max_length=POSITIONS, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
         sep_token="[SEP]", mask_token="[MASK]",
     ).save_pretrained(folder)  # fmt: skip
 

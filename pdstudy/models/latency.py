@@ -24,6 +24,7 @@ from pdstudy.data.batches import Ids, padded
 from pdstudy.data.texts import joined
 from pdstudy.models.inference import Answer, Input
 
+N_TEXTS, BATCH, ROUNDS = 100, 32, 5
 PARTS = ("ids", "mask", "segments")  # of an input
 CHILD = "from pdstudy.models import latency; latency._report_memory()"  # what the child process runs
 
@@ -74,10 +75,10 @@ def measure(
     ids: Ids,
     pad: int,
     lengths: Sequence[int] = (16, 64),
-    n: int = 100,
+    n: int = N_TEXTS,
     n_fixed: int = 20,
-    batch: int = 32,
-    rounds: int = 5,
+    batch: int = BATCH,
+    rounds: int = ROUNDS,
     threads: int = 1,
     memory: bool = True,
 ) -> dict[str, Latency]:
@@ -117,15 +118,15 @@ def measure(
     }
 
 
-def measure_on_texts(logits: Callable[[list], np.ndarray], texts: list, n: int = 100, batch: int = 32, rounds: int = 5) -> Latency:
+def measure_on_texts(logits: Callable[[list], np.ndarray], texts: list) -> Latency:
     """Return the Latency of a classifier of texts, not word pieces: lengths are in words, and memory is not measured."""
     words, load = np.array([len(text.split()) for text in joined(texts)]), _load()
-    sample = sample_by_length(words, n)
-    batches = [sample[i : i + batch] for i in range(0, len(sample), batch)]
+    sample = sample_by_length(words, N_TEXTS)
+    batches = [sample[i : i + BATCH] for i in range(0, len(sample), BATCH)]
     inputs = {"own": [([texts[i]],) for i in sample], "batches": [([texts[i] for i in part],) for part in batches]}
-    (seconds,) = _rounds({"": logits}, inputs, rounds).values()
+    (seconds,) = _rounds({"": logits}, inputs, ROUNDS).values()
     return _latency(
-        seconds, words[sample], fixed=(), batch=batch, memory=None, threads=1, precision="fp64", rounds=rounds, load=load
+        seconds, words[sample], fixed=(), batch=BATCH, memory=None, threads=1, precision="fp64", rounds=ROUNDS, load=load
     )
 
 

@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 
 from pdstudy.data.batches import Batches, Ids
-from pdstudy.data.mirror import CONFIG, WEIGHTS, configuration, is_classifier, pickled_message
+from pdstudy.data.mirror import CONFIG, TOKENIZER_FILES, WEIGHTS, configuration, is_classifier, pickled_message
 from pdstudy.models import inference, losses
 from pdstudy.models.train import Fitted, Loss, Schedule, Stopped, Watch, device, fit, text_batch
 
 PIECES = 2048  # in a batch; on a CPU larger batches of a large model are not faster
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True)

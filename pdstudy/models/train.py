@@ -67,7 +67,7 @@ class Loss(NamedTuple):
 
     value: Tensor  # a scalar, minimised
     pieces: int  # without padding
-    logged: Tensor | None = None  # the loss in the log, where it is only a part of `value`
+    logged: Tensor | None = None  # the loss in the log; None: `value`
 
 
 @dataclass
@@ -185,7 +185,7 @@ def batches(batch: Callable[[int], Any], steps: range, device: torch.device, ahe
 
 
 def clip(parameters: list[nn.Parameter]) -> Tensor:
-    """Return the norm of all gradients, a scalar, after scaling them in place where it is above CLIP.
+    """Return the norm of all gradients, a scalar, after scaling them in place if it is above CLIP.
 
     The result is that of `torch.nn.utils.clip_grad_norm_`, bit for bit. That function always multiplies, to avoid waiting for a
     GPU; on a CPU the comparison is free and saves one small call per weight.

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BertConfig
 
 from pdstudy.data.mirror import CONFIG, WEIGHTS, pickled_message
@@ -65,18 +65,21 @@ def copy_weights(model: Classifier, start: str, encoder: Path) -> None:
     weights = {k: v.float() for k, v in load_weights(encoder).items() if not k.startswith("cls.")}
     own = model.bert.state_dict()
     if start == "embeddings":
-        weights = {k: v for k, v in weights.items() if k == "bert.embeddings.word_embeddings.weight"}
+        weights = {k: v for k, v in weights.items() if k == TIED["weight"]}
     elif start == "truncated":  # the pooler belongs to the top layer, which is cut off
-        names = (k for k in weights if not k.startswith(("bert.encoder.", "bert.pooler.")) or (k in own and "pooler" not in k))
-        weights = {k: weights[k] for k in names}
-    wrong = [k for k, v in weights.items() if k not in own or v.shape != own[k].shape]
-    needed = (k for k in own if not k.startswith(("classifier.", "bert.pooler.")))
-    wrong += [k for k in needed if k not in weights and (start != "embeddings" or "word_embeddings" in k)]
-    if wrong:
-        name = sorted(wrong)[0]
+        bottom = (k for k in weights if not k.startswith("bert.pooler.") and (k in own or not k.startswith("bert.encoder.")))
+        weights = {k: weights[k] for k in bottom}
+    optional = {k for k in own if k.startswith(("classifier.", "bert.pooler.")) or (start == "embeddings" and k != TIED["weight"])}
+    if wrong := _misfit(weights, own, optional):
         size = size_of(model.bert.config)
-        raise ValueError(f"{encoder}: {name} does not fit a BERT of {size}; it is the encoder of another size or kind")
+        raise ValueError(f"{encoder}: {wrong} does not fit a BERT of {size}; it is the encoder of another size or kind")
     model.bert.load_state_dict(weights, strict=False)
+
+
+def _misfit(weights: dict[str, Tensor], own: dict[str, Tensor], optional: set[str]) -> str | None:
+    """Return the name of a weight that is unknown, of another shape, or missing though not optional; None if all fit."""
+    wrong = [k for k, v in weights.items() if k not in own or v.shape != own[k].shape]
+    return min(wrong or set(own) - optional - set(weights), default=None)
 
 
 def load_pretrained(folder: Path) -> tuple[BertConfig, dict[str, Tensor], MaskedLanguageModel | None]:
@@ -134,23 +137,18 @@ def _current_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def load_classifier(folder: Path) -> Classifier:
     """Return a fine-tuned or distilled model. Raises ValueError if a weight is missing or unexpected."""
-    model = Classifier(load_config(folder))
-    weights = {k: v.float() for k, v in load_weights(folder).items() if not k.endswith("position_ids")}
-    try:
-        model.bert.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{folder}: not a BERT classifier of its own config.json: {str(error).splitlines()[1].strip()}") from None
-    return model
+    return _with_weights(Classifier(load_config(folder)), folder, "classifier")
 
 
 def load_masked_lm(folder: Path) -> MaskedLanguageModel:
     """Return a pre-trained masked language model. Raises ValueError if a weight is missing or unexpected."""
-    model = MaskedLanguageModel(load_config(folder))
-    weights = {k: v.float() for k, v in load_weights(folder).items()}
+    return _with_weights(MaskedLanguageModel(load_config(folder)), folder, "masked language model")
+
+
+def _with_weights(model: nn.Module, folder: Path, kind: str):
+    weights = {k: v.float() for k, v in load_weights(folder).items() if not k.endswith("position_ids")}
     own = model.bert.state_dict()
-    tied = {k for k in own if k.startswith("cls.predictions.decoder")}
-    wrong = sorted(k for k in weights if k not in own or weights[k].shape != own[k].shape) or sorted(set(own) - tied - set(weights))
-    if wrong:
-        raise ValueError(f"{folder}: not a BERT masked language model of its own config.json: {wrong[0]} does not fit")
+    if wrong := _misfit(weights, own, {k for k in own if k.startswith("cls.predictions.decoder")}):
+        raise ValueError(f"{folder}: not a BERT {kind} of its own config.json: {wrong} is missing or does not fit")
     model.bert.load_state_dict(weights, strict=False)
     return model
