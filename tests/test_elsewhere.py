@@ -39,14 +39,14 @@ def test_pythons_documentation_is_read_and_none_of_it_is_run():
     documents = bundled.documents(PythonDocs())
     assert any('The "assert" statement' in d for d in documents)
     assert any(d.startswith("Random variable generators.") for d in documents), "the docstring of random.py"
-    assert len(bundled.texts(PythonDocs(), ("text",), cleaning.sentences)) > 5_000
+    assert len(bundled.texts(PythonDocs(), ("text",))) > 5_000
 
 
 def test_files_of_ones_own_are_their_rows_and_known_by_their_contents(tmp_path):
     path = tmp_path / "forum.txt"
     path.write_text("one line\nanother line\n")
     source = (str(path),)
-    assert bundled.texts(source, ("text",), cleaning.sentences) == [("one line",), ("another line",)]
+    assert bundled.texts(source, ("text",)) == [("one line",), ("another line",)]
     before = bundled.identity(source)
     bundled.identity.cache_clear()
     path.write_text("one line\nanother, changed\n")
@@ -57,7 +57,7 @@ def test_files_of_ones_own_are_their_rows_and_known_by_their_contents(tmp_path):
 
 def test_running_text_holds_no_pairs():
     with pytest.raises(TextError, match="reads pairs"):
-        bundled.texts(NEWS, ("premise", "hypothesis"), cleaning.sentences)
+        bundled.texts(NEWS, ("premise", "hypothesis"))
 
 
 def test_a_transfer_set_takes_alike_of_each_part_and_nothing_that_is_known():

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pdstudy.data import sources
+from pdstudy.data.cleaning import sentences
 from pdstudy.data.formats import TextError
 from pdstudy.data.tasks import OtherText, PythonDocs, Wheel
 from pdstudy.data.texts import Text, spaced
@@ -41,8 +42,8 @@ def documents(source: OtherText) -> list[str]:
     return [" ".join(text) for path in source for text in sources.unlabelled(path, ("text",))]
 
 
-def texts(source: OtherText, columns: tuple[str, ...], sentences) -> list[Text]:
-    """Return a source as transfer texts: the rows of the files, or what `sentences` returns for each paragraph.
+def texts(source: OtherText, columns: tuple[str, ...]) -> list[Text]:
+    """Return a source as transfer texts: the rows of the files, or the sentences of the documents.
 
     Raises TextError if the task needs pairs and the source is running text.
     """

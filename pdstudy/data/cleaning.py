@@ -51,33 +51,17 @@ def build(raw: Raw, splits: dict[str, int], n_documents: int | None, heldout: fl
     Raises TextError if there are fewer texts than asked for.
     """
     rng, left_out = np.random.default_rng(seed), {"source": raw.left_out}
-    labelled: dict[str, Split] = {}
-    labels, measured, measured_parts, transfer = raw.labels, set(), set(), []
+    labelled, labels, measured, transfer = {}, raw.labels, [], []
     if raw.labelled:
         labelled, labels = _labelled(raw, splits, rng, left_out)
-        measured_texts = [t for name in ("test", "dev") for t in labelled[name][0]]
-        measured = {raw.key(*t) for t in measured_texts}
-        measured_parts = {raw.key(part) for t in measured_texts for part in t}  # the texts of pairs; else the same
-
+        measured = [t for name in ("test", "dev") for t in labelled[name][0]]
     corpus = raw.documents if raw.reads is None else raw.reads
     if corpus is None:
         corpus = [" ".join(t) for t in raw.transfer or labelled["train"][0]]
-    read, heldout_texts, left_out["D_LM"] = documents(_shuffled(corpus, rng), measured_parts, n_documents, heldout, raw.key)
-
-    if raw.labelled and raw.transfer is None and not raw.sentences:
-        transfer = labelled["train"][0]
-        n = len(transfer)
-        left_out["D_T"] = LeftOut(**{"read": n, "kept": n, "of train": n})
-    elif raw.labelled:
-        texts = raw.transfer
-        if raw.sentences:
-            texts = [(s,) for d in (read if raw.reads is None else raw.documents) for s in sentences(d)]
-        texts = _shuffled(texts, rng)
-        known = () if raw.of_train else {raw.key(*t) for t in labelled["train"][0]}
-        indices, left_out["D_T"] = distinct(texts, against=measured, known=known, key=raw.key)
-        transfer = [texts[i] for i in indices]
-        if not transfer:
-            raise TextError("D_T holds no text but those of D_L; give other transfer texts, or none to use those of train")
+    measured_keys = {raw.key(part) for t in measured for part in t}  # of both texts of a pair
+    read, heldout_texts, left_out["D_LM"] = documents(_shuffled(corpus, rng), measured_keys, n_documents, heldout, raw.key)
+    if raw.labelled:
+        transfer, left_out["D_T"] = _transfer(raw, labelled["train"][0], read, measured, rng)
     return Texts(
         labelled={name: (plain(texts), numbers) for name, (texts, numbers) in labelled.items()},
         transfer=plain(transfer),
@@ -88,6 +72,24 @@ def build(raw: Raw, splits: dict[str, int], n_documents: int | None, heldout: fl
         # Splits that were cut from train, and D_T that is train, have left nothing out.
         examples={part: one.examples for part, one in left_out.items() if part == "source" or "exact" in one.counts},
     )
+
+
+def _transfer(
+    raw: Raw, train: list[Text], documents: list[str], measured: list[Text], rng: np.random.Generator
+) -> tuple[list[Text], LeftOut]:
+    """Return (D_T, what was left out): the source's transfer texts, sentences of `documents`, or without both the texts of train."""
+    if raw.sentences:
+        texts = [(s,) for document in (documents if raw.reads is None else raw.documents) for s in sentences(document)]
+    elif raw.transfer is None:
+        return train, LeftOut(**{"read": len(train), "kept": len(train), "of train": len(train)})
+    else:
+        texts = raw.transfer
+    texts = _shuffled(texts, rng)
+    known = () if raw.of_train else {raw.key(*t) for t in train}
+    indices, left_out = distinct(texts, against={raw.key(*t) for t in measured}, known=known, key=raw.key)
+    if not indices:
+        raise TextError("D_T holds no text but those of D_L; give other transfer texts, or none to use those of train")
+    return [texts[i] for i in indices], left_out
 
 
 def plain(texts: list[Text]) -> list:

@@ -81,15 +81,11 @@ def fetch(
 def _fetch_data(name: str, splits: Iterable[str], revision: str | None, say: Say) -> None:
     """Write the splits of one data set that the mirror lacks, each with its entry in the manifest."""
     data, folder = DATA[name], paths.DATA / name
-    todo = []
+    todo = [split for split in splits if not mirror.split_path(f"{name}/{split}").is_file()]
     for split in splits:
-        if not mirror.split_path(f"{name}/{split}").is_file():
-            todo.append(split)
-            continue
-        mirror.split_file(f"{name}/{split}")  # raises if it was changed
-        say(f"{name}/{split}: already there")
-    if todo and data.hub is None:
-        mirror.split_file(f"{name}/{todo[0]}")  # raises that it is missing
+        if split not in todo or data.hub is None:
+            mirror.split_file(f"{name}/{split}")  # raises if it was changed, or is missing and not on the hub
+            say(f"{name}/{split}: already there")
     revision = _pinned_revision(mirror.manifest(folder), revision, folder)
     if not todo:
         return
@@ -173,9 +169,9 @@ def _fetch_model(name: str, revision: str | None, say: Say) -> None:
         if "auto_map" in json.loads((new / CONFIG).read_text()):
             raise HubError(f"{name}: its {CONFIG} asks for code of its own (auto_map), which is never run; choose a plain BERT")
         if WEIGHTS not in in_repository:
-            if not any(file.endswith(mirror.PICKLES) for file in in_repository):
-                raise HubError(f"{name}: no {WEIGHTS}; its files are {', '.join(sorted(in_repository))[:200]}")
-            raise HubError(mirror.pickled_message(name))
+            has_pickles = any(file.endswith(mirror.PICKLES) for file in in_repository)
+            no_weights = f"{name}: no {WEIGHTS}; its files are {', '.join(sorted(in_repository))[:200]}"
+            raise HubError(mirror.pickled_message(name) if has_pickles else no_weights)
         if not in_repository & set(mirror.VOCABULARIES):
             raise HubError(f"{name}: neither {' nor '.join(mirror.VOCABULARIES)}; a model needs its word pieces")
         names = [file for file in MODEL_FILES if file in in_repository]

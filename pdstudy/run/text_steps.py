@@ -95,7 +95,7 @@ def _texts_of(name: str, step: Step, raw: Path) -> list[Text]:
         n = step.settings["labelled"]
         return tuples(raw / "train.parquet")[n:] if n else []
     columns = getattr(step.task.source, "text", ("text",))
-    return bundled.texts(dict(step.task.elsewhere)[name], columns, cleaning.sentences)
+    return bundled.texts(dict(step.task.elsewhere)[name], columns)
 
 
 def _documents_of(name: str, step: Step, raw: Path) -> list[str]:
