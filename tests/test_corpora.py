@@ -5,12 +5,12 @@ import re
 import pytest
 
 from pdstudy.data import sources
-from pdstudy.data.cleaning import _split, build, distinct, sentences
+from pdstudy.data.cleaning import _split, build, distinct
 from pdstudy.data.formats import TextError
 from pdstudy.data.repeats import key, loose_key
 from pdstudy.data.sources import locate, read, read_movies
 from pdstudy.data.tasks import TASKS
-from pdstudy.data.texts import without_tags
+from pdstudy.data.texts import sentences, without_tags
 
 MOVIES = TASKS["movies"]
 

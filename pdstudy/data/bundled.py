@@ -11,10 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from pdstudy.data import sources
-from pdstudy.data.cleaning import sentences
 from pdstudy.data.formats import TextError
 from pdstudy.data.tasks import OtherText, PythonDocs, Wheel
-from pdstudy.data.texts import Text, spaced
+from pdstudy.data.texts import Text, sentences, spaced
 
 BLANK_LINE = re.compile(r"\n\s*\n")
 

@@ -4,7 +4,6 @@ A text that occurs several times stays in the first of test, dev, train, D_T and
 trained on a text that it is measured on.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -16,10 +15,7 @@ from pdstudy.data.left_out import LeftOut
 from pdstudy.data.repeats import Key, key
 from pdstudy.data.sources import Raw
 from pdstudy.data.tasks import HELD_BACK, SCALE
-from pdstudy.data.texts import Text
-
-SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
-SENTENCE_WORDS = (4, 60)  # shorter ones say little, longer ones are lists and lost full stops
+from pdstudy.data.texts import Text, sentences
 
 Split = tuple[list[Text], list[int]]  # texts and their class numbers
 
@@ -35,12 +31,6 @@ class Texts:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     labels: tuple[str, ...] = ()  # names, in the order of the class numbers
     examples: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # of what was left out, by part and reason
-
-
-def sentences(document: str) -> list[str]:
-    """Return a document's sentences of 4 to 60 words."""
-    low, high = SENTENCE_WORDS
-    return [s for s in SENTENCE_END.split(document) if low <= s.count(" ") + 1 <= high]
 
 
 def build(raw: Raw, splits: dict[str, int], n_documents: int | None, heldout: float, seed: int) -> Texts:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pdstudy.data.dialects import TextError
 from pdstudy.data.tasks import DATA, Named, Task
 from pdstudy.storage import paths
 from pdstudy.storage.files import sha256
@@ -24,7 +25,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 FETCH = "python -m pdstudy fetch PARAMS"
 
 
-class MirrorError(ValueError):
+class MirrorError(TextError):
     """Raised if a named data set or model is missing or differs from what was fetched; the message says what to do."""
 
 

@@ -85,7 +85,7 @@ def file_digest(path: str, part: str) -> str:
 
 def content_of(name: str, part: str) -> str:
     """Return the sha256 of the columns of a named split, "data/split", that this part of a task uses. Raises TextError."""
-    data, path = DATA[name.split("/")[0]], _table(name)
+    data, path = DATA[name.split("/")[0]], mirror.split_file(name)
     columns = data.columns if part in ("train", "dev", "test") else data.text
     stat = path.stat()
     return _content(path, columns, stat.st_mtime_ns, stat.st_size)
@@ -124,13 +124,6 @@ def content(path: Path, columns: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def _table(name: str) -> Path:
-    try:
-        return mirror.split_file(name)
-    except mirror.MirrorError as error:
-        raise TextError(str(error)) from None
-
-
 def _read_named(source: Named) -> Raw:
     left_out, labelled, labels = LeftOut(), {}, source.data.labels
     numbers: dict[str, int] = {}  # of the labels, as they are written in the files
@@ -165,13 +158,13 @@ def _named_rows(name: str, left_out: LeftOut, labelled: bool = False) -> Iterato
     Pairs of which one text is empty are left out and counted, because the user cannot correct a public data set. In the
     user's own files they are an error.
     """
-    data, path = DATA[name.split("/")[0]], _table(name)
+    data, path = DATA[name.split("/")[0]], mirror.split_file(name)
     for place, values in formats.rows(path, [*data.text, data.label] if labelled else [*data.text]):
         if data.tags:
             values = [without_tags(v) if isinstance(v, str) else v for v in values]
         texts = values[: len(data.text)]
         if any(texts) and not all(texts):
-            left_out.add("half pairs", tuple(text or "" for text in texts))
+            left_out.add("half pairs", tuple(str(text or "") for text in texts))
         else:
             yield f"{path.parent.name}/{place}", values
 

@@ -1,4 +1,4 @@
-"""Normalises one text: white space, HTML tags, the longest length; and turns a score into a class."""
+"""Normalises one text: white space, HTML tags, the longest length; cuts it into sentences; turns a score into a class."""
 
 import re
 from collections.abc import Iterable
@@ -9,6 +9,8 @@ from pdstudy.data.left_out import LeftOut
 LONGEST = 1 << 15  # characters of a labelled or transfer text that are kept: far more than any model reads
 TAG = re.compile(r"<[^<>]{1,40}>")
 SPACE = re.compile(r"\s+")
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
+SENTENCE_WORDS = (4, 60)  # shorter sentences say little, longer ones are lists or lack full stops
 
 Text = tuple[str, ...]  # one text, or the two of a pair
 
@@ -21,6 +23,12 @@ def without_tags(text: str) -> str:
 def spaced(text: str) -> str:
     """Return the text with single spaces."""
     return SPACE.sub(" ", text).strip()
+
+
+def sentences(document: str) -> list[str]:
+    """Return a document's sentences of 4 to 60 words."""
+    low, high = SENTENCE_WORDS
+    return [s for s in SENTENCE_END.split(document) if low <= s.count(" ") + 1 <= high]
 
 
 def checked_text(place: str, values: Iterable, left_out: LeftOut | None = None) -> Text:

@@ -122,8 +122,8 @@ class Classifier(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """Return logits (batch, n_classes). `mask` (batch, length) is true on real pieces; None: there is no padding."""
         bert = self.bert.bert
-        state = _mean_of_pieces if getattr(bert.config, "classifier_pooling", "cls") == "mean" else encode
-        pooled = torch.tanh(F.linear(state(bert, ids, mask, segments), bert.pooler.dense.weight, bert.pooler.dense.bias))
+        pool = _mean_of_pieces if getattr(bert.config, "classifier_pooling", "cls") == "mean" else encode
+        pooled = torch.tanh(F.linear(pool(bert, ids, mask, segments), bert.pooler.dense.weight, bert.pooler.dense.bias))
         return self.bert.classifier(drop(pooled, self.bert.config.hidden_dropout_prob if self.training else 0.0))
 
     def state(self) -> dict[str, Tensor]:
