@@ -29,21 +29,19 @@ def digest(path: Path) -> str:
         raise TextError(f"{path.name}: cannot be read ({error.strerror or error})") from None
 
 
-def rows(
-    path: Path, columns: list[str], exactly: bool = False, dialect: Dialect = PLAIN, names: bool = False
-) -> Iterator[tuple[str, list]]:
+def rows(path: Path, columns: list[str], dialect: Dialect = PLAIN, names: bool = False) -> Iterator[tuple[str, list]]:
     """Yield (place, values of `columns`) of each row of a table, in order; place is "file, line n".
 
     CSV (quoted), TSV (a quote is an ordinary character), or as `dialect` says; JSON lines, Parquet, or a folder that `datasets`
-    saved. `exactly` refuses a CSV with other columns. With `names`, class numbers whose names the file stores (ClassLabel) become
-    these names. Raises TextError for a missing or repeated column, a row of another length, broken quotes, NUL characters, lone
-    surrogates, and text that is not of the dialect's encoding.
+    saved. With `names`, class numbers whose names the file stores (ClassLabel) become these names. Raises TextError for a missing
+    or repeated column, a row of another length, broken quotes, NUL characters, lone surrogates, and text that is not of the
+    dialect's encoding.
     """
     kind = path.suffix.lower()
     if path.is_dir() or kind == ".parquet":
         table_rows = _arrow_rows(path, columns, names)
     elif kind in (".csv", ".tsv"):
-        table_rows = _delimited(path, columns, kind, exactly, dialect)
+        table_rows = _delimited(path, columns, kind, dialect)
     elif kind in TABLES:
         table_rows = _json_lines(path, columns, dialect)
     else:
@@ -91,13 +89,11 @@ def _not_a_table(path: Path) -> TextError:
     return TextError(f"{path.name}: tables are {', '.join(TABLES)} or a folder saved by `datasets`; convert it to one of them")
 
 
-def _delimited(path: Path, columns: list[str], kind: str, exactly: bool, dialect: Dialect) -> Iterator[tuple[str, list]]:
+def _delimited(path: Path, columns: list[str], kind: str, dialect: Dialect) -> Iterator[tuple[str, list]]:
     header = None
     for place, row in records(path, kind, dialect):
         if header is None:
             header = row if dialect.header else _numbered(row)
-            if exactly and header != columns:
-                raise TextError(f"{path.name}: the header is {header}, expected {','.join(columns)}")
             index = positions(path, header, columns)
             if dialect.header:
                 continue
@@ -107,7 +103,7 @@ def _delimited(path: Path, columns: list[str], kind: str, exactly: bool, dialect
             raise TextError(f"{place}: {len(row)} fields, expected {','.join(header)[:200]}{_ragged(row, kind, dialect)}")
         yield place, [row[i] for i in index]
     if header is None:
-        raise TextError(f"{path.name}: the file is empty" + (f", expected {','.join(columns)}" if exactly else ""))
+        raise TextError(f"{path.name}: the file is empty")
 
 
 def _ragged(row: list[str], kind: str, dialect: Dialect) -> str:

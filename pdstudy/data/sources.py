@@ -187,29 +187,15 @@ def locate(wheel: Wheel) -> Path:
 
 
 def _read_wheel(task: Task) -> Raw:
-    snippets, reviews = read_movies(locate(task.source))
-    if unknown := {label for _, label in snippets} - set(range(len(task.labels))):
-        raise TextError(
-            f"{task.name}: label {min(unknown)} is none of the task's 0 to {len(task.labels) - 1} ({', '.join(task.labels)})"
-        )
-    return Raw({"train": [((text,), label) for text, label in snippets]}, task.labels, None, reviews, sentences=True)
-
-
-def read_movies(path: Path) -> tuple[list[tuple[str, int]], list[str]]:
-    """Return (labelled snippets, IMDb reviews) of the wheel's CSV, without HTML tags, in the file's order.
-
-    Raises TextError naming the line that cannot be read.
-    """
+    """Return the labelled snippets and the IMDb reviews of the wheel's CSV, without HTML tags, in the file's order."""
     snippets, reviews = [], []
-    for place, (text, label, source) in formats.rows(path, ["text", "label", "source"], exactly=True):
+    for _, (text, label, source) in formats.rows(locate(task.source), ["text", "label", "source"]):
         text = without_tags(text)
-        if source != "rotten_tomatoes":
-            reviews.append(text)
-        elif label.isdecimal():
-            snippets.append((text, int(label)))
+        if source == "rotten_tomatoes":
+            snippets.append(((text,), int(label)))
         else:
-            raise TextError(f"{place}: the label is {label[:40]!r}, expected a class number")
-    return snippets, reviews
+            reviews.append(text)
+    return Raw({"train": snippets}, task.labels, None, reviews, sentences=True)
 
 
 # -- the user's own files
