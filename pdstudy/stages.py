@@ -28,7 +28,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningText:
     """D_LM as one running text."""
 
     text: np.ndarray  # (n_pieces,)
@@ -36,7 +36,7 @@ class Running:
 
 
 def pretrain(
-    model: MaskedLanguageModel, corpus: Running, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None
+    model: MaskedLanguageModel, corpus: RunningText, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None
 ) -> Fitted:
     """Pre-train a masked language model on D_LM, in place (Algorithm 1, line 1).
 
@@ -144,4 +144,4 @@ def _train(model, ids, targets, loss, dev, settings, vocabulary, watch) -> Outco
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"])
     fitted = fit(model, text_batch(batches), loss, schedule, settings["seed"], settings["precision"], watch)
     scores = evaluate.metrics(inference.logits(model, dev.ids, vocabulary.pad, settings["precision"]), dev.labels, dev.scale)
-    return Outcome(fitted, scores, dev.above_nothing(scores) < COLLAPSE_MARGIN)
+    return Outcome(fitted, scores, dev.above_baseline(scores) < COLLAPSE_MARGIN)

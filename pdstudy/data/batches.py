@@ -54,7 +54,7 @@ class Ids:
         """Return the first `n` texts, without copying."""
         return Ids(self.flat[: self.starts[n]], self.starts[: n + 1], None if self.second is None else self.second[:n])
 
-    def then(self, other: "Ids") -> "Ids":
+    def followed_by(self, other: "Ids") -> "Ids":
         """Return these texts followed by others, copied into memory."""
         second = None if self.second is None else np.concatenate([self.second, other.second])
         starts = np.concatenate([self.starts, other.starts[1:] + self.starts[-1]])
@@ -158,7 +158,7 @@ class Labelled:
         """Return the share of the largest class."""
         return float(np.bincount(self.labels).max() / len(self.labels))
 
-    def above_nothing(self, scores: dict[str, float]) -> float:
+    def above_baseline(self, scores: dict[str, float]) -> float:
         """Return how far scores on this split are above those of a constant answer: in accuracy, for a scale in Pearson's r."""
         return scores["pearson"] if self.scale else scores["accuracy"] - self.majority()
 

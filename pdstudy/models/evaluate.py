@@ -42,7 +42,7 @@ def _correlations(expected: np.ndarray, correct: np.ndarray) -> dict[str, float]
 
 
 @torch.inference_mode()
-def heldout_level(
+def heldout_mlm(
     model: MaskedLanguageModel, heldout: np.ndarray, vocabulary: Vocabulary, counts: np.ndarray, precision: str
 ) -> dict[str, float]:
     """Return the held-out MLM loss (nats) and accuracy of a model and of the unigram baseline.

@@ -44,22 +44,22 @@ class Store:
 
     def released(self) -> set[str]:
         """Return the digests of the artifacts in released families."""
-        return set(_family(self.families))
+        return set(_released_folders(self.families))
 
     def released_folders(self) -> list[Path]:
         """Return the folders of the artifacts in released families."""
-        return list(_family(self.families).values())
+        return list(_released_folders(self.families).values())
 
     def find(self, digest: str) -> Path | None:
         """Return the folder of an artifact after verifying it, or None. A damaged one is set aside, so that it is computed again."""
-        folder = self._own(digest)
+        folder = self._own_folder(digest)
         if folder is not None:
             problem = damage(folder, digest) if is_inside(folder, self.root) else "it is a link out of the store"
             if problem is None:
                 return folder
             log.warning("%s of %s: %s; it will be computed again", digest, folder.parent.name, problem)
             self.set_aside(folder)
-        released = _family(self.families).get(digest)
+        released = _released_folders(self.families).get(digest)
         if released is not None and (problem := damage(released)):
             raise StoreError(f"{released}: {problem}; {paths.RESTORE}, or run with --from-scratch")
         return released
@@ -73,7 +73,7 @@ class Store:
 
     def manifest(self, digest: str) -> dict[str, Any]:
         """Return the manifest of an artifact: stage, label, settings, parents, versions, seconds. Raises StoreError."""
-        folder = self._own(digest) or _family(self.families).get(digest)
+        folder = self._own_folder(digest) or _released_folders(self.families).get(digest)
         if folder is None:
             raise StoreError(f"artifact {digest} is not in the store; run the study first")
         try:
@@ -81,7 +81,7 @@ class Store:
         except (OSError, ValueError):
             raise StoreError(f"{folder}: its manifest is unreadable; run: python -m pdstudy doctor --repair") from None
 
-    def _own(self, digest: str) -> Path | None:
+    def _own_folder(self, digest: str) -> Path | None:
         return next((p.parent for p in self.root.glob(f"*/{digest}/{MANIFEST}")), None)
 
     def set_aside(self, folder: Path) -> None:
@@ -224,7 +224,7 @@ def _new_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 @lru_cache(maxsize=8)
-def _family(families: tuple[Path, ...]) -> dict[str, Path]:
+def _released_folders(families: tuple[Path, ...]) -> dict[str, Path]:
     """Return the folders of the artifacts in released families by digest: encoders and the soft labels of teachers."""
     folders = {}
     for family in families:
