@@ -63,7 +63,7 @@ def packages(name: str) -> tuple[list[str], str]:
 
 def known(name: str) -> dict[str, str] | None:
     """Return the pinned sha256 of each file of a wheel's model, without opening anything; None if it is not pinned here."""
-    return KNOWN.get(name)
+    return dict(KNOWN[name]) if name in KNOWN else None
 
 
 def model_folder(name: str) -> Path:

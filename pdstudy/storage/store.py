@@ -138,8 +138,8 @@ class Store:
 class Checkpoints:
     """The newest two checkpoints of an unfinished step: folders with a manifest, named by the number of optimizer steps."""
 
-    def __init__(self, root: Path, keep: int = 2):
-        self.root, self.keep = root, keep
+    def __init__(self, root: Path):
+        self.root = root
 
     def save(self, step: int, fill: Callable[[Path], None]) -> None:
         """Write the checkpoint after `step` optimizer steps, then remove the oldest."""
@@ -147,7 +147,7 @@ class Checkpoints:
             fill(folder)
             seal(folder, {"step": step})
             folder.replace(self.root / f"{step:09d}")
-        for old in self._folders()[self.keep :]:
+        for old in self._folders()[2:]:
             shutil.rmtree(old, ignore_errors=True)
 
     def newest(self, warn: Callable[[str], None] = lambda text: None) -> tuple[int, Path] | None:
