@@ -103,14 +103,14 @@ def _labelled(
     labelled["train"], left_out["D_L"] = _distinct_labelled(_shuffled(raw.labelled["train"], rng), measured, raw.key)
     first_in_train: set[int] = set()
     if raw.rare is not None:
-        labelled, labels, first_in_train = rare.treated(labelled, labels, raw.rare, left_out)
+        labelled, labels, first_in_train = rare.treat(labelled, labels, raw.rare, left_out)
     wanted = {name: n for name, n in splits.items() if name not in labelled}
     cut = _split(list(zip(*labelled.pop("train"), strict=True)), wanted, first_in_train)
     left_out |= {name: LeftOut(kept=len(texts)) for name, (texts, _) in cut.items()}
     labelled |= cut
     lost = sorted(set(range(len(labels))) - set(labelled["train"][1]))
     if lost and labels != SCALE:  # some scores of a scale occur nowhere
-        raise TextError(rare.lost([labels[i] for i in lost]))
+        raise TextError(rare.lost_message([labels[i] for i in lost]))
     return labelled, labels
 
 

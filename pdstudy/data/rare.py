@@ -8,13 +8,12 @@ from pdstudy.data.left_out import LeftOut
 
 FEW = 5  # distinct texts of a class in train; with fewer it is rare, because dev and test take a part of them
 OTHER = "other"  # the class of all rare classes
-CHOICES = ("drop", "merge", "keep")
 LISTED = 12  # classes in a message
 
 Labelled = dict[str, tuple[list, list[int]]]
 
 
-def treated(
+def treat(
     labelled: Labelled, labels: tuple[str, ...], how: str, left_out: dict[str, LeftOut]
 ) -> tuple[Labelled, tuple[str, ...], set[int]]:
     """Return (splits, classes, class numbers whose first text must be in train) after treating the rare classes of train.
@@ -45,7 +44,7 @@ def treated(
     return splits, tuple(names), set()
 
 
-def lost(names: Sequence[str]) -> str:
+def lost_message(names: Sequence[str]) -> str:
     """Return the message for classes of which train has no text left."""
     listed = ", ".join(map(repr, names[:LISTED])) + (f" and {len(names) - LISTED:,} others" if len(names) > LISTED else "")
     classes = f"class {listed}" if len(names) == 1 else f"{len(names):,} classes, {listed},"

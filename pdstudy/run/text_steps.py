@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pdstudy.data import bundled, cleaning, own_pieces, repeats, sources
+from pdstudy.data import cleaning, other_domains, own_pieces, repeats, sources
 from pdstudy.data import similarity as nearness
 from pdstudy.data.formats import TextError
 from pdstudy.data.tasks import HELD_BACK, OWN_TRANSFER, Files, Wheel
@@ -95,14 +95,14 @@ def _texts_of(name: str, step: Step, raw: Path) -> list[Text]:
         n = step.settings["labelled"]
         return tuples(raw / "train.parquet")[n:] if n else []
     columns = getattr(step.task.source, "text", ("text",))
-    return bundled.texts(dict(step.task.elsewhere)[name], columns)
+    return other_domains.texts(dict(step.task.elsewhere)[name], columns)
 
 
 def _documents_of(name: str, step: Step, raw: Path) -> list[str]:
     """Return all documents of one corpus; of D_T and of texts held back, each text is one."""
     if name in (OWN_TRANSFER, HELD_BACK):
         return joined(_texts_of(name, step, raw)[: step.settings["texts"] if name == OWN_TRANSFER else None])
-    return bundled.documents(dict(step.task.elsewhere)[name])
+    return other_domains.documents(dict(step.task.elsewhere)[name])
 
 
 def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
