@@ -86,7 +86,7 @@ def test_a_compiled_encoder_is_compiled_once_for_all_batches_and_learns_the_same
 
 def test_without_a_compiler_the_setting_compile_is_refused_before_training(corpus, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ValueError, match=r"pretrain.compile wants a C\+\+ compiler, and there is no no-such-compiler here"):
+    with pytest.raises(ValueError, match=r"pretrain.compile needs a C\+\+ compiler, and no-such-compiler is not installed"):
         read(corpus, tokens=10_000, compile=True)
 
 

@@ -52,11 +52,12 @@ def fetch_missing(splits: Sequence[str], models: Sequence[str], say: Say = lambd
         return
     from huggingface_hub import is_offline_mode
 
+    offline = is_offline_mode()
     for split in missing_splits:
-        if is_offline_mode() or DATA[split.split("/")[0]].hub is None:
-            mirror.split_file(split)  # raises
-    for name in missing_models if is_offline_mode() else ():
-        mirror.model_folder(name)  # raises
+        if offline or DATA[split.split("/")[0]].hub is None:
+            mirror.split_file(split)  # raises MirrorError
+    if offline:
+        mirror.model_folder(missing_models[0])  # raises MirrorError
     fetch(splits, models, say)
 
 
