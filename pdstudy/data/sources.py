@@ -222,7 +222,7 @@ def _read_files(source: Files) -> Raw:
     numbers = {split: classes.numbers(places, labels, bool(source.labels)) for split, places in first_places.items()}
     labelled = {split: [(text, numbers[split][cell]) for text, cell in items] for split, items in rows.items()}
     if missing := set(range(len(labels))) - {y for _, y in labelled["train"]}:
-        raise TextError(f"train: no text of class {labels[min(missing)]!r}; what train lacks cannot be learned")
+        raise TextError(f"train: no text of class {labels[min(missing)]!r}; give some of it, or leave the class out of task.labels")
     transfer = [t for path in source.transfer for t in unlabelled(path, source.text, left_out, source.dialect)]
     if source.transfer and not transfer:
         raise TextError(f"transfer: {', '.join(Path(p).name for p in source.transfer)} holds no text")

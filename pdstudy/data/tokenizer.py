@@ -90,7 +90,8 @@ def open_tokenizer(folder: Path):
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")).backend_tokenizer
     else:
         config = folder / "tokenizer_config.json"
-        lower = bool((json.loads(config.read_text()) if config.is_file() else {}).get("do_lower_case", True))
+        settings = json.loads(config.read_text()) if config.is_file() else {}
+        lower = bool(settings.get("do_lower_case", True))
         tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=lower).backend_tokenizer
         n = (folder / "vocab.txt").read_bytes().rstrip(b"\n").count(b"\n") + 1
         if tokenizer.get_vocab_size() != n:  # early versions of transformers 5 ignored a vocabulary silently

