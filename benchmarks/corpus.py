@@ -93,7 +93,7 @@ def one(path: Path) -> dict:
     drawn, drawing = seconds(draw), held() - before
     torch.set_num_threads(1)
     settings = inputs.step.settings | {"tokens": STEPS * 32 * 64, "precision": "fp32"}
-    corpus = stages.Running(ids.flat, wordpieces.continues(tokenizer))
+    corpus = stages.RunningText(ids.flat, wordpieces.continues(tokenizer))
     counts = np.bincount(ids.flat[:1_000_000], minlength=vocabulary.size)
     reader = encoder.new_masked_lm(encoder.bert_config(Size(2, 128), vocabulary.size, 0.03, dropout=0.0), 0, unigram=counts)
     trained = seconds(lambda: stages.pretrain(reader, corpus, settings, vocabulary))

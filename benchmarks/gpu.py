@@ -64,7 +64,7 @@ def ours(size: Size, text: np.ndarray, batch: int, n: int, compiled: bool) -> tu
     """Pre-train for `n` steps and return (seconds, the last loss)."""
     settings = {"seed": 0, "batch": batch, "row": ROW, "mask": MASK, "cls_words": 0, "whole_words": False, "rate": RATE}
     settings |= {"muon_rate": None, "warmup": 0.1, "weight_decay": 0.01, "precision": "bf16", "compile": compiled}
-    running = stages.Running(text, np.zeros(VOCABULARY.size, bool))
+    running = stages.RunningText(text, np.zeros(VOCABULARY.size, bool))
     fitted = stages.pretrain(reader_of(size), running, settings | {"tokens": n * batch * ROW}, VOCABULARY)
     assert fitted.steps == n
     return fitted.seconds, fitted.final_loss

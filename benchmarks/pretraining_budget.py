@@ -131,7 +131,7 @@ def one(job: tuple[str, str, float]) -> dict:
     heldout, vocabulary = np.array(inputs.ids("heldout").flat), inputs.vocabulary()
     unigram = np.load(inputs.folder("ids") / "corpus.counts.npy")
     text = arranged(inputs.ids("corpus"), s, vocabulary, unigram, VARIANTS[name].get("rows"))
-    corpus = stages.Running(text, np.load(inputs.folder("ids") / "continues.npy"))
+    corpus = stages.RunningText(text, np.load(inputs.folder("ids") / "continues.npy"))
     if stays := VARIANTS[name].get("stays"):
         Schedule.factor = lambda self, step: min((step + 1) / (self.warmup * self.steps), 1, (1 - step / self.steps) / (1 - stays))
     aside = 0.0
@@ -141,7 +141,7 @@ def one(job: tuple[str, str, float]) -> dict:
         if share < (len(curve) + 1) / POINTS:
             return
         begun = time.process_time()
-        level = evaluate.heldout_level(model, heldout, vocabulary, unigram, s["precision"])
+        level = evaluate.heldout_mlm(model, heldout, vocabulary, unigram, s["precision"])
         model.train()
         curve.append({"share": round(share, 3), "seconds": round(begun - start_time - aside, 1), "loss": level["mlm_loss"]})
         aside += time.process_time() - begun
@@ -157,7 +157,7 @@ def one(job: tuple[str, str, float]) -> dict:
         stages.pretrain(model, corpus, s | first | {"tokens": pieces / 2}, vocabulary, Watch())
         s = s | {"tokens": pieces / 2}
     stages.pretrain(model, corpus, s, vocabulary, Watch(progress=look, log_every=20))
-    level = evaluate.heldout_level(model, heldout, vocabulary, unigram, s["precision"])
+    level = evaluate.heldout_mlm(model, heldout, vocabulary, unigram, s["precision"])
     train, dev = task.labelled("train"), task.labelled("dev")
     return {
         "size": size_text,

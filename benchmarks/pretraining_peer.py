@@ -74,7 +74,7 @@ def run(arm: str, size: Size, seconds: float, threads: int) -> dict:
     unigram, text = np.load(inputs.folder("ids") / "corpus.counts.npy"), np.array(inputs.ids("corpus").flat)
 
     def level(reader) -> float:
-        found = evaluate.heldout_level(reader, heldout, vocabulary, unigram, settings["precision"])["mlm_loss"]
+        found = evaluate.heldout_mlm(reader, heldout, vocabulary, unigram, settings["precision"])["mlm_loss"]
         reader.train()
         return found
 
@@ -85,7 +85,7 @@ def run(arm: str, size: Size, seconds: float, threads: int) -> dict:
         clock = Clock(seconds, lambda: level(reader))
         speed = measured(reader, text, settings, vocabulary, inputs)
         clock.begun = time.perf_counter()
-        corpus = stages.Running(text, np.load(inputs.folder("ids") / "continues.npy"))
+        corpus = stages.RunningText(text, np.load(inputs.folder("ids") / "continues.npy"))
         reader = encoder.new_masked_lm(config, 0, settings["positions"], counted, unigram)
         planned = settings | {"tokens": speed * seconds}  # a schedule that ends when the time does
         with contextlib.suppress(Stopped):
@@ -97,7 +97,7 @@ def run(arm: str, size: Size, seconds: float, threads: int) -> dict:
 
 def measured(reader, text, settings, vocabulary, inputs) -> float:
     """Return our pieces a second, from a short run that is thrown away."""
-    corpus = stages.Running(text, np.load(inputs.folder("ids") / "continues.npy"))
+    corpus = stages.RunningText(text, np.load(inputs.folder("ids") / "continues.npy"))
     fitted = stages.pretrain(reader, corpus, settings | {"tokens": 100 * settings["batch"] * settings["row"]}, vocabulary, Watch())
     return fitted.tokens / fitted.seconds
 

@@ -61,7 +61,7 @@ def run(arm: str, size: str, threads: int) -> dict:
     vocabulary, text = inputs.vocabulary(), np.array(inputs.ids("corpus").flat)
     reader = encoder.new_masked_lm(encoder.bert_config(shape, vocabulary.size, 0.05, dropout=0.1), 0)
     if arm == OURS:
-        corpus = stages.Running(text, np.load(inputs.folder("ids") / "continues.npy"))
+        corpus = stages.RunningText(text, np.load(inputs.folder("ids") / "continues.npy"))
         given = SETTINGS | {"tokens": STEPS[size] * SETTINGS["batch"] * SETTINGS["row"], "precision": best_precision()}
         begun = time.perf_counter()
         steps = stages.pretrain(reader, corpus, given, vocabulary).steps
@@ -69,7 +69,7 @@ def run(arm: str, size: str, threads: int) -> dict:
     else:
         seconds, steps = trainer(reader, text, inputs, STEPS[size])
     counts = np.load(inputs.folder("ids") / "corpus.counts.npy")
-    level = evaluate.heldout_level(reader, np.array(inputs.ids("heldout").flat), vocabulary, counts, "fp32")["mlm_loss"]
+    level = evaluate.heldout_mlm(reader, np.array(inputs.ids("heldout").flat), vocabulary, counts, "fp32")["mlm_loss"]
     pieces = steps * SETTINGS["batch"] * SETTINGS["row"]
     return {"arm": arm, "seconds": round(seconds, 2), "steps": steps, "pieces": pieces, "held-out loss": round(level, 4)}
 

@@ -61,7 +61,7 @@ def pretraining(size: Size, precision: str, **changes):
     read = pieces(2_000_000)
     unigram = np.bincount(read, minlength=VOCABULARY.size)
     reader = encoder.new_masked_lm(encoder.bert_config(size, VOCABULARY.size, 0.03, 0.0), 0, "sinusoid", unigram=unigram)
-    text = stages.Running(read, np.zeros(VOCABULARY.size, bool))
+    text = stages.RunningText(read, np.zeros(VOCABULARY.size, bool))
     settings = {"seed": 0, "batch": ROWS, "row": ROW, "mask": 0.3, "cls_words": 0.5, "whole_words": False, "rate": 1e-3}
     settings |= {"muon_rate": 0.015, "warmup": 0.03, "weight_decay": 0.01, "precision": precision}
     settings |= changes

@@ -31,4 +31,4 @@ TEACHER = Recipe("teacher", PRETRAINED, ("finetune",), "the larger model that la
 LINEAR, LINEAR_TAUGHT = "Linear", "Linear, taught"  # TF-IDF and logistic regression, on D_L, and on D_T with soft labels as weights
 LINEARS = (LINEAR, LINEAR_TAUGHT)
 LINEAR_NAMES = {LINEAR: "linear", LINEAR_TAUGHT: "linear-taught"}  # by which `export` knows them
-LINEAR_SIZE = "linear"  # in the place of their size
+LINEAR_SIZE = "linear"  # in place of their size

@@ -47,25 +47,12 @@ class Size:
         """Return the number of attention heads."""
         return self.hidden // HEAD_WIDTH
 
-    @property
-    def name(self) -> str | None:
-        """Return the paper's name for this size, or None."""
-        return next((name for name, size in NAMED.items() if size == self), None)
-
-    def n_encoder_params(self, vocab_size: int = BERT_VOCABULARY, positions: int = POSITIONS) -> int:
-        """Return the exact number of parameters of the embeddings, layers and pooler."""
+    def n_params(self, vocab_size: int = BERT_VOCABULARY) -> int:
+        """Return the exact number of parameters with pooler and MLM head (decoder tied), as counted in the paper's Table 2a."""
         h = self.hidden
-        embeddings = (vocab_size + positions + SEGMENTS) * h + 2 * h
-        return embeddings + self.layers * (12 * h * h + 13 * h) + (h * h + h)
-
-    def n_params(self, vocab_size: int = BERT_VOCABULARY, positions: int = POSITIONS) -> int:
-        """Return the exact number of parameters with the MLM head (decoder tied), as counted in the paper's Table 2a."""
-        h = self.hidden
-        return self.n_encoder_params(vocab_size, positions) + (h * h + h) + 2 * h + vocab_size
-
-    def n_classifier_params(self, vocab_size: int, n_classes: int, positions: int = POSITIONS) -> int:
-        """Return the exact number of parameters of a student: encoder, pooler and classifier."""
-        return self.n_encoder_params(vocab_size, positions) + n_classes * (self.hidden + 1)
+        embeddings = (vocab_size + POSITIONS + SEGMENTS) * h + 2 * h
+        layers, pooler, head = self.layers * (12 * h * h + 13 * h), h * h + h, h * h + 3 * h + vocab_size
+        return embeddings + layers + pooler + head
 
     def flops_per_token(self, length: int) -> float:
         """Return the floating-point operations of a forward pass per token, for texts of `length` tokens, without the output layer."""

@@ -13,7 +13,7 @@ from pdstudy.data.batches import MASKING, Batches, Ids, Labelled, Rows, Vocabula
 from pdstudy.data.masking import mask_rows, own_rows
 from pdstudy.models import evaluate, inference, losses
 from pdstudy.models.encoder import Classifier, MaskedLanguageModel
-from pdstudy.models.train import Fitted, Loss, Schedule, Watch, device, fit, ranks
+from pdstudy.models.train import Fitted, Loss, Schedule, Watch, device, fit, ranks, text_batch
 
 COLLAPSE_MARGIN = 0.02  # a model less than two points above the majority class (or a Pearson's r of 0) has collapsed
 
@@ -28,15 +28,15 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Running:
-    """D_LM as running text (n_pieces,), and a mask of the pieces that continue a word (vocabulary,)."""
+class RunningText:
+    """D_LM as one running text."""
 
-    text: np.ndarray
-    continues: np.ndarray
+    text: np.ndarray  # (n_pieces,)
+    continues: np.ndarray  # (vocabulary,) bool: the pieces that continue a word
 
 
 def pretrain(
-    model: MaskedLanguageModel, corpus: Running, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None
+    model: MaskedLanguageModel, corpus: RunningText, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None
 ) -> Fitted:
     """Pre-train a masked language model on D_LM, in place (Algorithm 1, line 1).
 
@@ -86,8 +86,8 @@ def finetune(
     """Train a classifier on the labels of D_L, in place (Algorithm 1, line 6, and the baselines)."""
 
     def loss(student, data):
-        ids, mask, segments, labels, real = data
-        return Loss(losses.hard_label_loss(student(ids, mask, segments), labels), real)
+        ids, mask, segments, labels, n_pieces = data
+        return Loss(losses.hard_label_loss(student(ids, mask, segments), labels), n_pieces)
 
     return _train(model, train.ids, train.labels, loss, dev, settings, vocabulary, watch)
 
@@ -103,8 +103,8 @@ def distill(
 ) -> Outcome:
     """Train a student on the teacher's soft labels of D_T, in place (Algorithm 1, lines 2 to 5).
 
-    `soft` is (n_texts, n_classes), the teacher's logits. The labels of `dev` are for evaluation only. Raises ValueError where
-    the soft labels do not fit the texts or the classes.
+    `soft` is (n_texts, n_classes), the teacher's logits. The labels of `dev` are for evaluation only. Raises ValueError if the soft
+    labels do not fit the texts or the classes.
     """
     if soft.shape != (len(transfer), model.bert.config.num_labels) or not np.isfinite(soft).all():
         raise ValueError(
@@ -113,11 +113,11 @@ def distill(
         )
 
     def loss(student, data):
-        ids, mask, segments, teacher, real = data
-        answers = student(ids, mask, segments)
+        ids, mask, segments, teacher_logits, n_pieces = data
+        logits = student(ids, mask, segments)
         if settings.get("loss") == "logits":
-            return Loss(losses.logit_loss(answers, teacher), real)
-        return Loss(losses.soft_label_loss(answers, teacher, settings["temperature"]), real)
+            return Loss(losses.logit_loss(logits, teacher_logits), n_pieces)
+        return Loss(losses.soft_label_loss(logits, teacher_logits, settings["temperature"]), n_pieces)
 
     return _train(model, transfer, soft, loss, dev, settings, vocabulary, watch)
 
@@ -140,14 +140,8 @@ def label(teacher: Classifier, transfer: Ids, vocabulary: Vocabulary, precision:
 
 def _train(model, ids, targets, loss, dev, settings, vocabulary, watch) -> Outcome:
     batches = Batches(ids, targets, settings["batch"], settings["seed"], vocabulary.pad)
-
-    def batch(step: int):
-        pieces, mask, *more = batches.batch(step)
-        real = pieces.size if mask is None else int(mask.sum())  # counted on the processor: a GPU would have to wait
-        return [*(None if a is None else torch.from_numpy(a) for a in (pieces, mask, *more)), real]
-
     steps = max(1, round(settings["epochs"] * batches.per_epoch))
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"])
-    fitted = fit(model, batch, loss, schedule, settings["seed"], settings["precision"], watch)
+    fitted = fit(model, text_batch(batches), loss, schedule, settings["seed"], settings["precision"], watch)
     scores = evaluate.metrics(inference.logits(model, dev.ids, vocabulary.pad, settings["precision"]), dev.labels, dev.scale)
-    return Outcome(fitted, scores, dev.above_nothing(scores) < COLLAPSE_MARGIN)
+    return Outcome(fitted, scores, dev.above_baseline(scores) < COLLAPSE_MARGIN)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pdstudy.data import bundled, sources
+from pdstudy.data import other_domains, sources
 from pdstudy.study import plan
 from pdstudy.study.settings import Study
 
@@ -23,7 +23,7 @@ def test_the_steps_of_a_study_have_the_digests_of_the_committed_list(name, monke
     known = dict(Study.read("smoke").resolved_task().elsewhere)
     monkeypatch.setattr(sources, "content_of", lambda split, part: of_name[split, part])
     monkeypatch.setattr(
-        bundled, "identity", lambda source: next(LISTED["elsewhere"][n] for n, other in known.items() if other == source)
+        other_domains, "identity", lambda source: next(LISTED["elsewhere"][n] for n, other in known.items() if other == source)
     )
     study = Study.read(name, LISTED["settings"].get(name, {})).model_copy(update={"precision": "fp32"})
     steps, listed = plan.make(study).steps, set(LISTED["steps"][name])

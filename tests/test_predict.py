@@ -211,7 +211,7 @@ BAD = {
     "a list": ("in.jsonl", b"[1]\n", "line 1: not a JSON object"),
     "a number": ("in.jsonl", b'{"text": "a"}\n{"text": 3}\n', "line 2: 3 is no text"),
     "a row without it": ("in.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', "line 2: no field 'text'"),
-    "not Parquet": ("in.parquet", b"PAR1 is what it says", "not a whole Parquet file"),
+    "not Parquet": ("in.parquet", b"PAR1 is what it says", "not a complete Parquet file"),
     "another kind": ("in.xlsx", b"PK", "give one of .csv, .tsv"),
 }
 

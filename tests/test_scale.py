@@ -54,7 +54,7 @@ def test_a_score_off_the_scale_is_refused_by_its_row(place, label):
     table = pd.read_parquet(place / "stsb" / "train.parquet")
     table.loc[2, "label"] = label
     table.to_parquet(place / "stsb" / "train.parquet")
-    with pytest.raises(TextError, match=r"stsb/train.parquet, row 3: the label is .*, no score from 0 to 5"):
+    with pytest.raises(TextError, match=r"stsb/train.parquet, row 3: the label is .*, not a score from 0 to 5"):
         sources.read(TASK)
 
 
@@ -71,8 +71,8 @@ def test_one_answer_to_all_correlates_with_nothing_and_has_learned_nothing():
     found = evaluate.metrics(np.zeros((4, 3)), np.array([0, 1, 2, 0]), scale=True)
     assert found["pearson"] == found["spearman"] == 0.0
     dev = Labelled(Ids(np.zeros(4, np.uint16), np.arange(5)), np.array([0, 1, 2, 0]), scale=True)
-    assert dev.above_nothing(found) == 0.0
-    assert Labelled(dev.ids, dev.labels).above_nothing({"accuracy": 0.75}) == pytest.approx(0.25)
+    assert dev.above_baseline(found) == 0.0
+    assert Labelled(dev.ids, dev.labels).above_baseline({"accuracy": 0.75}) == pytest.approx(0.25)
 
 
 def test_a_study_of_scores_runs_and_measures_them(place, settings, tmp_path, monkeypatch):

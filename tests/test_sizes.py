@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import BertForMaskedLM, BertForPreTraining, BertForSequenceClassification
+from transformers import BertForMaskedLM, BertForPreTraining
 
 from pdstudy.models.bert import MaskedLM
 from pdstudy.models.encoder import bert_config
@@ -40,7 +40,7 @@ def test_a_real_model_of_each_size_has_the_papers_number_of_parameters(size):
 
 def test_the_five_named_counts_are_exact():
     assert {name: size.n_params() for name, size in NAMED.items()} == EXACT
-    assert set(EXACT) == {s.name for s in PAPER_SIZES} - {None}
+    assert set(NAMED.values()) <= set(PAPER_SIZES)
 
 
 @pytest.mark.parametrize("text", ["1/64", "2/128", "3/192"])
@@ -50,9 +50,6 @@ def test_the_formula_counts_a_real_model(text, vocabulary):
     full = BertForPreTraining(bert_config(size, vocabulary, 0.02, 0.1))
     next_sentence = sum(p.numel() for p in full.cls.seq_relationship.parameters())
     assert sum(p.numel() for p in full.parameters()) - next_sentence == size.n_params(vocabulary)
-    student = BertForSequenceClassification(bert_config(size, vocabulary, 0.02, 0.1, n_classes=3))
-    assert sum(p.numel() for p in student.parameters()) == size.n_classifier_params(vocabulary, 3)
-    assert sum(p.numel() for p in student.bert.parameters()) == size.n_encoder_params(vocabulary)
 
 
 def test_heads_are_64_wide():
@@ -62,8 +59,6 @@ def test_heads_are_64_wide():
 def test_names_and_numbers_parse_to_the_same_size():
     assert Size.parse("Tiny") == Size.parse(" 2/128 ") == Size(2, 128)
     assert str(Size.parse("base")) == "12/768"
-    assert Size(2, 128).name == "tiny"
-    assert Size(6, 128).name is None
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,9 @@ def test_pairs_are_found_by_both_texts(tmp_path):
     ("rows", "header", "says"),
     [
         ([("dull", 0.9, 0.2)], "text,p_bad,p_good", r"line 2: the probabilities sum to 1.1, not to 1"),
-        ([("dull", "nan", 0.2)], "text,p_bad,p_good", r"line 2: p_bad is 'nan', no probability"),
-        ([("dull", "", 0.2)], "text,p_bad,p_good", r"line 2: p_bad is '', no probability"),
-        ([("dull", -0.5, 1.5)], "text,p_bad,p_good", r"p_bad is '-0.5', no probability from 0 to 1"),
+        ([("dull", "nan", 0.2)], "text,p_bad,p_good", r"line 2: p_bad is 'nan', not a probability"),
+        ([("dull", "", 0.2)], "text,p_bad,p_good", r"line 2: p_bad is '', not a probability"),
+        ([("dull", -0.5, 1.5)], "text,p_bad,p_good", r"p_bad is '-0.5', not a probability from 0 to 1"),
         ([("dull", 1)], "text,p_bad", r"no column p_good; every class of the task needs one: bad, good"),
         ([("dull", 0, 1, 0)], "text,p_bad,p_good,p_so", r"column p_so is none of the task's classes"),
         ([("dull", 1)], "text,score", r"neither probabilities nor labels"),

@@ -41,9 +41,9 @@ def test_of_sound_data_only_the_classes_and_lengths_are_said(said):
 @pytest.mark.parametrize(
     ("counts", "sentence"),
     [
-        ({"D_L": {"leaks": 7}}, "D_L: 7 texts standing in dev or test, removed."),
-        ({"D_T": {"known": 1234}}, "D_T: 1,234 texts standing in train already, removed."),
-        ({"D_L": {"contradictory": 3}}, "D_L: 3 texts repeated under another label."),
+        ({"D_L": {"leaks": 7}}, "D_L: 7 texts also in dev or test, removed."),
+        ({"D_T": {"known": 1234}}, "D_T: 1,234 texts also in train, removed."),
+        ({"D_L": {"contradictory": 3}}, "D_L: 3 texts repeated with another label."),
         ({"train": {"truncated": 40}}, "; 50% of the texts are longer than max_length and lose their ends."),
         ({"D_T": {"truncated": 20, "pieces": 500}}, "D_T: 10 word pieces of a text are read on average; 40% of the texts"),
         ({"train": {"unknown": 16}}, "train: 2.0% of the word pieces are unknown to the tokenizer."),

@@ -106,7 +106,7 @@ def test_transfer_texts_are_lines_and_a_corpus_may_be_a_folder_of_documents(tmp_
 def test_a_long_text_is_cut_and_counted_and_a_huge_field_is_read(tmp_path):
     path = csv_of([*ROWS, ("word " * 10_000_000, "pos")], tmp_path / "t.csv")  # 50 MB
     raw = sources.read(task(train=path))
-    assert raw.counts == {"cut": 1} and len(raw.labelled["train"][-1][0][0]) == texts.LONGEST
+    assert raw.left_out.counts == {"cut": 1} and len(raw.labelled["train"][-1][0][0]) == texts.LONGEST
 
 
 def test_pairs_are_read_from_two_columns(tmp_path):
@@ -141,7 +141,7 @@ def test_pairs_are_read_from_two_columns(tmp_path):
         ("t.jsonl", b'{"text": 7, "label": 1}\n', "t.jsonl, line 1: the text is 7, of type int; is it the text column?"),
         ("t.jsonl", b'{"text": "a", "label": 1.0}\n', "the label is 1.0, a number with decimals"),
         ("t.jsonl", b"[" * 100_000 + b"\n", "t.jsonl, line 1: "),
-        ("t.parquet", b"PAR1 and no more", "t.parquet: not a whole Parquet file"),
+        ("t.parquet", b"PAR1 and no more", "t.parquet: not a complete Parquet file"),
         ("t.xlsx", b"PK", "t.xlsx: tables are .csv, .tsv"),
     ],
 )  # fmt: skip

@@ -31,20 +31,20 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def corpus() -> stages.Running:
+def corpus() -> stages.RunningText:
     """Texts of fifteen pieces, each about one of two subjects that share no piece."""
     rng = np.random.default_rng(0)
     subjects = rng.integers(0, 2, 2000)
-    return stages.Running((5 + 20 * subjects[:, None] + rng.integers(0, 20, (2000, 15))).reshape(-1), np.zeros(45, dtype=bool))
+    return stages.RunningText((5 + 20 * subjects[:, None] + rng.integers(0, 20, (2000, 15))).reshape(-1), np.zeros(45, dtype=bool))
 
 
-def read(corpus: stages.Running, **changes) -> tuple[encoder.MaskedLanguageModel, stages.Fitted]:
+def read(corpus: stages.RunningText, **changes) -> tuple[encoder.MaskedLanguageModel, stages.Fitted]:
     config = bert_config(Size(1, 64), WORDS.size, 0.05, dropout=0.0)
     reader = new_masked_lm(config, 0, "sinusoid", unigram=np.bincount(corpus.text, minlength=45))
     return reader, stages.pretrain(reader, corpus, READING | changes, WORDS)
 
 
-def row_words(reader: encoder.MaskedLanguageModel, corpus: stages.Running) -> float:
+def row_words(reader: encoder.MaskedLanguageModel, corpus: stages.RunningText) -> float:
     rows = torch.from_numpy(Rows(corpus.text, 16, 0, WORDS).batch(0, 64))
     with torch.no_grad():
         return float(row_words_loss(reader(rows, torch.arange(1), of_rows=True)[1], rows[:, 1:]))
@@ -86,7 +86,7 @@ def test_a_compiled_encoder_is_compiled_once_for_all_batches_and_learns_the_same
 
 def test_without_a_compiler_the_setting_compile_is_refused_before_training(corpus, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ValueError, match=r"pretrain.compile wants a C\+\+ compiler, and there is no no-such-compiler here"):
+    with pytest.raises(ValueError, match=r"pretrain.compile needs a C\+\+ compiler, and no-such-compiler is not installed"):
         read(corpus, tokens=10_000, compile=True)
 
 

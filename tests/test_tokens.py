@@ -249,12 +249,12 @@ def test_ids_come_back_from_disk_memory_mapped_and_unchanged(tmp_path):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 15, 16, 17, 1000, 4097])
-def test_scattering_is_a_permutation_and_another_with_other_keys(n):
+def test_the_feistel_network_is_a_permutation_and_another_with_other_keys(n):
     keys = [3, 1 << 31, 77, 123456789, 5, 0]
-    places = [tokens.scatter(k, n, keys) for k in range(n)]
+    places = [tokens.permuted(k, n, keys) for k in range(n)]
     assert sorted(places) == list(range(n))
     if n >= 1000:
-        others = [tokens.scatter(k, n, keys[::-1]) for k in range(n)]
+        others = [tokens.permuted(k, n, keys[::-1]) for k in range(n)]
         assert sum(map(int.__eq__, places, others)) < 20  # 1 expected
         assert abs(np.corrcoef(places, range(n))[0, 1]) < 0.15
         assert abs(np.corrcoef(places[1:], places[:-1])[0, 1]) < 0.15  # neighbours part
@@ -263,7 +263,7 @@ def test_scattering_is_a_permutation_and_another_with_other_keys(n):
 def test_many_rows_are_read_once_an_epoch_in_an_order_that_is_computed(monkeypatch):
     text = np.arange(5, 5 + 9 * 101 + 10, dtype=np.uint16)
     listed = Rows(text, 10, 0, Vocabulary(2000))
-    monkeypatch.setattr(tokens, "LISTED", 50)
+    monkeypatch.setattr(tokens, "MOST_PERMUTED", 50)
     rows = Rows(text, 10, 0, Vocabulary(2000))
     assert rows.per_epoch == listed.per_epoch == 101
     epochs = [np.concatenate([rows.batch(i, 1)[:, 1:] for i in range(101 * e, 101 * (e + 1))]) for e in (0, 1)]

@@ -144,7 +144,7 @@ def test_texts_written_in_batches_are_the_files_of_all_at_once(opened, tmp_path,
 
 def test_a_growing_file_has_the_header_of_any_length(tmp_path):
     for n in (0, 9, 10, 12_345):
-        with wordpieces.Growing(tmp_path / "new.npy", np.dtype(np.uint16)) as file:
+        with wordpieces.GrowingArray(tmp_path / "new.npy", np.dtype(np.uint16)) as file:
             for part in np.array_split(np.arange(n), 3):
                 file.append(part)
         np.save(tmp_path / "old.npy", np.arange(n, dtype=np.uint16))

@@ -1,28 +1,30 @@
 """Ids on disk, rows for masked language modelling, batches for classification.
 
-Every random choice is a function of (seed, what, step), never of what was drawn before it: a run that
-continues from step k draws exactly what the unbroken run drew.
+Every random choice depends on (seed, purpose, step) only, not on what was drawn before: a run that continues from step k draws
+exactly what the uninterrupted run drew.
 """
 
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-MASKING, ORDER, SHIFT = range(3)  # what a random stream is for
-LISTED, ROUNDS = 1 << 24, 6  # the order of more rows than this is not listed but computed, in so many rounds
-LET_GO = 1024  # rows, after which the pages of a mapped text are given back
+MASKING, ORDER, SHIFT = range(3)  # the purposes of random streams
+MOST_PERMUTED = 1 << 24  # rows; the order of more is computed row by row, without an array of them
+ROUNDS = 6  # of the Feistel network that computes it
+POOL = 40  # batches whose texts are sorted by length together
+RELEASE_EVERY = 1024  # rows, after which the memory pages of a mapped text are released
 
 
-def stream(seed: int, what: int, step: int) -> np.random.Generator:
-    """Return the random generator that belongs to (seed, what, step)."""
-    return np.random.Generator(np.random.Philox(key=[seed, what << 40 | step]))
+def stream(seed: int, purpose: int, step: int) -> np.random.Generator:
+    """Return the random generator of (seed, purpose, step)."""
+    return np.random.Generator(np.random.Philox(key=[seed, purpose << 40 | step]))
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The numbers of a tokenizer: how many pieces, and which of them are special."""
+    """The number of a tokenizer's pieces, and the ids of the special ones."""
 
     size: int
     pad: int = 0
@@ -38,7 +40,7 @@ class Ids:
 
     flat: np.ndarray  # (n_pieces,) uint16 or int32
     starts: np.ndarray  # (n_texts + 1,) int64
-    second: np.ndarray | None = None  # (n_texts,) of pairs: how many pieces stand before the second text's
+    second: np.ndarray | None = None  # (n_texts,) of pairs: the number of pieces before the second text's
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -52,10 +54,11 @@ class Ids:
         """Return the first `n` texts, without copying."""
         return Ids(self.flat[: self.starts[n]], self.starts[: n + 1], None if self.second is None else self.second[:n])
 
-    def then(self, other: "Ids") -> "Ids":
-        """Return these texts and then others, copied into memory."""
-        pair = None if self.second is None else np.concatenate([self.second, other.second])
-        return Ids(np.concatenate([self.flat, other.flat]), np.concatenate([self.starts, other.starts[1:] + self.starts[-1]]), pair)
+    def followed_by(self, other: "Ids") -> "Ids":
+        """Return these texts followed by others, copied into memory."""
+        second = None if self.second is None else np.concatenate([self.second, other.second])
+        starts = np.concatenate([self.starts, other.starts[1:] + self.starts[-1]])
+        return Ids(np.concatenate([self.flat, other.flat]), starts, second)
 
     def save(self, folder: Path, name: str) -> None:
         """Write `<name>.ids.npy`, `<name>.starts.npy` and, of pairs, `<name>.second.npy`."""
@@ -74,15 +77,23 @@ class Ids:
 class Rows:
     """Packed rows for masked language modelling: [CLS] and `length - 1` pieces of one running text.
 
-    Documents follow each other, parted by [SEP], so no position is padding. Each epoch cuts the text at
-    another offset and takes the rows in another order. A text that is memory-mapped may be larger than memory:
-    what was read of it is let go again, and the order of many rows is computed row by row.
+    Documents follow each other, separated by [SEP], so there is no padding. Each epoch cuts the text at another offset and takes
+    the rows in another order. A memory-mapped text may be larger than memory: its pages are released again, and the order of many
+    rows is computed row by row.
     """
 
     text: np.ndarray  # (n_pieces,)
     length: int  # pieces in a row, [CLS] included
     seed: int
     vocabulary: Vocabulary
+    _cached: dict = field(default_factory=dict, init=False, repr=False)  # the order and offset of the current epoch
+
+    def __post_init__(self):
+        if self.per_epoch < 1:
+            raise ValueError(
+                f"the LM corpus has {len(self.text):,} pieces, fewer than two rows of {self.length}: "
+                "give a longer D_LM or a shorter pretrain.row"
+            )
 
     @property
     def per_epoch(self) -> int:
@@ -93,38 +104,30 @@ class Rows:
         """Return the rows of training step `step`, (size, length) int64."""
         rows = np.empty((size, self.length), dtype=np.int64)
         rows[:, 0] = self.vocabulary.cls
-        if step * size // LET_GO != (step * size + size) // LET_GO:
-            _let_go(self.text)
+        if step * size // RELEASE_EVERY != (step * size + size) // RELEASE_EVERY:
+            _release_pages(self.text)
         for i in range(size):
             epoch, k = divmod(step * size + i, self.per_epoch)
             order, shift = self._epoch(epoch)
-            place = order[k] if isinstance(order, np.ndarray) else scatter(k, self.per_epoch, order)
-            start = shift + place * (self.length - 1)
+            row = order[k] if isinstance(order, np.ndarray) else permuted(k, self.per_epoch, order)
+            start = shift + row * (self.length - 1)
             rows[i, 1:] = self.text[start : start + self.length - 1]
         return rows
 
     def _epoch(self, epoch: int) -> tuple["np.ndarray | list[int]", int]:
-        """Return an epoch's order of the rows, or the keys that `scatter` makes it from, and where the first row begins."""
+        """Return an epoch's order of the rows, or the keys of `permuted` for it, and the offset of its first row."""
         if self._cached.get("epoch") != epoch:
-            rng = stream(self.seed, ORDER, epoch)
-            order = rng.permutation(self.per_epoch) if self.per_epoch <= LISTED else rng.integers(1 << 32, size=ROUNDS).tolist()
+            rng, n = stream(self.seed, ORDER, epoch), self.per_epoch
+            order = rng.permutation(n) if n <= MOST_PERMUTED else rng.integers(1 << 32, size=ROUNDS).tolist()
             shift = int(stream(self.seed, SHIFT, epoch).integers(self.length))
             self._cached.update(epoch=epoch, value=(order, shift))
         return self._cached["value"]
 
-    def __post_init__(self):
-        if self.per_epoch < 1:
-            raise ValueError(
-                f"the LM corpus has {len(self.text):,} pieces, fewer than two rows of {self.length}: "
-                "give a longer D_LM or a shorter pretrain.row"
-            )
-        object.__setattr__(self, "_cached", {})
 
+def permuted(k: int, n: int, keys: list[int]) -> int:
+    """Return the image of `k` under a permutation of 0 .. n - 1 that needs no memory: a Feistel network over `keys`.
 
-def scatter(k: int, n: int, keys: list[int]) -> int:
-    """Return the place of number `k` in a permutation of 0 .. n - 1 that takes no memory: a Feistel network over `keys`.
-
-    The network permutes a power of four that is at least n; whoever lands above n goes through it again.
+    The network permutes the numbers below a power of four >= n; it is applied again until the image is below n.
     """
     half = ((n - 1).bit_length() + 1) // 2
     low = (1 << half) - 1
@@ -137,15 +140,15 @@ def scatter(k: int, n: int, keys: list[int]) -> int:
             return k
 
 
-def _let_go(text: np.ndarray) -> None:
-    """Give back the memory in which pages of a mapped file are held; they are read again when they are needed."""
+def _release_pages(text: np.ndarray) -> None:
+    """Release the memory pages of a mapped file; they are read again when they are needed."""
     if isinstance(text, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
         text._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """One split of D_L: texts as pieces, and their class numbers (n_texts,), or steps of a scale."""
+    """One split of D_L: texts as pieces, and their class numbers (n_texts,), with `scale` the steps of a scale."""
 
     ids: Ids
     labels: np.ndarray
@@ -155,8 +158,8 @@ class Labelled:
         """Return the share of the largest class."""
         return float(np.bincount(self.labels).max() / len(self.labels))
 
-    def above_nothing(self, scores: dict[str, float]) -> float:
-        """Return how far scores on this split lie above those of one answer to all: in accuracy, of a scale in Pearson's r."""
+    def above_baseline(self, scores: dict[str, float]) -> float:
+        """Return how far scores on this split are above those of a constant answer: in accuracy, for a scale in Pearson's r."""
         return scores["pearson"] if self.scale else scores["accuracy"] - self.majority()
 
 
@@ -169,6 +172,7 @@ class Batches:
     size: int  # texts in a batch
     seed: int
     pad: int
+    _cached: dict = field(default_factory=dict, init=False, repr=False)  # the batches of the current epoch
 
     @property
     def per_epoch(self) -> int:
@@ -183,20 +187,16 @@ class Batches:
 
     def _epoch(self, epoch: int) -> list[np.ndarray]:
         if self._cached.get("epoch") != epoch:
-            rng = stream(self.seed, ORDER, epoch)
-            self._cached.update(epoch=epoch, value=by_length(self.ids.lengths, self.size, rng))
+            self._cached.update(epoch=epoch, value=by_length(self.ids.lengths, self.size, stream(self.seed, ORDER, epoch)))
         return self._cached["value"]
 
-    def __post_init__(self):
-        object.__setattr__(self, "_cached", {})
 
-
-def by_length(lengths: np.ndarray, size: int, rng: np.random.Generator, pool: int = 40) -> list[np.ndarray]:
-    """Return index batches of similar length: shuffle, sort within pools of `pool` batches, shuffle the batches."""
+def by_length(lengths: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return index batches of similar length: shuffle, sort within pools of POOL batches, shuffle the batches."""
     order = rng.permutation(len(lengths))
     batches = []
-    for i in range(0, len(order), pool * size):
-        chunk = order[i : i + pool * size]
+    for i in range(0, len(order), POOL * size):
+        chunk = order[i : i + POOL * size]
         chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
         batches += [chunk[j : j + size] for j in range(0, len(chunk), size)]
     return [batches[i] for i in rng.permutation(len(batches))]
@@ -205,8 +205,7 @@ def by_length(lengths: np.ndarray, size: int, rng: np.random.Generator, pool: in
 def padded(ids: Ids, index: np.ndarray, pad: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """Return (ids, mask, segments) of the texts at `index`, each (batch, longest).
 
-    The mask is None when all are of one length. Segments, 1 where the second text of a pair stands, are None where
-    texts are no pairs.
+    The mask is None if all have one length. Segments, 1 on the pieces of a pair's second text, are None if the texts are not pairs.
     """
     starts, lengths = ids.starts[index], ids.starts[index + 1] - ids.starts[index]
     longest = int(lengths.max())

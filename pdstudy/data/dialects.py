@@ -1,6 +1,6 @@
-"""How a text file is written: its encoding, what parts its cells, whether it has quotes and a header.
+"""How a delimited or plain text file is written: its encoding, delimiter, quotes and header.
 
-Nothing is guessed while a file is read. What a file seems to be is said by `noticed`, with the option that reads it.
+Nothing is guessed while a file is read; `advice.noticed` says what a file seems to be and which option reads it.
 """
 
 import codecs
@@ -8,21 +8,22 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 LONGEST_LINE = 1 << 28  # characters; a record may hold several fields
 UTF8 = "utf-8"
-HEAD = 1 << 16  # bytes by which line ends and encodings are recognised
-SEP = re.compile(r"sep=(.)\r?\n?")  # the first line of a CSV for Excel
+HEAD = 1 << 16  # bytes from which line ends and encodings are recognised
+SEP = re.compile(r"sep=(.)\r?\n?")  # the first line of a CSV that Excel wrote
 
 
 class TextError(ValueError):
-    """Raised when a text source is missing, altered, too small or malformed; the message names the cure."""
+    """Raised when a text source is missing, altered, too small or malformed; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the delimited and plain text files of a task are written. None: as the ending of the name says."""
+    """How the delimited and plain text files of a task are written. None: as the file's suffix says."""
 
     delimiter: str | None = None  # .csv: a comma, .tsv: a tab
     quotes: bool | None = None  # .csv: true, .tsv: false
@@ -42,16 +43,16 @@ PLAIN = Dialect()
 def checked_encoding(name: str) -> str:
     """Return the name of a text encoding that Python knows. Raises ValueError."""
     try:
-        found = codecs.lookup(name)
+        encoding = codecs.lookup(name).name
         "a".encode(name)
         codecs.getincrementaldecoder(name)
     except (LookupError, ValueError, TypeError, UnicodeError):
         raise ValueError(f"no encoding {name[:40]!r}; write one such as utf-8, cp1252, utf-16 or gb18030") from None
-    return UTF8 if found.name == UTF8 else found.name
+    return encoding
 
 
 def checked_delimiter(text: str) -> str:
-    r"""Return the one character that parts cells; "tab" and "\t" stand for a tab. Raises ValueError."""
+    r"""Return the one character between cells; "tab" and "\t" stand for a tab. Raises ValueError."""
     text = {"tab": "\t", "\\t": "\t"}.get(text, text)
     if len(text) != 1 or text in '\r\n"\0' or (not text.isprintable() and text != "\t"):
         raise ValueError(f"the delimiter is {text[:10]!r}; give one character, such as ; or tab")
@@ -59,9 +60,9 @@ def checked_delimiter(text: str) -> str:
 
 
 def decoded(path: Path, encoding: str = UTF8) -> Iterator[str]:
-    """Yield a file's lines, in bounded memory. A file without line feeds is parted at carriage returns, as old Macs write it.
+    """Yield a file's lines, in bounded memory. A file without line feeds is split at carriage returns, as old Macs write it.
 
-    Raises TextError with the line that is not text of this encoding, or far longer than a text.
+    Raises TextError naming the line that is not text of this encoding, or is far too long.
     """
     try:
         with path.open("rb") as file:
@@ -74,33 +75,32 @@ def decoded(path: Path, encoding: str = UTF8) -> Iterator[str]:
             while line := file.readline(LONGEST_LINE + 1):
                 n += 1
                 if len(line) > LONGEST_LINE:
-                    raise TextError(f"{path.name}, line {n}: longer than {LONGEST_LINE >> 20} MB; is this text, a line each?")
+                    raise TextError(f"{path.name}, line {n}: longer than {LONGEST_LINE >> 20} MB; is this text, one a line?")
                 yield line[:-1] + "\n" if end == "\r" and line.endswith("\r") else line
     except UnicodeError:
-        raise TextError(_not_text(path, encoding)) from None
+        raise TextError(_encoding_message(path, encoding)) from None
     except OSError as error:
         raise TextError(f"{path.name}: cannot be read ({error.strerror or error})") from None
 
 
-def _not_text(path: Path, encoding: str) -> str:
-    """Return the sentence for a file that is not text of the encoding that it was read with."""
+def _encoding_message(path: Path, encoding: str) -> str:
+    """Return the message for a file that is not text of the encoding that it was read with."""
     if encoding != UTF8:
         return f"{path.name}: not {encoding} text; name another with --encoding (task.encoding), or save it as UTF-8"
-    n, data = 0, b""
+    n, line = 0, b""
     with path.open("rb") as file:
         for line in file:
-            n, data = n + 1, line
+            n += 1
             try:
                 line.decode()
             except UnicodeDecodeError:
                 break
-    return (
-        f"{path.name}, line {n}: not UTF-8 text; save it as UTF-8, or read it with --encoding {_likely(path, data)} (task.encoding)"
-    )
+    likely = _likely_encoding(path, line)
+    return f"{path.name}, line {n}: not UTF-8 text; save it as UTF-8, or read it with --encoding {likely} (task.encoding)"
 
 
-def _likely(path: Path, line: bytes) -> str:
-    """Return the encoding that a file's first lines look like, cp1252 where nothing speaks for another."""
+def _likely_encoding(path: Path, line: bytes) -> str:
+    """Return the encoding that a file, or of a long file this line, seems to have; cp1252 if that is unclear."""
     from charset_normalizer import from_bytes  # here: few files need it
 
     with path.open("rb") as file:
@@ -112,26 +112,20 @@ def _likely(path: Path, line: bytes) -> str:
 def records(path: Path, kind: str, dialect: Dialect = PLAIN) -> Iterator[tuple[str, list[str]]]:
     """Yield (place, cells) of each row of a delimited file, the header too. Raises TextError naming the line.
 
-    A first line "sep=;", as Excel writes it, says what parts the cells, unless the dialect says it.
+    A first line "sep=;", as Excel writes it, gives the delimiter, unless the dialect does.
     """
-    lines, style, before = decoded(path, dialect.encoding), dialect.style(kind), 0
+    lines, style, n_skipped = decoded(path, dialect.encoding), dialect.style(kind), 0
     first = next(lines, "")
-    if dialect.delimiter is None and (named := SEP.fullmatch(first)):
-        style["delimiter"], before = named[1], 1
-    else:
-        lines = _chained(first, lines)
+    if dialect.delimiter is None and (sep := SEP.fullmatch(first)):
+        style["delimiter"], n_skipped = sep[1], 1
+    elif first:
+        lines = chain([first], lines)
     try:
         reader = csv.reader(lines, **style)
     except (TypeError, ValueError) as error:
         raise TextError(f"{path.name}: {error}; give another delimiter") from None
     try:
         for row in reader:
-            yield f"{path.name}, line {reader.line_num + before}", row
+            yield f"{path.name}, line {reader.line_num + n_skipped}", row
     except csv.Error as error:
-        raise TextError(f"{path.name}, line {reader.line_num + before}: {error}; is a quote missing?") from None
-
-
-def _chained(first: str, lines: Iterator[str]) -> Iterator[str]:
-    if first:
-        yield first
-    yield from lines
+        raise TextError(f"{path.name}, line {reader.line_num + n_skipped}: {error}; is a quote missing?") from None

@@ -1,4 +1,4 @@
-"""Masks a batch as BERT does, and shares a masked batch between ranks."""
+"""Masks a batch as BERT does, and divides a masked batch among ranks."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from pdstudy.data.batches import Vocabulary
 
 
 def mask_rows(rows: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.random.Generator, continues: np.ndarray | None = None):
-    """Mask a batch as BERT does: return (inputs, positions, pieces).
+    """Return (inputs, positions, pieces) of a batch masked as in BERT.
 
-    `round(rate x maskable)` positions are chosen, at least one and none of them [CLS] or [SEP]; 80 % become
-    [MASK], 10 % a random piece, 10 % stay. With `continues` (vocabulary,), true on pieces such as "##ing", whole
-    words are chosen, as many as fit into that number. `inputs` is (batch, length); `positions` (n_masked,) index
-    the flattened batch; `pieces` (n_masked,) is what stood there.
+    `round(rate x maskable)` positions are chosen, at least one and none of them [CLS] or [SEP]; 80 % become [MASK], 10 % a random
+    piece, 10 % stay. With `continues` (vocabulary,), true on pieces such as "##ing", complete words are chosen, as many as fit
+    into that number. `inputs` is (batch, length); `positions` (n_masked,) index the flattened batch; `pieces` (n_masked,) are the
+    original pieces there.
     """
     flat = rows.reshape(-1)
     v = vocabulary
@@ -20,7 +20,7 @@ def mask_rows(rows: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.ran
     maskable = np.flatnonzero(~special[flat])
     if not len(maskable):
         raise ValueError(f"none of a batch's {len(flat):,} pieces can be masked: all are special; look at D_LM and its tokenizer")
-    n_masked = max(1, round(rate * len(maskable)))  # the mean loss over none is no number
+    n_masked = max(1, round(rate * len(maskable)))  # the mean loss over no position is NaN
     if continues is None:
         positions = np.sort(rng.choice(maskable, size=n_masked, replace=False, shuffle=False))
     else:
@@ -36,21 +36,21 @@ def mask_rows(rows: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.ran
 
 
 def _whole_words(rows: np.ndarray, maskable: np.ndarray, n: int, continues: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return at most `n` of the maskable positions, in order, that are all the pieces of their words (at least one word)."""
+    """Return at most `n` of the maskable positions, in order, that cover complete words, at least one."""
     begins = ~continues[rows]
     begins[:, 0] = True
     word = np.cumsum(begins.reshape(-1))[maskable]
     _, word, lengths = np.unique(word, return_inverse=True, return_counts=True)
     order = rng.permutation(len(lengths))
-    taken = np.zeros(len(lengths), dtype=bool)
-    taken[order[: max(1, np.searchsorted(np.cumsum(lengths[order]), n, side="right"))]] = True
-    return maskable[taken[word]]
+    chosen = np.zeros(len(lengths), dtype=bool)
+    chosen[order[: max(1, np.searchsorted(np.cumsum(lengths[order]), n, side="right"))]] = True
+    return maskable[chosen[word]]
 
 
 def own_rows(inputs: np.ndarray, positions: np.ndarray, pieces: np.ndarray, rank: int, ranks: int):
-    """Return the part of a masked batch that `rank` of `ranks` reads, in the form of `mask_rows`.
+    """Return the part of a masked batch that `rank` of `ranks` trains on, in the form of `mask_rows`.
 
-    The ranks' parts together are the batch, so that it does not depend on how many there are.
+    The parts of all ranks together are the batch, so the batch does not depend on the number of ranks.
     """
     n, length = inputs.shape
     if n < ranks:

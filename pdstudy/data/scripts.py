@@ -1,13 +1,13 @@
-"""Which letters are written without spaces, which signs are emoji, and how a text is counted in words where it has none.
+"""Scripts that are written without spaces, emoji, and words: how a text is cut into units.
 
-Han, Kana, Thai, Lao, Khmer and Myanmar are cut by character: a base letter with the marks that belong to it.
+Han, Kana, Thai, Lao, Khmer and Myanmar are cut by character: a base letter with its marks.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
-CUT = "keeps marks; unspaced scripts by character; emoji apart"  # part of what a tokenizer of own files is
+CUT = "keeps marks; unspaced scripts by character; emoji apart"  # in the settings, and so the digest, of tokenizers of own files
 UNSPACED = (
     "\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e50-\u0e59"  # Thai, without the marks above and below
     "\u0e81-\u0eb0\u0eb2\u0eb3\u0ebd-\u0ec6\u0ed0-\u0edf"  # Lao
@@ -21,7 +21,7 @@ MARKS = (
     "\u1067-\u106d\u1071-\u1074\u1082-\u108d\u109a-\u109d\u17b4-\u17d3\u17dd\u3099\u309a\ufe00-\ufe0f\uaa7b-\uaa7d\U000e0100-\U000e01ef"
 )
 EMOJI = "\u2190-\u21ff\u2300-\u23ff\u25a0-\u27bf\u2900-\u297f\u2b00-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
-JOINERS = "\ufe0e\ufe0f\u200d\u20e3"  # what makes one sign of several
+JOINERS = "\ufe0e\ufe0f\u200d\u20e3"  # characters that join several emoji into one
 APART = f"[{UNSPACED}][{MARKS}]*|[{EMOJI}][{JOINERS}]*"  # for Python's regular expressions and for those of tokenizers
 _APART = re.compile(APART)
 _ANY_UNSPACED = re.compile(f"[{UNSPACED}]")
@@ -29,9 +29,9 @@ _LETTERS = re.compile(r"\w+")
 
 
 def units(text: str) -> Iterator[str]:
-    """Yield a text's words in small letters; of scripts without spaces their characters, and each emoji.
+    """Yield a text's words in lower case; in scripts without spaces its characters; and each emoji.
 
-    A word is a run of letters, marks and digits: a vowel sign does not end it.
+    A word is a run of letters, marks and digits, so a vowel sign does not end it.
     """
     text = text.lower()
     if text.isascii():
@@ -46,17 +46,16 @@ def units(text: str) -> Iterator[str]:
 
 
 def _words(text: str) -> list[str]:
-    """Return runs of letters, digits, underscores and the marks that stand with them."""
+    """Return runs of letters, digits, underscores and marks."""
     if not any(unicodedata.category(c)[0] == "M" for c in text if not c.isalnum()):
         return _LETTERS.findall(text)
     return "".join(c if c.isalnum() or c == "_" or unicodedata.category(c)[0] == "M" else " " for c in text).split()
 
 
 def unspaced(texts: Iterable[str]) -> bool:
-    """Return whether most letters of texts are of scripts without spaces."""
-    apart = letters = 0
+    """Return whether most letters of the texts are of scripts without spaces."""
+    n_unspaced = n_letters = 0
     for text in texts:
-        if not text.isascii():
-            apart += len(_ANY_UNSPACED.findall(text))
-        letters += sum(map(str.isalpha, text))
-    return apart > letters / 2
+        n_unspaced += 0 if text.isascii() else len(_ANY_UNSPACED.findall(text))
+        n_letters += sum(map(str.isalpha, text))
+    return n_unspaced > n_letters / 2

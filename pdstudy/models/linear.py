@@ -1,28 +1,30 @@
-"""The linear model: TF-IDF of words and pairs of words with logistic regression, what a reader would use otherwise.
+"""The linear model: logistic regression on TF-IDF of words and pairs of words, a common choice without a neural network.
 
-Where the script has no spaces between words, runs of one to three characters stand in the place of words. The strength C is
-searched on dev. The model is kept as a vocabulary in JSON and its weights as safetensors, and needs no pickle to be opened.
+If the script has no spaces between words, runs of one to three characters take the place of words. The strength C is searched on
+dev. The model is saved as a vocabulary in JSON and weights in safetensors, so no pickle is opened.
 """
 
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pdstudy.data.texts import Text, joined
+
 VOCABULARY, WEIGHTS = "linear.json", "linear.safetensors"
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)  # C, the inverse of the penalty
-MOST = 500_000  # n-grams that are kept, the most frequent
-MANY = 10_000  # texts from which an n-gram of one text alone is left out
-LEAST_WEIGHT = 0.01  # a class of a soft label below this does not become a row
+MOST = 500_000  # n-grams, the most frequent ones
+MANY = 10_000  # texts; with more, n-grams of a single text are left out
+LEAST_WEIGHT = 0.01  # a class of a soft label with a smaller probability does not become a row
 NO_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
 LETTER = re.compile(r"[^\W\d_]")
 ITERATIONS = 1000
-
-Text = str | tuple[str, ...]
+NGRAMS = {"word": (1, 2), "char": (1, 3)}  # by analyzer: their shortest and longest length
 
 
 @dataclass(frozen=True)
@@ -37,81 +39,80 @@ class Linear:
 
     @property
     def n_params(self) -> int:
-        """Return the number of weights: those of the classes, and one idf an n-gram."""
+        """Return the number of parameters: weights and bias of the classes, and one idf for each n-gram."""
         return self.weights.size + self.bias.size + self.idf.size
 
-    def logits(self, texts: Sequence[Text]) -> np.ndarray:
+    def logits(self, texts: Sequence[str | Text]) -> np.ndarray:
         """Return the logits of every text or pair, (n_texts, n_classes) float32."""
-        x = self._vectorizer().transform(_plain(texts))
-        return (x @ self.weights.T.astype(np.float64) + self.bias).astype(np.float32)
+        return self.logits_of(self._vectorizer.transform(joined(texts))).astype(np.float32)
 
+    def logits_of(self, x) -> np.ndarray:
+        """Return the logits, (n_texts, n_classes) float64, of a TF-IDF matrix (n_texts, n_grams)."""
+        return x @ self.weights.T.astype(np.float64) + self.bias
+
+    @cached_property
     def _vectorizer(self):
-        if "vectorizer" not in self._cached:
-            vectorizer = _vectorizer(self.analyzer, vocabulary={gram: i for i, gram in enumerate(self.grams)})
-            vectorizer.idf_ = self.idf.astype(np.float64)
-            self._cached["vectorizer"] = vectorizer
-        return self._cached["vectorizer"]
-
-    def __post_init__(self):
-        object.__setattr__(self, "_cached", {})
+        vectorizer = _new_vectorizer(self.analyzer, vocabulary={gram: i for i, gram in enumerate(self.grams)})
+        vectorizer.idf_ = self.idf.astype(np.float64)
+        return vectorizer
 
     def save(self, folder: Path) -> None:
         """Write linear.json and linear.safetensors."""
         from safetensors.numpy import save_file
 
-        told = {"analyzer": self.analyzer, "ngrams": list(_ngrams(self.analyzer)), "sublinear_tf": True, "norm": "l2"}
-        (folder / VOCABULARY).write_text(json.dumps(told | {"grams": self.grams}, ensure_ascii=False) + "\n", encoding="utf-8")
+        settings = {"analyzer": self.analyzer, "ngrams": list(NGRAMS[self.analyzer]), "sublinear_tf": True, "norm": "l2"}
+        (folder / VOCABULARY).write_text(json.dumps(settings | {"grams": self.grams}, ensure_ascii=False) + "\n", encoding="utf-8")
         save_file({"idf": self.idf, "weights": self.weights, "bias": self.bias}, folder / WEIGHTS)
-        (folder / WEIGHTS).chmod((folder / VOCABULARY).stat().st_mode)  # safetensors writes for the owner alone
+        (folder / WEIGHTS).chmod((folder / VOCABULARY).stat().st_mode)  # safetensors makes it readable for the owner only
 
 
 def load(folder: Path) -> Linear:
-    """Return the linear model of a folder. Raises ValueError where its two files are not there, or do not fit each other."""
+    """Return the linear model of a folder. Raises ValueError if its two files are missing or do not fit each other."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
-        told, arrays = json.loads((folder / VOCABULARY).read_text(encoding="utf-8")), load_file(folder / WEIGHTS)
-        found = Linear(tuple(told["grams"]), arrays["idf"], arrays["weights"], arrays["bias"], told["analyzer"])
-        fits = found.weights.shape == (len(found.bias), len(found.grams)) and found.idf.shape == (len(found.grams),)
+        settings, arrays = json.loads((folder / VOCABULARY).read_text(encoding="utf-8")), load_file(folder / WEIGHTS)
+        model = Linear(tuple(settings["grams"]), arrays["idf"], arrays["weights"], arrays["bias"], settings["analyzer"])
+        fits = model.weights.shape == (len(model.bias), len(model.grams)) and model.idf.shape == (len(model.grams),)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"{folder}: no linear model ({type(error).__name__}); export it again") from None
-    if not fits or found.analyzer not in ("word", "char"):
+    if not fits or model.analyzer not in NGRAMS:
         raise ValueError(f"{folder}: {VOCABULARY} and {WEIGHTS} do not fit each other; export it again")
-    return found
+    return model
 
 
 def is_linear(folder: Path) -> bool:
-    """Return whether a folder holds a linear model."""
+    """Return whether a folder contains a linear model."""
     return (folder / VOCABULARY).is_file()
 
 
-def analyzer_for(texts: Sequence[Text]) -> str:
-    """Return "char" where most letters are of scripts that put no spaces between words, else "word"."""
-    some = "".join(_plain(texts[:2000]))[:500_000]
-    letters = len(LETTER.findall(some))
-    return "char" if letters and len(NO_SPACES.findall(some)) > letters / 2 else "word"
+def analyzer_for(texts: Sequence[str | Text]) -> str:
+    """Return "char" if most letters are of scripts without spaces between words, else "word"."""
+    sample = "".join(joined(texts[:2000]))[:500_000]
+    n_letters = len(LETTER.findall(sample))
+    return "char" if n_letters and len(NO_SPACES.findall(sample)) > n_letters / 2 else "word"
 
 
 def fit(
-    texts: Sequence[Text],
+    texts: Sequence[str | Text],
     targets: np.ndarray,
     n_classes: int,
-    dev: Sequence[Text],
+    dev: Sequence[str | Text],
     dev_labels: np.ndarray,
     strengths: Sequence[float] = STRENGTHS,
 ) -> tuple[Linear, dict[str, Any], np.ndarray]:
-    """Return (the model that is best on dev, what was tried, its answers at every strength (n_strengths, n_dev)).
+    """Return (the model that is best on dev, a record of the search, the predictions at every strength (n_strengths, n_dev)).
 
-    `targets` are class numbers (n_texts,), or probabilities (n_texts, n_classes): then a text stands once for each class, weighted by
-    its probability. Of equal strengths the smaller is taken.
+    `targets` are class numbers (n_texts,), or probabilities (n_texts, n_classes): then a text becomes a row for each class, weighted
+    by its probability. Of equally good strengths the smallest is taken. Raises ValueError for texts without words.
     """
     from sklearn.linear_model import LogisticRegression
 
     analyzer = analyzer_for(texts)
-    vectorizer = _vectorizer(analyzer, max_features=MOST, min_df=2 if len(texts) > MANY else 1)
+    vectorizer = _new_vectorizer(analyzer, max_features=MOST, min_df=2 if len(texts) > MANY else 1)
     try:
-        x = vectorizer.fit_transform(_plain(texts))
+        x = vectorizer.fit_transform(joined(texts))
     except ValueError:
         raise ValueError("the texts hold no word of two letters, so there is no linear model; look at the text column") from None
     if targets.ndim == 1:
@@ -119,50 +120,35 @@ def fit(
     else:
         rows, classes = np.nonzero((targets > LEAST_WEIGHT) | (targets == targets.max(axis=1, keepdims=True)))
         weights = targets[rows, classes].astype(np.float64)
-    x, x_dev = x[rows], vectorizer.transform(_plain(dev))
-    grams = tuple(str(gram) for gram in vectorizer.get_feature_names_out())
-    models, answers, table = [], [], []
+    x, x_dev = x[rows], vectorizer.transform(joined(dev))
+    grams, idf = tuple(map(str, vectorizer.get_feature_names_out())), vectorizer.idf_.astype(np.float32)
+    models, predictions, searched = [], [], []
     for c in strengths:
-        if len(np.unique(classes)) == 1:
-            model = _constant(grams, vectorizer.idf_, int(classes[0]), n_classes, analyzer)
+        if len(np.unique(classes)) == 1:  # which scikit-learn refuses to fit: always predict that class
+            rows_of_classes = np.zeros((n_classes, len(grams)), np.float32), np.eye(n_classes, dtype=np.float32)[classes[0]]
         else:
             fitted = LogisticRegression(C=c, max_iter=ITERATIONS).fit(x, classes, sample_weight=weights)
-            model = _as_linear(grams, vectorizer.idf_, fitted, n_classes, analyzer)
-        said = (x_dev @ model.weights.T.astype(np.float64) + model.bias).argmax(axis=1)
-        models.append(model)
-        answers.append(said)
-        table.append({"C": float(c), "dev_accuracy": float((said == dev_labels).mean())})
-    best = max(range(len(models)), key=lambda i: (table[i]["dev_accuracy"], -strengths[i]))
-    record = {"C": float(strengths[best]), "searched": table, "analyzer": analyzer, "n_grams": len(grams)}
-    return models[best], record, np.stack(answers).astype(np.int16)
+            rows_of_classes = _rows_of_classes(fitted, n_classes)
+        models.append(Linear(grams, idf, *rows_of_classes, analyzer))
+        predictions.append(models[-1].logits_of(x_dev).argmax(axis=1))
+        searched.append({"C": float(c), "dev_accuracy": float((predictions[-1] == dev_labels).mean())})
+    best = max(range(len(models)), key=lambda i: (searched[i]["dev_accuracy"], -strengths[i]))
+    record = {"C": float(strengths[best]), "searched": searched, "analyzer": analyzer, "n_grams": len(grams)}
+    return models[best], record, np.stack(predictions).astype(np.int16)
 
 
-def _as_linear(grams: tuple[str, ...], idf: np.ndarray, fitted, n_classes: int, analyzer: str) -> Linear:
-    """Return scikit-learn's model with a row a class of the task; a class that no text has is never answered."""
+def _rows_of_classes(fitted, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return scikit-learn's weights (n_classes, n_grams) and bias (n_classes,). A class without texts is never predicted."""
     coefficients, intercepts = fitted.coef_, fitted.intercept_
-    if len(fitted.classes_) == 2:  # one row, the second class' side of zero: half of it on each side
+    if len(fitted.classes_) == 2:  # scikit-learn has one row, the second class's; each class gets half of it
         coefficients, intercepts = np.stack([-coefficients[0], coefficients[0]]) / 2, np.array([-intercepts[0], intercepts[0]]) / 2
-    weights, bias = np.zeros((n_classes, len(grams)), np.float32), np.full(n_classes, intercepts.min() - 30, np.float32)
+    weights = np.zeros((n_classes, coefficients.shape[1]), np.float32)
+    bias = np.full(n_classes, intercepts.min() - 30, np.float32)
     weights[fitted.classes_], bias[fitted.classes_] = coefficients, intercepts
-    return Linear(grams, idf.astype(np.float32), weights, bias, analyzer)
+    return weights, bias
 
 
-def _constant(grams: tuple[str, ...], idf: np.ndarray, answer: int, n_classes: int, analyzer: str) -> Linear:
-    bias = np.zeros(n_classes, np.float32)
-    bias[answer] = 1
-    return Linear(grams, idf.astype(np.float32), np.zeros((n_classes, len(grams)), np.float32), bias, analyzer)
-
-
-def _ngrams(analyzer: str) -> tuple[int, int]:
-    return (1, 2) if analyzer == "word" else (1, 3)
-
-
-def _vectorizer(analyzer: str, **settings):
+def _new_vectorizer(analyzer: str, **settings):
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(analyzer=analyzer, ngram_range=_ngrams(analyzer), sublinear_tf=True, **settings)
-
-
-def _plain(texts: Sequence[Text]) -> list[str]:
-    """Return texts as strings; the two of a pair stand behind each other."""
-    return [text if isinstance(text, str) else " ".join(text) for text in texts]
+    return TfidfVectorizer(analyzer=analyzer, ngram_range=NGRAMS[analyzer], sublinear_tf=True, **settings)

@@ -44,5 +44,5 @@ def logit_loss(logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
     Both are (batch, n_classes) and are centred first: a constant added to all logits of a text changes no probability.
     """
-    apart = logits.float() - teacher_logits.float()
-    return (apart - apart.mean(dim=-1, keepdim=True)).square().mean()
+    difference = logits.float() - teacher_logits.float()
+    return (difference - difference.mean(dim=-1, keepdim=True)).square().mean()

@@ -1,7 +1,7 @@
 """Muon, the optimiser of the layers' matrices (Jordan et al., 2024), in the precision of the training step.
 
-torch.optim.Muon always orthogonalises in bf16, which takes a third of a pre-training step on a processor without bf16
-instructions. In bf16 this one equals torch's bit for bit; in fp32 its update is the same up to rounding, in half the time.
+torch.optim.Muon always orthogonalises in bf16, which takes a third of a pre-training step on a CPU without bf16 instructions. In
+bf16 this implementation equals torch's bit for bit; in fp32 its update is the same up to rounding, in half the time.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan et al. (2024): steep at zero, near one everywhere else
 ITERATIONS, SMALLEST = 5, 1e-7
-WIDE = 2  # a matrix at least this many times as wide as high is orthogonalised through its Gram matrix
+WIDE = 2  # a matrix at least this many times wider than high is orthogonalised through its Gram matrix
 
 
 class Muon(torch.optim.Optimizer):
@@ -70,8 +70,8 @@ def orthogonal_stack(x: Tensor) -> Tensor:
 def orthogonal(x: Tensor) -> Tensor:
     """Return U S V', (rows, columns), where x = U D V' and S lies between about 0.5 and 1.5: five Newton-Schulz iterations.
 
-    For a wide fp32 matrix the iterations run on the square Gram matrix and a factor to the left of X, which costs half as much:
-    X keeps its row space.
+    For a wide fp32 matrix the iterations run on the square Gram matrix and a factor to the left of x, which costs half as much. This
+    is possible because x keeps its row space.
     """
     a, b, c = COEFFICIENTS
     y = x.T if (tall := x.shape[0] > x.shape[1]) else x

@@ -1,11 +1,12 @@
-"""Any sequence classifier or encoder that transformers opens, with its own tokenizer: opened, fine-tuned, asked.
+"""Teachers that transformers opens, with their own tokenizers: any sequence classifier, or an encoder to fine-tune.
 
-Only safetensors are read, and no code but transformers' own is run. Texts are cut by the model's own tokenizer, so such a
-teacher shares nothing with its students but the texts and the names of the classes.
+Only safetensors are opened, and no code but transformers' own is run. The model's own tokenizer cuts the texts, so such a teacher
+shares with its students only the texts and the names of the classes.
 """
 
 import json
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,25 +15,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pdstudy.data.batches import Batches, Ids
-from pdstudy.data.mirror import CONFIG, WEIGHTS, configuration, is_classifier, pickled_message
-from pdstudy.models import losses
-from pdstudy.models.inference import Answer, answer_all
-from pdstudy.models.train import Fitted, Loss, Schedule, Stopped, Watch, device, fit
+from pdstudy.data.mirror import CONFIG, TOKENIZER_FILES, WEIGHTS, configuration, is_classifier, pickled_message
+from pdstudy.models import inference, losses
+from pdstudy.models.train import Fitted, Loss, Schedule, Stopped, Watch, device, fit, text_batch
 
-PIECES = 2048  # of a batch: of a large model more do not pay on a processor
-CARRIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
+PIECES = 2048  # in a batch; on a CPU larger batches of a large model are not faster
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A model with its tokenizer, and how its classes lie."""
+class Teacher:
+    """A model with its tokenizer, and the order of its classes."""
 
     model: torch.nn.Module  # a transformers model for sequence classification
     tokenizer: Any
-    fresh_head: bool  # the classifier was not in the folder: it starts at random and must be trained
-    order: list[int]  # column of the model's logits for each class of the task
+    fresh_head: bool  # the folder had no classifier: it starts at random and must be trained
+    order: list[int]  # the column of the model's logits for each class of the task
 
     @property
     def n_params(self) -> int:
@@ -40,133 +40,115 @@ class Opened:
         return sum(p.numel() for p in self.model.parameters())
 
 
-def open_model(folder: Path, labels: Sequence[str], seed: int = 0) -> Opened:
-    """Return the model of a folder as a classifier of `labels`; a classifier that it lacks starts at random from `seed`.
+def open_model(folder: Path, labels: Sequence[str], seed: int = 0) -> Teacher:
+    """Return the model of a folder as a classifier of `labels`; if it has no classifier, one starts at random from `seed`.
 
-    Raises ValueError, with the cure, for a folder without tokenizer or safetensors, with remote code or other classes, and for one
-    that transformers does not open.
+    Raises ValueError, whose message says what to do, for a folder without a tokenizer or safetensors, with remote code or other
+    classes, and for one that transformers does not open.
     """
     folder, fields = Path(folder), configuration(Path(folder))
-    own = is_classifier(fields)
+    has_head = is_classifier(fields)
     if not (folder / WEIGHTS).is_file():
         raise ValueError(pickled_message(str(folder)))
-    order = list(range(len(labels)))
-    if own:
-        order = _order(folder, fields, labels)
+    order = _class_columns(folder, fields, labels) if has_head else list(range(len(labels)))
     tokenizer = _tokenizer(folder)
-    with _plainly(folder), torch.random.fork_rng(devices=[]):
+    with _errors_of_transformers(folder), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, loading = _load(folder, None if own else labels)
+        model, loading = _load(folder, None if has_head else labels)
     missing, base = sorted(loading["missing_keys"]), f"{model.base_model_prefix}."
-    if own and missing:
+    if has_head and missing:
         raise ValueError(f"{folder}: its classifier lacks {missing[0]}; it is not a complete checkpoint for its config.json")
-    if lost := [name for name in missing if name.startswith(base) and ".pooler." not in name]:
-        raise ValueError(f"{folder}: {lost[0]} is missing and would start at random; it is not a complete encoder")
+    if of_encoder := [name for name in missing if name.startswith(base) and ".pooler." not in name]:
+        raise ValueError(f"{folder}: {of_encoder[0]} is missing and would start at random; it is not a complete encoder")
     if wrong := sorted(map(str, loading["mismatched_keys"])):
         raise ValueError(f"{folder}: {wrong[0]} has another shape than its config.json says")
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
-    rows = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:
+    n_embeddings = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > n_embeddings:
         raise ValueError(
-            f"{folder}: the tokenizer has {len(tokenizer):,} pieces, the model knows {rows:,}; they do not belong together"
+            f"{folder}: the tokenizer has {len(tokenizer):,} pieces, the model knows {n_embeddings:,}; they do not belong together"
         )
-    return Opened(model, tokenizer, bool(missing), order)
+    return Teacher(model, tokenizer, bool(missing), order)
 
 
-def encode(opened: Opened, texts: Sequence, max_length: int) -> Ids:
-    """Return texts, or pairs of texts, as the model's pieces, each at most `max_length`, its special pieces among them."""
-    limit = min(max_length, _longest(opened))
-    flat, lengths, second = [], [], []
+def encode(teacher: Teacher, texts: Sequence, max_length: int) -> Ids:
+    """Return texts, or pairs of texts, as the model's pieces, each at most `max_length` with special pieces."""
+    limit = min(max_length, _longest_input(teacher))
+    flat, second = [], []
     for i in range(0, len(texts), 4096):
         chunk = list(texts[i : i + 4096])
         columns = [chunk] if isinstance(chunk[0], str) else [list(column) for column in zip(*chunk, strict=True)]
-        cut = opened.tokenizer(*columns, truncation=True, max_length=limit)
-        flat += [np.array(ids, dtype=np.int32) for ids in cut["input_ids"]]
-        if len(columns) == 2 and "token_type_ids" in cut:
-            second += [types.index(1) if 1 in types else len(types) for types in cut["token_type_ids"]]
-    lengths = np.array([len(ids) for ids in flat], dtype=np.int64)
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        encoded = teacher.tokenizer(*columns, truncation=True, max_length=limit)
+        flat += [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+        if len(columns) == 2 and "token_type_ids" in encoded:
+            second += [types.index(1) if 1 in types else len(types) for types in encoded["token_type_ids"]]
+    starts = np.concatenate([[0], np.cumsum([len(ids) for ids in flat])]).astype(np.int64)
     pieces = np.concatenate(flat) if flat else np.empty(0, np.int32)
     return Ids(pieces, starts, np.array(second, dtype=np.int32) if second else None)
 
 
-def logits(opened: Opened, texts: Sequence, max_length: int, precision: str, watch: Watch | None = None) -> np.ndarray:
+def logits(teacher: Teacher, texts: Sequence, max_length: int, precision: str, watch: Watch | None = None) -> np.ndarray:
     """Return the logits of every text, (n_texts, n_classes) float32, classes in the task's order. Raises Stopped."""
-    ids, asked, watch, n_done = encode(opened, texts, max_length), answer(opened, precision), watch or Watch(), 0
+    watch, n_done = watch or Watch(), 0
 
-    def watched(*question: np.ndarray | None) -> np.ndarray:
+    def forward(ids: Tensor, mask: Tensor | None, segments: Tensor | None) -> Tensor:
+        return teacher.model(**_inputs(ids, mask, segments)).logits[:, teacher.order]
+
+    answer = inference.of_model(teacher.model, precision, device(), forward)
+
+    def watched(*arrays: np.ndarray | None) -> np.ndarray:
         nonlocal n_done
         if watch.stop():
             raise Stopped(f"stopped after {n_done:,} of {len(texts):,} texts")
-        n_done += len(question[0])
+        n_done += len(arrays[0])
         watch.progress(n_done / len(texts))
-        return asked(*question)
+        return answer(*arrays)
 
-    return answer_all(watched, ids, opened.tokenizer.pad_token_id, len(opened.order), PIECES)
-
-
-def answer(opened: Opened, precision: str) -> Answer:
-    """Return a model as a function of arrays, on the device that training would use; classes in the task's order."""
-    where = device()
-    model = opened.model.to(where).eval()
-
-    @torch.inference_mode()
-    def ask(ids: np.ndarray, mask: np.ndarray | None = None, segments: np.ndarray | None = None) -> np.ndarray:
-        with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
-            found = model(**_inputs(ids, mask, segments, where)).logits
-        return found.float().cpu().numpy()[:, opened.order]
-
-    return ask
+    ids = encode(teacher, texts, max_length)
+    return inference.answer_all(watched, ids, teacher.tokenizer.pad_token_id, len(teacher.order), PIECES)
 
 
-def finetune(opened: Opened, texts: Sequence, labels: np.ndarray, settings: dict[str, Any], watch: Watch | None = None) -> Fitted:
-    """Train a model on labelled texts, in place, and return what happened: all weights, cross-entropy, linear decay.
+def finetune(teacher: Teacher, texts: Sequence, labels: np.ndarray, settings: dict[str, Any], watch: Watch | None = None) -> Fitted:
+    """Fine-tune all weights on labelled texts, in place, with cross-entropy and linear decay; return the training record.
 
-    `labels` is (n_texts,) of class numbers. `settings` holds epochs, batch, rate, warmup, weight_decay, max_length, precision, seed.
+    `labels` is (n_texts,) of class numbers. `settings` has epochs, batch, rate, warmup, weight_decay, max_length, precision, seed.
     """
-    ids = encode(opened, texts, settings["max_length"])
-    batches = Batches(ids, labels, settings["batch"], settings["seed"], opened.tokenizer.pad_token_id)
-    where, model = device(), opened.model
-
-    def batch(step: int):
-        pieces, mask, segments, targets = batches.batch(step)
-        real = pieces.size if mask is None else int(mask.sum())
-        return [_inputs(pieces, mask, segments, where), torch.from_numpy(targets), real]
+    ids, model = encode(teacher, texts, settings["max_length"]), teacher.model
+    batches = Batches(ids, labels, settings["batch"], settings["seed"], teacher.tokenizer.pad_token_id)
 
     def loss(classifier, data):
-        inputs, targets, real = data
-        return Loss(losses.hard_label_loss(classifier(**inputs).logits, targets), real)
+        ids, mask, segments, targets, n_pieces = data
+        return Loss(losses.hard_label_loss(classifier(**_inputs(ids, mask, segments)).logits, targets), n_pieces)
 
     steps = max(1, math.ceil(settings["epochs"] * batches.per_epoch))
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"])
-    fitted = fit(model, batch, loss, schedule, settings["seed"], settings["precision"], watch)
-    model.to(torch.float16).to(torch.float32)  # as it is kept: what is measured is what is stored
+    fitted = fit(model, text_batch(batches), loss, schedule, settings["seed"], settings["precision"], watch)
+    model.to(torch.float16).to(torch.float32)  # `save` stores 16 bits: measure what is stored
     return fitted
 
 
-def save(opened: Opened, source: Path, folder: Path) -> None:
+def save(teacher: Teacher, source: Path, folder: Path) -> None:
     """Write a fine-tuned model in 16 bits with the tokenizer's files of `source`; `open_model` opens it again."""
-    opened.model.to(torch.float16).save_pretrained(folder)
-    opened.model.to(torch.float32)
+    teacher.model.to(torch.float16).save_pretrained(folder)
+    teacher.model.to(torch.float32)
     path = folder / CONFIG
     fields = json.loads(path.read_text())
-    fields.pop("transformers_version", None)  # recorded in the manifest; here it would change the file's digest
+    fields.pop("transformers_version", None)  # it is in the manifest, and here would change the file's hash
     path.write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")
-    carry(source, folder)
+    copy_tokenizer(source, folder)
 
 
-def carry(source: Path, folder: Path) -> None:
+def copy_tokenizer(source: Path, folder: Path) -> None:
     """Copy the files of a tokenizer."""
-    for name in CARRIED:
+    for name in TOKENIZER_FILES:
         if (source / name).is_file():
-            (folder / name).write_bytes((source / name).read_bytes())
+            shutil.copyfile(source / name, folder / name)
 
 
-def _inputs(ids, mask, segments, where) -> dict[str, torch.Tensor]:
-    real = np.ones_like(ids) if mask is None else mask.astype(np.int64)
-    found = {"input_ids": ids, "attention_mask": real} | ({} if segments is None else {"token_type_ids": segments})
-    return {name: torch.from_numpy(array).to(where) for name, array in found.items()}
+def _inputs(ids: Tensor, mask: Tensor | None, segments: Tensor | None) -> dict[str, Tensor]:
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids) if mask is None else mask.long()}
+    return inputs if segments is None else inputs | {"token_type_ids": segments}
 
 
 def _tokenizer(folder: Path):
@@ -174,7 +156,7 @@ def _tokenizer(folder: Path):
 
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
         raise ValueError(f"{folder}: no tokenizer; put its tokenizer.json beside the weights (save_pretrained writes it)")
-    with _plainly(folder):
+    with _errors_of_transformers(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
@@ -183,40 +165,36 @@ def _tokenizer(folder: Path):
     return tokenizer
 
 
-def _load(folder: Path, labels: Sequence[str] | None):
-    from transformers import AutoModelForSequenceClassification
+def _load(folder: Path, labels: Sequence[str] | None) -> tuple[Any, dict]:
+    """Return (model, loading info); with `labels` the model gets a new classifier of them."""
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    before = logging.get_verbosity()
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     names = dict(enumerate(labels or ()))
     head = {"num_labels": len(names), "id2label": names, "label2id": {v: k for k, v in names.items()}} if names else {}
-    # In bf16 on a processor the fused attention's backward pass is several times slower than the plain products.
+    # In bf16 on a CPU the backward pass of the fused attention is several times slower than the plain products.
     attention = "eager" if device().type == "cpu" else "sdpa"
     try:
-        return AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False,
-            output_loading_info=True, attn_implementation=attention, **head,
-        )  # fmt: skip
+        return inference.from_pretrained(folder, attention, **head)
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)
 
 
 @contextmanager
-def _plainly(folder: Path) -> Iterator[None]:
-    """Turn what transformers raises into one sentence."""
+def _errors_of_transformers(folder: Path) -> Iterator[None]:
+    """Turn what transformers raises into a ValueError of one sentence."""
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(f"{folder}: transformers does not open it ({why})") from None
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(f"{folder}: transformers does not open it ({reason})") from None
 
 
-def _order(folder: Path, fields: dict[str, Any], labels: Sequence[str]) -> list[int]:
-    """Return the column of each class of the task in the logits of a classifier, by name."""
-    named = {int(i): str(name) for i, name in (fields.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}).items()}
-    names = [named[i].casefold() for i in sorted(named)]
+def _class_columns(folder: Path, fields: dict[str, Any], labels: Sequence[str]) -> list[int]:
+    """Return the column of each class of the task in a classifier's logits, matched by name."""
+    by_column = {int(i): str(name) for i, name in (fields.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}).items()}
+    names = [by_column[i].casefold() for i in sorted(by_column)]
     wanted = [label.casefold() for label in labels]
     if fields.get("problem_type") not in (None, "single_label_classification"):
         raise ValueError(
@@ -225,17 +203,17 @@ def _order(folder: Path, fields: dict[str, Any], labels: Sequence[str]) -> list[
     if len(names) != len(wanted):
         raise ValueError(f"{folder}: it knows {len(names)} classes, the task {len(wanted)} ({', '.join(labels)}); take another")
     if names == [f"label_{i}" for i in range(len(names))]:
-        return list(range(len(names)))  # it does not say; the check on dev finds swapped classes
+        return list(range(len(names)))  # without names the order is assumed; the check on dev finds swapped classes
     if sorted(names) != sorted(wanted):
         raise ValueError(
-            f"{folder}: its classes are {', '.join(named.values())}, the task's {', '.join(labels)}; set id2label in its {CONFIG}"
+            f"{folder}: its classes are {', '.join(by_column.values())}, the task's {', '.join(labels)}; set id2label in its {CONFIG}"
         )
     return [names.index(name) for name in wanted]
 
 
-def _longest(opened: Opened) -> int:
-    """Return the most pieces that a model's positions allow."""
-    most = getattr(opened.model.config, "max_position_embeddings", None) or 1 << 20
-    if opened.model.config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer"):
-        most -= 2  # their positions begin after the padding piece's
-    return min(most, opened.tokenizer.model_max_length)
+def _longest_input(teacher: Teacher) -> int:
+    """Return the largest number of pieces that the model's positions allow."""
+    longest = getattr(teacher.model.config, "max_position_embeddings", None) or 1 << 20
+    if teacher.model.config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer"):
+        longest -= 2  # their positions begin after the padding piece's
+    return min(longest, teacher.tokenizer.model_max_length)

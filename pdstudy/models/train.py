@@ -16,6 +16,7 @@ from accelerate.utils import broadcast_object_list, send_to_device
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pdstudy.data.batches import Batches
 from pdstudy.models.muon import Muon
 
 CLIP = 1.0  # largest gradient norm, as in BERT
@@ -66,7 +67,7 @@ class Loss(NamedTuple):
 
     value: Tensor  # a scalar, minimised
     pieces: int  # without padding
-    logged: Tensor | None = None  # the loss in the log, where it is only a part of `value`
+    logged: Tensor | None = None  # the loss in the log; None: `value`
 
 
 @dataclass
@@ -105,7 +106,7 @@ def fit(
     first, state = 0, _Record()
     if watch.checkpoints is not None:
         first = _restore(watch, model, optimisers, state, accelerator.is_main_process)
-    begun = saved = time.monotonic()
+    started = saved = time.monotonic()
     with torch.random.fork_rng(devices=[]):
         steps = range(first, schedule.steps)
         for step, data in zip(steps, batches(batch, steps, accelerator.device), strict=True):
@@ -126,7 +127,7 @@ def fit(
             state.tokens += pieces
             last = step == schedule.steps - 1
             if last or (step + 1) % watch.log_every == 0:
-                record = state.flush(step, schedule, float(norm), time.monotonic() - begun)
+                record = state.flush(step, schedule, float(norm), time.monotonic() - started)
                 if not math.isfinite(record["loss"]) or not math.isfinite(record["grad_norm"]):
                     raise Diverged(f"loss is {record['loss']} by step {step + 1} of {schedule.steps} at rate {schedule.rate:g}")
                 watch.log(record)
@@ -135,23 +136,34 @@ def fit(
                 watch.progress((step + 1) / schedule.steps)
             saves = watch.checkpoints is not None and accelerator.is_main_process
             if saves and not last and (stopping or time.monotonic() - saved > watch.save_every):
-                state.seconds_before += time.monotonic() - begun
-                begun = time.monotonic()
+                state.seconds_before += time.monotonic() - started
+                started = time.monotonic()
                 watch.checkpoints.save(step + 1, lambda folder: _save(folder, model, optimisers, state))
                 saved = time.monotonic()
             if stopping and not last:
                 raise Stopped(f"stopped after step {step + 1} of {schedule.steps}")
     if watch.tracker:
         accelerator.end_training()
-    seconds = state.seconds_before + time.monotonic() - begun
+    seconds = state.seconds_before + time.monotonic() - started
     tail = state.curve[-max(1, len(state.curve) // 10) :]
     return Fitted(schedule.steps, state.tokens, seconds, sum(r["loss"] for r in tail) / len(tail), state.curve)
+
+
+def text_batch(batches: Batches) -> Callable[[int], list]:
+    """Return the function that `fit` calls for a step's [ids, mask, segments, targets, number of pieces without padding]."""
+
+    def batch(step: int) -> list:
+        ids, mask, *others = batches.batch(step)
+        n_pieces = ids.size if mask is None else int(mask.sum())  # counted on the CPU, because a GPU would have to wait
+        return [*(None if a is None else torch.from_numpy(a) for a in (ids, mask, *others)), n_pieces]
+
+    return batch
 
 
 def batches(batch: Callable[[int], Any], steps: range, device: torch.device, ahead: bool | None = None) -> Iterator[Any]:
     """Yield the data of each step on the device. For a GPU a thread prepares them one step `ahead`.
 
-    A GPU copies from pinned memory while it computes. On a processor the thread would take the core that trains
+    A GPU copies from pinned memory while it computes. On a CPU the thread would take the core that trains
     (`python benchmarks/ways.py` measures what a batch costs).
     """
     ahead = device.type == "cuda" if ahead is None else ahead
@@ -173,10 +185,10 @@ def batches(batch: Callable[[int], Any], steps: range, device: torch.device, ahe
 
 
 def clip(parameters: list[nn.Parameter]) -> Tensor:
-    """Return the norm of all gradients, a scalar, after scaling them in place where it is above CLIP.
+    """Return the norm of all gradients, a scalar, after scaling them in place if it is above CLIP.
 
     The result is that of `torch.nn.utils.clip_grad_norm_`, bit for bit. That function always multiplies, to avoid waiting for a
-    GPU; on a processor the comparison is free and saves one small call per weight.
+    GPU; on a CPU the comparison is free and saves one small call per weight.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
@@ -258,8 +270,8 @@ def _save(folder: Path, model: nn.Module, optimisers: list, state: _Record) -> N
             weights |= {f"optimiser.{i}.{j}.{k}": v for k, v in slots.items()}
     losses = torch.stack(state.losses) if state.losses else torch.zeros(0)
     save_file({k: v.detach().cpu().clone() for k, v in (weights | {"losses": losses}).items()}, folder / "state.safetensors")
-    tally = {"tokens": state.tokens, "seconds": state.seconds_before, "curve": state.curve}
-    (folder / "tally.json").write_text(json.dumps(tally))
+    totals = {"tokens": state.tokens, "seconds": state.seconds_before, "curve": state.curve}
+    (folder / "tally.json").write_text(json.dumps(totals))
 
 
 def _restore(watch: Watch, model: nn.Module, optimisers: list, state: _Record, chooses: bool) -> int:
@@ -278,8 +290,8 @@ def _restore(watch: Watch, model: nn.Module, optimisers: list, state: _Record, c
                 j, slot = name.split(".")[2:]
                 slots.setdefault(int(j), {})[slot] = value
         optimiser.load_state_dict(optimiser.state_dict() | {"state": slots})
-    tally = json.loads((folder / "tally.json").read_text())
-    state.tokens, state.seconds_before, state.curve = tally["tokens"], tally["seconds"], tally["curve"]
+    totals = json.loads((folder / "tally.json").read_text())
+    state.tokens, state.seconds_before, state.curve = totals["tokens"], totals["seconds"], totals["curve"]
     state.losses = list(tensors["losses"])
     watch.log({"resumed": step})
     return step

@@ -31,7 +31,7 @@ def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str
     save(folder, model.bert.config, model.state(), "BertForMaskedLM", torch.float16)
     unigram = np.load(inputs.folder("ids") / "corpus.counts.npy")
     reader = load_masked_lm(folder).to(device())
-    level = evaluate.heldout_level(reader, inputs.ids("heldout").flat, vocabulary, unigram, s["precision"])
+    level = evaluate.heldout_mlm(reader, inputs.ids("heldout").flat, vocabulary, unigram, s["precision"])
     plateau = level["mlm_loss"] > level["unigram_loss"] - PLATEAU
     n_params = sum(p.numel() for p in model.bert.parameters())
     return trained(fitted, folder) | {"reading": level, "plateau": plateau, "n_params": n_params}
@@ -50,7 +50,7 @@ def adopt(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     heldout, counted = inputs.ids("heldout").flat, np.load(inputs.folder("ids") / "corpus.counts.npy")
     # A small task may hold out too little to measure reading on, and an encoder may come without its MLM head: no reason to stop.
     enough = reader is not None and len(heldout) >= 2 * evaluate.HELDOUT_ROW
-    level = evaluate.heldout_level(reader.to(device()), heldout, vocabulary, counted, s["precision"]) if enough else None
+    level = evaluate.heldout_mlm(reader.to(device()), heldout, vocabulary, counted, s["precision"]) if enough else None
     plateau = enough and level["mlm_loss"] > level["unigram_loss"] - PLATEAU
     n_params = sum(w.numel() for w in weights.values())
     return {"reading": level, "plateau": plateau, "n_params": n_params, "tokens": 0, "steps": 0, "seconds": 0.0}
@@ -64,7 +64,7 @@ def train_reader(step: Step, inputs: Inputs, watch: Watch):
     counted = np.load(inputs.folder("words") / "words.npy") * s["words_std"] if "words" in step.parents else None
     unigram = np.load(pieces / "corpus.counts.npy") if s["cls_words"] else None
     model = encoder.new_masked_lm(config, s["seed"], s["positions"], counted, unigram)
-    corpus = stages.Running(inputs.ids("corpus").flat, np.load(pieces / "continues.npy"))
+    corpus = stages.RunningText(inputs.ids("corpus").flat, np.load(pieces / "continues.npy"))
     return model, stages.pretrain(model, corpus, s, vocabulary, watch)
 
 

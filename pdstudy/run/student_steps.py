@@ -139,7 +139,7 @@ def _taught(inputs: Inputs, settings: dict[str, Any]) -> tuple[Ids, np.ndarray]:
     train = _first(inputs.labelled("train"), len(of_labelled))
     if weight := settings.get("true_labels", 0.0):
         of_labelled = stages.mixed(of_labelled, train.labels, weight)
-    return texts.then(train.ids), np.concatenate([soft, of_labelled])
+    return texts.followed_by(train.ids), np.concatenate([soft, of_labelled])
 
 
 def _first(data: Labelled, n: int) -> Labelled:

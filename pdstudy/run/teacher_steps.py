@@ -35,7 +35,7 @@ def outside(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str,
     opened = teachers.open_model(source, _labels(inputs))
     for name in (mirror.CONFIG, mirror.WEIGHTS):
         shutil.copy(source / name, folder / name)
-    teachers.carry(source, folder)
+    teachers.copy_tokenizer(source, folder)
     return _untrained(opened.n_params)
 
 
@@ -65,7 +65,7 @@ def tune(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, An
     scores = evaluate.metrics(teachers.logits(opened, inputs.texts("dev"), s["max_length"], s["precision"]), dev.labels, dev.scale)
     teachers.save(opened, source, folder)
     (folder / "curve.jsonl").write_text("".join(json.dumps(r) + "\n" for r in fitted.curve))
-    record |= {"dev": scores, "collapsed": dev.above_nothing(scores) < COLLAPSE_MARGIN, "diverged": False}
+    record |= {"dev": scores, "collapsed": dev.above_baseline(scores) < COLLAPSE_MARGIN, "diverged": False}
     return record | {
         "steps": fitted.steps,
         "tokens": fitted.tokens,
@@ -205,7 +205,7 @@ def check(logits: np.ndarray, dev: Labelled, margin: float, names: Sequence[str]
     """Raise ValueError where a teacher's answers to dev are hardly better than the majority class, or its classes seem swapped."""
     scores, majority = evaluate.metrics(logits, dev.labels, dev.scale), dev.majority()
     answers, right = logits.argmax(1), scores["accuracy"]
-    if dev.above_nothing(scores) >= margin:
+    if dev.above_baseline(scores) >= margin:
         return
     cure = "train it longer, on more text, or choose another; teacher.margin sets how much better it must be"
     if dev.scale:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pdstudy.data import bundled, cleaning, own_pieces, repeats, sources
+from pdstudy.data import cleaning, other_domains, own_pieces, repeats, sources
 from pdstudy.data import similarity as nearness
 from pdstudy.data.formats import TextError
 from pdstudy.data.tasks import HELD_BACK, OWN_TRANSFER, Files, Wheel
@@ -76,15 +76,15 @@ def corpus(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    s, raw, counts = step.settings, inputs.folder("texts"), {}
+    s, raw = step.settings, inputs.folder("texts")
     measured = [part for split in ("dev", "test") for t in tuples(raw / f"{split}.parquet") for part in t]
     found = [d for name in s["corpus"].split("+") for d in _documents_of(name, step, raw)]
     found = [found[i] for i in np.random.default_rng(s["split_seed"]).permutation(len(found))]
     key = repeats.key_of(step.task)
-    read, held = cleaning.documents(found, {key(text) for text in measured}, None, s["heldout"], counts, key)
-    for name, lines in (("corpus", read), ("heldout", held)):
+    read, heldout, left_out = cleaning.documents(found, {key(text) for text in measured}, None, s["heldout"], key)
+    for name, lines in (("corpus", read), ("heldout", heldout)):
         pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet", row_group_size=ROWS)
-    return {"counts": counts, "labels": inputs.record("texts")["labels"]}
+    return {"counts": {"D_LM": left_out.counts}, "labels": inputs.record("texts")["labels"]}
 
 
 def _texts_of(name: str, step: Step, raw: Path) -> list[Text]:
@@ -95,14 +95,14 @@ def _texts_of(name: str, step: Step, raw: Path) -> list[Text]:
         n = step.settings["labelled"]
         return tuples(raw / "train.parquet")[n:] if n else []
     columns = getattr(step.task.source, "text", ("text",))
-    return bundled.texts(dict(step.task.elsewhere)[name], columns, cleaning.sentences)
+    return other_domains.texts(dict(step.task.elsewhere)[name], columns)
 
 
 def _documents_of(name: str, step: Step, raw: Path) -> list[str]:
     """Return all documents of one corpus; of D_T and of texts held back, each text is one."""
     if name in (OWN_TRANSFER, HELD_BACK):
         return joined(_texts_of(name, step, raw)[: step.settings["texts"] if name == OWN_TRANSFER else None])
-    return bundled.documents(dict(step.task.elsewhere)[name])
+    return other_domains.documents(dict(step.task.elsewhere)[name])
 
 
 def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:

@@ -31,10 +31,10 @@ class DiskFull(OSError):
 
 @contextlib.contextmanager
 def atomic_write(path: Path, keep_same: bool = False) -> Iterator[Path]:
-    """Give a name beside `path` to write to, and move it to `path` once it is written; on any error, remove it.
+    """Yield a path beside `path` to write to, then rename it to `path`; on any error remove it.
 
-    Whoever reads `path` sees the old file or the new one, and a full disk leaves the old one as it was. With
-    `keep_same` a file that has the same bytes already stays, so that its date says when its content last changed.
+    A reader of `path` sees the old file or the new one, and a full disk leaves the old one unchanged. With `keep_same` a file
+    with the same bytes is not replaced, so that its date says when its content last changed.
     """
     new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
     try:
@@ -48,7 +48,7 @@ def atomic_write(path: Path, keep_same: bool = False) -> Iterator[Path]:
 
 
 def writable(folder: Path) -> bool:
-    """Return whether a file can be made in a folder: asked by making one, for permissions do not tell of read-only disks."""
+    """Return whether a file can be created in a folder. It creates one, because permissions do not reveal a read-only disk."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True
@@ -57,7 +57,7 @@ def writable(folder: Path) -> bool:
 
 
 def flush(*files: Path) -> None:
-    """Write files from the cache to disk, in parallel, so that the file system commits its journal once for all.
+    """Flush files to disk, in parallel, so that the file system commits its journal once for all of them.
 
     Folders are not flushed. After a power cut the newest artifacts may be missing and are computed again; an incomplete
     one is not used, because every file is verified when it is read.

@@ -15,7 +15,7 @@ INSTALLED = (PACKAGE / "share").is_dir()  # from a wheel, not in a checkout
 SHARED = PACKAGE / "share" if INSTALLED else PACKAGE.parent  # what comes with the package: params, notebooks, zoo
 PARAMS = SHARED / "params"  # one study each
 NOTEBOOKS = SHARED / "notebooks"  # one question each
-RESTORE = "install pdstudy again" if INSTALLED else "restore it with git"  # the cure for a file of these that is damaged
+RESTORE = "install pdstudy again" if INSTALLED else "restore it with git"  # what to do if one of these files is damaged
 ZOO = SHARED / "zoo"  # the released family, a read-only source of the store
 
 
@@ -57,14 +57,14 @@ def portable(path: str, folder: Path) -> str:
 
 
 def expanded(path: str) -> Path:
-    """Return a path with the home folder in place of a leading "~/"; a name that only begins with "~" is a name."""
+    """Return a path with the home folder in place of a leading "~/". A name such as "~x" stays as it is."""
     return Path.home() / path[2:] if path == "~" or path.startswith("~/") else Path(path)
 
 
 def absolute(path: str) -> Path:
-    """Return the absolute path of one that is absolute, from home (~), from the workspace, or of a model of the hub.
+    """Return the absolute path of a path (absolute, from home (~) or from the workspace) or of a model of the hub or a wheel.
 
-    What is not in the workspace but comes with the package, such as "zoo/2-128-s0", is taken from there.
+    A path that is not in the workspace but comes with the package, such as "zoo/2-128-s0", is that of the package.
     """
     if path.startswith(WHEEL):
         import hashlib

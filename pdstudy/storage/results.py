@@ -1,9 +1,9 @@
-"""The results of a study on disk, read by all notebooks, claims and figures. `run/result_tables.py` writes them.
+"""Loads the results of a study for notebooks, claims and figures. `run/result_tables.py` writes them.
 
 `metrics.parquet`: one row per evaluated model, split and metric; the same bytes however often a run was interrupted.
-`costs.parquet`: what depends on the machine, such as seconds; `load_results` joins it. `predictions.parquet`: the answer of
-every model to every text of dev and test, without the texts, for tests over items. `tried.parquet`, in studies that gave
-advice: the answers on dev at every learning rate that was tried.
+`costs.parquet`: what depends on the machine, such as seconds; `load_results` joins it. `predictions.parquet`: the prediction of
+every model for every text of dev and test, without the texts, for tests over items. `tried.parquet`, in studies that gave advice:
+the predictions on dev at every learning rate that was tried.
 """
 
 import json
@@ -31,8 +31,8 @@ COLUMNS = {  # of metrics.parquet: name -> Arrow type
     "recipe": "string",  # a recipe, "teacher", "Linear", "Linear, taught", "majority" or "start" (a pre-trained encoder)
     "size": "string",
     "seed": "int64",
-    "curve": "string",  # null, or the learning curve of which this is a point: transfer or labels,
-    "texts": "int64",  # and how many texts it was trained on
+    "curve": "string",  # the learning curve of which this is a point, transfer or labels, or null
+    "texts": "int64",  # the number of training texts of that point
     "domain": "string",  # the corpus of D_T, null for the study's own
     "corpus": "string",  # the D_LM of its encoder, null for the study's own
     "split": "string",  # dev, test or heldout
@@ -46,12 +46,12 @@ COLUMNS = {  # of metrics.parquet: name -> Arrow type
     "digest": "string",  # of the model
 }
 
-# Pandas tables are made with pyarrow, imported where it is used: this module is imported by code that needs neither.
+# Pandas tables are made by pyarrow, which is imported where it is used, because much code that imports this module needs neither.
 
 
-def accuracies(table, split: str = "test"):
-    """Return the rows of a table of metrics that are accuracies on a split."""
-    return table[(table.split == split) & (table.metric == "accuracy")]
+def accuracies(table):
+    """Return the rows of a table of metrics that are accuracies on test."""
+    return table[(table.split == "test") & (table.metric == "accuracy")]
 
 
 def load_results(study: str | Path):
@@ -107,11 +107,14 @@ def load_curves(study: str | Path):
 
 
 def load_predictions(study: str | Path):
-    """Return the answers of every model as a pandas table: digest, split, item, label, predicted, logits. Raises FileNotFoundError."""
+    """Return the predictions of every model as a pandas table: digest, split, item, label, predicted, logits.
+
+    Raises FileNotFoundError with the command that computes them.
+    """
     path = folder_of(study) / PREDICTIONS
     if not path.is_file():
         raise FileNotFoundError(
-            f"{paths.scrub(str(path))} is missing: the answers to every text are too large to be committed; "
+            f"{paths.scrub(str(path))} is missing: the predictions for every text are too large to be committed; "
             f"run: python -m pdstudy run params/{path.parent.name}.yaml"
         )
     return _parquet(path)
@@ -123,7 +126,7 @@ def load_searches(study: str | Path):
 
 
 def load_tried(study: str | Path):
-    """Return the answers on dev at every learning rate as a pandas table, see `result_tables.tried`; empty if not saved."""
+    """Return the predictions on dev at every learning rate as a pandas table, see `result_tables.tried`; empty if not saved."""
     path = folder_of(study) / TRIED
     return _parquet(path) if path.is_file() else _table([], ["recipe", "size", "rate", "digest", "item", "label", "predicted"])
 
@@ -169,7 +172,7 @@ def latency_table(study: str | Path):
         {"size": size, "p50, ms": m["p50"], "p95, ms": m["p95"]}
         | {f"p50 at {fixed['length']} pieces, ms": fixed["p50"] for fixed in m["fixed"]}
         | {f"texts a second, {m['batch']} at once": m["throughput"], "peak memory, MB": m["memory"]}
-        for size, m in _json(folder_of(study) / LATENCY)["sizes"].items()
+        for size, m in load_speeds(study).items()
     ]
     return _table(rows).set_index("size").rename_axis(None).round(2)
 
@@ -215,7 +218,7 @@ def _metrics(study: str | Path):
 
 
 def _own(table):
-    """Return which rows are the study's own: on all its texts, its D_T and its D_LM."""
+    """Return which rows are of the study's main students: with all its texts, its own D_T and its own D_LM."""
     return table.curve.isna() & table.domain.isna() & table.corpus.isna()
 
 

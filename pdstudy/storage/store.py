@@ -44,22 +44,22 @@ class Store:
 
     def released(self) -> set[str]:
         """Return the digests of the artifacts in released families."""
-        return set(_family(self.families))
+        return set(_released_folders(self.families))
 
     def released_folders(self) -> list[Path]:
         """Return the folders of the artifacts in released families."""
-        return list(_family(self.families).values())
+        return list(_released_folders(self.families).values())
 
     def find(self, digest: str) -> Path | None:
-        """Return the folder of an artifact after verifying it, or None. A damaged one is moved aside, so that it is computed again."""
-        folder = self._own(digest)
+        """Return the folder of an artifact after verifying it, or None. A damaged one is set aside, so that it is computed again."""
+        folder = self._own_folder(digest)
         if folder is not None:
             problem = damage(folder, digest) if is_inside(folder, self.root) else "it is a link out of the store"
             if problem is None:
                 return folder
             log.warning("%s of %s: %s; it will be computed again", digest, folder.parent.name, problem)
             self.set_aside(folder)
-        released = _family(self.families).get(digest)
+        released = _released_folders(self.families).get(digest)
         if released is not None and (problem := damage(released)):
             raise StoreError(f"{released}: {problem}; {paths.RESTORE}, or run with --from-scratch")
         return released
@@ -73,7 +73,7 @@ class Store:
 
     def manifest(self, digest: str) -> dict[str, Any]:
         """Return the manifest of an artifact: stage, label, settings, parents, versions, seconds. Raises StoreError."""
-        folder = self._own(digest) or _family(self.families).get(digest)
+        folder = self._own_folder(digest) or _released_folders(self.families).get(digest)
         if folder is None:
             raise StoreError(f"artifact {digest} is not in the store; run the study first")
         try:
@@ -81,7 +81,7 @@ class Store:
         except (OSError, ValueError):
             raise StoreError(f"{folder}: its manifest is unreadable; run: python -m pdstudy doctor --repair") from None
 
-    def _own(self, digest: str) -> Path | None:
+    def _own_folder(self, digest: str) -> Path | None:
         return next((p.parent for p in self.root.glob(f"*/{digest}/{MANIFEST}")), None)
 
     def set_aside(self, folder: Path) -> None:
@@ -91,26 +91,21 @@ class Store:
 
     def write(self, stage: str, digest: str, fill: Callable[[Path], dict[str, Any]]) -> Path:
         """Return the folder of a new artifact. `fill` writes its files and returns what is added to the manifest."""
-        place = self.root / stage / digest
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not is_inside(place, self.root):
-            raise StoreError(f"{place.parent} is a link out of the store; remove the link, or move all with PDSTUDY_OUTPUTS")
-        _sweep(place.parent, f".new-{digest}-*")
-        folder = place.with_name(f".new-{digest}-{uuid.uuid4().hex[:8]}")
-        folder.mkdir()
+        artifact = self.root / stage / digest
+        if not is_inside(artifact, self.root):
+            raise StoreError(f"{artifact.parent} is a link out of the store; remove the link, or move all with PDSTUDY_OUTPUTS")
         try:
-            record = fill(folder)
-            seal(folder, {"stage": stage, "digest": digest} | record)
-            if place.exists():  # damaged or incomplete
-                self.set_aside(place)
-            folder.replace(place)
+            with _new_folder(artifact.parent, f".new-{digest}-") as folder:
+                record = fill(folder)
+                seal(folder, {"stage": stage, "digest": digest} | record)
+                if artifact.exists():  # damaged or incomplete
+                    self.set_aside(artifact)
+                folder.replace(artifact)
         except Exception as error:
             if is_disk_full(error):
                 raise DiskFull(self.root) from error
             raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return place
+        return artifact
 
     @contextlib.contextmanager
     def lock(self, digest: str, wait: bool = True) -> Iterator[bool]:
@@ -126,9 +121,9 @@ class Store:
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OSError) and error.errno not in LOCKLESS:
                 raise
+            reason = getattr(error, "strerror", error)
             raise StoreError(
-                f"{folder}: this file system gives no locks ({error.strerror if isinstance(error, OSError) else error}); set PDSTUDY_OUTPUTS to a folder on a disk of "
-                "this machine"
+                f"{folder}: this file system gives no locks ({reason}); set PDSTUDY_OUTPUTS to a folder on a disk of this machine"
             ) from None
         try:
             yield True
@@ -143,22 +138,16 @@ class Store:
 class Checkpoints:
     """The newest two checkpoints of an unfinished step: folders with a manifest, named by the number of optimizer steps."""
 
-    def __init__(self, root: Path, keep: int = 2):
-        self.root, self.keep = root, keep
+    def __init__(self, root: Path):
+        self.root = root
 
     def save(self, step: int, fill: Callable[[Path], None]) -> None:
         """Write the checkpoint after `step` optimizer steps, then remove the oldest."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        _sweep(self.root, ".new-*")
-        folder = self.root / f".new-{uuid.uuid4().hex[:8]}"
-        folder.mkdir()
-        try:
+        with _new_folder(self.root, ".new-") as folder:
             fill(folder)
             seal(folder, {"step": step})
             folder.replace(self.root / f"{step:09d}")
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        for old in self._folders()[self.keep :]:
+        for old in self._folders()[2:]:
             shutil.rmtree(old, ignore_errors=True)
 
     def newest(self, warn: Callable[[str], None] = lambda text: None) -> tuple[int, Path] | None:
@@ -168,7 +157,7 @@ class Checkpoints:
             if problem is None:
                 return int(folder.name), folder
             warn(f"checkpoint {int(folder.name)}: {problem}; trying the one before")
-            shutil.rmtree(folder, ignore_errors=True)  # it must not count as one of the two that are kept
+            shutil.rmtree(folder, ignore_errors=True)  # so that it does not count as one of the two newest
         return None
 
     def drop(self) -> None:
@@ -189,14 +178,14 @@ def seal(folder: Path, record: dict[str, Any]) -> None:
 
 
 def damage(folder: Path, digest: str | None = None) -> str | None:
-    """Return what is wrong with a folder, or None if its files match its manifest and it is the artifact `digest`, if given."""
+    """Return what is wrong with a folder, or None if its files match its manifest and it is the artifact `digest` (None: any)."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         files = {name: (file["bytes"], file["sha256"]) for name, file in manifest["files"].items()}
-        written = manifest.get("digest")
-        if digest is not None and written != digest:
-            return f"its manifest is that of artifact {written}"
-        if "version" in manifest and written != identity(*(manifest[k] for k in ("stage", "version", "settings", "parents"))):
+        own_digest = manifest.get("digest")
+        if digest is not None and own_digest != digest:
+            return f"its manifest is that of artifact {own_digest}"
+        if "version" in manifest and own_digest != identity(*(manifest[k] for k in ("stage", "version", "settings", "parents"))):
             return "its manifest's stage, settings and parents do not give its digest"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest is missing or unreadable"
@@ -218,14 +207,24 @@ def identity(stage: str, version: int, settings: dict[str, Any], parents: dict[s
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _sweep(folder: Path, pattern: str) -> None:
-    """Remove the temporary folders of a killed process. The caller has the lock of the step, so no other process uses them."""
-    for leftover in folder.glob(pattern):
+@contextlib.contextmanager
+def _new_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yield a new temporary folder, which is removed afterwards unless it was renamed.
+
+    Those of a killed process are removed first. The caller has the lock of the step, so no other process uses them.
+    """
+    for leftover in parent.glob(f"{prefix}*"):
         shutil.rmtree(leftover, ignore_errors=True)
+    folder = parent / f"{prefix}{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @lru_cache(maxsize=8)
-def _family(families: tuple[Path, ...]) -> dict[str, Path]:
+def _released_folders(families: tuple[Path, ...]) -> dict[str, Path]:
     """Return the folders of the artifacts in released families by digest: encoders and the soft labels of teachers."""
     folders = {}
     for family in families:

@@ -64,7 +64,7 @@ def damaged_released(store: Store) -> list[str]:
 
 
 def find_unused(store: Store, wanted: set[str]) -> list[Finding]:
-    """Return what is not in the digests `wanted`: artifacts, unfinished steps, folders set aside as damaged."""
+    """Return the artifacts, unfinished steps and folders set aside as damaged whose digest is not in `wanted`."""
     folders = [f for stage in _stages(store) for f in _folders(stage)] + _folders(store.root / "work")
     unused = [f for f in folders if f.name not in wanted and not _in_use(f, store)]
     return [Finding(f, "no study to keep needs it", n_bytes(f)) for f in unused]

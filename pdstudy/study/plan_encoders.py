@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
-from pdstudy.data import bundled, mirror, repeats
+from pdstudy.data import mirror, other_domains, repeats
 from pdstudy.data.formats import TextError
 from pdstudy.data.scripts import CUT
 from pdstudy.data.sources import digests, read_digests
@@ -152,7 +152,7 @@ class EncoderSteps:
         """Return what tells the text of other corpora from any other text."""
         known, study = dict(self.task.elsewhere), self.study
         try:
-            found = {name: bundled.identity(known[name]) for name in corpus.split("+") if name in known}
+            found = {name: other_domains.identity(known[name]) for name in corpus.split("+") if name in known}
         except TextError as error:
             raise ParamsError(str(error)) from None
         return {"corpus": corpus, "sha256": found, "labelled": study.splits.train, "split_seed": study.splits.seed}
