@@ -94,17 +94,17 @@ class Store:
         artifact = self.root / stage / digest
         if not is_inside(artifact, self.root):
             raise StoreError(f"{artifact.parent} is a link out of the store; remove the link, or move all with PDSTUDY_OUTPUTS")
-        try:
-            with _new_folder(artifact.parent, f".new-{digest}-") as folder:
+        with _new_folder(artifact.parent, f".new-{digest}-") as folder:
+            try:
                 record = fill(folder)
                 seal(folder, {"stage": stage, "digest": digest} | record)
                 if artifact.exists():  # damaged or incomplete
                     self.set_aside(artifact)
                 folder.replace(artifact)
-        except Exception as error:
-            if is_disk_full(error):
-                raise DiskFull(self.root) from error
-            raise
+            except Exception as error:
+                if is_disk_full(error):
+                    raise DiskFull(self.root) from error  # counts the free bytes before the folder is removed
+                raise
         return artifact
 
     @contextlib.contextmanager
