@@ -123,9 +123,10 @@ def update(study: str | None = None) -> list[str]:
     """
     name = study or published_study()
     study = str(PUBLISHED / name)
+    changed = reword_evidence()
     parts, drawn = paper_to_code(study), {name: draw(study, name) for name in KEY_FIGURES}  # first: what fails changes no page
     pictures = drawn | {Path(SST2).name: draw(SST2, "strategies")}
-    changed = [f"{name}.png" for name, shows in pictures.items() if picture(name, *shows)]
+    changed += [f"{name}.png" for name, shows in pictures.items() if picture(name, *shows)]
     before = {page: page.read_text(encoding="utf-8") for page in (README, RESULTS, TABLE, OWN, SPEED, PAPER_SCALE)}
     for page, text in before.items():
         page.write_text(MARKER.sub(rf"\g<1>{name}\g<3>", text), encoding="utf-8")
@@ -140,7 +141,22 @@ def update(study: str | None = None) -> list[str]:
     return changed + [page.name for page, text in before.items() if page.read_text(encoding="utf-8") != text]
 
 
+def reword_evidence() -> list[str]:
+    """Return the committed tables that changed, after writing the claims' sentences as CLAIMS words them now. The numbers stay."""
+    changed = []
+    for folder in sorted(path.parent for path in PUBLISHED.glob(f"*/{results.CLAIMS}")):
+        table = verdicts.load(folder)
+        files = [folder / results.CLAIMS, *sorted(folder.glob("figures/gains_*.csv"))]
+        before = [path.read_bytes() for path in files]
+        verdicts.save(table, folder)
+        for path in files[1:]:
+            figures.measured(table, path.stem.removeprefix("gains_")).to_csv(path, index=False)
+        changed += [f"{folder.name}/{path.name}" for path, data in zip(files, before, strict=True) if path.read_bytes() != data]
+    return changed
+
+
 def records() -> list[tuple[Path, str, str]]:
+
     """Return (page, part, text) of what benchmarks and the study of SST-2 left."""
     others = [(OWN, "tasks", benchmark_tables.own_tasks()), (PAPER_SCALE, "sst2", sst2())]
     parts = (

@@ -1,4 +1,4 @@
-"""The claims of the paper as data: for each a contrast of students (contrasts.py) and the side of zero that supports it."""
+"""The claims of the paper as data: each has a contrast of students (contrasts.py), and the side of zero that supports it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ ABOVE, EQUAL, NOT_BELOW = "above zero", "within a point of zero", "not below zer
 MARGIN = 1.0  # points: the range over which the paper's Basic moves across all sizes
 PARAMETERS_WITHIN = 0.1  # millions, the rounding of the paper's table
 BASELINE = "baseline"  # the family of claims about the linear model, which the paper does not have
-SPEEDS_APART = 1.1  # sizes whose speeds in the paper's table differ by less are not compared
+SPEEDS_APART = 1.1  # sizes whose speeds in the paper's table differ by a smaller factor are not compared
 VALUE, DEPTH, COMPOUND, ROBUST = "pretraining_value", "depth_vs_width", "compound_effect", "domain_robustness"
 QUESTIONS = {
     VALUE: "Does pre-training help a small student?",
     DEPTH: "Deep or wide, for the same size or the same speed?",
-    COMPOUND: "Is it worth reading and distilling the same text?",
+    COMPOUND: "Is it worth pre-training and distilling on the same text?",
     ROBUST: "How much transfer text, and how near?",
 }
 
@@ -52,14 +52,14 @@ class Check:
 
 
 def parameter_counts(e: Evidence) -> tuple[bool, str]:
-    """Return whether the 24 sizes have as many parameters as in Table 2."""
+    """Return whether the 24 sizes have as many parameters as in Table 2, and the largest difference as text."""
     table = paper.sizes().set_index("size").params
     off = max(abs(size.n_params() / 1e6 - table[str(size)]) for size in PAPER_SIZES)
     return off < PARAMETERS_WITHIN, f"largest difference over 24 sizes {off:.2f} M"
 
 
 def speed_order(e: Evidence) -> tuple[bool, str]:
-    """Return whether sizes with different speeds on the paper's TPU are in the same order here, one text at a time."""
+    """Return whether sizes with different speeds on the paper's TPU are in the same order here, one text at a time, and in how many pairs."""
     speedup = paper.sizes().set_index("size").speedup
     shared = [s for s in e.sizes if s in e.latency and s in speedup.index]
     pairs = [(a, b) if speedup[a] > speedup[b] else (b, a) for a, b in combinations(shared, 2)]
@@ -67,8 +67,9 @@ def speed_order(e: Evidence) -> tuple[bool, str]:
     if not pairs:
         raise Missing("latency of two sizes of the paper's table")
     wrong = [f"{slow} is faster than {fast}" for fast, slow in pairs if e.latency[fast] >= e.latency[slow]]
-    agree = f"{len(pairs) - len(wrong)} of {len(pairs)} pairs of sizes in the order of the paper's TPU"
-    return not wrong, agree + (f"; here {', '.join(wrong)}" if wrong else "")
+    summary = f"{len(pairs) - len(wrong)} of {len(pairs)} pairs of sizes in the order of the paper's TPU"
+    return not wrong, summary + (f"; here {', '.join(wrong)}" if wrong else "")
+
 
 
 def _sst2(*terms: tuple[float, str, str], where: str) -> Number:
@@ -101,13 +102,13 @@ CLAIMS = (
           _sst2((1, "Basic", "12/768"), (-1, "Basic", "2/128"), where="12/768 minus 2/128"), EQUAL),
     Claim("R3a", "Full pre-training beats truncating a deeper model", VALUE, ask.over("PD", "PD (truncated)"),
           paper.gain(_STARTS[_STARTS["size"] != "12/768"], "PD", "PD (truncated)", FIG5)),
-    Claim("R3b", "Its gain over truncation shrinks with depth", VALUE, ask.truncation_gap_shrinks,
+    Claim("R3b", "The gain of full pre-training over truncation shrinks with depth", VALUE, ask.truncation_gap_shrinks,
           paper.contrast(_STARTS, [(1, "PD", "2/128"), (-1, "PD (truncated)", "2/128"), (-1, "PD", "8/512"),
                                    (1, "PD (truncated)", "8/512")], f"{FIG5}, 2/128 less 8/512")),
-    Claim("R4a", "Pre-trained word embeddings alone give the smallest student next to nothing", VALUE,
+    Claim("R4a", "Pre-trained word embeddings alone do not help the smallest student", VALUE,
           ask.at_smallest("PD (embeddings)", "Distillation"),
           paper.contrast(_STARTS, [(1, "PD (embeddings)", "2/128"), (-1, "Distillation", "2/128")], f"{FIG5}, 2/128"), EQUAL),
-    Claim("R4b", "They give a larger student more", VALUE, ask.gain_grows("PD (embeddings)", "Distillation"),
+    Claim("R4b", "Pre-trained word embeddings alone help a larger student more than a smaller one", VALUE, ask.gain_grows("PD (embeddings)", "Distillation"),
           paper.contrast(_STARTS, [(1, "PD (embeddings)", "12/768"), (-1, "Distillation", "12/768"),
                                    (-1, "PD (embeddings)", "2/128"), (1, "Distillation", "2/128")], f"{FIG5}, 12/768 less 2/128")),
     Claim("R4c", "Full pre-training beats pre-trained word embeddings alone", VALUE, ask.over("PD", "PD (embeddings)"),
@@ -118,9 +119,9 @@ CLAIMS = (
           _sst2(*_matched("PD"), where="6/512 over 2/768")),
     Claim("R5b", "At matched parameters deeper beats wider, pre-trained and fine-tuned", DEPTH, ask.deep_over_wide("PF"),
           _sst2(*_matched("PF"), where="6/512 over 2/768")),
-    Claim("R5c", "Depth pays more when pre-trained than from a random start", DEPTH, ask.depth_pays_more("PD", "Distillation"),
+    Claim("R5c", "Depth helps pre-trained students more than students from a random start", DEPTH, ask.depth_pays_more("PD", "Distillation"),
           _sst2(*_matched("PD"), *((-w, "Distillation", s) for w, _, s in _matched("")), where="6/512 over 2/768")),
-    Claim("R5d", "At matched latency deep and wide are a tie", DEPTH,
+    Claim("R5d", "At matched latency deep and wide students are equally accurate", DEPTH,
           ask.deep_over_wide("PD", ask.pairs_matched_in_latency, "latency"),
           _sst2((1, "PD", "8/256"), (-1, "PD", "2/768"), where="8/256 over 2/768, about 7.5x on its TPU; not plotted there"), EQUAL),
     Claim("R6", "The first layers add more than the last", DEPTH, ask.depth_saturates("PD"),
@@ -133,14 +134,14 @@ CLAIMS = (
           ask.over("PD", "PF", corpus="transfer"), paper.gain(paper.compound(), "PD", "PF", FIG10)),
     Claim("R7b", "With D_LM = D_T, pre-training with fine-tuning beats distillation from a random start", COMPOUND,
           ask.over("PF", "Distillation", corpus="transfer"), paper.gain(paper.compound(), "PF", "Distillation", FIG10)),
-    Claim("R7c", "With D_LM = D_T, reading the transfer set first adds to distilling on it", COMPOUND,
+    Claim("R7c", "With D_LM = D_T, pre-training on the transfer set adds to distilling on it", COMPOUND,
           ask.over("PD", "Distillation", corpus="transfer"), paper.gain(paper.compound(), "PD", "Distillation", FIG10)),
-    Claim("R8a", "More and broader text to read than D_T makes a better start", COMPOUND,
+    Claim("R8a", "Pre-training on more and broader text than D_T makes a better start", COMPOUND,
           ask.own_corpus_over(ask.transfer_corpus), Number(
               round(float((_STARTS[_STARTS.recipe == "PD"].value.to_numpy()
                            - paper.compound().query("recipe == 'PD'").value.to_numpy()).mean()), 1),
               "Fig 5 less Fig 10, MNLI, mean of 5 sizes", "digitised")),
-    Claim("R8b", "Piece for piece, text of other domains makes a better start than D_T", COMPOUND,
+    Claim("R8b", "With equally many word pieces, pre-training on text of other domains makes a better start than on D_T", COMPOUND,
           ask.corpus_over(ask.other_domain_corpus, ask.transfer_corpus), None),
     Claim("R9", "A small pre-trained student needs less transfer text than a large random one", ROBUST,
           ask.small_with_less_over_large,
@@ -153,10 +154,11 @@ CLAIMS = (
           ask.drop_smaller("PD", "Distillation", -2),
           paper.contrast(_NEAR_FAR, [(1, "Distillation", 1.0), (-1, "Distillation", 0.52), (-1, "PD", 1.0), (1, "PD", 0.52)],
                          f"{FIG9}, S 1.0 to 0.52")),
-    Claim("R11b", "Farthest off, it loses as much", ROBUST, ask.drop_smaller("PD", "Distillation", -1),
+    Claim("R11b", "On the farthest domain, pre-trained distillation loses as much as distillation from a random start", ROBUST,
+          ask.drop_smaller("PD", "Distillation", -1),
           paper.contrast(_NEAR_FAR, [(1, "Distillation", 1.0), (-1, "Distillation", 0.43), (-1, "PD", 1.0), (1, "PD", 0.43)],
                          f"{FIG9}, S 1.0 to 0.43"), EQUAL),
-    Claim("R12", "Fine-tuning after distillation pays more the farther off D_T is", ROBUST, ask.finetuning_pays_far,
+    Claim("R12", "Fine-tuning after distillation helps more, the farther D_T is from the domain of D_L", ROBUST, ask.finetuning_pays_far,
           paper.contrast(_NEAR_FAR, [(1, "PD-F", 0.43), (-1, "PD", 0.43), (-1, "PD-F", 1.0), (1, "PD", 1.0)],
                          f"{FIG9}, S 0.43 less S 1.0")),
 )  # fmt: skip

@@ -14,12 +14,13 @@ from pdstudy.recipes import LINEAR, LINEAR_SIZE, LINEAR_TAUGHT, RANDOM, RECIPES
 from pdstudy.sizes import Size
 
 MATCHED = 0.5  # a deep student matches a wide one with more parameters if it has at least this share of them
+SAME_LATENCY = 1.25  # latencies match if they differ by at most this factor
 
 Ask = Callable[[Evidence], Contrast]
 
 
 def question(compare: Callable[..., Contrast]) -> Callable[..., Ask]:
-    """Return `compare` as a function of its arguments but the first, which returns a function of that first: the evidence."""
+    """Return a function that takes all arguments of `compare` except the evidence, and returns a function of the evidence."""
     return wraps(compare)(lambda *args, **kwargs: wraps(compare)(lambda e: compare(e, *args, **kwargs)))
 
 
@@ -94,8 +95,11 @@ def pairs_matched_in_parameters(e: Evidence) -> list[tuple[str, str]]:
     return pairs
 
 
-def pairs_matched_in_latency(e: Evidence, within: float = 0.25) -> list[tuple[str, str]]:
-    """Return (deep, wide) pairs: for each deep student the wide one with the closest latency, if it differs by at most a quarter."""
+def pairs_matched_in_latency(e: Evidence) -> list[tuple[str, str]]:
+    """Return (deep, wide) pairs: for each deep student the wide one with the closest latency, if it differs by at most a quarter.
+
+    Raises Missing if no latency was measured.
+    """
     if not e.latency:
         raise Missing("measured latency")
     sizes, pairs = [Size.parse(s) for s in e.sizes if s in e.latency], []
@@ -106,7 +110,7 @@ def pairs_matched_in_latency(e: Evidence, within: float = 0.25) -> list[tuple[st
             if s.layers < deep.layers and s.hidden > deep.hidden
         }
         closest = min(apart, key=apart.get, default=None)
-        if closest and apart[closest] <= np.log(1 + within):
+        if closest and apart[closest] <= np.log(SAME_LATENCY):
             pairs.append((str(deep), closest))
     return pairs
 
@@ -142,19 +146,19 @@ def depth_saturates(e: Evidence, recipe: str) -> Contrast:
 
 
 @question
-def own_corpus_over(e: Evidence, corpus: Callable[[Evidence], str], recipe: str = "PD") -> Contrast:
-    """Return what the study's own D_LM gains over another."""
+def own_corpus_over(e: Evidence, corpus: Callable[[Evidence], str]) -> Contrast:
+    """Return what PD gains if it is pre-trained on the study's own D_LM instead of another."""
     other = corpus(e)
-    pairs = [(Arm(recipe, s), Arm(recipe, s, corpus=other)) for s in e.sizes_of(recipe)]
-    return _mean_gain(f"{recipe}: the study's D_LM over {_lm(other)}", [p for p in pairs if e.has(p[1])])
+    pairs = [(Arm("PD", s), Arm("PD", s, corpus=other)) for s in e.sizes_of("PD")]
+    return _mean_gain(f"PD: the study's D_LM over {_lm(other)}", [p for p in pairs if e.has(p[1])])
 
 
 @question
-def corpus_over(e: Evidence, one: Callable[[Evidence], str], other: Callable[[Evidence], str], recipe: str = "PD") -> Contrast:
-    """Return what one D_LM, not the study's own, gains over another."""
+def corpus_over(e: Evidence, one: Callable[[Evidence], str], other: Callable[[Evidence], str]) -> Contrast:
+    """Return what PD gains if it is pre-trained on one D_LM instead of another; neither is the study's own."""
     a, b = one(e), other(e)
-    pairs = [(Arm(recipe, s, corpus=a), Arm(recipe, s, corpus=b)) for s in e.sizes_of(recipe)]
-    return _mean_gain(f"{recipe}: D_LM {a} over {_lm(b)}", [p for p in pairs if all(map(e.has, p))])
+    pairs = [(Arm("PD", s, corpus=a), Arm("PD", s, corpus=b)) for s in e.sizes_of("PD")]
+    return _mean_gain(f"PD: D_LM {a} over {_lm(b)}", [p for p in pairs if all(map(e.has, p))])
 
 
 def transfer_corpus(e: Evidence) -> str:
@@ -224,7 +228,8 @@ def _linear(e: Evidence, recipe: str) -> Arm:
     """Return the arm of a linear model. Raises Missing if it was not measured."""
     arm = Arm(recipe, LINEAR_SIZE)
     if not e.has(arm):
-        raise Missing("the linear model that is taught" if recipe == LINEAR_TAUGHT else "the linear model")
+        raise Missing("the linear model trained on soft labels" if recipe == LINEAR_TAUGHT else "the linear model")
+
     return arm
 
 
