@@ -71,7 +71,6 @@ def speed_order(e: Evidence) -> tuple[bool, str]:
     return not wrong, summary + (f"; here {', '.join(wrong)}" if wrong else "")
 
 
-
 def _sst2(*terms: tuple[float, str, str], where: str) -> Number:
     return paper.contrast(paper.sst2(), list(terms), f"{paper.SST2_SOURCE}, {where}")
 

@@ -21,7 +21,6 @@ class Number:
     trust: str  # printed or digitised
 
 
-
 _SST2 = """layers,hidden,params,speedup,PD,PF,Distillation,Basic
 2,128,4.4,65.24,85.5,83.0,83.1,81.7
 4,128,4.8,32.37,89.0,82.8,83.8,81.8

@@ -80,8 +80,7 @@ def effect_in_points(differences: np.ndarray) -> Effect:
     return (crossed_effect(differences) if len(differences) > 1 else mean_interval(differences[0])).scaled(POINTS)
 
 
-def over_items(
-differences: np.ndarray, resamples: int = 5000) -> tuple[float, float]:
+def over_items(differences: np.ndarray, resamples: int = 5000) -> tuple[float, float]:
     """Return the BCa bootstrap interval of the mean of (n_seeds, n_items) differences over items, for these students.
 
     nan if the items do not differ. scipy's bootstrap takes time in n_items^2 for its jackknife. Here the jackknife of a mean has

@@ -1,6 +1,6 @@
 """How a text file is written: its encoding, what parts its cells, whether it has quotes and a header.
 
-Nothing is guessed while a file is read. What a file seems to be is said by `noticed`, with the option that reads it.
+Nothing is guessed while a file is read. `advice.file_checks` checks how a file seems to be written, and names the option that reads it.
 """
 
 import codecs
