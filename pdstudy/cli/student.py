@@ -76,7 +76,7 @@ def predict(
     without = f"; {summary.blank:,} of them have no text and so no label" if summary.blank else ""
     print_line(f"{to}: {summary.rows:,} rows{without}")
     if summary.unmatched:
-        print_note(f"accuracy not measured: {summary.unmatched}")
+        print_note(f"not measured: {summary.unmatched}")
     if summary.confusion is not None:
         _print_accuracy(summary.truth, labeller.labels, summary.confusion)
 
