@@ -351,7 +351,7 @@ def paper_to_code(study: str) -> str:
 
 def asked_by(claim: claims.Claim | claims.Check) -> str:
     """Return the function that a claim's answer comes from, "module:name"."""
-    function = claim.ask if isinstance(claim, claims.Claim) else claim.check
+    function = claim.contrast if isinstance(claim, claims.Claim) else claim.check
     return f"{function.__module__.removeprefix('pdstudy.')}:{function.__qualname__.split('.')[0]}"
 
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from pdstudy.analysis import contrasts as ask
-from pdstudy.analysis import stats
+from pdstudy.analysis import contrasts, stats
 from pdstudy.analysis.claims import ABOVE, CLAIMS, EQUAL, MARGIN, NOT_BELOW, VALUE, Check, Claim
 from pdstudy.analysis.evidence import Evidence, Missing
 from pdstudy.analysis.paper import Number
@@ -80,16 +79,17 @@ def load(study: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def gains_by_size(study: str | Path, pairs: list[tuple[str, str]], **where) -> pd.DataFrame:
+def gains_by_size(study: str | Path, pairs: list[tuple[str, str]], corpus: str | None = None) -> pd.DataFrame:
     """Return the gain of each (better, worse) pair at each size: pair, size, estimate, low, high, n_seeds, n_items.
 
-    `where`, such as corpus="transfer", is passed to `contrasts.over`. Sizes that were not measured are left out.
+    `corpus` is that of `contrasts.over`. Sizes that were not measured are left out.
     """
     e, rows = Evidence(study), []
     for better, worse in pairs:
         for size in e.sizes_of(better, worse) if {better, worse} <= set(e.recipes) else ():
             with suppress(Missing):
-                rows.append({"pair": f"{better} over {worse}", "size": size} | e.row(ask.over(better, worse, [size], **where)(e)))
+                gain = contrasts.over(better, worse, [size], corpus)(e)
+                rows.append({"pair": f"{better} over {worse}", "size": size} | e.row(gain))
     return pd.DataFrame(rows, columns=["pair", "size", "estimate", "low", "high", "n_seeds", "n_items"])
 
 
@@ -142,7 +142,7 @@ def details(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[table.n_seeds > 0]
     columns = {
         "compared": rows.compared,
-        "supported where": rows.should_be,
+        "supported if": rows.should_be,
         "interval over texts alone (BCa)": _intervals(rows.items_low, rows.items_high),
         "p over seeds alone (sign flips)": [f"{p:.3f}" if math.isfinite(p) else "n/a" for p in rows.p_seeds],
         "the paper's number": rows.paper_where,
@@ -180,7 +180,7 @@ def _measure(claim: Claim | Check, e: Evidence) -> dict[str, Any]:
         if isinstance(claim, Check):
             is_true, summary = claim.check(e)
             return {"measured": summary, "verdict": SUPPORTED if is_true else REFUTED}
-        contrast = claim.ask(e)
+        contrast = claim.contrast(e)
         d = e.differences(contrast)
     except Missing as missing:
         return {"verdict": NOT_MEASURED, "missing": missing.args[0]}

@@ -51,12 +51,12 @@ def plan(
 
     study, missing, store, machine = Study.read(params), "", store_for(from_scratch), device(speed)
     try:
-        steps = planning.make(study)
+        planned = planning.make(study)
     except ParamsError as error:
-        missing, steps = str(error), planning.make(study, assumed=True)  # raises if the error has another cause
-    rows = by_stage(steps, store, machine, measured=speed is None)
+        missing, planned = str(error), planning.make(study, assumed=True)  # raises if the error has another cause
+    rows = by_stage(planned, store, machine, measured=speed is None)
     columns = ("stage", "steps", "cached", "to do", "updates", "pieces", "FLOPs", "about")
-    table = Table(*columns, title=f"{study.name}: {len(steps.students)} models on {study.resolved_task().name}")
+    table = Table(*columns, title=f"{study.name}: {len(planned.students)} models on {study.resolved_task().name}")
     for row in rows:
         table.add_row(
             *(str(row[k]) for k in ("stage", "steps", "cached", "to do")),
@@ -66,18 +66,18 @@ def plan(
     out.print(table)
     total = {key: sum(row[key] for row in rows) for key in ("to do", "updates", "pieces", "flops", "seconds")}
     print_line(
-        f"{steps.asked} steps asked for by the recipes, {len(steps.steps)} distinct, {total['to do']} to do: {total['updates']:.3g} updates, "
+        f"{planned.asked} steps asked for by the recipes, {len(planned.steps)} distinct, {total['to do']} to do: {total['updates']:.3g} updates, "
         f"{total['pieces']:.3g} pieces, {total['flops']:.3g} FLOPs, about {_duration(total['seconds'])} on {machine.name}"
     )
     if missing:
         print_line(f"{missing}; until then nothing counts as cached")
     cached = store.digests()
-    todo = needed(steps, {d: s for d, s in steps.steps.items() if d not in cached})
+    todo = needed(planned, {d: s for d, s in planned.steps.items() if d not in cached})
     if every:
-        for step in steps.steps.values():
+        for step in planned.steps.values():
             state = "to do" if step.digest in todo else "cached" if step.digest in cached else "not needed"
             print_line(f"{step.digest}  {state:10}  {step.stage:9}  {step.label}")
-    for text in (*_other_versions(steps, store, cached), *passed_over(steps, store)):
+    for text in (*_other_versions(planned, store, cached), *passed_over(planned, store)):
         print_line(text)
 
 

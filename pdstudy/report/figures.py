@@ -1,6 +1,6 @@
 """The figures of a study, beside those of the paper, saved as PNG, SVG and CSV in outputs/<study>/figures/.
 
-The title of a figure is its finding, from the verdicts. What was not measured is not drawn.
+The title of a figure is the verdicts on its claims. What was not measured is not drawn.
 """
 
 from collections.abc import Callable

@@ -61,7 +61,6 @@ def folded_table(study: BaseModel, in_file: BaseModel) -> str:
     return f"<details><summary>{summary}</summary><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></details>"
 
 
-
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
     """Return the values of all sections by "section.key"; a mapping without keys is one value."""
     flat = {}

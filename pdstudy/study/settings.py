@@ -261,7 +261,6 @@ class Study(Settings):
         return overrides.folded_table(self, in_file)
 
 
-
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64] or "mine"
 
