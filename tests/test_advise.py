@@ -113,7 +113,9 @@ def test_without_transfer_text_the_price_is_said_in_points(study):
     assert "no transfer text" not in sentences(written)
     (Path(written) / results.TEXTS).write_text(json.dumps({"train": {"kept": 1000}, "D_T": {"of train": 1000}}))
     at_4_128 = sentences(written, Limits(latency_ms=3))
-    assert "There was no transfer text: distilled on the texts of train, 4/128 by PD is +" in at_4_128 and "points (95 % " in at_4_128
+    assert (
+        "There was no transfer text: distilled on the texts of train, 4/128 by PD is +" in at_4_128 and "points (95 % " in at_4_128
+    )
     assert "adds was not measured at this size" in sentences(written), "PF was not trained at 4/256"
 
 

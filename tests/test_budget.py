@@ -71,7 +71,9 @@ def test_the_recommendation_stands_on_what_was_measured(spent):
     right = candidates.right(advice.chosen.recipe, advice.chosen["size"], "test", [advice.chosen.best_seed]).mean()
     assert advice.chosen.low <= 100 * right <= advice.chosen.high, "the interval holds for texts that were not used"
     linear, student = advice.chosen.recipe in LINEARS, f"{advice.chosen['size']} by {advice.chosen.recipe}"
-    assert words.startswith("Take the linear model" if linear else f"Take {student} (") and "which were not used to choose it" in words
+    assert (
+        words.startswith("Take the linear model" if linear else f"Take {student} (") and "which were not used to choose it" in words
+    )
     assert "Twice the labelled text" in words or "Twice the transfer text" in words
     assert any("train: 300 texts; praise 150 (50%), scorn 150 (50%)." in s for s in data_checks.sentences(study.name))
     assert data_checks.nearness(study.name).corpus.tolist() == ["D_LM", "D_T"]
@@ -162,7 +164,9 @@ def test_a_teacher_that_teaches_nobody_leaves_the_recipes_without_one(tmp_path):
         )
 
 
-def test_rates_that_were_cleaned_away_are_not_trained_again_and_the_sentences_say_what_the_interval_does_not_allow_for(spent, tmp_path):
+def test_rates_that_were_cleaned_away_are_not_trained_again_and_the_sentences_say_what_the_interval_does_not_allow_for(
+    spent, tmp_path
+):
     study, _ = spent
     store = Store(tmp_path / "store")
     shutil.copytree(Store().root, store.root)

@@ -332,10 +332,12 @@ def test_the_table_of_values_is_folded_below_a_line_that_names_the_study():
     summary, table = details.find_all(recursive=False)
     assert (summary.name, table.name) == ("summary", "table")
     sizes, recipes = ", ".join(study.sizes), ", ".join(study.recipes)
-    assert summary.text == f"Study smoke: task {study.task}; sizes {sizes}; recipes {recipes}; seeds 0; 2 values differ from the params file"
+    assert (
+        summary.text
+        == f"Study smoke: task {study.task}; sizes {sizes}; recipes {recipes}; seeds 0; 2 values differ from the params file"
+    )
     assert Study.read("smoke")._repr_html_().count("no value differs from the params file</summary>") == 1
     assert Study.read("smoke", {"seeds": [0]})._repr_html_().count("; 1 value differs from the params file</summary>") == 1
-
 
 
 def test_markup_in_a_value_is_shown_and_not_read(settings):

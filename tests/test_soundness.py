@@ -34,7 +34,9 @@ def said(tmp_path):
 
 
 def test_of_sound_data_only_the_classes_and_lengths_are_said(said):
-    lengths = "train: 10 word pieces a text are used on average; 2% of the texts are longer than max_length and are cut at their ends."
+    lengths = (
+        "train: 10 word pieces a text are used on average; 2% of the texts are longer than max_length and are cut at their ends."
+    )
     assert said(SOUND) == f"train: 80 texts; a 40 (50%), b 40 (50%).\n{lengths}"
 
 
