@@ -79,7 +79,7 @@ class Candidates:
         return Answers(*(np.stack([by_rate[r] for r in sorted(by_rate)]) for by_rate in (search, score)))
 
     def n_unsaved(self, recipe: str, size: str) -> int:
-        """Return how many rates were tried for a student without saving the answers: its interval does not allow for choosing among them.
+        """Return how many rates were tried for a student without saving the answers: its interval does not allow for that choice.
 
         The rates of an earlier stage count: a student of two stages is only evaluated at the best rate of the first.
         """

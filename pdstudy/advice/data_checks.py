@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 
 from pdstudy.data import left_out
-from pdstudy.escape import Prose
 from pdstudy.storage import results
 
 NEARNESS = "nearness.json"  # in the study's folder: how similar D_T and D_LM are to the training texts
@@ -28,8 +27,8 @@ def sentences(study: str | Path) -> list[str]:
     lines += [line for name in counts.index for line in _pieces(name, counts.loc[name])]
     if "of train" in counts and counts.loc["D_T"].get("of train", 0) > 0:
         lines.append(
-            "There is no transfer text: D_T is the texts of train without their labels. A student that is distilled on them sees no new "
-            "text; distillation needs unlabelled text of the same kind."
+            "There is no transfer text: D_T is the texts of train without their labels. A student that is distilled on them sees no "
+            "new text; distillation needs unlabelled text of the same kind."
         )
     for row in nearness(study).itertuples():
         if row.corpus == "D_T" and row.unseen > UNSEEN:
@@ -45,11 +44,6 @@ def nearness(study: str | Path) -> pd.DataFrame:
     return pd.DataFrame(json.loads(path.read_text())).astype({"S": float})
 
 
-def prose(study: str | Path) -> Prose:
-    """Return the sentences as one paragraph."""
-    return Prose(" ".join(sentences(study)))
-
-
 def _class_counts(name: str, labels: list[str], counts: list[int]) -> str:
     n = max(1, sum(counts))
     classes = [f"{label} {k:,} ({k / n:.0%})" for label, k in sorted(zip(labels, counts, strict=True), key=lambda pair: -pair[1])]
@@ -61,7 +55,10 @@ def _lopsided(labels: list[str], counts: list[int]) -> str:
     if share < LOPSIDED:
         return ""
     largest = labels[counts.index(max(counts))]
-    return f"{share:.0%} of train is {largest}: accuracy says little here, use F1 and Matthews' r, and label more texts of the other classes."
+    return (
+        f"{share:.0%} of train is {largest}: accuracy says little here, use F1 and Matthews' r, and label more texts of the other "
+        "classes."
+    )
 
 
 def _teacher(study: str | Path) -> str:
@@ -80,8 +77,8 @@ def _pieces(name: str, row: pd.Series) -> list[str]:
     lines, row = [], row.dropna()
     if {"truncated", "kept"} <= set(row.index) and (name == "train" or row.truncated > CUT * row.kept):
         lines.append(
-            f"{name}: {row.pieces / row.kept:.0f} word pieces a text are used on average; {row.truncated / row.kept:.0%} of the texts are "
-            "longer than max_length and are cut at their ends."
+            f"{name}: {row.pieces / row.kept:.0f} word pieces a text are used on average; {row.truncated / row.kept:.0%} of the texts "
+            "are longer than max_length and are cut at their ends."
         )
     if "unknown" in row and row.unknown > UNKNOWN * row.pieces:
         lines.append(f"{name}: {row.unknown / row.pieces:.1%} of the word pieces are unknown to the tokenizer.")

@@ -213,7 +213,7 @@ def _epochs(passes: int, texts: int, least: int) -> int:
 
 
 def texts_of(path: Path, names: list[str], dialect: Dialect = PLAIN) -> list[str]:
-    """Return the texts of a corpus: a table's columns `names`, or guessed columns if it has not all of these; the lines of a text file."""
+    """Return the texts of a corpus: the lines of a text file, or a table's columns `names`, guessed if it does not have these."""
     if not formats.is_table(path):
         return [spaced(text) for _, text in formats.lines(path, dialect)]
     if not set(names) <= set(formats.columns_of(path, dialect)):

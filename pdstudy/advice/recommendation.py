@@ -86,8 +86,8 @@ def _interval(effect: Effect) -> str:
 def _choice(candidates: Candidates, row) -> str:
     latency = f"{row.p50_ms:.1f} ms a text" if math.isfinite(row.p50_ms) else "latency not measured"
     sentence = (
-        f"Take {_name(row)} ({row.mb:.{0 if row.mb >= 1 else 1}f} MB, {latency}): expect {row.low:.1f} to {row.high:.1f} % correct on new "
-        "texts (95 % interval)"
+        f"Take {_name(row)} ({row.mb:.{0 if row.mb >= 1 else 1}f} MB, {latency}): expect {row.low:.1f} to {row.high:.1f} % correct "
+        "on new texts (95 % interval)"
     )
     for _, teacher in candidates.table[candidates.table.recipe == "teacher"].head(1).iterrows():
         effect = candidates.difference(row, teacher)
@@ -139,7 +139,8 @@ def _selection(candidates: Candidates, chosen) -> list[str]:
         )
     if n_unsaved := int(fitting.unsaved.sum()):
         sentences.append(
-            f"The answers at {n_unsaved} more rates were not saved: the interval does not allow for choosing among these, and may be too high."
+            f"The answers at {n_unsaved} more rates were not saved: the interval does not allow for choosing among these, and may be "
+            "too high."
         )
     return sentences
 

@@ -76,7 +76,7 @@ def mean_interval(values: np.ndarray) -> Effect:
 
 
 def effect_in_points(differences: np.ndarray) -> Effect:
-    """Return the mean of (n_seeds, n_items) paired differences in points, with its interval over seeds and items; for one seed, over items."""
+    """Return the mean of (n_seeds, n_items) differences in points, with its interval over seeds and items; for one seed over items."""
     return (crossed_effect(differences) if len(differences) > 1 else mean_interval(differences[0])).scaled(POINTS)
 
 
@@ -246,7 +246,7 @@ def interval_on_new_texts(dev: float, expected: float, n_dev: int, n_test: int, 
 
 
 def pareto_front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Return which points are on the Pareto front: no other is as cheap and better, or cheaper and as good. A point whose cost is nan is not."""
+    """Return which points are on the Pareto front: no other is as cheap and better, or cheaper and as good; never if the cost is nan."""
 
     on = np.zeros(len(cost), dtype=bool)
     for i in range(len(cost)):

@@ -66,8 +66,8 @@ def plan(
     out.print(table)
     total = {key: sum(row[key] for row in rows) for key in ("to do", "updates", "pieces", "flops", "seconds")}
     print_line(
-        f"{planned.asked} steps asked for by the recipes, {len(planned.steps)} distinct, {total['to do']} to do: {total['updates']:.3g} updates, "
-        f"{total['pieces']:.3g} pieces, {total['flops']:.3g} FLOPs, about {_duration(total['seconds'])} on {machine.name}"
+        f"{planned.asked} steps asked for by the recipes, {len(planned.steps)} distinct, {total['to do']} to do: "
+        f"{total['updates']:.3g} updates, {total['pieces']:.3g} pieces, {total['flops']:.3g} FLOPs, about {_duration(total['seconds'])} on {machine.name}"
     )
     if missing:
         print_line(f"{missing}; until then nothing counts as cached")

@@ -1,4 +1,4 @@
-"""Widgets to explore a study: choose recipes, sizes, transfer set and cost, and see the texts on which a student differs from its teacher."""
+"""Widgets to explore a study: choose recipes, sizes, transfer set and cost, and see where a student differs from its teacher."""
 
 import base64
 import html
