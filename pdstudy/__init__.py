@@ -1,6 +1,6 @@
-"""pdstudy: pre-train, distil or both? The study of compact BERTs by Turc et al. (2019), and your own.
+"""pdstudy: pre-train, distil or both? The study of compact BERTs by Turc et al. (2019), and a tool for your own task.
 
-The package imports nothing heavy by itself: `from pdstudy import Study` opens no torch.
+`import pdstudy` imports nothing heavy, and `from pdstudy import Study` does not import torch.
 """
 
 __version__ = "0.1.0"
@@ -9,7 +9,7 @@ _HOME = {"Study": "study.settings", "run_study": "run.run_study", "load_results"
 
 __all__ = ["Size", "Study", "load_results", "run_study"]
 
-TYPE_CHECKING = False  # editors and type checkers read what stands below as if it were true; nothing runs
+TYPE_CHECKING = False  # editors and type checkers treat it as true, and so know the types of the names below
 if TYPE_CHECKING:
     from pdstudy.run.run_study import run_study
     from pdstudy.sizes import Size
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str):
-    """Return a public name, importing its module on first use (torch loads only when work runs)."""
+    """Return a public name, importing its module on first use. Raises AttributeError for other names."""
     if name not in _HOME:
         raise AttributeError(f"module 'pdstudy' has no attribute {name!r}")
     from importlib import import_module

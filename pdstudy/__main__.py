@@ -2,13 +2,13 @@
 
 import sys
 
-from pdstudy.cli import hub, store, student, study, task  # each adds its commands
+from pdstudy.cli import store, student, study, task  # each adds its commands
 from pdstudy.console import app, print_error
 from pdstudy.data.mirror import MirrorError
 from pdstudy.storage import paths
 from pdstudy.study.settings import ParamsError
 
-__all__ = ["app", "hub", "main", "store", "student", "study", "task"]
+__all__ = ["app", "main", "store", "student", "study", "task"]
 
 
 def main() -> None:
@@ -19,17 +19,14 @@ def main() -> None:
     try:
         app()
     except (ParamsError, MirrorError) as error:
-        print_error(paths.scrub(str(error)))
+        print_error(str(error))
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)
-    except StoreError as error:
-        print_error(paths.scrub(str(error)))
-        sys.exit(1)
     except OSError as error:
-        if not files.is_disk_full(error):
+        if not isinstance(error, StoreError) and not files.is_disk_full(error):
             raise
-        print_error(paths.scrub(files.full_disk_message(paths.OUTPUTS)))
+        print_error(str(error) if isinstance(error, StoreError) else files.full_disk_message(paths.OUTPUTS))
         sys.exit(1)
 
 

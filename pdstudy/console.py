@@ -1,12 +1,15 @@
-"""What all commands share: the app, common options, messages, exit codes and the progress bar."""
+"""What all commands share: the app, common options, printing, exit statuses and the progress bar."""
 
+import contextlib
 import signal
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from pdstudy.escape import escape_control
+from pdstudy.storage import paths
 from pdstudy.study.settings import Study
 
 app = typer.Typer(
@@ -17,7 +20,6 @@ app = typer.Typer(
 )
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
-
 Params = Annotated[str, typer.Argument(help="A params file, or the name of one in params/ such as quick.", metavar="PARAMS")]
 Workers = Annotated[
     int | None, typer.Option(help="Processes with one thread each. Default: one per core; 0: only this process.", min=0)
@@ -26,19 +28,52 @@ FromScratch = Annotated[bool, typer.Option("--from-scratch", help="Do not use th
 LogWith = Annotated[
     str | None, typer.Option(help="Copy the training logs to a tracker supported by accelerate, such as tensorboard.")
 ]
-
-Delimiter = Annotated[str | None, typer.Option(help="What parts the cells of .csv and .tsv, such as ; or tab. Default: , and tab.")]
+StudyName = Annotated[str, typer.Argument(help="A study's name, or its folder in outputs/.")]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(help="The delimiter of .csv and .tsv files, such as ; or tab. Default: a comma in .csv, a tab in .tsv."),
+]
 Quotes = Annotated[
-    bool | None, typer.Option("--quotes/--no-quotes", help="Whether cells are quoted. Default: in .csv, not in .tsv.")
+    bool | None, typer.Option("--quotes/--no-quotes", help="Whether cells may be quoted. Default: in .csv, not in .tsv.")
 ]
 Header = Annotated[
     bool | None,
-    typer.Option("--header/--no-header", help="Whether the first row names the columns; without names they are called 1, 2, 3."),
+    typer.Option("--header/--no-header", help="Whether the first row names the columns. Without names they are called 1, 2, 3."),
 ]
-Encoding = Annotated[str, typer.Option(help="Of .csv, .tsv, .txt and JSON lines, such as cp1252.")]
+Encoding = Annotated[str, typer.Option(help="The encoding of .csv, .tsv, .txt and JSON lines, such as cp1252.")]
 
 
-def compute_with_progress(study: Study, compute) -> None:
+def print_line(text: str, to: Console = out) -> None:
+    """Print text as it is, without markup or wrapping, with control characters escaped."""
+    to.print(escape_control(text), markup=False, soft_wrap=True)
+
+
+def print_note(text: str) -> None:
+    """Print text to stderr: progress, or what a script need not read."""
+    print_line(text, err)
+
+
+def print_error(message: str) -> None:
+    """Print a message to stderr in red, with control characters escaped and without the paths of this machine."""
+    err.print(escape_control(paths.scrub(message)), style="red", markup=False, soft_wrap=True)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print an error message and exit with status `code`."""
+    print_error(message)
+    raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def exit_on(code: int, *errors: type[Exception]):
+    """Print the message of one of these errors and exit with status `code`, or with 2 if the error says that the input is wrong."""
+    try:
+        yield
+    except errors as error:
+        fail(str(error), 2 if getattr(error, "bad_input", False) else code)
+
+
+def compute_with_progress(study: Study, compute: Callable) -> None:
     """Call `compute(listen)` for a study and show a progress bar. Bad input and failures print one sentence and exit."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -47,31 +82,25 @@ def compute_with_progress(study: Study, compute) -> None:
     from pdstudy.run.scheduler import RunError
     from pdstudy.run.worker import Interrupted
 
-    try:
-        hub.fetch_missing(*study.named_on_hub(), lambda text: err.print(text, markup=False, soft_wrap=True))
+    with exit_on(2, formats.TextError, mirror.MirrorError), exit_on(1, hub.HubError):
+        hub.fetch_missing(*study.named_on_hub(), print_note)
         sources.check(study.resolved_task())
-    except (formats.TextError, mirror.MirrorError) as error:
-        fail(str(error), 2)
-    except hub.HubError as error:
-        fail(str(error), 2 if error.bad_input else 1)
     columns = (BarColumn(24), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=False, disable=not err.is_terminal) as bar:
+    with exit_on(1, RunError), Progress(*columns, console=err, transient=False, disable=not err.is_terminal) as bar:
         job = bar.add_task("planning", total=1.0)
-        last = [""]
+        last_printed = ""
 
         def listen(progress) -> None:
+            nonlocal last_printed
             text = line(progress)
             bar.update(job, completed=progress.share, description=text)
-            done = text.split(",")[0]
-            if not err.is_terminal and done != last[0]:  # in a log file: one line per finished step
-                last[0] = done
-                err.print(text, markup=False, soft_wrap=True)
+            steps_done = text.split(",")[0]
+            if not err.is_terminal and steps_done != last_printed:  # in a log file: one line per finished step
+                last_printed = steps_done
+                print_note(text)
 
         try:
             compute(listen)
-        except RunError as error:
-            bar.stop()
-            fail(str(error), 2 if error.bad_input else 1)
         except Interrupted as error:
             bar.stop()
             fail(str(error), 130 if getattr(error, "signal", None) == signal.SIGINT else 143)
@@ -84,29 +113,10 @@ def store_for(from_scratch: bool):
     return Store(families=()) if from_scratch else Store()
 
 
-def duration(seconds: float) -> str:
-    """Return seconds as text in seconds, minutes or hours."""
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
-
-
 def dialect(delimiter: str | None, quotes: bool | None, header: bool | None, encoding: str):
-    """Return how the files are written; ends with a sentence for what is no delimiter or encoding."""
+    """Return the Dialect of the user's files. An unusable delimiter or encoding ends the command with exit status 2."""
     from pdstudy.data.dialects import Dialect, checked_delimiter, checked_encoding
 
-    try:
-        given = None if delimiter is None else checked_delimiter(delimiter)
-        return Dialect(given, quotes, header is not False, checked_encoding(encoding))
-    except ValueError as error:
-        fail(str(error), 2)
-
-
-def fail(message: str, code: int) -> None:
-    """Print an error message and exit with status `code`."""
-    print_error(message)
-    raise typer.Exit(code)
-
-
-def print_error(message: str) -> None:
-    """Print a message to stderr in red, with control characters escaped."""
-    err.print(escape_control(message), style="red", markup=False, soft_wrap=True)
+    with exit_on(2, ValueError):
+        delimiter = None if delimiter is None else checked_delimiter(delimiter)
+        return Dialect(delimiter, quotes, header is not False, checked_encoding(encoding))

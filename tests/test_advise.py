@@ -1,4 +1,4 @@
-"""The recommendation on hand-made evidence: who is chosen, what is said of the others, and that promises are kept."""
+"""The recommendation on hand-made evidence: which student is chosen, what is said of the others, and how often the interval is right."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from pdstudy.advice import candidates
 from pdstudy.advice.candidates import AdviceError, Candidates, Limits
-from pdstudy.advice.recommendation import display_table, keep, recommend
+from pdstudy.advice.recommendation import display_table, recommend, save
 from pdstudy.analysis.stats import accuracy_after_selection, interval_on_new_texts, pareto_front
 from pdstudy.run import result_tables
 from pdstudy.storage import paths, results
@@ -85,7 +85,7 @@ CHANCES = {
 }  # fmt: skip
 
 
-def said(study: str, limits: Limits = candidates.NONE) -> str:
+def sentences(study: str, limits: Limits = candidates.NONE) -> str:
     return recommend(Candidates(study, limits)).prose()
 
 
@@ -101,53 +101,55 @@ def test_the_advice_is_kept_with_every_candidate_s_numbers(study, monkeypatch):
     monkeypatch.setattr(results, "provenance", lambda study: "made here")
     monkeypatch.setattr(paths, "study_folder", lambda name: Path(written))
     advice = recommend(Candidates(written, limits))
-    kept = json.loads(keep(advice, "mine", limits).read_text())
-    assert kept["student"] == advice.student and kept["reasons"] == advice.reasons and kept["provenance"] == "made here"
-    assert kept["limits"] == {"latency_ms": None, "size_mb": 50}
-    assert {(c["recipe"], c["size"]) for c in kept["candidates"]} == set(CHANCES)
-    assert all(c["p50_ms"] is None for c in kept["candidates"]), "what was not measured is null"
+    saved = json.loads(save(advice, "mine", limits).read_text())
+    assert saved["student"] == advice.student and saved["reasons"] == advice.reasons and saved["provenance"] == "made here"
+    assert saved["limits"] == {"latency_ms": None, "size_mb": 50}
+    assert {(c["recipe"], c["size"]) for c in saved["candidates"]} == set(CHANCES)
+    assert all(c["p50_ms"] is None for c in saved["candidates"]), "what was not measured is null"
 
 
 def test_without_transfer_text_the_price_is_said_in_points(study):
     written = study(CHANCES)
-    assert "no transfer text" not in said(written)
+    assert "no transfer text" not in sentences(written)
     (Path(written) / results.TEXTS).write_text(json.dumps({"train": {"kept": 1000}, "D_T": {"of train": 1000}}))
-    at_4_128 = said(written, Limits(latency_ms=3))
-    assert "There was no transfer text: on the texts of train, 4/128 by PD is +" in at_4_128 and "points (95 % " in at_4_128
-    assert "gives was not measured at this size" in said(written), "PF was not trained at 4/256"
+    at_4_128 = sentences(written, Limits(latency_ms=3))
+    assert (
+        "There was no transfer text: distilled on the texts of train, 4/128 by PD is +" in at_4_128 and "points (95 % " in at_4_128
+    )
+    assert "adds was not measured at this size" in sentences(written), "PF was not trained at 4/256"
 
 
 def test_what_a_dearer_student_would_add_is_said_with_its_price(study):
-    words = said(study(CHANCES), Limits(latency_ms=3))
+    words = sentences(study(CHANCES), Limits(latency_ms=3))
     assert "Take 4/128 by PD (6 MB, 2.0 ms a text)" in words
-    assert "Take 4/256 by PD if 14 MB more and 2.0 ms more are free: +" in words
-    assert "; on dev " in words and "points below the teacher (95 %" in words and "6.0 times as fast" in words
+    assert "4/256 by PD is outside the limits and better by " in words and "for 14 MB more and 2.0 ms more." in words
+    assert "; on dev it is " in words and "points below the teacher (95 %" in words and " and 6.0 times as fast" in words
 
 
 def test_a_smaller_student_that_cannot_be_told_apart_is_named_and_one_that_can_is_not(study):
-    words = said(study(CHANCES | {("PD", "4/256"): 0.792}))
-    assert "4/128 by PD, 6 MB, is not distinguishable from it" in words or "Take 4/128 by PD" in words
-    assert "2/128 by PD, 4 MB" not in words
-    assert "Every smaller student is worse beyond luck" in said(study(CHANCES))
+    words = sentences(study(CHANCES | {("PD", "4/256"): 0.792}))
+    assert "4/128 by PD is smaller, 6 MB, and not significantly worse (" in words or "Take 4/128 by PD" in words
+    assert "2/128 by PD is smaller" not in words
+    assert "Every smaller student is significantly worse." in sentences(study(CHANCES))
 
 
 def test_the_table_shows_what_accuracy_hides_where_classes_are_lopsided(study):
     table = display_table(Candidates(study(CHANCES)).table)
-    assert set(table["its F1"]) == {"0.700"} and set(table["Matthews' r"]) == {"0.400"}
+    assert set(table["test F1"]) == {"0.700"} and set(table["Matthews' r"]) == {"0.400"}
 
 
 def test_the_student_is_named_as_export_knows_it(study):
     advice = recommend(Candidates(study(CHANCES)))
-    assert f"Its best seed is {advice.student} to `export`" in advice.prose()
+    assert f"Its best seed, {advice.student}, is correct on " in advice.prose()
     dev = Candidates(study(CHANCES)).models.loc[(advice.chosen.recipe, advice.chosen["size"])].value
     assert advice.student == f"4/256-PD-s{dev.idxmax():.0f}"
 
 
 def test_a_student_that_may_have_learned_nothing_is_not_sold(study):
     ignorant = study({("teacher", "4/512"): 0.54, ("PD", "2/128"): 0.52, ("Basic", "4/128"): 0.50})
-    words = said(ignorant)
-    assert "Do not ship it: always answering the commonest class is right on 50.0 % of dev" in words
-    assert "Do not ship" not in said(study(CHANCES))
+    words = sentences(ignorant)
+    assert "Do not use it yet: always answering the most frequent class is correct on 50.0% of dev" in words
+    assert "Do not use it" not in sentences(study(CHANCES))
 
 
 def test_limits_that_no_student_keeps_are_refused_with_what_would_have_to_give(study):
@@ -155,9 +157,9 @@ def test_limits_that_no_student_keeps_are_refused_with_what_would_have_to_give(s
         recommend(Candidates(study(CHANCES), Limits(latency_ms=0.5)))
 
 
-def test_a_latency_that_was_not_measured_keeps_no_limit_and_is_said(study):
+def test_a_latency_that_was_not_measured_keeps_no_limit_and_is_sentences(study):
     written = study(CHANCES, latency=False)
-    assert "latency not measured" in said(written)
+    assert "latency not measured" in sentences(written)
     with pytest.raises(AdviceError):
         recommend(Candidates(written, Limits(latency_ms=100)))
 
@@ -170,18 +172,18 @@ def test_one_seed_gives_an_interval_over_texts_alone_and_no_warning(study):
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["answers of all rates", "answers of the rate taken"])
-def test_the_promise_pays_for_the_choice_or_says_that_it_does_not(study, kept):
+def test_the_interval_allows_for_the_choice_or_the_sentences_say_that_it_does_not(study, kept):
     alike = {("PD", size): 0.75 for size in PARAMS} | {("PF", size): 0.75 for size in PARAMS}
     found = Candidates(study(alike, seeds=(0,), tried=kept))
-    row, words = recommend(found).chosen, said(found.study)
+    row, words = recommend(found).chosen, sentences(found.study)
     assert row.low < row.expected < row.dev < row.high
-    assert (f"Of {24 if kept else 8} students and rates it is the best on dev, {row.dev:.1f} %; about "
-            f"{row.dev - row.expected:.1f} points of that are the luck of the best") in words  # fmt: skip
-    assert ("Of 16 more rates that were tried no answers are kept: the promise does not pay" in words) != kept
-    assert ("rates the promise does not pay for" in display_table(found.table)) != kept
+    assert (f"It has {row.dev:.1f} % on dev and was compared with {24 if kept else 8} students and rates in all, so expect about "
+            f"{row.dev - row.expected:.1f} points less on new texts; the interval allows for that.") in words  # fmt: skip
+    assert ("The answers at 16 more rates were not saved: the interval does not allow for choosing among these" in words) != kept
+    assert ("rates that the interval does not allow for" in display_table(found.table)) != kept
 
 
-def test_the_promise_is_lower_for_what_the_rates_were_lucky(study):
+def test_the_expected_accuracy_is_lower_where_the_best_of_several_rates_was_chosen(study):
     alike = {("PD", size): 0.75 for size in PARAMS}
     luck = [Candidates(study(alike, seeds=(0,), tried=kept, alike=0.5)).table for kept in (False, True)]
     without, paid = (table.dev.max() - table.sort_values("dev").expected.iloc[-1] for table in luck)
@@ -197,13 +199,13 @@ def test_students_outside_the_limits_are_no_rivals_of_those_within(study):
         )
 
 
-def test_rates_of_a_first_stage_are_never_paid_for_and_one_that_diverged_needs_no_payment(study):
+def test_rates_of_a_first_stage_are_never_saved_and_one_that_diverged_has_no_answers(study):
     written = study({("PD-F", "2/128"): 0.75, ("PD", "2/128"): 0.7}, diverged={("PD", "2/128", 0.001)})
     table = Candidates(written).table.set_index("recipe")
-    assert table.unpaid.to_dict() == {"PD": 0, "PD-F": 2}
+    assert table.unsaved.to_dict() == {"PD": 0, "PD-F": 2}
 
 
-def test_promises_of_chosen_students_are_kept_as_often_as_they_say(study):
+def test_the_interval_of_the_chosen_student_holds_its_accuracy_on_test_as_often_as_it_says(study):
     kept, by_dev_alone = [], []
     for seed in range(60):
         alike = {(recipe, size): 0.75 for recipe in ("PD", "PF", "Basic") for size in PARAMS}

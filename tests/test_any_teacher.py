@@ -318,4 +318,4 @@ def test_the_report_shows_the_linear_models_and_says_first_that_no_student_beats
     verdict = judge(by_mpnet.name).set_index("id").loc["L1"]
     assert verdict.compared == "PD 1/64 over Linear" and verdict.n_items == 60
     first = str(answer(judge(by_mpnet.name))).splitlines()[0]
-    assert first.startswith("No student is known to beat the linear model: the best on dev, PD 1/64, is ")
+    assert first.startswith("No student is known to beat the linear model: the student that is best on dev, PD 1/64, scores ")

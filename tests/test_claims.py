@@ -51,7 +51,7 @@ def test_every_answer_changes_with_the_numbers(whole_study):
 
 def test_contrasts_have_the_values_of_their_definitions(whole_study):
     e = evidence.Evidence(whole_study())
-    estimates = {c.id: e.effect(c.ask(e)).estimate for c in CLAIMS if isinstance(c, Claim) and c.id != "R13"}
+    estimates = {c.id: e.effect(c.contrast(e)).estimate for c in CLAIMS if isinstance(c, Claim) and c.id != "R13"}
     wanted = {"V1": 13.7 + 0.5, "R3a": 4, "R3b": 4, "R4b": 4, "R5a": 5, "R5c": 6, "R6": 4, "R8a": 5, "R8b": 2, "R9": 11, "R10": 4.5}
     wanted |= {"R11a": 3, "R11b": 0, "R12": 6, "V2": 18.7 - 0.03}
     assert {k: estimates[k] for k in wanted} == pytest.approx(wanted, abs=0.9)
@@ -114,7 +114,7 @@ def test_no_difference_is_undecided(study):
 def test_a_missing_student_is_named_and_not_averaged_over(study):
     folder = study(both("PD", 0.8) | both("PF", 0.7), missing={("PD", "2/128", 1)})
     row = claims.judge(folder, PD_OVER_PF).iloc[0]
-    assert row.verdict == "not measured" and "PD 2/128 seed 1" in row.reading
+    assert row.verdict == "not measured" and "PD 2/128 seed 1" in row.sentence
     assert claims.display_table(claims.judge(folder, PD_OVER_PF)).points.iloc[0] == "missing"
 
 
@@ -131,7 +131,7 @@ def test_flat_needs_the_whole_interval_within_the_margin(study):
 def test_identical_answers_give_no_interval_and_no_verdict(study):
     row = claims.judge(study(both("Basic", 2.0)), FLAT).iloc[0]  # every text right, at both sizes
     assert row.verdict == "undecided" and np.isnan(row.low)
-    assert "no answer differs" in row.reading
+    assert "no answer differs" in row.sentence
 
 
 def test_the_answer_is_made_from_the_numbers(study):
@@ -194,3 +194,11 @@ def test_published_verdicts_are_read_though_no_answers_are_there_to_judge_again(
     (folder / results.PREDICTIONS).unlink()
     os.utime(folder / results.METRICS)
     assert claims.of_study(folder).equals(first)
+
+
+def test_saved_verdicts_keep_their_numbers_and_take_the_claims_present_wording(study):
+    folder = Path(study(both("PD", 0.8) | both("PF", 0.7)))
+    judged = claims.judge(folder)
+    rows = json.loads(claims.save(judged.assign(claim="an older wording", reading="and its sentence"), folder).read_text())
+    (folder / results.CLAIMS).write_text(json.dumps([{k: v for k, v in row.items() if k != "sentence"} for row in rows]))
+    pd.testing.assert_frame_equal(claims.load(folder), judged)

@@ -100,7 +100,7 @@ BAD = {
     "no Ray there": (["--engine", "ray", "--address", "127.0.0.1:1"], "no Ray answers at 127.0.0.1:1; start one there"),
     "no port": (["--engine", "ray", "--address", "nowhere"], "no Ray answers at nowhere"),
     "address without ray": (["--address", "auto"], "add --engine ray"),
-    "shard and ray": (["--engine", "ray", "--shard", "0/2"], "one run feeds every node"),
+    "shard and ray": (["--engine", "ray", "--shard", "0/2"], "one run uses every node"),
     "shard too large": (["--shard", "4/4"], "--shard 4/4: expected i/N with i from 0 to N-1"),
     "shard of words": (["--shard", "first"], "--shard first: expected i/N"),
 }

@@ -28,7 +28,7 @@ def test_init_writes_a_study_beside_the_table_and_never_over_one_unasked(reviews
     assert code == 0 and said.splitlines()[0] == '300 labelled texts, 2 classes: "bad" 150, "good" 150'
     assert Study.read(reviews.with_suffix(".yaml")).name == "reviews"
     code, said = typed("init", reviews)
-    assert code == 2 and "is there already; give another with --to, or --force to write over it" in " ".join(said.split())
+    assert code == 2 and "exists; give another place with --to, or --force to replace it" in " ".join(said.split())
     assert typed("init", reviews, "--force", "--name", "other")[0] == 0
     assert Study.read(reviews.with_suffix(".yaml")).name == "other"
     assert "advise reviews.yaml" in reviews.with_suffix(".yaml").read_text(), "the file, not the study"

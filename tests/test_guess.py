@@ -44,7 +44,7 @@ def reviews(n: int = 300) -> list[str]:
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_columns_are_guessed_by_name_and_by_what_they_hold(held, text, label, kind, tmp_path):
-    found = columns.look(table(tmp_path / f"t.{kind}", some(**held)))
+    found = columns.find_columns(table(tmp_path / f"t.{kind}", some(**held)))
     assert (found.text, found.label) == (text, label)
 
 
@@ -60,13 +60,13 @@ def test_columns_are_guessed_by_name_and_by_what_they_hold(held, text, label, ki
 )
 def test_what_cannot_be_guessed_is_asked_for(held, sentence, tmp_path):
     with pytest.raises(TextError, match=re.escape(sentence)):
-        columns.look(table(tmp_path / "t.csv", some(**held)))
+        columns.find_columns(table(tmp_path / "t.csv", some(**held)))
 
 
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path):
     path = table(tmp_path / "t.csv", some(text=reviews(), label=["a", "b"] * 150))
     with pytest.raises(TextError, match=r"no column 'texts'; its columns are id, stars, text, label"):
-        columns.look(path, text=("texts",))
+        columns.find_columns(path, text=("texts",))
 
 
 def test_the_written_file_is_a_study_that_can_be_planned_and_names_its_files_from_where_it_stands(tmp_path):

@@ -172,14 +172,14 @@ TEXTS = [f"a longer text with a number {i} in it" for i in range(600)]
 @pytest.mark.parametrize(
     ("columns", "label", "sentence"),
     [
-        ({"text": TEXTS, "intent": [f"i{i % 230}" for i in range(600)], "domain": ["a", "b", "c"] * 200}, "intent", "passed over as label: 'domain' (3 values)"),
-        ({"text": TEXTS, "category": [f"c{i % 300}" for i in range(600)], "split": ["train", "test"] * 300}, "category", "passed over as label: 'split'"),
-        ({"text": TEXTS, "mood": [f"m{i % 40}" for i in range(600)], "lang": ["en", "de"] * 300}, "mood", "passed over as label: 'lang'"),
+        ({"text": TEXTS, "intent": [f"i{i % 230}" for i in range(600)], "domain": ["a", "b", "c"] * 200}, "intent", "not used as label: 'domain' (3 values)"),
+        ({"text": TEXTS, "category": [f"c{i % 300}" for i in range(600)], "split": ["train", "test"] * 300}, "category", "not used as label: 'split'"),
+        ({"text": TEXTS, "mood": [f"m{i % 40}" for i in range(600)], "lang": ["en", "de"] * 300}, "mood", "not used as label: 'lang'"),
         ({"text": TEXTS, "lang": ["en", "de"] * 300}, "lang", "label: 'lang' (2 different short values)"),
-        ({"id": range(600), "comment_text": TEXTS, "toxic": [0, 1] * 300, "rude": [1, 0] * 300}, "toxic", "each hold 0 and 1, as labels of which a text may have several"),
-        ({"text": TEXTS, "score": [i % 101 for i in range(600)]}, "score", "101 whole numbers from 0 to 100, and each is read as a class of its own"),
+        ({"id": range(600), "comment_text": TEXTS, "toxic": [0, 1] * 300, "rude": [1, 0] * 300}, "toxic", "have only 0 and 1, as labels of which a text may have several"),
+        ({"text": TEXTS, "score": [i % 101 for i in range(600)]}, "score", "101 whole numbers from 0 to 100, and each is a class of its own"),
         ({"question": TEXTS, "passage": TEXTS[::-1], "answer": ["True", "False"] * 300}, "answer", "text: 'question' and 'passage' (a pair that is named so)"),
-        ({"title": TEXTS, "summary of it": TEXTS[::-1], "label": ["a", "b"] * 300}, "label", "two columns are read as a pair: --text 'title' --text 'summary of it'"),
+        ({"title": TEXTS, "summary of it": TEXTS[::-1], "label": ["a", "b"] * 300}, "label", "two columns make a pair: --text 'title' --text 'summary of it'"),
     ],
     ids=["many intents", "split", "lang", "language is the label", "one-hot", "score", "passage", "two texts"],
 )  # fmt: skip

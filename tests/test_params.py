@@ -325,5 +325,20 @@ def test_a_study_shows_every_value_and_marks_those_that_differ_from_its_file():
     assert "<mark>" not in Study.read("smoke")._repr_html_()
 
 
+def test_the_table_of_values_is_folded_below_a_line_that_names_the_study():
+    study = Study.read("smoke", {"seeds": [0], "pretrain": {"tokens": 1000}})
+    details = bs4.BeautifulSoup(study._repr_html_(), "html5lib").body.find(recursive=False)
+    assert details.name == "details" and not details.has_attr("open")  # browsers open it by Enter and space as by a click
+    summary, table = details.find_all(recursive=False)
+    assert (summary.name, table.name) == ("summary", "table")
+    sizes, recipes = ", ".join(study.sizes), ", ".join(study.recipes)
+    assert (
+        summary.text
+        == f"Study smoke: task {study.task}; sizes {sizes}; recipes {recipes}; seeds 0; 2 values differ from the params file"
+    )
+    assert Study.read("smoke")._repr_html_().count("no value differs from the params file</summary>") == 1
+    assert Study.read("smoke", {"seeds": [0]})._repr_html_().count("; 1 value differs from the params file</summary>") == 1
+
+
 def test_markup_in_a_value_is_shown_and_not_read(settings):
     assert "<b>" not in Study.checked(settings | {"teacher": {"folder": "<b>", "size": None}})._repr_html_()

@@ -34,7 +34,9 @@ def said(tmp_path):
 
 
 def test_of_sound_data_only_the_classes_and_lengths_are_said(said):
-    lengths = "train: 10 word pieces of a text are read on average; 2% of the texts are longer than max_length and lose their ends."
+    lengths = (
+        "train: 10 word pieces a text are used on average; 2% of the texts are longer than max_length and are cut at their ends."
+    )
     assert said(SOUND) == f"train: 80 texts; a 40 (50%), b 40 (50%).\n{lengths}"
 
 
@@ -44,8 +46,8 @@ def test_of_sound_data_only_the_classes_and_lengths_are_said(said):
         ({"D_L": {"leaks": 7}}, "D_L: 7 texts also in dev or test, removed."),
         ({"D_T": {"known": 1234}}, "D_T: 1,234 texts also in train, removed."),
         ({"D_L": {"contradictory": 3}}, "D_L: 3 texts repeated with another label."),
-        ({"train": {"truncated": 40}}, "; 50% of the texts are longer than max_length and lose their ends."),
-        ({"D_T": {"truncated": 20, "pieces": 500}}, "D_T: 10 word pieces of a text are read on average; 40% of the texts"),
+        ({"train": {"truncated": 40}}, "; 50% of the texts are longer than max_length and are cut at their ends."),
+        ({"D_T": {"truncated": 20, "pieces": 500}}, "D_T: 10 word pieces a text are used on average; 40% of the texts"),
         ({"train": {"unknown": 16}}, "train: 2.0% of the word pieces are unknown to the tokenizer."),
         ({"D_T": {"of train": 50}}, "There is no transfer text"),
     ],

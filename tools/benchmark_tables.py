@@ -153,12 +153,12 @@ def everyday() -> str:
 
 
 def own_tasks() -> str:
-    """Return the table of the tasks whose exported students were checked: advised, promised, measured."""
+    """Return the table of the tasks whose exported students were checked: the advice, its interval, what was measured."""
     found = record("exported")
     if found is None:
         return missing("exported")
     said, rows = [], []
-    head = ("task", "labelled, unlabelled texts", "advised", "promised, %", "test, %", "majority, %", "int8, test, %")
+    head = ("task", "labelled, unlabelled texts", "advised", "95 % interval, %", "test, %", "majority, %", "int8, test, %")
     head += ("MB: fp32, int8", "ms: fp32, int8", "answers like ours elsewhere")
     for name, of in found["tasks"].items():
         folder = paths.ROOT / "outputs" / "published" / name
@@ -173,7 +173,17 @@ def own_tasks() -> str:
         cells += (f"{100 * majority:.1f}", f"{100 * int8['accuracy']:.1f}", f"{fp32['bytes'] / 1e6:.1f}, {int8['bytes'] / 1e6:.1f}")
         rows.append((*cells, f"{fp32['p50_ms']:.1f}, {int8['p50_ms']:.1f}", f"{of['same_labels']:,} of {of['texts']:,}"))
         said.append(f"- {name}: {' '.join(advice['reasons'])}")
-    return "\n".join([table(head, rows), "", f"<sub>{provenance('exported', found)}</sub>", "", "What `advise` said:", "", *said])
+    return "\n".join(
+        [
+            table(head, rows),
+            "",
+            f"<sub>{provenance('exported', found)}</sub>",
+            "",
+            "The advice, in the words of the version that ran:",
+            "",
+            *said,
+        ]
+    )
 
 
 def table(head: tuple, rows: list[tuple]) -> str:

@@ -1,8 +1,8 @@
-"""What README and docs show of a study's committed results: answers, key figures, and where each part of the paper is.
+"""Write what README and docs show of a study's committed results: answers, key figures, and where each part of the paper is.
 
-The paper's algorithm, figures, tables and claims stand here as data, each with the function that is it; verdicts come from
-the study's claims.json. A part whose function is gone fails a test, and so does a page that was not written anew.
-The study is named in the marker over each part, and `python tools/readme.py STUDY` changes it everywhere.
+The paper's algorithm, figures, tables and claims are data of this module, each with the function that implements it; verdicts come
+from the study's claims.json. A test fails if a function no longer exists, or if a page is out of date. The marker over each part
+names the study, and `python tools/readme.py STUDY` changes it everywhere.
 """
 
 import argparse
@@ -39,25 +39,25 @@ PUBLISHED = paths.ROOT / "outputs" / "published"  # the committed evidence, writ
 SST2 = str(PUBLISHED / "desk-sst2")  # the paper's own task, as far as two cores go
 PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
 MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python tools/readme.py`, not typed -->)")
-# One or two for each question, of those that need no single answers of students: predictions.parquet is not committed.
+# One or two for each question, of those that do not need the answers to every text: predictions.parquet is not committed.
 KEY_FIGURES = ("strategies", "depth_width", "compound", "transfer_size", "domains")
 MAIN_FIGURE = "strategies"  # README's
-MAIN_CLAIMS = ("V1", "V2", "R1a", "R5a", "R7c", "R11a")  # README's: the strategies, then one of each other question
+MAIN_CLAIMS = ("V1", "V2", "R1a", "R5a", "R7c", "R11a")  # README's: the strategies, and one of each other question
 MOST_BYTES = 60_000  # of a picture
 DPI = 92
 TUTORIAL = "00_one_student"
 NOT_JUDGED = "not judged yet"  # a claim that is newer than the committed results
 BREAK = "<br>"  # within a table's cell
-RECORD = "pdstudy"  # the PNG's text that says what it was drawn from
+RECORD = "pdstudy"  # the key of the PNG's text that records what it was drawn from
 
 
 class PageError(RuntimeError):
-    """Raised when a page lacks the place that is to be filled."""
+    """Raised if a page lacks the markers of a part."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the paper: the functions that are it ("module:name"), its claims here and our figures of it."""
+    """One part of the paper: the functions that implement it ("module:name"), its claims and our figures of it."""
 
     name: str
     what: str
@@ -69,29 +69,29 @@ class Part:
 
 VALUE, DEPTH, COMPOUND, ROBUST = render.QUESTIONS
 ALGORITHM = (
-    Part("Require: D_LM, D_T, D_L", "texts cleaned, split, without repeats of what measures",
+    Part("Require: D_LM, D_T, D_L", "texts cleaned and split, without repeats of dev and test",
          ("data.sources:read", "data.cleaning:build", "data.cleaning:transfer_set", "data.tasks:TASKS"), notebook=TUTORIAL),
     Part("Require: student θ", "a BERT of any layers and width, on word pieces",
          ("sizes:Size", "models.encoder:bert_config", "models.encoder:new_classifier", "data.tokenizer:train_word_pieces"), notebook=TUTORIAL),
-    Part("Require: teacher Ω", "a larger model, fine-tuned on D_L; one that is hardly better than the majority teaches nobody",
+    Part("Require: teacher Ω", "a larger model, fine-tuned on D_L; refused if it is hardly better than the majority class",
          ("stages:finetune", "run.model_steps:label"), notebook=TUTORIAL),
     Part("1: pre-train θ on D_LM", "masked language modelling",
          ("stages:pretrain", "data.masking:mask_rows", "models.losses:mlm_loss"), notebook=TUTORIAL),
-    Part("2, 5: for each x in D_T", "batches of texts of like length, in an order that the seed gives", ("data.batches:Batches",),
+    Part("2, 5: for each x in D_T", "batches of texts of similar length, in an order that the seed determines", ("data.batches:Batches",),
          notebook=TUTORIAL),
-    Part("3: L ← −Σ P_Ω(y∣x) log P_θ(y∣x)", "the teacher reads D_T once; its distribution is the target, at temperature 1",
+    Part("3: L ← −Σ P_Ω(y∣x) log P_θ(y∣x)", "the teacher labels D_T once; its probabilities are the target, at temperature 1",
          ("stages:label", "models.losses:soft_label_loss"), notebook=TUTORIAL),
-    Part("4: θ ← BACKPROP(L, θ)", "the one loop of every stage", ("stages:distill", "models.train:fit"), notebook=TUTORIAL),
-    Part("6: fine-tune θ on D_L (optional)", "PD-F; without line 2 to 5 it is PF, without line 1 too it is Basic",
+    Part("4: θ ← BACKPROP(L, θ)", "one training loop for every stage", ("stages:distill", "models.train:fit"), notebook=TUTORIAL),
+    Part("6: fine-tune θ on D_L (optional)", "PD-F; without lines 2 to 5 it is PF, without line 1 too it is Basic",
          ("stages:finetune", "models.losses:hard_label_loss"), notebook=ROBUST),
-    Part("7: return θ", "logits and metrics on test, every answer kept", ("models.inference:logits", "models.evaluate:metrics"), notebook=TUTORIAL),
-    Part("the strategies and ablations", "which lines of the algorithm a student goes through, as data",
+    Part("7: return θ", "logits and metrics on test, with the answer to every text", ("models.inference:logits", "models.evaluate:metrics"), notebook=TUTORIAL),
+    Part("the strategies and ablations", "the lines of the algorithm for each recipe, as data",
          ("recipes:RECIPES", "study.plan:make"), notebook=VALUE),
 )  # fmt: skip
 PRINTED = (
     Part("Fig 1", "the scheme of pre-trained distillation", ("stages:pretrain", "stages:label", "stages:distill"), notebook=TUTORIAL),
-    Part("Figs 2 to 4", "not seen where this was written; nothing here stands for them"),
-    Part("Table 1", "concurrent methods; nothing in it is measured, and nothing here stands for it"),
+    Part("Figs 2 to 4", "not available to us; nothing here corresponds to them"),
+    Part("Table 1", "concurrent methods, without measurements; nothing here corresponds to it"),
     Part("Table 2", "24 sizes: parameters and speed on a TPU", ("sizes:Size.n_params", "analysis.paper:sizes", "models.latency:measure"),
          ("speed",), ("R14", "R15"), DEPTH),
     Part("Table 3", "6/768 on six GLUE tasks", ("analysis.paper:table3",), (), ("R13",), VALUE),
@@ -106,7 +106,7 @@ PRINTED = (
          ("depth_width", "matched"), ("R5a", "R5b", "R5c", "R6"), DEPTH),
     Part("Fig 6 over Table 2", "the same students at matched speed; not plotted there", ("report.figures_students:speed", "run.study_latency:of_study"),
          ("speed", "matched"), ("R5d",), DEPTH),
-    Part("Fig 7", "not seen where this was written; nothing here stands for it"),
+    Part("Fig 7", "not available to us; nothing here corresponds to it"),
     Part("Fig 8", "Book Reviews: how much transfer text", ("report.figures_texts:transfer_size", "analysis.paper:transfer_size"),
          ("transfer_size",), ("R9", "R10"), ROBUST),
     Part("Fig 9", "Book Reviews: how near the transfer text is", ("report.figures_texts:domains", "data.similarity:similarity", "analysis.paper:domains"),
@@ -117,15 +117,19 @@ PRINTED = (
 
 
 def update(study: str | None = None) -> list[str]:
-    """Return the names of the pages and pictures that changed, after writing what they show of a study anew.
+    """Write every part of the pages again, and return the names of the pages, pictures and tables that changed.
 
-    Without a study it is the one that README shows. Raises PageError where a page has no place for a part.
+    Without a study it is the one that README shows. Raises PageError if a page has no markers for a part.
     """
     name = study or published_study()
     study = str(PUBLISHED / name)
-    parts, drawn = paper_to_code(study), {name: draw(study, name) for name in KEY_FIGURES}  # first: what fails changes no page
+    changed = reword_evidence()
+    parts, drawn = (
+        paper_to_code(study),
+        {name: draw(study, name) for name in KEY_FIGURES},
+    )  # first, so that an error changes no page
     pictures = drawn | {Path(SST2).name: draw(SST2, "strategies")}
-    changed = [f"{name}.png" for name, shows in pictures.items() if picture(name, *shows)]
+    changed += [f"{name}.png" for name, shows in pictures.items() if picture(name, *shows)]
     before = {page: page.read_text(encoding="utf-8") for page in (README, RESULTS, TABLE, OWN, SPEED, PAPER_SCALE)}
     for page, text in before.items():
         page.write_text(MARKER.sub(rf"\g<1>{name}\g<3>", text), encoding="utf-8")
@@ -140,8 +144,22 @@ def update(study: str | None = None) -> list[str]:
     return changed + [page.name for page, text in before.items() if page.read_text(encoding="utf-8") != text]
 
 
+def reword_evidence() -> list[str]:
+    """Return the committed tables that changed, after writing the claims' sentences as CLAIMS words them now. The numbers stay."""
+    changed = []
+    for folder in sorted(path.parent for path in PUBLISHED.glob(f"*/{results.CLAIMS}")):
+        table = verdicts.load(folder)
+        files = [folder / results.CLAIMS, *sorted(folder.glob("figures/gains_*.csv"))]
+        before = [path.read_bytes() for path in files]
+        verdicts.save(table, folder)
+        for path in files[1:]:
+            figures.measured(table, path.stem.removeprefix("gains_")).to_csv(path, index=False)
+        changed += [f"{folder.name}/{path.name}" for path, data in zip(files, before, strict=True) if path.read_bytes() != data]
+    return changed
+
+
 def records() -> list[tuple[Path, str, str]]:
-    """Return (page, part, text) of what benchmarks and the study of SST-2 left."""
+    """Return (page, part, text) of the parts from benchmarks and from the study of SST-2."""
     others = [(OWN, "tasks", benchmark_tables.own_tasks()), (PAPER_SCALE, "sst2", sst2())]
     parts = (
         benchmark_tables.peers,
@@ -216,22 +234,19 @@ def main_claims(judged: pd.DataFrame) -> str:
 
 def answers(study: str) -> str:
     """Return the answers of a study in Markdown, question by question, with their provenance, from its committed results."""
-    found = verdicts.load(study)
-    found = found[found.verdict != verdicts.NOT_MEASURED]
-    shown, rows = (
-        verdicts.display_table(found),
-        ["| | claim | points | 95 % interval | verdict | paper |", "|---|---|---|---|---|---|"],
-    )
+    judged = verdicts.load(study)
+    judged = judged[judged.verdict != verdicts.NOT_MEASURED]
+    rows = ["| | claim | points | 95 % interval | verdict | paper |", "|---|---|---|---|---|---|"]
     for name, question in claims.QUESTIONS.items():
-        mine = shown[(found.question == name).to_numpy()]
-        rows += [f"| | **{question}** | | | | |"] if len(mine) else []
+        table = verdicts.display_table(judged[judged.question == name])
+        rows += [f"| | **{question}** | | | | |"] if len(table) else []
         rows += [
-            f"| {i} | {r.claim} | {r.points} | {r['95 % interval']} | **{r.verdict}** | {r.paper} |" for i, r in mine.iterrows()
+            f"| {i} | {r.claim} | {r.points} | {r['95 % interval']} | **{r.verdict}** | {r.paper} |" for i, r in table.iterrows()
         ]
-    n = found[found.n_seeds > 0]
+    n_seeds, n_items = judged.n_seeds.max(), judged.n_items.max()
     rows += [
         "",
-        f"Every row is over {n.n_seeds.max()} seeds and {n.n_items.max():,} test texts; p after Holm's correction within a question.",
+        f"Every row is over {n_seeds} seeds and {n_items:,} test texts; verdicts after Holm's correction within a question.",
     ]
     accuracy = summary.accuracy_table(results.load_results(study), results.load_settings(study).get("recipe_sizes"))
     rows += ["", "| test accuracy, % | " + " | ".join(accuracy.columns) + " |", "|---" * (len(accuracy.columns) + 1) + "|"]
@@ -241,14 +256,14 @@ def answers(study: str) -> str:
 
 def published_study() -> str:
     """Return the name of the study that README shows."""
-    found = MARKER.search(README.read_text(encoding="utf-8"))
-    if found is None:
+    match = MARKER.search(README.read_text(encoding="utf-8"))
+    if match is None:
         raise PageError("README.md names no study in a marker")
-    return found[2]
+    return match[2]
 
 
 def fill(page: Path, part: str, text: str) -> None:
-    """Write a part of a page between its markers. Raises PageError where they are not there."""
+    """Write a part of a page between its markers. Raises PageError if the page does not have them."""
     before = page.read_text(encoding="utf-8")
     begin, end = re.search(rf"<!-- {part} of .*-->\n", before), f"<!-- end of {part} -->"
     if begin is None or end not in before[begin.end() :]:
@@ -262,7 +277,7 @@ def fill(page: Path, part: str, text: str) -> None:
 
 
 def draw(study: str, name: str) -> tuple[StudyFigure, dict[str, str]]:
-    """Return a figure, and what it shows in short: the study, the figure, and a digest of its title and data."""
+    """Return a figure and its record: the study, the figure's name, and a digest of its title and data."""
     drawn = figures.draw(study, name, verdicts.load(study))
     plt.close(drawn.axes.figure)
     title = drawn.axes.figure.get_suptitle()
@@ -271,14 +286,14 @@ def draw(study: str, name: str) -> tuple[StudyFigure, dict[str, str]]:
 
 
 def picture(name: str, drawn: StudyFigure, record: dict[str, str]) -> bool:
-    """Write a figure as a small PNG for a page, where what is there shows something else; return whether it did."""
+    """Write a figure as a small PNG for a page unless the present one has the same record; return whether it was written."""
     path = PICTURES / f"{name}.png"
     if path.exists() and recorded(path) == record:
         return False
     full, text = io.BytesIO(), PngInfo()
     drawn.axes.figure.savefig(full, dpi=DPI, bbox_inches="tight")
     text.add_text(RECORD, json.dumps(record))
-    # This way of choosing 256 colours keeps rare ones too; the median cut gives a recipe's name another recipe's colour.
+    # MAXCOVERAGE keeps rare colours too; with the median cut a recipe's name gets another recipe's colour.
     small = Image.open(full).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     PICTURES.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as new:
@@ -287,7 +302,7 @@ def picture(name: str, drawn: StudyFigure, record: dict[str, str]) -> bool:
 
 
 def recorded(path: Path) -> dict[str, str]:
-    """Return what a picture says that it was drawn from."""
+    """Return the record of a picture, see `draw`."""
     with Image.open(path) as image:
         return json.loads(image.info.get(RECORD, "{}"))
 
@@ -317,12 +332,12 @@ def paper_to_code(study: str) -> str:
         "",
         "## Claims",
         "",
-        "| | claim | verdict | points, 95 % interval | the paper's number | asked by, notebook, figures |",
+        "| | claim | verdict | points, 95 % interval | the paper's number | function, notebook, figures |",
     ]
     text += ["|---|---|---|---|---|---|"]
     table, stems = verdicts.display_table(verdicts.load(study)), dict(zip(claims.QUESTIONS, render.QUESTIONS, strict=True))
     for claim in claims.CLAIMS:
-        here = BREAK.join((_link(asked_by(claim), pages), _notebook(stems[claim.question]), _figures(_figures_of(claim))))
+        here = BREAK.join((_link(function_of(claim), pages), _notebook(stems[claim.question]), _figures(_figures_of(claim))))
         if claim.id not in table.index:
             text.append(f"| {claim.id} | {claim.sentence} | **{NOT_JUDGED}** | | none | {here} |")
             continue
@@ -333,16 +348,16 @@ def paper_to_code(study: str) -> str:
     return "\n".join(text)
 
 
-def asked_by(claim: claims.Claim | claims.Check) -> str:
-    """Return the function that a claim's answer comes from, "module:name"."""
-    function = claim.ask if isinstance(claim, claims.Claim) else claim.check
+def function_of(claim: claims.Claim | claims.Check) -> str:
+    """Return the function that computes a claim's contrast or check, "module:name"."""
+    function = claim.contrast if isinstance(claim, claims.Claim) else claim.check
     return f"{function.__module__.removeprefix('pdstudy.')}:{function.__qualname__.split('.')[0]}"
 
 
 def _figures_of(claim: claims.Claim | claims.Check) -> tuple[str, ...]:
-    """Return the figures that show a claim: those of its parts of the paper, and its question's."""
-    mine = [name for part in PRINTED if claim.id in part.claims for name in part.figures]
-    return tuple(dict.fromkeys([*mine, *([f"gains_{claim.question}"] if isinstance(claim, claims.Claim) else [])]))
+    """Return the figures that show a claim: those of its parts of the paper, and that of its question."""
+    names = [name for part in PRINTED if claim.id in part.claims for name in part.figures]
+    return tuple(dict.fromkeys([*names, *([f"gains_{claim.question}"] if isinstance(claim, claims.Claim) else [])]))
 
 
 def _links(names: tuple[str, ...], pages: dict[str, str]) -> str:
@@ -354,11 +369,10 @@ def _figures(names: tuple[str, ...]) -> str:
 
 
 def _link(name: str, pages: dict[str, str]) -> str:
-    """Return a link to where the reference describes a function, or its module where it is data."""
+    """Return a link to a function in the reference, or to its module if it is data."""
     module, _, inner = name.partition(":")
-    there = f"pdstudy.{module}"
-    found = pkgutil.resolve_name(f"{there}:{inner}")
-    anchor = f"{there}.{inner}" if inspect.isfunction(found) or inspect.isclass(found) else there
+    target = pkgutil.resolve_name(f"pdstudy.{module}:{inner}")
+    anchor = f"pdstudy.{module}" + (f".{inner}" if inspect.isfunction(target) or inspect.isclass(target) else "")
     return f"[`{module}.{inner}`]({pages[module]}#{anchor})"
 
 
@@ -376,7 +390,7 @@ def _pages_of_modules() -> dict[str, str]:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Write every page and picture anew and return the exit status: 2 for a study that is not there, 1 for a page without its place."""
+    """Write every page and picture again; return the exit status: 2 if the study has no results, 1 if a page lacks its markers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", nargs="?", help="the study that is shown (default: the one that README shows now)")
     try:

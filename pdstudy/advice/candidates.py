@@ -1,7 +1,8 @@
-"""Which student, trained how: every student's accuracy, latency, size and promise, the front, and the one to take.
+"""The students of a study that could be recommended: accuracy, interval on new texts, latency and size, and the choice among them.
 
-Students are chosen on dev. What the chosen one will score is promised from dev too, less what the choice itself was
-worth there (`promise`); test, which chose nothing, then says whether the promise was kept. `reasons` puts it in words.
+Students are chosen on dev. The interval for the accuracy on new texts is also computed from dev, with a correction for choosing the
+best of many (`stats.accuracy_after_selection`). Test is not used for the choice, and checks the interval. `recommendation.py` writes
+the sentences.
 """
 
 import math
@@ -19,18 +20,18 @@ from pdstudy.study.plan import SEARCH_SEED
 
 
 class AdviceError(ValueError):
-    """Raised when nothing can be recommended; the message says what would have to give."""
+    """Raised when nothing can be recommended; the message says what to change."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the user can afford. None: no limit."""
+    """The most that the user allows. None: no limit."""
 
     latency_ms: float | None = None  # median for one text
     size_mb: float | None = None  # of the weights in fp32
 
-    def hold(self, row) -> bool:
-        """Return whether a student lies within the limits. A latency that was not measured keeps no limit."""
+    def allow(self, row) -> bool:
+        """Return whether a student is within the limits. A latency that was not measured is within none."""
         fast = self.latency_ms is None or row.p50_ms <= self.latency_ms
         return bool(fast and (self.size_mb is None or row.mb <= self.size_mb))
 
@@ -39,15 +40,14 @@ NONE = Limits()
 
 
 class Candidates:
-    """A study's students beside each other: who was right on which text of dev and test, how fast, how large."""
+    """A study's students: `table` has one row each; `models` are the trained models by recipe, size and seed."""
 
     def __init__(self, study: str | Path, limits: Limits = NONE):
         self.study, self.limits, self.settings = study, limits, results.load_settings(study)
         metrics = results.load_results(study)
-        told = metrics[(metrics.metric == "accuracy") & ~metrics.recipe.isin(["start", "majority"])]
-        self.models = told[told.split == "dev"].set_index(["recipe", "size", "seed"]).sort_index()
-        floor = metrics[(metrics.recipe == "majority") & (metrics.split == "dev") & (metrics.metric == "accuracy")].value
-        self.majority = float(floor.iloc[0])  # share of dev that the commonest class of train is right on
+        on_dev = results.accuracies(metrics, "dev")
+        self.models = on_dev[~on_dev.recipe.isin(["start", "majority"])].set_index(["recipe", "size", "seed"]).sort_index()
+        self.majority = float(on_dev[on_dev.recipe == "majority"].value.iloc[0])  # accuracy of the most frequent class of train
         predictions = results.load_predictions(study)
         right = (predictions.label == predictions.predicted).to_numpy(float)
         groups = predictions.groupby(["digest", "split"], observed=True).indices
@@ -68,47 +68,45 @@ class Candidates:
         return np.stack([self._right[rows.loc[seed].digest, split] for seed in seeds or sorted(rows.index)])
 
     def answers(self, recipe: str, size: str) -> Answers:
-        """Return a student's answers on dev at every rate that was tried and of which they are kept.
+        """Return a student's answers on dev at every rate that was tried and whose answers are saved.
 
-        At rates that were not taken only the seed that searched was trained, and stands for all.
+        At the rates that were not chosen, only the seed of the search was trained; it stands for all seeds.
         """
         own, models = self.right(recipe, size), self.models.loc[(recipe, size)]
         tried, rate = self._tried.get((recipe, size), {}), models.rate.iloc[0]
         searched = own[list(models.index).index(SEARCH_SEED)] if SEARCH_SEED in models.index else own.mean(axis=0)
-        judged, kept = {rate: searched} | tried, tried | {rate: own.mean(axis=0)}
-        return Answers(*(np.stack([by_rate[r] for r in sorted(by_rate)]) for by_rate in (judged, kept)))
+        search, score = {rate: searched} | tried, tried | {rate: own.mean(axis=0)}
+        return Answers(*(np.stack([by_rate[r] for r in sorted(by_rate)]) for by_rate in (search, score)))
 
-    def unpaid(self, recipe: str, size: str) -> int:
-        """Return how many rates were tried for a student of whose answers nothing is kept: its promise does not pay for them.
+    def n_unsaved(self, recipe: str, size: str) -> int:
+        """Return how many rates were tried for a student without saving the answers: its interval does not allow for that choice.
 
-        The rates of an earlier stage count: a student of two stages is only ever seen at the best of the first.
+        The rates of an earlier stage count: a student of two stages is only evaluated at the best rate of the first.
         """
         rate = self.models.loc[(recipe, size)].rate.iloc[0]
-        if recipe not in RECIPES and "/" not in size:  # a linear model, all of whose answers are kept, or a teacher that was given
+        if recipe not in RECIPES and "/" not in size:  # a linear model, whose answers are all saved, or a teacher from a folder
             return 0
         if not math.isfinite(rate):  # nothing was searched
             return 0
         *earlier, last = (set(self.settings[stage]["rates"]) for stage in RECIPES.get(recipe, TEACHER).stages)
-        gone = {r for r in last - {rate} - set(self._tried.get((recipe, size), {})) if (recipe, size, r) not in self._diverged}
-        return len(gone) + sum(len(rates) - 1 for rates in earlier)
+        saved = {rate, *self._tried.get((recipe, size), {})}
+        unsaved = [r for r in last - saved if (recipe, size, r) not in self._diverged]
+        return len(unsaved) + sum(len(rates) - 1 for rates in earlier)
 
-    def difference(self, one: pd.Series, other: pd.Series, split: str = "dev") -> Effect:
-        """Return how many points `one` is above `other`, over the seeds that both have and the same texts.
+    def difference(self, one: pd.Series, other: pd.Series) -> Effect:
+        """Return how many points `one` is above `other` on dev, over the same texts and the seeds that both have.
 
-        With one seed in common the interval is over texts alone. A teacher, trained once, is compared with every seed.
+        With one seed in common the interval is over texts alone. A linear model has no seed, and is compared with every seed. A
+        teacher with another number of seeds is compared with the mean of the seeds.
         """
-        seeds = [set(self.models.loc[(row.recipe, row["size"])].index) for row in (one, other)]
-        if LINEAR_SIZE in (one["size"], other["size"]):  # no luck in it: it is beside every seed of the other
-            a, b = (self.right(row.recipe, row["size"], split) for row in (one, other))
-            d = a - b
-        elif "teacher" in (one.recipe, other.recipe):
-            a, b = (self.right(row.recipe, row["size"], split) for row in (one, other))
-            d = a - b if len(a) == len(b) else a.mean(0, keepdims=True) - b.mean(0, keepdims=True)
-        else:
-            both = sorted(seeds[0] & seeds[1])
-            d = self.right(one.recipe, one["size"], split, both) - self.right(other.recipe, other["size"], split, both)
-        effect = stats.crossed_effect(d) if len(d) > 1 else stats.mean_interval(d[0])
-        return effect.scaled(POINTS)
+        a, b = (self.right(row.recipe, row["size"]) for row in (one, other))
+        if LINEAR_SIZE not in (one["size"], other["size"]):
+            if "teacher" not in (one.recipe, other.recipe):
+                seeds = [set(self.models.loc[(row.recipe, row["size"])].index) for row in (one, other)]
+                a, b = (self.right(row.recipe, row["size"], seeds=sorted(seeds[0] & seeds[1])) for row in (one, other))
+            elif len(a) != len(b):
+                a, b = a.mean(0, keepdims=True), b.mean(0, keepdims=True)
+        return stats.effect_in_points(a - b)
 
     def _table(self) -> pd.DataFrame:
         rows = []
@@ -121,29 +119,31 @@ class Candidates:
                     "dev": dev.mean() * POINTS, "test": test.mean() * POINTS, "n_dev": dev.shape[1], "n_test": test.shape[1],
                     "p50_ms": measured.get("p50", math.nan), "p95_ms": measured.get("p95", math.nan),
                     "texts_a_second": measured.get("throughput", math.nan), "mb": 4e-6 * int(models.n_params.iloc[0]),
-                    "best_seed": int(models.value.idxmax()[2]), "unpaid": self.unpaid(recipe, size),
+                    "best_seed": int(models.value.idxmax()[2]), "unsaved": self.n_unsaved(recipe, size),
                     **{name: float(self._measured[recipe, size, name]) for name in ("f1", "mcc")},
                 }
             )  # fmt: skip
         table = pd.DataFrame(rows).sort_values(["n_params", "recipe"], ignore_index=True)
-        table["fits"] = [self.limits.hold(row) and row.recipe != "teacher" for row in table.itertuples()]
+        table["fits"] = [self.limits.allow(row) and row.recipe != "teacher" for row in table.itertuples()]
         for cost in ("p50_ms", "mb"):
             table[f"front_{cost}"] = pareto_front(table[cost].to_numpy(), table.dev.to_numpy())
-        return self._promised(table)
+        return self._with_intervals(table)
 
-    def _promised(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return the table with what each student is expected and promised to score, in percent.
+    def _with_intervals(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the table with the expected accuracy on new texts and its interval, low to high, in percent.
 
-        Students compete with those that the limits allow as they do; those outside with each other, and the teacher alone.
+        The correction for choosing is among the students within the limits, among those outside, and for the teacher alone.
         """
-        spread = self._spread()
+        seeds = [g.value.to_numpy() for _, g in self.models.groupby(level=["recipe", "size"]) if len(g) > 1]
+        df = sum(len(g) - 1 for g in seeds)
+        spread = math.sqrt(sum(((g - g.mean()) ** 2).sum() for g in seeds) / df) if df else 0.0  # over seeds, pooled over students
         for _, rows in table.groupby([table.fits, table.recipe == "teacher"]):
             best_first = rows.sort_values("dev", ascending=False, kind="stable").index
             answers = [self.answers(r.recipe, r.size) for r in rows.itertuples()]
             try:
                 table.loc[best_first, "expected"] = accuracy_after_selection(answers) * POINTS
             except ValueError as error:
-                raise AdviceError(f"{error}; give more with splits.dev, or a dev file") from None
+                raise AdviceError(f"{error}; give more texts with splits.dev, or a dev file") from None
         bounds = [
             interval_on_new_texts(r.dev / POINTS, r.expected / POINTS, r.n_dev, r.n_test, r.seeds, spread)
             for r in table.itertuples(index=False)
@@ -151,53 +151,47 @@ class Candidates:
         table[["low", "high"]] = np.array(bounds) * POINTS
         return table
 
-    def _spread(self) -> float:
-        """Return the standard deviation of dev accuracy over seeds, pooled over all students that have several."""
-        groups = [g.value.to_numpy() for _, g in self.models.groupby(level=["recipe", "size"]) if len(g) > 1]
-        df = sum(len(g) - 1 for g in groups)
-        return math.sqrt(sum(((g - g.mean()) ** 2).sum() for g in groups) / df) if df else 0.0
 
+def choose(candidates: Candidates) -> pd.Series:
+    """Return the row to recommend: the best on dev within the limits, but the linear model unless a student is significantly better.
 
-def choose(found: Candidates) -> pd.Series:
-    """Return what to take: the best on dev within the limits, but the linear model where that is not better beyond luck.
-
-    Raises AdviceError where nothing fits.
+    Raises AdviceError if none is within the limits.
     """
-    table = found.table
+    table = candidates.table
     fitting = table[table.fits]
     if fitting.empty:
         students = table[table.recipe != "teacher"]
         raise AdviceError(
-            f"no student keeps the limits: the fastest takes {students.p50_ms.min():.2f} ms, the smallest "
+            f"no student is within the limits: the fastest takes {students.p50_ms.min():.2f} ms, the smallest "
             f"{students.mb.min():.1f} MB; allow more, or add smaller sizes"
         )
     best = fitting.loc[fitting.dev.idxmax()]
     linear = fitting[fitting.recipe.isin(LINEARS)]
     if linear.empty or best.recipe in LINEARS:
         return best
-    simple = linear.loc[linear.dev.idxmax()]
-    effect = found.difference(best, simple)
-    return best if effect.known and effect.low > 0 else simple
+    best_linear = linear.loc[linear.dev.idxmax()]
+    effect = candidates.difference(best, best_linear)
+    return best if effect.known and effect.low > 0 else best_linear
 
 
-def best_student(found: Candidates) -> pd.Series:
-    """Return the student that is best on dev within the limits, linear models apart. Raises AdviceError where none fits."""
-    students = found.table[found.table.fits & ~found.table.recipe.isin(LINEARS)]
+def best_student(candidates: Candidates) -> pd.Series:
+    """Return the student that is best on dev within the limits, without the linear models. Raises AdviceError if there is none."""
+    students = candidates.table[candidates.table.fits & ~candidates.table.recipe.isin(LINEARS)]
     if students.empty:
-        raise AdviceError("no student lies within the limits")
+        raise AdviceError("no student is within the limits")
     return students.loc[students.dev.idxmax()]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A learning curve of one student: its points, the law through them, what twice the text is forecast to give."""
+    """A learning curve of one student: its points, the fitted curve, and its forecast for twice the text."""
 
     kind: str  # transfer or labels
     recipe: str
     size: str
     points: pd.DataFrame  # texts, seed, value
     law: stats.Law
-    missed: float  # of the largest point by the law of the others, truth minus forecast; nan where it cannot be known
+    forecast_error: float  # accuracy at the last point minus its forecast from the others; nan for fewer than four points
 
     @property
     def twice(self) -> float:
@@ -208,11 +202,12 @@ class Curve:
 
 def curves(study: str | Path) -> list[Curve]:
     """Return the study's learning curves, on test accuracy."""
-    table = results.load_curves(study)
-    table, found = table[(table.split == "test") & (table.metric == "accuracy")], []
+    table, fitted = results.accuracies(results.load_curves(study)), []
     for (kind, recipe, size), rows in table.groupby(["curve", "recipe", "size"], sort=False):
         n, a = rows.texts.to_numpy(), rows.value.to_numpy()
         if len(set(n)) >= 3:
-            missed = stats.forecast_error(n, a) if len(set(n)) >= 4 else math.nan
-            found.append(Curve(kind, recipe, size, rows[["texts", "seed", "value"]], stats.fit_learning_curve(n, a), missed))
-    return found
+            forecast_error = stats.forecast_error(n, a) if len(set(n)) >= 4 else math.nan
+            fitted.append(
+                Curve(kind, recipe, size, rows[["texts", "seed", "value"]], stats.fit_learning_curve(n, a), forecast_error)
+            )
+    return fitted

@@ -1,4 +1,4 @@
-"""Which columns of a table are its texts and its label: taken by name and by what they hold, with reasons and the other reading."""
+"""Guess which columns of a table are its texts and its label, by their names and values, and say why."""
 
 import re
 from collections import Counter
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pdstudy.advice import noticed
+from pdstudy.advice.file_checks import check_style
 from pdstudy.data import classes, formats
 from pdstudy.data.dialects import PLAIN, Dialect
 from pdstudy.data.formats import TextError
@@ -20,57 +20,76 @@ PAIR_NAMES = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question", "passage"), ("question", "answer"), ("question1", "question2"),
     ("text_a", "text_b"), ("text1", "text2"), ("query", "passage"), ("question", "sentence"),
 )  # fmt: skip
-# Columns that describe a row rather than class it: taken as label only where there is no other.
+# Columns that describe a row but are no classes of it: taken as the label only if there is no other column.
 OTHER_NAMES = (
     "split", "set", "subset", "fold", "partition", "id", "idx", "index", "lang", "language", "locale", "source", "src", "origin", "url",
     "user", "author", "date", "time", "timestamp", "year",
 )  # fmt: skip
 MOST_LABELS = 200  # of a column that is not named as a label
 SHORT = 60  # characters of a label
-MANY_NUMBERS = 20  # classes; more whole numbers than that are likely a score
+MANY_NUMBERS = 20  # more different whole numbers are likely a score, not classes
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a table seems to be."""
+class Columns:
+    """The text and label columns of a table."""
 
     text: tuple[str, ...]
     label: str
-    sample: tuple[str, ...]
-    why: tuple[str, ...]  # sentences: what was taken, why, what was passed over, and how else the table can be read
+    sample: tuple[str, ...]  # the first 1,000 texts, those of a pair joined by a space
+    reasons: tuple[str, ...]  # sentences: what was chosen and why, what else could be chosen, and with which option
 
 
-def look(
-    path: Path, text: tuple[str, ...] = (), label: str | None = None, dialect: Dialect = PLAIN, header_given: bool = False
-) -> Found:
-    """Return what a table of labelled texts seems to be, from its first rows. Raises TextError, naming the options."""
-    noticed.check(path, dialect, header_given, (*LABEL_NAMES, *TEXT_NAMES, *OTHER_NAMES, *text, *([label] if label else [])))
+def find_columns(
+    path: Path, text: tuple[str, ...] = (), label: str | None = None, dialect: Dialect = PLAIN, check_header: bool = True
+) -> Columns:
+    """Return the text and label columns of a table of labelled texts, guessed from its first rows unless `text` and `label` name them.
+
+    Raises TextError; the message names the options.
+    """
+    named = (*text, *([label] if label else []))
+    check_style(path, dialect, check_header, (*LABEL_NAMES, *TEXT_NAMES, *OTHER_NAMES, *named))
     names, rows = _first_rows(path, dialect)
-    if twice := [n for n, k in Counter(names).items() if k > 1 and n.strip()]:
-        raise TextError(f"{path.name}: {names.count(twice[0])} columns {twice[0]!r}; its columns are {', '.join(names)[:200]}")
-    for wanted in (*text, *([label] if label else [])):
-        if wanted not in names:
-            raise TextError(f"{path.name}: no column {wanted!r}; its columns are {', '.join(names)[:200]}")
+    listed = f"its columns are {', '.join(names)[:200]}"
+    if repeated := [name for name, n in Counter(names).items() if n > 1 and name.strip()]:
+        raise TextError(f"{path.name}: {names.count(repeated[0])} columns {repeated[0]!r}; {listed}")
+    for name in named:
+        if name not in names:
+            raise TextError(f"{path.name}: no column {name!r}; {listed}")
     if not rows:
         raise TextError(f"{path.name} holds no rows; give at least a few hundred labelled texts")
-    columns = {name: [row[i] for row in rows] for i, name in enumerate(n for n in names if n.strip())}
-    kinds = {name: n for name, values in columns.items() if name not in text and (n := _n_classes(name, values))}
-    taken, why_label = (label, "given") if label else _label(path, columns, kinds)
-    others = {name: values for name, values in columns.items() if name != taken}
-    texts, why_text = (text, "given") if text else _text(path, others)
-    joined = [" ".join(str(columns[name][i] or "") for name in texts) for i in range(len(rows))]
-    why = [
-        f"text: {_quoted(texts)} ({why_text}); label: {taken!r} ({why_label})",
-        *_passed_over({name: n for name, n in kinds.items() if name not in (taken, *texts)}),
-        *_other_texts(others, texts),
-        *_one_hot(columns, taken),
-        *_score(taken, columns[taken]),
+    columns = _by_name(names, rows)
+    n_classes = {name: n for name, values in columns.items() if name not in text and (n := _n_classes(name, values))}
+    label, why_label = (label, "given") if label else _label(path, columns, n_classes)
+    others = {name: values for name, values in columns.items() if name != label}
+    text, why_text = (text, "given") if text else _text(path, others)
+    sample = [" ".join(str(columns[name][i] or "") for name in text) for i in range(min(1000, len(rows)))]
+    reasons = [
+        f"text: {_quoted(text)} ({why_text}); label: {label!r} ({why_label})",
+        *_other_labels({name: n for name, n in n_classes.items() if name not in (label, *text)}),
+        *_other_texts(others, text),
+        *_one_hot(columns, label),
+        *_score(label, columns[label]),
     ]
-    return Found(texts, taken, tuple(joined[:1000]), tuple(why))
+    return Columns(text, label, tuple(sample), tuple(reasons))
+
+
+def text_columns(path: Path, dialect: Dialect = PLAIN) -> tuple[str, ...]:
+    """Return the columns of a table that look like its texts. Raises TextError."""
+    names, rows = _first_rows(path, dialect)
+    return _text(path, _by_name(names, rows) if rows else {})[0]
+
+
+def _by_name(names: list[str], rows: list[list]) -> dict[str, list]:
+    """Return the values of each column that has a name."""
+    return {name: [row[i] for row in rows] for i, name in enumerate(n for n in names if n.strip())}
 
 
 def _first_rows(path: Path, dialect: Dialect) -> tuple[list[str], list[list]]:
-    """Return (names of the columns, the first rows' values of those that have a name). A field that a JSON line lacks is None."""
+    """Return (names of the columns, the first rows with the values of the columns that have a name).
+
+    A field that a JSON line lacks is None. There are no rows if two columns have the same name.
+    """
     if path.suffix.lower() in (".jsonl", ".ndjson", ".json") and not path.is_dir():
         records = [record for _, record in islice(formats.objects(path, dialect), LOOKED_AT)]
         names = list(dict.fromkeys(name for record in records for name in record)) or formats.columns_of(path, dialect)
@@ -82,14 +101,8 @@ def _first_rows(path: Path, dialect: Dialect) -> tuple[list[str], list[list]]:
     return names, [values for _, values in islice(formats.rows(path, named, dialect=dialect, names=True), LOOKED_AT)]
 
 
-def first_values(path: Path, dialect: Dialect = PLAIN) -> dict[str, list]:
-    """Return the first values of a table's columns, by name."""
-    names, rows = _first_rows(path, dialect)
-    return {name: [row[i] for row in rows] for i, name in enumerate(n for n in names if n.strip())} if rows else {}
-
-
 def _n_classes(name: str, values: list) -> int:
-    """Return how many classes a column could name, 0 where it looks like anything but labels."""
+    """Return how many classes a column could name; 0 if it does not look like labels."""
     present = [v for v in values if v is not None and v != ""]
     distinct = {cell_as_text(v) for v in present}
     named = name.lower() in LABEL_NAMES
@@ -102,27 +115,27 @@ def _n_classes(name: str, values: list) -> int:
 
 
 def cell_as_text(value: object) -> str:
-    """Return a cell as it would be compared."""
+    """Return a cell as text without surrounding spaces, for comparison."""
     try:
         return str(value).strip()
     except ValueError:  # more digits than Python writes
         return "a long number"
 
 
-def _label(path: Path, columns: dict[str, list], kinds: dict[str, int]) -> tuple[str, str]:
-    """Return (the label column, why)."""
-    for wanted in LABEL_NAMES:
-        for name in kinds:
-            if name.lower() == wanted:
+def _label(path: Path, columns: dict[str, list], n_classes: dict[str, int]) -> tuple[str, str]:
+    """Return (the label column, why). Raises TextError if no column looks like labels."""
+    for label in LABEL_NAMES:
+        for name in n_classes:
+            if name.lower() == label:
                 return name, "named so"
-    if kinds:
-        best = min(kinds, key=lambda name: (name.lower() in OTHER_NAMES, kinds[name]))
-        return best, f"{kinds[best]:,} different short values"
+    if n_classes:
+        best = min(n_classes, key=lambda name: (name.lower() in OTHER_NAMES, n_classes[name]))
+        return best, f"{n_classes[best]:,} different short values"
     raise TextError(f"{path.name}: none of its columns, {', '.join(columns)[:200]}, looks like labels; name it with --label")
 
 
 def _text(path: Path, columns: dict[str, list]) -> tuple[tuple[str, ...], str]:
-    """Return (the text column, or the two of a pair, why)."""
+    """Return (the text column, or the two of a pair, why). Raises TextError if no column looks like text."""
     lower = {name.lower(): name for name in columns}
     for pair in PAIR_NAMES:
         if set(pair) <= set(lower):
@@ -130,21 +143,14 @@ def _text(path: Path, columns: dict[str, list]) -> tuple[tuple[str, ...], str]:
     lengths = _lengths(columns)
     if not lengths:
         raise TextError(f"{path.name}: none of its columns, {', '.join(columns)[:200]}, looks like text; name it with --text")
-    named = [lower[name] for name in TEXT_NAMES if lower.get(name) in lengths]
-    return (
-        ((named[0],), "named so")
-        if named
-        else ((max(lengths, key=lambda name: (name.lower() not in OTHER_NAMES, lengths[name])),), "the longest")
-    )
-
-
-def text_of(path: Path, columns: dict[str, list]) -> tuple[str, ...]:
-    """Return the columns of a table that look like its texts. Raises TextError."""
-    return _text(path, columns)[0]
+    for name in TEXT_NAMES:
+        if lower.get(name) in lengths:
+            return (lower[name],), "named so"
+    return (max(lengths, key=lambda name: (name.lower() not in OTHER_NAMES, lengths[name])),), "the longest"
 
 
 def _lengths(columns: dict[str, list]) -> dict[str, float]:
-    """Return the mean number of characters of the columns that hold letters or signs."""
+    """Return the mean number of characters of each column that has letters or signs, and not only numbers."""
     return {
         name: sum(len(v) for v in values if isinstance(v, str)) / len(values)
         for name, values in columns.items()
@@ -156,44 +162,44 @@ def _quoted(names: tuple[str, ...]) -> str:
     return " and ".join(map(repr, names))
 
 
-def _passed_over(kinds: dict[str, int]) -> list[str]:
-    """Return a sentence on the other columns that could be labels."""
-    if not kinds:
+def _other_labels(n_classes: dict[str, int]) -> list[str]:
+    """Return a sentence about the other columns that could be labels."""
+    if not n_classes:
         return []
-    shown = ", ".join(f"{name!r} ({n:,} values)" for name, n in list(kinds.items())[:8])
-    return [f"passed over as label: {shown}; name one with --label"]
+    listed = ", ".join(f"{name!r} ({n:,} values)" for name, n in list(n_classes.items())[:8])
+    return [f"not used as label: {listed}; name one with --label"]
 
 
 def _other_texts(columns: dict[str, list], texts: tuple[str, ...]) -> list[str]:
-    """Return a sentence on further text columns, with the other reading."""
+    """Return a sentence about further text columns, with the options that use them."""
     lengths = _lengths(columns)
     words = {n: [v for v in columns[n] if isinstance(v, str)] for n in lengths if n not in texts and n.lower() not in OTHER_NAMES}
     more = [n for n, values in words.items() if values and sum(" " in v.strip() for v in values) > len(values) / 2]
     if not more:
         return []
     if len(texts) == 2:
-        return [f"passed over as text: {_quoted(tuple(more))}; name one column with --text, or two"]
-    return [f"passed over as text: {_quoted(tuple(more))}; two columns are read as a pair: --text {texts[0]!r} --text {more[0]!r}"]
+        return [f"not used as text: {_quoted(tuple(more))}; name one column with --text, or two"]
+    return [f"not used as text: {_quoted(tuple(more))}; two columns make a pair: --text {texts[0]!r} --text {more[0]!r}"]
 
 
 def _one_hot(columns: dict[str, list], label: str) -> list[str]:
-    """Return a sentence where several columns hold 0 and 1: labels of which a text may have several."""
+    """Return a sentence if several columns have only 0 and 1: labels of which a text may have several."""
     flags = [name for name, values in columns.items() if {cell_as_text(v) for v in values} == {"0", "1"}]
     if label not in flags or len(flags) < 2:
         return []
     return [
-        f"{_quoted(tuple(flags[:8]))} each hold 0 and 1, as labels of which a text may have several; one label a text is learned here: "
+        f"{_quoted(tuple(flags[:8]))} have only 0 and 1, as labels of which a text may have several; only one label a text is learned: "
         f"{label!r}; name another with --label, or write one column that names the class"
     ]
 
 
 def _score(label: str, values: list) -> list[str]:
-    """Return a sentence where the labels are many whole numbers."""
+    """Return a sentence if the labels are many whole numbers."""
     distinct = {cell_as_text(v) for v in values if v is not None}
     if len(distinct) <= MANY_NUMBERS or not all(re.fullmatch(r"-?\d{1,18}", v) for v in distinct):
         return []
     least, most = min(map(int, distinct)), max(map(int, distinct))
     return [
-        f"{label!r} holds {len(distinct):,} whole numbers from {least:,} to {most:,}, and each is read as a class of its own; where they are a "
+        f"{label!r} has {len(distinct):,} whole numbers from {least:,} to {most:,}, and each is a class of its own; if they are a "
         "score, write a column of a few ranges, such as low, middle and high, and name it with --label"
     ]

@@ -1,11 +1,11 @@
-"""The advice in words: which student to take and why, what is cheaper and as good, what more text would buy.
+"""The recommendation in sentences: which student to use and why, which smaller one is as good, what more text would add.
 
-Every sentence is made from the numbers of `advise`.
+Every sentence is made from the numbers of `Candidates`.
 """
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +22,7 @@ ADVICE = "advice.json"
 
 @dataclass(frozen=True)
 class Advice:
-    """The recommended student, and the sentences that defend it."""
+    """The recommended student, and the sentences that say why."""
 
     chosen: pd.Series
     reasons: list[str]
@@ -30,72 +30,52 @@ class Advice:
 
     @property
     def student(self) -> str:
-        """Return the name by which `export` knows the student."""
-        name = f"{self.chosen['size']}-{self.chosen.recipe}-s{self.chosen.best_seed}"
-        return LINEAR_NAMES.get(self.chosen.recipe, name)
+        """Return the name of the student for the command `export`."""
+        return export_name(self.chosen)
 
     def prose(self) -> Prose:
-        """Return the advice as one paragraph."""
+        """Return the sentences as one paragraph."""
         return Prose(" ".join(self.reasons))
 
 
-def recommend(found: Candidates) -> Advice:
-    """Return the student that is best on dev within the limits, and why. Raises AdviceError where none fits."""
-    chosen = choose(found)
-    said = [
-        _chosen(found, chosen),
-        *_unlearned(found, chosen),
-        *_beside_linear(found, chosen),
-        *_luck(found, chosen),
-        *_cheaper(found, chosen),
-        *_dearer(found, chosen),
-        *_of_students(found),
+def recommend(candidates: Candidates) -> Advice:
+    """Return the student to use, and why; see `candidates.choose`. Raises AdviceError if none is within the limits."""
+    chosen = choose(candidates)
+    sentences = [
+        _choice(candidates, chosen),
+        *_no_better_than_majority(candidates, chosen),
+        *_against_linear(candidates, chosen),
+        *_selection(candidates, chosen),
+        *_smaller(candidates, chosen),
+        *_outside_limits(candidates, chosen),
     ]
-    advice = Advice(chosen, said, found.table)
-    return replace(advice, reasons=[*said, _kept(found, chosen, advice.student)])
-
-
-def _of_students(found: Candidates) -> list[str]:
-    """Return what more text would buy the best student, and what distilling gave it; nothing where no student fits the limits."""
     try:
-        student = best_student(found)
+        student = best_student(candidates)
     except AdviceError:
-        return []
-    return [*_curves(found, student), *_untaught(found, student)]
+        pass  # only a linear model is within the limits
+    else:
+        sentences += [*_more_text(candidates, student), *_without_transfer_text(candidates, student)]
+    return Advice(chosen, [*sentences, _on_test(candidates, chosen)], candidates.table)
 
 
-def _beside_linear(found: Candidates, chosen) -> list[str]:
-    """Return how the linear model compares with the best student, whichever of them is taken."""
-    rows = found.table[found.table.recipe.isin(LINEARS)]
-    if rows.empty:
-        return []
-    linear = rows.loc[rows.dev.idxmax()] if chosen.recipe not in LINEARS else chosen
-    try:
-        student = best_student(found) if chosen.recipe in LINEARS else chosen
-    except AdviceError:
-        return ["No student lies within the limits."]
-    effect = found.difference(student, linear)
-    if chosen.recipe in LINEARS:
-        better = "better" if effect.estimate > 0 else "worse"
-        return [
-            f"The best student, {_name(student)}, is {abs(effect.estimate):.1f} points {better} on dev ({_interval(effect)}): not better beyond luck."
-        ]
-    return [f"It is {effect.estimate:+.1f} points from {_name(linear)} on dev ({_interval(effect)})."]
-
-
-def keep(advice: Advice, study: str, limits: Limits) -> Path:
-    """Return the path of the advice as JSON beside the study's results: the student, the sentences, every candidate's numbers."""
+def save(advice: Advice, study: str, limits: Limits) -> Path:
+    """Return the path of advice.json in the study's folder, after writing the student, the sentences and every candidate's numbers."""
     path = paths.study_folder(study) / ADVICE
-    table = json.loads(advice.table.to_json(orient="records"))  # what is not known is null
-    said = {"student": advice.student, "limits": vars(limits), "reasons": advice.reasons, "candidates": table}
+    table = json.loads(advice.table.to_json(orient="records"))  # nan is null
+    record = {"student": advice.student, "limits": vars(limits), "reasons": advice.reasons, "candidates": table}
     with atomic_write(path) as new:
-        new.write_text(json.dumps(said | {"provenance": results.provenance(study)}, indent=1) + "\n")
+        new.write_text(json.dumps(record | {"provenance": results.provenance(study)}, indent=1) + "\n")
     return path
+
+
+def export_name(row: pd.Series) -> str:
+    """Return the name of a candidate for the command `export`."""
+    return LINEAR_NAMES.get(row.recipe, f"{row['size']}-{row.recipe}-s{row.best_seed}")
 
 
 def _name(row) -> str:
     if row.recipe in LINEARS:
-        return "the linear model" + (" that the teacher taught" if row.recipe == LINEAR_TAUGHT else "")
+        return "the linear model" + (" trained on the teacher's soft labels" if row.recipe == LINEAR_TAUGHT else "")
     return f"{row['size']} by {row.recipe}"
 
 
@@ -103,140 +83,160 @@ def _interval(effect: Effect) -> str:
     return f"95 % {effect.low:+.1f} to {effect.high:+.1f}" if effect.known else "no interval from one seed"
 
 
-def _chosen(found: Candidates, row) -> str:
-    cost = f"{row.mb:.{0 if row.mb >= 1 else 1}f} MB" + (
-        f", {row.p50_ms:.1f} ms a text" if math.isfinite(row.p50_ms) else ", latency not measured"
+def _choice(candidates: Candidates, row) -> str:
+    latency = f"{row.p50_ms:.1f} ms a text" if math.isfinite(row.p50_ms) else "latency not measured"
+    sentence = (
+        f"Take {_name(row)} ({row.mb:.{0 if row.mb >= 1 else 1}f} MB, {latency}): expect {row.low:.1f} to {row.high:.1f} % correct "
+        "on new texts (95 % interval)"
     )
-    words = f"Take {_name(row)} ({cost}): {row.low:.1f} to {row.high:.1f} % right on new texts is promised (95 %)"
-    teachers = found.table[found.table.recipe == "teacher"]
-    if len(teachers):
-        teacher = teachers.iloc[0]
-        effect = found.difference(row, teacher)
+    for _, teacher in candidates.table[candidates.table.recipe == "teacher"].head(1).iterrows():
+        effect = candidates.difference(row, teacher)
         side = "above" if effect.estimate > 0 else "below"
-        words += f"; on dev {abs(effect.estimate):.1f} points {side} the teacher ({_interval(effect)})"
+        sentence += f"; on dev it is {abs(effect.estimate):.1f} points {side} the teacher ({_interval(effect)})"
         if math.isfinite(ratio := teacher.p50_ms / row.p50_ms) and teacher["size"] != row["size"]:
-            words += f", {ratio:.1f} times as fast"
-    return words + "."
+            sentence += f" and {ratio:.1f} times as fast"
+    return f"{sentence}."
 
 
-def _unlearned(found: Candidates, chosen) -> list[str]:
-    """Return a warning where the promise does not rule out that the student is no better than always answering one class."""
-    if chosen.low > (majority := found.majority * POINTS):
+def _no_better_than_majority(candidates: Candidates, chosen) -> list[str]:
+    """Return a warning if the interval includes the accuracy of always answering the most frequent class."""
+    if chosen.low > candidates.majority * POINTS:
         return []
     return [
-        f"Do not ship it: always answering the commonest class is right on {majority:.1f} % of dev, and the promise does not "
-        "exclude that this student is no better; it needs more labels, a better teacher or longer texts."
+        f"Do not use it yet: always answering the most frequent class is correct on {candidates.majority:.1%} of dev, and the interval "
+        "does not exclude that this student is no better; it needs more labels, a better teacher or longer texts."
     ]
 
 
-def _luck(found: Candidates, chosen) -> list[str]:
-    """Return what of the chosen student's score on dev is the luck of having been chosen, and what the promise does not pay for."""
-    rivals, said = found.table[found.table.fits], []
-    n_tried = sum(len(found.answers(r.recipe, r.size).search) for r in rivals.itertuples())
+def _against_linear(candidates: Candidates, chosen) -> list[str]:
+    """Return how the linear model compares with the best student, whichever of them is recommended."""
+    rows = candidates.table[candidates.table.recipe.isin(LINEARS)]
+    if rows.empty:
+        return []
+    if chosen.recipe not in LINEARS:
+        linear = rows.loc[rows.dev.idxmax()]
+        effect = candidates.difference(chosen, linear)
+        return [f"It is {effect.estimate:+.1f} points from {_name(linear)} on dev ({_interval(effect)})."]
+    try:
+        student = best_student(candidates)
+    except AdviceError:
+        return ["No student is within the limits."]
+    effect = candidates.difference(student, chosen)
+    return [
+        f"The best student, {_name(student)}, is {effect.estimate:+.1f} points from it on dev ({_interval(effect)}), which is not "
+        "significantly better."
+    ]
+
+
+def _selection(candidates: Candidates, chosen) -> list[str]:
+    """Return how far the chosen student's score on dev is due to choosing the best, and what the interval does not allow for."""
+    fitting, sentences = candidates.table[candidates.table.fits], []
+    n_tried = sum(len(candidates.answers(r.recipe, r.size).search) for r in fitting.itertuples())
     if n_tried > 1:
-        luck = max(0.0, chosen.dev - chosen.expected)
-        said.append(
-            f"Of {n_tried} students and rates it is the best on dev, {chosen.dev:.1f} %; about {luck:.1f} points of that are the "
-            "luck of the best, and the low end of the promise pays for them."
+        sentences.append(
+            f"It has {chosen.dev:.1f} % on dev and was compared with {n_tried} students and rates in all, so expect about "
+            f"{max(0.0, chosen.dev - chosen.expected):.1f} points less on new texts; the interval allows for that."
         )
-    if unpaid := int(rivals.unpaid.sum()):
-        said.append(
-            f"Of {unpaid} more rates that were tried no answers are kept: the promise does not pay for having chosen among them "
-            "and may be too high."
+    if n_unsaved := int(fitting.unsaved.sum()):
+        sentences.append(
+            f"The answers at {n_unsaved} more rates were not saved: the interval does not allow for choosing among these, and may be "
+            "too high."
         )
-    return said
+    return sentences
 
 
-def _cheaper(found: Candidates, chosen) -> list[str]:
-    """Return a sentence for each cheaper student that cannot be told from the chosen one, or none can."""
-    others = found.table[found.table.fits & (found.table.n_params < chosen.n_params)]
-    others = others.loc[others.groupby("size", sort=False).dev.idxmax()]
-    said = []
-    for _, row in others.iterrows():
-        effect = found.difference(row, chosen)
+def _smaller(candidates: Candidates, chosen) -> list[str]:
+    """Return a sentence for each smaller student that is not significantly worse, or one that there is none."""
+    others = candidates.table[candidates.table.fits & (candidates.table.n_params < chosen.n_params)]
+    sentences = []
+    for _, row in others.loc[others.groupby("size", sort=False).dev.idxmax()].iterrows():
+        effect = candidates.difference(row, chosen)
         if not effect.known or effect.high >= 0:
-            said.append(
-                f"{_name(row)}, {row.mb:.0f} MB, is not distinguishable from it ({effect.estimate:+.1f}, {_interval(effect)})."
+            sentences.append(
+                f"{_name(row)} is smaller, {row.mb:.0f} MB, and not significantly worse ({effect.estimate:+.1f} points, {_interval(effect)})."
             )
-    if len(others) and not said:
-        said = ["Every smaller student is worse beyond luck."]
-    return said
+    if len(others) and not sentences:
+        sentences = ["Every smaller student is significantly worse."]
+    return sentences
 
 
-def _dearer(found: Candidates, chosen) -> list[str]:
-    """Return a sentence for the best student outside the limits, if it is better beyond luck."""
-    outside = found.table[~found.table.fits & (found.table.recipe != "teacher")]
-    better = [(found.difference(row, chosen), row) for _, row in outside.iterrows()]
-    better = [(effect, row) for effect, row in better if effect.known and effect.low > 0]
+def _outside_limits(candidates: Candidates, chosen) -> list[str]:
+    """Return a sentence about the best student outside the limits, if it is significantly better."""
+    outside = candidates.table[~candidates.table.fits & (candidates.table.recipe != "teacher")]
+    effects = [(candidates.difference(row, chosen), row) for _, row in outside.iterrows()]
+    better = [(effect, row) for effect, row in effects if effect.known and effect.low > 0]
     if not better:
         return []
     effect, row = max(better, key=lambda pair: pair[0].estimate)
-    more = []
-    if row.mb > chosen.mb:
-        more.append(f"{row.mb - chosen.mb:.0f} MB more")
-    if math.isfinite(row.p50_ms - chosen.p50_ms) and row.p50_ms > chosen.p50_ms:
-        more.append(f"{row.p50_ms - chosen.p50_ms:.1f} ms more")
-    return [f"Take {_name(row)} if {' and '.join(more)} are free: {effect.estimate:+.1f} points ({_interval(effect)})."]
+    costs = [f"{row.mb - chosen.mb:.0f} MB more"] if row.mb > chosen.mb else []
+    if row.p50_ms > chosen.p50_ms:  # false for nan
+        costs.append(f"{row.p50_ms - chosen.p50_ms:.1f} ms more")
+    cost = " and ".join(costs) or "a latency that was not measured"
+    return [f"{_name(row)} is outside the limits and better by {effect.estimate:.1f} points ({_interval(effect)}), for {cost}."]
 
 
-def _curves(found: Candidates, chosen) -> list[str]:
-    words = {"transfer": "Twice the transfer text", "labels": "Twice the labelled text"}
-    said = []
-    for c in curves(found.study):
-        if c.size == chosen["size"] and (c.recipe == chosen.recipe or c.kind == "labels"):
-            missed = f"; the curve missed its own last point by {c.missed * POINTS:+.1f}" if math.isfinite(c.missed) else ""
-            said.append(
-                f"{words[c.kind]} ({2 * c.points.texts.max():,.0f}) would buy {c.recipe} about {c.twice:+.1f} points{missed}."
+def _more_text(candidates: Candidates, student) -> list[str]:
+    """Return what twice the text is forecast to add to the best student."""
+    texts = {"transfer": "Twice the transfer text", "labels": "Twice the labelled text"}
+    sentences = []
+    for c in curves(candidates.study):
+        if c.size == student["size"] and (c.recipe == student.recipe or c.kind == "labels"):
+            error = (
+                f"; the fitted curve missed the last point by {c.forecast_error * POINTS:+.1f}"
+                if math.isfinite(c.forecast_error)
+                else ""
             )
-    return said
+            sentences.append(
+                f"{texts[c.kind]} ({2 * c.points.texts.max():,.0f}) would add about {c.twice:+.1f} points to {c.recipe}{error}."
+            )
+    return sentences
 
 
-def _untaught(found: Candidates, chosen) -> list[str]:
-    """Return what distilling gave where there was no transfer text to distil on: the price of having none."""
-    if results.load_counts(found.study).get("of train", pd.Series(dtype=float)).fillna(0).get("D_T", 0) == 0:
+def _without_transfer_text(candidates: Candidates, student) -> list[str]:
+    """Return what distilling on the texts of train gave, if there was no transfer text."""
+    if results.load_counts(candidates.study).get("of train", pd.Series(dtype=float)).fillna(0).get("D_T", 0) == 0:
         return []
-    arms = {r["recipe"]: r for _, r in found.table[found.table["size"] == chosen["size"]].iterrows()}
-    if not {"PD", "PF"} <= set(arms):
-        return ["What distilling on the texts of train gives was not measured at this size: PD and PF were not both trained."]
-    effect = found.difference(arms["PD"], arms["PF"])
+    by_recipe = {r["recipe"]: r for _, r in candidates.table[candidates.table["size"] == student["size"]].iterrows()}
+    if not {"PD", "PF"} <= set(by_recipe):
+        return ["What distilling on the texts of train adds was not measured at this size: PD and PF were not both trained."]
+    effect = candidates.difference(by_recipe["PD"], by_recipe["PF"])
     return [
-        f"There was no transfer text: on the texts of train, {chosen['size']} by PD is {effect.estimate:+.1f} points "
-        f"({_interval(effect)}) from PF, which asks no teacher; that is all that distilling gives here."
+        f"There was no transfer text: distilled on the texts of train, {student['size']} by PD is {effect.estimate:+.1f} points "
+        f"({_interval(effect)}) from PF, which needs no teacher."
     ]
 
 
-def _kept(found: Candidates, row, name: str) -> str:
-    test = found.right(row.recipe, row["size"], "test", [row.best_seed])
-    score, n = test.mean() * POINTS, test.shape[1]
-    held = "within" if row.low <= score <= row.high else "outside"
+def _on_test(candidates: Candidates, row) -> str:
+    right = candidates.right(row.recipe, row["size"], "test", [row.best_seed])
+    score = right.mean() * POINTS
+    side = "within" if row.low <= score <= row.high else "outside"
     return (
-        f"Its best seed is {name} to `export`: on the {n:,} texts of test, which chose nothing, that is right on {score:.1f} %, "
-        f"{held} the promise."
+        f"Its best seed, {export_name(row)}, is correct on {score:.1f} % of the {right.shape[1]:,} texts of test, which were not used to "
+        f"choose it: {side} the interval."
     )
 
 
 def display_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the candidates as people read them, the smallest first; rates whose answers are not kept have a column where there are any."""
-    number = lambda form: lambda v: form.format(v) if math.isfinite(v) else "not measured"  # noqa: E731
+    """Return the candidates as a table for readers, the smallest first."""
     columns = {
         "student": [f"{r.size} {r.recipe}" for r in table.itertuples()],
         "dev, %": table.dev.map("{:.1f}".format),
-        "expected on other texts, %": table.expected.map("{:.1f}".format),
-        "promised on new texts, %": [f"{r.low:.1f} to {r.high:.1f}" for r in table.itertuples()],
-        "rates the promise does not pay for": table.unpaid,
+        "expected on new texts, %": table.expected.map("{:.1f}".format),
+        "95 % interval on new texts": [f"{r.low:.1f} to {r.high:.1f}" for r in table.itertuples()],
+        "rates that the interval does not allow for": table.unsaved,
         "test, %": table.test.map("{:.1f}".format),
-        "its F1": table.f1.map("{:.3f}".format),
+        "test F1": table.f1.map("{:.3f}".format),
         "Matthews' r": table.mcc.map("{:.3f}".format),
         "seeds": table.seeds,
         "ms a text (p95)": [
             f"{r.p50_ms:.2f} ({r.p95_ms:.2f})" if math.isfinite(r.p50_ms) else "not measured" for r in table.itertuples()
         ],
-        "texts a second": table.texts_a_second.map(number("{:,.0f}")),
+        "texts a second": table.texts_a_second.map(lambda n: f"{n:,.0f}" if math.isfinite(n) else "not measured"),
         "MB": table.mb.map("{:.1f}".format),
         "within the limits": table.fits.map({True: "yes", False: ""}),
     }
-    if not table.unpaid.any():
-        del columns["rates the promise does not pay for"]
+    if not table.unsaved.any():
+        del columns["rates that the interval does not allow for"]
     return pd.DataFrame(columns).set_index("student").rename_axis(None)
 
 
@@ -248,10 +248,12 @@ def forecasts(study: str | Path) -> pd.DataFrame:
             "text": {"transfer": "transfer texts", "labels": "labelled texts"}[c.kind],
             "most tried": f"{c.points.texts.max():,.0f}",
             "twice would add": f"{c.twice:+.1f}",
-            "the law missed its last point by": f"{c.missed * POINTS:+.1f}" if math.isfinite(c.missed) else "n/a",
+            "the fitted curve missed its last point by": f"{c.forecast_error * POINTS:+.1f}"
+            if math.isfinite(c.forecast_error)
+            else "n/a",
             "seeds": c.points.seed.nunique(),
         }
         for c in curves(study)
     ]
-    columns = ["student", "text", "most tried", "twice would add", "the law missed its last point by", "seeds"]
+    columns = ["student", "text", "most tried", "twice would add", "the fitted curve missed its last point by", "seeds"]
     return pd.DataFrame(rows, columns=columns).set_index("student").rename_axis(None)

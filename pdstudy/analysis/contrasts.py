@@ -14,20 +14,21 @@ from pdstudy.recipes import LINEAR, LINEAR_SIZE, LINEAR_TAUGHT, RANDOM, RECIPES
 from pdstudy.sizes import Size
 
 MATCHED = 0.5  # a deep student matches a wide one with more parameters if it has at least this share of them
+SAME_LATENCY = 1.25  # latencies match if they differ by at most this factor
 
-Ask = Callable[[Evidence], Contrast]
+ContrastOf = Callable[[Evidence], Contrast]
 
 
-def question(compare: Callable[..., Contrast]) -> Callable[..., Ask]:
-    """Return `compare` as a function of its arguments but the first, which returns a function of that first: the evidence."""
+def of_evidence(compare: Callable[..., Contrast]) -> Callable[..., ContrastOf]:
+    """Return a function that takes all arguments of `compare` except the evidence, and returns a function of the evidence."""
     return wraps(compare)(lambda *args, **kwargs: wraps(compare)(lambda e: compare(e, *args, **kwargs)))
 
 
-@question
+@of_evidence
 def over(e: Evidence, better: str, worse: str, sizes: list[str] | None = None, corpus: str | None = None) -> Contrast:
     """Return what one recipe gains over another, averaged over all sizes that both have.
 
-    Recipes that start from a pre-trained encoder use the encoders pre-trained on `corpus`, if given, where there are any.
+    If `corpus` is given, recipes that start from a pre-trained encoder use one pre-trained on it, and sizes without one are left out.
     """
 
     def arm(recipe: str, size: str) -> Arm:
@@ -39,14 +40,14 @@ def over(e: Evidence, better: str, worse: str, sizes: list[str] | None = None, c
     return _mean_gain(f"{better} over {worse}" + (f", {_lm(corpus)}" if corpus else ""), pairs)
 
 
-@question
+@of_evidence
 def growth(e: Evidence, recipe: str) -> Contrast:
     """Return what a recipe's largest student gains over its smallest."""
     small, large = _ends(e, recipe)
     return replace(between(Arm(recipe, large), Arm(recipe, small)), compared=f"{recipe}: largest over smallest")
 
 
-@question
+@of_evidence
 def gain_grows(e: Evidence, better: str, worse: str) -> Contrast:
     """Return how much larger one recipe's gain over another is at the largest size than at the smallest."""
     small, large = (between(Arm(better, s), Arm(worse, s)) for s in _ends(e, better, worse))
@@ -58,14 +59,14 @@ def best_over_linear(e: Evidence) -> Contrast:
     return between(e.best_on_dev(), _linear(e, LINEAR))
 
 
-@question
+@of_evidence
 def over_linear(e: Evidence, recipe: str, linear: str) -> Contrast:
     """Return what a recipe gains over a linear model, averaged over its sizes."""
     arm = _linear(e, linear)
     return _mean_gain(f"{recipe} over {linear}", [(Arm(recipe, size), arm) for size in e.sizes_of(recipe)])
 
 
-@question
+@of_evidence
 def at_smallest(e: Evidence, better: str, worse: str) -> Contrast:
     """Return what one recipe gains over another at the smallest size that both have."""
     sizes = e.sizes_of(better, worse)
@@ -94,8 +95,11 @@ def pairs_matched_in_parameters(e: Evidence) -> list[tuple[str, str]]:
     return pairs
 
 
-def pairs_matched_in_latency(e: Evidence, within: float = 0.25) -> list[tuple[str, str]]:
-    """Return (deep, wide) pairs: for each deep student the wide one with the closest latency, if it differs by at most a quarter."""
+def pairs_matched_in_latency(e: Evidence) -> list[tuple[str, str]]:
+    """Return (deep, wide) pairs: for each deep student the wide one with the closest latency, if it differs by at most a quarter.
+
+    Raises Missing if no latency was measured.
+    """
     if not e.latency:
         raise Missing("measured latency")
     sizes, pairs = [Size.parse(s) for s in e.sizes if s in e.latency], []
@@ -106,12 +110,12 @@ def pairs_matched_in_latency(e: Evidence, within: float = 0.25) -> list[tuple[st
             if s.layers < deep.layers and s.hidden > deep.hidden
         }
         closest = min(apart, key=apart.get, default=None)
-        if closest and apart[closest] <= np.log(1 + within):
+        if closest and apart[closest] <= np.log(SAME_LATENCY):
             pairs.append((str(deep), closest))
     return pairs
 
 
-@question
+@of_evidence
 def deep_over_wide(e: Evidence, recipe: str, matched: Callable = pairs_matched_in_parameters, how: str = "parameters") -> Contrast:
     """Return what deep students of a recipe gain over wide ones that match them."""
     sizes = e.sizes_of(recipe)
@@ -122,13 +126,13 @@ def deep_over_wide(e: Evidence, recipe: str, matched: Callable = pairs_matched_i
     return _mean_gain(f"{recipe}: {names}", [(Arm(recipe, deep), Arm(recipe, wide)) for deep, wide in pairs])
 
 
-@question
+@of_evidence
 def depth_pays_more(e: Evidence, recipe: str, than: str) -> Contrast:
     """Return how much more one recipe gains from depth at matched parameters than another."""
     return minus(f"deep over wide: {recipe} less {than}", deep_over_wide(recipe)(e), deep_over_wide(than)(e))
 
 
-@question
+@of_evidence
 def depth_saturates(e: Evidence, recipe: str) -> Contrast:
     """Return how much more the first half of the layers adds than the second, at widths with three depths."""
     contrasts = []
@@ -141,20 +145,20 @@ def depth_saturates(e: Evidence, recipe: str) -> Contrast:
     return mean(f"{recipe}: first layers less last layers", contrasts)
 
 
-@question
-def own_corpus_over(e: Evidence, corpus: Callable[[Evidence], str], recipe: str = "PD") -> Contrast:
-    """Return what the study's own D_LM gains over another."""
+@of_evidence
+def own_corpus_over(e: Evidence, corpus: Callable[[Evidence], str]) -> Contrast:
+    """Return what PD gains if it is pre-trained on the study's own D_LM instead of another."""
     other = corpus(e)
-    pairs = [(Arm(recipe, s), Arm(recipe, s, corpus=other)) for s in e.sizes_of(recipe)]
-    return _mean_gain(f"{recipe}: the study's D_LM over {_lm(other)}", [p for p in pairs if e.has(p[1])])
+    pairs = [(Arm("PD", s), Arm("PD", s, corpus=other)) for s in e.sizes_of("PD")]
+    return _mean_gain(f"PD: the study's D_LM over {_lm(other)}", [p for p in pairs if e.has(p[1])])
 
 
-@question
-def corpus_over(e: Evidence, one: Callable[[Evidence], str], other: Callable[[Evidence], str], recipe: str = "PD") -> Contrast:
-    """Return what one D_LM, not the study's own, gains over another."""
+@of_evidence
+def corpus_over(e: Evidence, one: Callable[[Evidence], str], other: Callable[[Evidence], str]) -> Contrast:
+    """Return what PD gains if it is pre-trained on one D_LM instead of another; neither is the study's own."""
     a, b = one(e), other(e)
-    pairs = [(Arm(recipe, s, corpus=a), Arm(recipe, s, corpus=b)) for s in e.sizes_of(recipe)]
-    return _mean_gain(f"{recipe}: D_LM {a} over {_lm(b)}", [p for p in pairs if all(map(e.has, p))])
+    pairs = [(Arm("PD", s, corpus=a), Arm("PD", s, corpus=b)) for s in e.sizes_of("PD")]
+    return _mean_gain(f"PD: D_LM {a} over {_lm(b)}", [p for p in pairs if all(map(e.has, p))])
 
 
 def transfer_corpus(e: Evidence) -> str:
@@ -183,7 +187,7 @@ def small_with_less_over_large(e: Evidence) -> Contrast:
     return between(Arm("PD", sizes[0], e.curve[-1]), Arm("Distillation", large))
 
 
-@question
+@of_evidence
 def little_text(e: Evidence, better: str, worse: str) -> Contrast:
     """Return what a recipe without D_T gains over one with the smallest D_T of the learning curve."""
     if not e.curve:
@@ -192,7 +196,7 @@ def little_text(e: Evidence, better: str, worse: str) -> Contrast:
     return _mean_gain(f"{better} over {worse} on {e.curve[0]:,} texts", [p for p in pairs if e.has(p[1])])
 
 
-@question
+@of_evidence
 def drop_smaller(e: Evidence, recipe: str, than: str, far: int) -> Contrast:
     """Return how much less one recipe loses than another, from the nearest D_T to the `far`-th (-1: farthest)."""
     near, distant = _near_and_far(e, far)
@@ -224,7 +228,8 @@ def _linear(e: Evidence, recipe: str) -> Arm:
     """Return the arm of a linear model. Raises Missing if it was not measured."""
     arm = Arm(recipe, LINEAR_SIZE)
     if not e.has(arm):
-        raise Missing("the linear model that is taught" if recipe == LINEAR_TAUGHT else "the linear model")
+        raise Missing("the linear model trained on soft labels" if recipe == LINEAR_TAUGHT else "the linear model")
+
     return arm
 
 

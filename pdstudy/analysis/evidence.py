@@ -71,7 +71,7 @@ def between(better: Arm, worse: Arm) -> Contrast:
 
 
 class Evidence:
-    """What a study measured on test, and what its settings asked for."""
+    """The test results of a study, and the settings that comparisons need."""
 
     def __init__(self, study: str | Path):
         predictions = results.load_predictions(study)

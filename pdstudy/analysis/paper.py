@@ -18,7 +18,7 @@ class Number:
 
     value: float
     where: str
-    trust: str
+    trust: str  # printed or digitised
 
 
 _SST2 = """layers,hidden,params,speedup,PD,PF,Distillation,Basic
@@ -110,18 +110,18 @@ def sizes() -> pd.DataFrame:
     return _table2()[["size", "params", "speedup"]]
 
 
-def gain(table: pd.DataFrame, better: str, worse: str, where: str, trust: str = "digitised") -> Number:
+def gain(table: pd.DataFrame, better: str, worse: str, where: str) -> Number:
     """Return the mean gain of one recipe over another in points, over the sizes of a figure."""
     wide = table.pivot(index="size", columns="recipe", values="value")
-    return Number(round(float((wide[better] - wide[worse]).mean()), 1), f"{where}, mean of {len(wide)} sizes", trust)
+    return Number(round(float((wide[better] - wide[worse]).mean()), 1), f"{where}, mean of {len(wide)} sizes", "digitised")
 
 
-def contrast(table: pd.DataFrame, terms: list[tuple[float, str, object]], where: str, trust: str = "digitised") -> Number:
+def contrast(table: pd.DataFrame, terms: list[tuple[float, str, object]], where: str) -> Number:
     """Return a weighted sum of values of a figure. `terms` are (weight, recipe, place) with a size, S or (size, texts) as place."""
     places = [c for c in table.columns if c not in ("recipe", "value")]
     value = table.set_index(["recipe", *places]).value
     total = sum(w * value.loc[(recipe, *(place if isinstance(place, tuple) else (place,)))] for w, recipe, place in terms)
-    return Number(round(float(total), 1), where, trust)
+    return Number(round(float(total), 1), where, "digitised")
 
 
 def _table2() -> pd.DataFrame:

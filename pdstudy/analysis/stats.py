@@ -37,7 +37,7 @@ class Effect:
         return replace(self, estimate=self.estimate * factor, low=self.low * factor, high=self.high * factor)
 
 
-def crossed_effect(differences: np.ndarray, level: float = LEVEL) -> Effect:
+def crossed_effect(differences: np.ndarray) -> Effect:
     """Return the mean of (n_seeds, n_items) paired differences and its t-interval over both seeds and items.
 
     Two-way random-effects analysis of variance: the variance of the mean is (MS_seeds + MS_items - MS_rest) / n, but not less
@@ -60,22 +60,27 @@ def crossed_effect(differences: np.ndarray, level: float = LEVEL) -> Effect:
     parts = ms_seeds**2 / (n_seeds - 1) + ms_items**2 / (n_items - 1) + ms_rest**2 / ((n_seeds - 1) * (n_items - 1))
     df = max(n_seeds - 1.0, total**2 / parts)
     error = math.sqrt(total / (n_seeds * n_items))
-    reach = stats.t.ppf((1 + level) / 2, df) * error
+    reach = stats.t.ppf((1 + LEVEL) / 2, df) * error
     p = 2 * stats.t.sf(abs(estimate) / error, df)
     return Effect(estimate, estimate - reach, estimate + reach, float(p), n_seeds, n_items, float(df))
 
 
-def mean_interval(values: np.ndarray, level: float = LEVEL) -> Effect:
-    """Return the mean of one number per seed, (n_seeds,), and its t-interval; nan bounds for one seed or no variation."""
+def mean_interval(values: np.ndarray) -> Effect:
+    """Return the mean of numbers such as one per seed, (n,), and its t-interval; nan bounds for one number or no variation."""
     v = np.asarray(values, dtype=float)
     if len(v) < 2 or v.std(ddof=1) <= 1e-15:
         return Effect(float(v.mean()), math.nan, math.nan, math.nan, len(v), 1, 0.0)
     test = stats.ttest_1samp(v, 0.0)
-    low, high = map(float, test.confidence_interval(level))
+    low, high = map(float, test.confidence_interval(LEVEL))
     return Effect(float(v.mean()), low, high, float(test.pvalue), len(v), 1, float(test.df))
 
 
-def over_items(differences: np.ndarray, level: float = LEVEL, resamples: int = 5000) -> tuple[float, float]:
+def effect_in_points(differences: np.ndarray) -> Effect:
+    """Return the mean of (n_seeds, n_items) differences in points, with its interval over seeds and items; for one seed over items."""
+    return (crossed_effect(differences) if len(differences) > 1 else mean_interval(differences[0])).scaled(POINTS)
+
+
+def over_items(differences: np.ndarray, resamples: int = 5000) -> tuple[float, float]:
     """Return the BCa bootstrap interval of the mean of (n_seeds, n_items) differences over items, for these students.
 
     nan if the items do not differ. scipy's bootstrap takes time in n_items^2 for its jackknife. Here the jackknife of a mean has
@@ -90,7 +95,7 @@ def over_items(differences: np.ndarray, level: float = LEVEL, resamples: int = 5
     off = values - mean
     skew = (counts * off**3).sum() / (6 * (counts * off**2).sum() ** 1.5)  # acceleration, from the jackknife of a mean
     below = ((draws < mean).sum() + (draws <= mean).sum()) / (2 * resamples)
-    z0, z = stats.norm.ppf(below), stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    z0, z = stats.norm.ppf(below), stats.norm.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     low, high = np.quantile(draws, stats.norm.cdf(z0 + (z0 + z) / (1 - skew * (z0 + z))))
     return float(low), float(high)
 
@@ -136,7 +141,7 @@ def holm(p_values: list[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Law:
-    """A learning curve with a limit: accuracy = ceiling - gap x texts ** -decay."""
+    """A learning curve with an upper limit: accuracy = ceiling - gap x texts ** -decay."""
 
     ceiling: float
     gap: float
@@ -219,8 +224,8 @@ def accuracy_after_selection(students: Sequence[Answers], n_resamples: int = RES
 
 def _resamples(rng: np.random.Generator, n: int, n_items: int) -> np.ndarray:
     """Return how often each item is in each of `n` bootstrap resamples, (n, n_items)."""
-    drawn = rng.integers(0, n_items, (n, n_items)) + n_items * np.arange(n)[:, None]
-    return np.bincount(drawn.ravel(), minlength=n * n_items).reshape(n, n_items).astype(float)
+    items = rng.integers(0, n_items, (n, n_items)) + n_items * np.arange(n)[:, None]
+    return np.bincount(items.ravel(), minlength=n * n_items).reshape(n, n_items).astype(float)
 
 
 def interval_on_new_texts(dev: float, expected: float, n_dev: int, n_test: int, n_seeds: int, spread: float) -> tuple[float, float]:
@@ -241,7 +246,8 @@ def interval_on_new_texts(dev: float, expected: float, n_dev: int, n_test: int, 
 
 
 def pareto_front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Return which points are on the Pareto front: no other is as cheap and better, or cheaper and as good. Points with nan are not."""
+    """Return which points are on the Pareto front: no other is as cheap and better, or cheaper and as good; never if the cost is nan."""
+
     on = np.zeros(len(cost), dtype=bool)
     for i in range(len(cost)):
         beats = ((cost <= cost[i]) & (value > value[i])) | ((cost < cost[i]) & (value >= value[i]))

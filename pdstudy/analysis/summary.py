@@ -11,13 +11,13 @@ NAMED = 12  # of collapsed students, at most this many
 def accuracy_table(metrics: pd.DataFrame, recipe_sizes: dict[str, list[str]] | None = None) -> pd.DataFrame:
     """Return test accuracy in points by recipe and size: mean (lowest to highest seed).
 
-    If a student or seed is missing, the cell says so instead of a mean over the rest. "-": not in the study, see `recipe_sizes`.
+    If a student or seed is missing, the cell is "missing" instead of a mean over the rest. "-": not in the study, see `recipe_sizes`.
     """
     accuracies = results.accuracies(metrics)
     test = accuracies[~accuracies.recipe.isin(["majority", *LINEARS])]
     sizes = test.sort_values("n_params")["size"].unique()
     students = test[test.recipe != "teacher"]
-    asked, seeds = set(students["size"]), students.seed.nunique()
+    student_sizes, seeds = set(students["size"]), students.seed.nunique()
     grouped = (test.assign(value=test.value * 100)).groupby(["recipe", "size"]).value.agg(["mean", "min", "max", "count"])
     text = [f"{r.mean:.1f} ({r.min:.1f} to {r.max:.1f})" if r.count > 1 else f"{r.mean:.1f}" for r in grouped.itertuples()]
     lacking = [0 if r.Index[0] == "teacher" else seeds - r.count for r in grouped.itertuples()]
@@ -27,7 +27,7 @@ def accuracy_table(metrics: pd.DataFrame, recipe_sizes: dict[str, list[str]] | N
     majority = metrics[(metrics.recipe == "majority") & (metrics.split == "test")].value
     wide = wide.reindex(order)
     for recipe in wide.index.drop("teacher", errors="ignore"):
-        for size in asked & set((recipe_sizes or {}).get(recipe, sizes)):
+        for size in student_sizes & set((recipe_sizes or {}).get(recipe, sizes)):
             if wide.at[recipe, size] != wide.at[recipe, size]:  # nan
                 wide.at[recipe, size] = "missing"
     wide = wide.fillna("-")
@@ -52,15 +52,15 @@ def cost_table(study: str) -> pd.DataFrame:
 
 
 def collapsed(study: str) -> str:
-    """Return a sentence about the students that are not better than the majority class."""
+    """Return a sentence about the students that are not better than the majority class on dev."""
     students = results.load_students(study)
     collapsed = students[students.collapsed.fillna(False).astype(bool)]
     if collapsed.empty:
         return "No student collapsed to the majority class."
     names = []
     for row in collapsed.itertuples():
-        where = (("D_T", row.domain), ("D_LM", row.corpus), ("texts", int(row.texts) if row.texts == row.texts else None))
-        note = ", ".join(f"{name} {value}" for name, value in where if isinstance(value, (str, int)))
+        values = {"D_T": row.domain, "D_LM": row.corpus, "texts": int(row.texts) if row.texts == row.texts else None}
+        note = ", ".join(f"{name} {value}" for name, value in values.items() if isinstance(value, (str, int)))
         names.append(f"{row.recipe} {row.size} seed {int(row.seed)}" + (f" ({note})" if note else ""))
     listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
     return f"{len(names)} of {len(students)} students collapsed to the majority class: {listed}."

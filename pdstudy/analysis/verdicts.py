@@ -13,8 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from pdstudy.analysis import contrasts as ask
-from pdstudy.analysis import stats
+from pdstudy.analysis import contrasts, stats
 from pdstudy.analysis.claims import ABOVE, CLAIMS, EQUAL, MARGIN, NOT_BELOW, VALUE, Check, Claim
 from pdstudy.analysis.evidence import Evidence, Missing
 from pdstudy.analysis.paper import Number
@@ -27,32 +26,33 @@ SUPPORTED, REFUTED, UNDECIDED, NOT_MEASURED = "supported", "refuted", "undecided
 
 
 def judge(study: str | Path, claims: tuple = CLAIMS) -> pd.DataFrame:
-    """Return one row per claim: estimate, interval, n, verdict, the paper's number, and a sentence made from them."""
+    """Return one row per claim: estimate, interval, n, verdict, the paper's number, and a sentence made from them.
+
+    Raises FileNotFoundError if the study has no results, or no answers to every text.
+    """
     e = Evidence(study)
     table = pd.DataFrame([_row(claim) | _measure(claim, e) for claim in claims])
     together = table.groupby(["question", "family"])
     table["p_holm"] = together.p.transform(lambda p: stats.holm(p.tolist()))
     table["p_zero_holm"] = together.p_zero.transform(lambda p: stats.holm(p.tolist()))
     table["verdict"] = [row["verdict"] or _verdict(row) for row in table.to_dict("records")]
-    table["reading"] = [_sentence(row) for row in table.to_dict("records")]
+    table["sentence"] = [_sentence(row) for row in table.to_dict("records")]
     return table
 
 
 def of_study(study: str | Path) -> pd.DataFrame:
-    """Return a study's verdicts: those in claims.json, after judging them where the results have changed since.
+    """Return a study's verdicts: those in claims.json, judged again if the results or the claims have changed.
 
-    Where the answers to every text are not there, as in published evidence, nothing can be judged again.
+    Published evidence has no answers to every text, so its claims.json is returned as it is.
     """
     folder = results.folder_of(study)
-    saved, answers = folder / results.CLAIMS, folder / results.PREDICTIONS
-    if saved.is_file():
-        tables = [
-            folder / name for name in (results.METRICS, results.PREDICTIONS, results.PARAMS, results.DOMAINS, results.LATENCY)
-        ]
-        dates = [path.stat().st_mtime_ns for path in tables if path.is_file()]
+    path = folder / results.CLAIMS
+    if path.is_file():
+        inputs = (results.METRICS, results.PREDICTIONS, results.PARAMS, results.DOMAINS, results.LATENCY)
+        dates = [(folder / name).stat().st_mtime_ns for name in inputs if (folder / name).is_file()]
         table = load(study)
-        known = table.id.tolist() == [claim.id for claim in CLAIMS]
-        if not answers.is_file() or (known and max(dates) <= saved.stat().st_mtime_ns):
+        same_claims = table.id.tolist() == [claim.id for claim in CLAIMS]
+        if not (folder / results.PREDICTIONS).is_file() or (same_claims and max(dates) <= path.stat().st_mtime_ns):
             return table
     table = judge(study)
     save(table, study)
@@ -69,21 +69,27 @@ def save(table: pd.DataFrame, study: str | Path) -> Path:
 
 
 def load(study: str | Path) -> pd.DataFrame:
-    """Return the saved verdicts of a study, as `judge` made them."""
-    rows = json.loads((results.folder_of(study) / results.CLAIMS).read_text())
-    return pd.DataFrame([{k: math.nan if v is None else v for k, v in row.items()} for row in rows])
+    """Return the saved verdicts of a study, as `judge` made them. The numbers are the file's, the wording is that of CLAIMS."""
+    rows = json.loads((results.folder_of(study) / results.CLAIMS).read_text(encoding="utf-8"))
+    wording = {claim.id: claim.sentence for claim in CLAIMS}
+    for row in rows:
+        row |= {k: math.nan for k, v in row.items() if v is None} | {"claim": wording.get(row["id"], row["claim"])}
+        row.pop("reading", None)  # the sentence's name in older files
+        row["sentence"] = _sentence(row)
+    return pd.DataFrame(rows)
 
 
-def gains_by_size(study: str | Path, pairs: list[tuple[str, str]], **where) -> pd.DataFrame:
+def gains_by_size(study: str | Path, pairs: list[tuple[str, str]], corpus: str | None = None) -> pd.DataFrame:
     """Return the gain of each (better, worse) pair at each size: pair, size, estimate, low, high, n_seeds, n_items.
 
-    `where`, such as corpus="transfer", is passed to `contrasts.over`. Sizes that were not measured are left out.
+    `corpus` is that of `contrasts.over`. Sizes that were not measured are left out.
     """
     e, rows = Evidence(study), []
     for better, worse in pairs:
         for size in e.sizes_of(better, worse) if {better, worse} <= set(e.recipes) else ():
             with suppress(Missing):
-                rows.append({"pair": f"{better} over {worse}", "size": size} | e.row(ask.over(better, worse, [size], **where)(e)))
+                gain = contrasts.over(better, worse, [size], corpus)(e)
+                rows.append({"pair": f"{better} over {worse}", "size": size} | e.row(gain))
     return pd.DataFrame(rows, columns=["pair", "size", "estimate", "low", "high", "n_seeds", "n_items"])
 
 
@@ -93,9 +99,7 @@ def answer(table: pd.DataFrame, question: str = VALUE) -> Prose:
     counts = rows.verdict.value_counts()
     tally = ", ".join(f"{counts[v]} {v}" for v in (SUPPORTED, REFUTED, UNDECIDED, NOT_MEASURED) if v in counts)
     sentences = [*linear_first(rows), f"Of {len(rows)} claims: {tally}."]
-    sentences += [
-        f"{row.reading}." for verdict in (SUPPORTED, REFUTED, UNDECIDED) for row in rows[rows.verdict == verdict].itertuples()
-    ]
+    sentences += [f"{text}." for verdict in (SUPPORTED, REFUTED, UNDECIDED) for text in rows[rows.verdict == verdict].sentence]
     if missing := [f"{row.id} ({row.missing})" for row in rows[rows.verdict == NOT_MEASURED].itertuples()]:
         sentences.append(f"Not measured, because this is missing: {', '.join(missing)}.")
     return Prose("\n".join(sentences))
@@ -107,15 +111,10 @@ def linear_first(table: pd.DataFrame) -> list[str]:
     if rows.empty:
         return []
     row = rows.iloc[0]
+    lead = "Take the linear model" if row.verdict == REFUTED else "No student is known to beat the linear model"
     student = row.compared.partition(" over ")[0]
     interval = f" (95 % {row.low:+.1f} to {row.high:+.1f})" if math.isfinite(row.low) else ""
-    if row.verdict == REFUTED:
-        return [
-            f"Take the linear model: the best student on dev, {student}, is {-row.estimate:.1f} points below it on test{interval}."
-        ]
-    return [
-        f"No student is known to beat the linear model: the best on dev, {student}, is {row.estimate:+.1f} points from it on test{interval}."
-    ]
+    return [f"{lead}: the student that is best on dev, {student}, scores {row.estimate:+.1f} points against it on test{interval}."]
 
 
 def refuted_required(table: pd.DataFrame) -> list[str]:
@@ -125,11 +124,10 @@ def refuted_required(table: pd.DataFrame) -> list[str]:
 
 def display_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return the claims as a table for readers: points, interval, n, p, verdict, the paper's number and its precision."""
-    interval = [f"{r.low:+.1f} to {r.high:+.1f}" if math.isfinite(r.low) else "n/a" for r in table.itertuples()]
     columns = {
         "claim": table.claim,
         "points": [r.measured or (f"{r.estimate:+.1f}" if math.isfinite(r.estimate) else "missing") for r in table.itertuples()],
-        "95 % interval": interval,
+        "95 % interval": _intervals(table.low, table.high),
         "n": [f"{r.n_sizes} sizes x {r.n_seeds} seeds x {r.n_items:,} texts" if r.n_seeds else "" for r in table.itertuples()],
         "p (Holm)": [f"{p:.3f}" if math.isfinite(p) else "n/a" for p in table.p_holm],
         "verdict": table.verdict,
@@ -142,15 +140,18 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
 def details(table: pd.DataFrame) -> pd.DataFrame:
     """Return more about each measured claim: the comparison, what supports it, the interval over texts and the p over seeds."""
     rows = table[table.n_seeds > 0]
-    over_texts = [f"{r.items_low:+.1f} to {r.items_high:+.1f}" if math.isfinite(r.items_low) else "n/a" for r in rows.itertuples()]
     columns = {
         "compared": rows.compared,
-        "supported where": rows.should_be,
-        "interval over texts alone (BCa)": over_texts,
+        "supported if": rows.should_be,
+        "interval over texts alone (BCa)": _intervals(rows.items_low, rows.items_high),
         "p over seeds alone (sign flips)": [f"{p:.3f}" if math.isfinite(p) else "n/a" for p in rows.p_seeds],
         "the paper's number": rows.paper_where,
     }
     return pd.DataFrame(columns).set_axis(rows.id, axis=0).rename_axis(None)
+
+
+def _intervals(low: pd.Series, high: pd.Series) -> list[str]:
+    return [f"{a:+.1f} to {b:+.1f}" if math.isfinite(a) else "n/a" for a, b in zip(low, high, strict=True)]
 
 
 def headline(table: pd.DataFrame, id: str) -> str:
@@ -164,26 +165,22 @@ def headline(table: pd.DataFrame, id: str) -> str:
 
 
 def _row(claim: Claim | Check) -> dict[str, Any]:
+    """Return a claim's row before it is measured."""
     number = claim.paper or Number(math.nan, "", "")
-    row = {
-        "id": claim.id,
-        "claim": claim.sentence,
-        "question": claim.question,
-        "required": claim.required,
-        "family": getattr(claim, "family", ""),
-    }
-    row |= {"paper": number.value, "paper_where": number.where, "paper_trust": number.trust}
+    row = {"id": claim.id, "claim": claim.sentence, "question": claim.question, "required": claim.required}
+    row |= {"family": getattr(claim, "family", ""), "paper": number.value, "paper_where": number.where, "paper_trust": number.trust}
     row |= {"should_be": getattr(claim, "should_be", "true"), "compared": "", "measured": "", "missing": "", "verdict": ""}
     row |= dict.fromkeys(("estimate", "low", "high", "p", "p_zero", "p_seeds", "items_low", "items_high"), math.nan)
     return row | dict.fromkeys(("n_seeds", "n_items", "n_sizes"), 0)
 
 
 def _measure(claim: Claim | Check, e: Evidence) -> dict[str, Any]:
+    """Return the measured columns of a claim's row; the verdict only of a check, and of a claim that the study cannot answer."""
     try:
         if isinstance(claim, Check):
-            holds, words = claim.check(e)
-            return {"measured": words, "verdict": SUPPORTED if holds else REFUTED}
-        contrast = claim.ask(e)
+            is_true, summary = claim.check(e)
+            return {"measured": summary, "verdict": SUPPORTED if is_true else REFUTED}
+        contrast = claim.contrast(e)
         d = e.differences(contrast)
     except Missing as missing:
         return {"verdict": NOT_MEASURED, "missing": missing.args[0]}
@@ -211,12 +208,14 @@ def _verdict(row: dict) -> str:
 
 
 def _sentence(row: dict) -> str:
+    """Return a claim with its verdict and what was measured."""
     if row["verdict"] == NOT_MEASURED:
         return f"{row['claim']}: not measured ({row['missing']} is missing)"
     if row["measured"]:
         return f"{row['claim']}: {row['verdict']}, {row['measured']}"
-    why = "no interval from one seed" if row["n_seeds"] < 2 else "no interval: no answer differs"
-    interval = f"95 % {row['low']:+.1f} to {row['high']:+.1f}" if math.isfinite(row["low"]) else why
+    no_interval = "no interval from one seed" if row["n_seeds"] < 2 else "no interval: no answer differs"
+    interval = f"95 % {row['low']:+.1f} to {row['high']:+.1f}" if math.isfinite(row["low"]) else no_interval
     n = f"{row['n_seeds']} seed{'s' * (row['n_seeds'] != 1)} x {row['n_items']:,} texts"
-    paper = f"; the paper {row['paper']:+.1f}" if math.isfinite(row["paper"]) else ""
+    paper = f"; in the paper {row['paper']:+.1f}" if math.isfinite(row["paper"]) else ""
+
     return f"{row['claim']}: {row['verdict']}, {row['estimate']:+.1f} points ({interval}; {n}{paper})"

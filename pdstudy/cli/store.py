@@ -1,4 +1,4 @@
-"""The commands of the store: clean, doctor."""
+"""The commands of what is on disk: fetch, clean, doctor."""
 
 import os
 import shutil
@@ -8,16 +8,38 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pdstudy.console import app, fail, out, print_error
+from pdstudy.console import Params, app, exit_on, fail, out, print_error, print_line
 from pdstudy.storage import paths
 from pdstudy.study.settings import Study
+
+
+@app.command(epilog="Example: PDSTUDY_DATA=mirror/data PDSTUDY_MODELS=mirror/models python -m pdstudy fetch params/paper.yaml")
+def fetch(
+    params: Params,
+    revision: Annotated[
+        list[str] | None, typer.Option(help="OWNER/NAME=COMMIT: take this commit of a repository; may be given several times.")
+    ] = None,
+) -> None:
+    """Download the data sets and models that a study names into the mirror, for machines without a network. Resumes after a stop."""
+    from pdstudy.data import hub
+    from pdstudy.data.mirror import MirrorError
+
+    commits = {}
+    for text in revision or ():
+        name, _, commit = text.partition("=")
+        if not (name and commit):
+            fail(f"--revision {text}: expected OWNER/NAME=COMMIT", 2)
+        commits[name] = commit
+    with exit_on(1, hub.HubError), exit_on(2, MirrorError):
+        hub.fetch(*Study.read(params).named_on_hub(), print_line, commits)
+    print_line(f"data sets in {paths.scrub(str(paths.DATA))}, models in {paths.scrub(str(paths.MODELS))}")
 
 
 @app.command(epilog="Example: python -m pdstudy clean --keep params/quick.yaml --dry-run")
 def clean(
     keep: Annotated[list[str] | None, typer.Option(help="A study whose artifacts stay; may be given several times.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Keep nothing.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
     notebooks: Annotated[bool, typer.Option("--notebooks", help="Strip outputs from the notebooks instead.")] = False,
 ) -> None:
     """Remove from the store what no kept study needs, or strip the source notebooks."""
@@ -25,20 +47,22 @@ def clean(
         from pdstudy.report.render import clean_source
 
         for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
-            out.print(f"{'cleaned' if clean_source(path) else 'clean'}  {path.name}", markup=False)
+            print_line(f"{'cleaned' if clean_source(path) else 'clean'}  {path.name}")
         return
     from pdstudy.storage import store_care
     from pdstudy.storage.store import Store
     from pdstudy.study import artifacts
 
     if bool(keep) == everything:
-        fail("name the studies to keep with --keep, or give --all to keep none; --dry-run says what would go", 2)
-    _drop(store_care.find_unused(Store(), artifacts.needed(Study.read(name) for name in keep or ())), dry_run)
+        fail("name the studies to keep with --keep, or give --all to keep none; --dry-run lists what would be removed", 2)
+    _remove(store_care.find_unused(Store(), artifacts.needed(Study.read(name) for name in keep or ())), dry_run)
 
 
 @app.command(epilog="Example: python -m pdstudy doctor --repair")
 def doctor(
-    repair: Annotated[bool, typer.Option("--repair", help="Drop from the store what does not verify; it is made again.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove damaged artifacts from the store; a run makes them again.")
+    ] = False,
 ) -> None:
     """Check this machine: versions, processor, threads, disk, the default task's text, and every file of the store."""
     import importlib.metadata
@@ -49,8 +73,8 @@ def doctor(
     from pdstudy.storage import store_care
     from pdstudy.storage.store import Store
 
-    well = True
-    table = Table("what", "found", show_header=False)
+    problem, store = False, Store()
+    table = Table("what", "value", show_header=False)
     table.add_row("python", sys.version.split()[0])
     for name in ("torch", "transformers", "tokenizers", "accelerate", "datasets", "papermill", "pandas"):
         table.add_row(name, importlib.metadata.version(name))
@@ -62,37 +86,36 @@ def doctor(
         try:
             table.add_row(f"text of {task.name}", f"{sources.locate(task.source).name}, sha256 as pinned")
         except formats.TextError as error:
-            well = False
+            problem = True
             table.add_row(f"text of {task.name}", str(error))
-    at_hand = [
+    data_sets = [
         f"{name} ({', '.join(splits)})" for name in DATA if (splits := sorted(p.stem for p in paths.DATA.glob(f"{name}/*.parquet")))
     ]
-    table.add_row("data sets of the hub", "; ".join(at_hand) or "none at hand; `python -m pdstudy fetch PARAMS` brings a study's")
-    store = Store()
+    table.add_row("data sets of the hub", "; ".join(data_sets) or "none; `python -m pdstudy fetch PARAMS` downloads a study's")
     for stage, count, n_bytes in store_care.count_by_stage(store):
         table.add_row(f"store: {stage}", f"{count} artifacts, {n_bytes / 1e6:,.1f} MB")
     out.print(table)
     for sentence in store_care.damaged_released(store):
-        well = False
-        print_error(f"{paths.scrub(sentence)}; {paths.RESTORE}")
-    ill = store_care.find_damaged(store)
-    for finding in ill:
-        print_error(f"{finding.name}: {finding.reason}")
-    if ill and repair:
-        _drop(ill, dry_run=False)
-    elif ill:
-        print_error("run again with --repair to drop these; a run makes anew what it needs")
-    raise typer.Exit(0 if well and (repair or not ill) else 1)
+        problem = True
+        print_error(f"{sentence}; {paths.RESTORE}")
+    damaged = store_care.find_damaged(store)
+    for artifact in damaged:
+        print_error(f"{artifact.name}: {artifact.reason}")
+    if damaged and repair:
+        _remove(damaged, dry_run=False)
+    elif damaged:
+        print_error("run again with --repair to remove these; a run makes again what it needs")
+    raise typer.Exit(1 if problem or (damaged and not repair) else 0)
 
 
-def _drop(findings: list, dry_run: bool) -> None:
-    """Remove folders from the store, or only say so, and tell how much room that makes."""
+def _remove(artifacts: list, dry_run: bool) -> None:
+    """Remove artifacts from the store, or only list them, and print how much space that frees."""
     from pdstudy.storage import store_care
     from pdstudy.storage.store import Store
 
     freed = 0
-    for finding in findings:
-        if dry_run or store_care.remove(finding, Store()):
-            freed += finding.n_bytes
-            out.print(f"{'would remove' if dry_run else 'removed'} {finding.name}", markup=False)
-    out.print(f"{freed / 1e6:,.1f} MB {'would be freed' if dry_run else 'freed'}")
+    for artifact in artifacts:
+        if dry_run or store_care.remove(artifact, Store()):
+            freed += artifact.n_bytes
+            print_line(f"{'would remove' if dry_run else 'removed'} {artifact.name}")
+    print_line(f"{freed / 1e6:,.1f} MB {'would be freed' if dry_run else 'freed'}")

@@ -6,19 +6,19 @@ from typing import Annotated
 
 import typer
 
-from pdstudy.console import Delimiter, Encoding, Header, Quotes, app, dialect, err, fail, out
+from pdstudy.console import Delimiter, Encoding, Header, Quotes, app, dialect, err, exit_on, fail, out, print_line, print_note
 from pdstudy.escape import escape_control
-from pdstudy.storage import files, paths
+from pdstudy.storage import files
 from pdstudy.study.settings import Study
 
-MOST_SHOWN = 12  # classes in a confusion table
+MOST_ROWS = 12  # of a confusion table
 
 
 @app.command(epilog="Example: python -m pdstudy export quick --student 2/256-PD-s0 --to model")
 def export(
     study: Annotated[str, typer.Argument(help="A finished study's name, its folder in outputs/, or its params file.")],
     student: Annotated[str, typer.Option(help="<size>-<recipe>-s<seed>, such as 4/128-PD-s0; or teacher.")],
-    to: Annotated[Path, typer.Option(help="The folder that is written.")],
+    to: Annotated[Path, typer.Option(help="The folder to write.")],
     onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Write ONNX files too, 32-bit and with 8-bit weights.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
 ) -> None:
@@ -29,20 +29,15 @@ def export(
     from pdstudy.storage import results
 
     study = Study.read(study).name if study.endswith((".yaml", ".yml")) else study
-    try:
+    with exit_on(2, FileNotFoundError):
         results.folder_of(study)
-    except FileNotFoundError as error:
-        fail(str(error), 2)
     try:
-        with _writing(to):
-            facts = write(study, student, to, onnx, force, lambda text: err.print(text, markup=False))
-    except (ExportError, UnknownStudent) as error:
-        fail(paths.scrub(str(error)), 2)
+        with exit_on(2, ExportError, UnknownStudent), _writing(to):
+            facts = write(study, student, to, onnx, force, print_note)
     except Unfaithful as error:
         fail(f"nothing was written: {error}", 1)
     test = facts["test"]
-    told = f"accuracy {test['accuracy']:.1%} ({test['low']:.1%} to {test['high']:.1%}) on {test['n']:,} test texts"
-    out.print(f"{to}: {told}", markup=False, soft_wrap=True)
+    print_line(f"{to}: accuracy {test['accuracy']:.1%} ({test['low']:.1%} to {test['high']:.1%}) on {test['n']:,} test texts")
 
 
 @app.command(epilog="Example: python -m pdstudy predict model reviews.csv --text review --to labelled.csv")
@@ -50,70 +45,69 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A folder that `export` wrote.")],
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines, Parquet, a `datasets` folder, or .txt with one text a line.")],
     text: Annotated[list[str] | None, typer.Option(help="The text column; twice for pairs. Default: text.")] = None,
-    label: Annotated[str | None, typer.Option(help="A column of right classes. Default: label, where there is one.")] = None,
+    label: Annotated[str | None, typer.Option(help="A column of correct classes. Default: label, if there is one.")] = None,
     to: Annotated[
-        Path | None, typer.Option(help="The CSV that is written. Default: NAME.labelled.csv beside the file, or here.")
+        Path | None, typer.Option(help="The CSV to write. Default: NAME.labelled.csv beside the file, or in the current folder.")
     ] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Answer with ONNX Runtime.")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="Answer with ONNX Runtime and 8-bit weights.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Use ONNX Runtime.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Use ONNX Runtime and 8-bit weights.")] = False,
     delimiter: Delimiter = None,
     quotes: Quotes = None,
     header: Header = None,
     encoding: Encoding = "utf-8",
 ) -> None:
-    """Label every text of a file: all its columns, with `label` and `probability` behind them, as CSV; measured where it has labels."""
+    """Write a file's columns with a label and its probability for every text, as CSV; measure the accuracy if the file has labels."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from pdstudy.release.predict import PredictError, label_file, open_labeller
 
-    named = f"{file.stem}.labelled.csv"
-    to = to or (file.with_name(named) if file.name else Path(named))
-    to = to if (to.parent.is_dir() and files.writable(to.parent)) or to.name != named else Path(named)
+    default = f"{file.stem}.labelled.csv"
+    to = to or (file.with_name(default) if file.name else Path(default))
+    if to.name == default and not (to.parent.is_dir() and files.writable(to.parent)):
+        to = Path(default)
     columns = (BarColumn(24), TextColumn("{task.description}"), TimeElapsedColumn())
-    try:
-        with _writing(to), Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-            job = bar.add_task("reading", total=1.0)
-            labeller = open_labeller(model, "int8" if int8 else "fp32" if onnx else None)
-            listen = lambda share, n: bar.update(job, completed=share, description=f"{n:,} rows")  # noqa: E731
-            how = dialect(delimiter, quotes, header, encoding)
-            found = label_file(labeller, file, to, text or ("text",), listen, label, how)
-    except PredictError as error:
-        fail(str(error), 2)
-    without = f"; {found.blank:,} of them have no text and so no label" if found.blank else ""
-    out.print(f"{to}: {found.rows:,} rows{without}", markup=False, soft_wrap=True)
-    if found.unmatched:
-        err.print(f"not measured: {escape_control(found.unmatched)}", markup=False, soft_wrap=True)
-    if found.confusion is not None:
-        _measured(found.truth, labeller.labels, found.confusion)
+    bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    with exit_on(2, PredictError), _writing(to), bar:
+        job = bar.add_task("opening the model", total=1.0)
+        labeller = open_labeller(model, "int8" if int8 else "fp32" if onnx else None)
+        listen = lambda share, n: bar.update(job, completed=share, description=f"{n:,} rows")  # noqa: E731
+        style = dialect(delimiter, quotes, header, encoding)
+        summary = label_file(labeller, file, to, text or ("text",), listen, label, style)
+    without = f"; {summary.blank:,} of them have no text and so no label" if summary.blank else ""
+    print_line(f"{to}: {summary.rows:,} rows{without}")
+    if summary.unmatched:
+        print_note(f"not measured: {summary.unmatched}")
+    if summary.confusion is not None:
+        _print_accuracy(summary.truth, labeller.labels, summary.confusion)
 
 
-def _measured(column: str, labels: tuple[str, ...], confusion) -> None:
-    """Print accuracy with its interval, and the confusion table; of many classes the commonest mistakes."""
+def _print_accuracy(column: str, labels: tuple[str, ...], confusion) -> None:
+    """Print accuracy with its interval, and the confusion table, or the most frequent mistakes if there are many classes."""
     from rich.markup import escape
     from rich.table import Table
 
     from pdstudy.release.student import interval
 
-    right, n = int(confusion.trace()), int(confusion.sum())
-    bounds = interval(right, n)
-    said = f"accuracy {right / n:.1%} ({bounds['low']:.1%} to {bounds['high']:.1%}) on the {n:,} texts with a label in {column!r}"
-    out.print(escape_control(said), markup=False, soft_wrap=True)
-    if len(labels) <= MOST_SHOWN:
-        table = Table("right class", *(escape(escape_control(name)) for name in labels), title="answers")
-        for name, row in zip(labels, confusion, strict=True):
-            table.add_row(escape(escape_control(name)), *(f"{k:,}" for k in row))
-        out.print(table)
-        return
-    mistakes = [(int(confusion[i, j]), i, j) for i in range(len(labels)) for j in range(len(labels)) if i != j and confusion[i, j]]
-    table = Table("right class", "answer", "texts", title="the commonest mistakes")
-    for k, i, j in sorted(mistakes, key=lambda m: (-m[0], m[1], m[2]))[:MOST_SHOWN]:
-        table.add_row(escape(escape_control(labels[i])), escape(escape_control(labels[j])), f"{k:,}")
+    n_right, n = int(confusion.trace()), int(confusion.sum())
+    bounds = interval(n_right, n)
+    accuracy = f"accuracy {n_right / n:.1%} ({bounds['low']:.1%} to {bounds['high']:.1%})"
+    print_line(f"{accuracy} on the {n:,} texts with a label in {column!r}")
+    names = [escape(escape_control(name)) for name in labels]
+    if len(names) <= MOST_ROWS:
+        table = Table("correct class", *names, title="answers")
+        for name, row in zip(names, confusion, strict=True):
+            table.add_row(name, *(f"{k:,}" for k in row))
+    else:
+        table = Table("correct class", "answer", "texts", title="the most frequent mistakes")
+        mistakes = [(-int(confusion[i, j]), i, j) for i, j in zip(*confusion.nonzero(), strict=True) if i != j]
+        for k, i, j in sorted(mistakes)[:MOST_ROWS]:
+            table.add_row(names[i], names[j], f"{-k:,}")
     out.print(table)
 
 
 @contextlib.contextmanager
 def _writing(to: Path):
-    """End with a sentence where `to` cannot be written, or where somebody stops it."""
+    """End the command with one sentence if `to` cannot be written, or if it is interrupted."""
     from pdstudy.storage.store import StoreError
 
     try:

@@ -11,13 +11,27 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pdstudy.console import FromScratch, LogWith, Params, Workers, app, compute_with_progress, duration, err, fail, out, store_for
+from pdstudy.console import (
+    FromScratch,
+    LogWith,
+    Params,
+    StudyName,
+    Workers,
+    app,
+    compute_with_progress,
+    exit_on,
+    fail,
+    out,
+    print_line,
+    print_note,
+    store_for,
+)
 from pdstudy.storage import paths
 from pdstudy.study.settings import ParamsError, Study
 
 
 class Engine(StrEnum):
-    """Who computes the steps of a run."""
+    """What computes the steps of a run."""
 
     local = "local"
     ray = "ray"
@@ -28,56 +42,49 @@ def plan(
     params: Params,
     every: Annotated[bool, typer.Option("--steps", help="List every step, not only the stages.")] = False,
     from_scratch: FromScratch = False,
-    speed: Annotated[
-        float | None, typer.Option(min=1, help="Operations a second of a device that is not at hand, such as 2e13.")
-    ] = None,
+    speed: Annotated[float | None, typer.Option(min=1, help="Operations a second of another device, such as 2e13.")] = None,
 ) -> None:
     """Show a study's steps: which are in the store, and about how long the others will take. Computes and fetches nothing."""
     from pdstudy.run.estimate import by_stage, device, needed
     from pdstudy.study import plan as planning
     from pdstudy.study.artifacts import passed_over
 
-    study, absent, store, on = Study.read(params), "", store_for(from_scratch), device(speed)
+    study, missing, store, machine = Study.read(params), "", store_for(from_scratch), device(speed)
     try:
-        made = planning.make(study)
+        planned = planning.make(study)
     except ParamsError as error:
-        absent, made = str(error), planning.make(study, assumed=True)  # raises where a guess would not help
-    rows = by_stage(made, store, on, measured=speed is None)
-    table = Table(
-        "stage",
-        "steps",
-        "cached",
-        "to do",
-        "updates",
-        "pieces",
-        "FLOPs",
-        "about",
-        title=f"{study.name}: {len(made.students)} models on {study.resolved_task().name}",
-    )
+        missing, planned = str(error), planning.make(study, assumed=True)  # raises if the error has another cause
+    rows = by_stage(planned, store, machine, measured=speed is None)
+    columns = ("stage", "steps", "cached", "to do", "updates", "pieces", "FLOPs", "about")
+    table = Table(*columns, title=f"{study.name}: {len(planned.students)} models on {study.resolved_task().name}")
     for row in rows:
         table.add_row(
             *(str(row[k]) for k in ("stage", "steps", "cached", "to do")),
             *(f"{row[k]:.2g}" if row[k] else "" for k in ("updates", "pieces", "flops")),
-            duration(row["seconds"]) if row["to do"] else "",
+            _duration(row["seconds"]) if row["to do"] else "",
         )
     out.print(table)
-    out.print(
-        f"{made.asked} steps asked for by the recipes, {len(made.steps)} distinct, {sum(r['to do'] for r in rows)} to do: "
-        f"{sum(r['updates'] for r in rows):.3g} updates, {sum(r['pieces'] for r in rows):.3g} pieces, "
-        f"{sum(r['flops'] for r in rows):.3g} FLOPs, about {duration(sum(r['seconds'] for r in rows))} on {on.name}",
-        markup=False,
-        soft_wrap=True,
+    total = {key: sum(row[key] for row in rows) for key in ("to do", "updates", "pieces", "flops", "seconds")}
+    print_line(
+        f"{planned.asked} steps asked for by the recipes, {len(planned.steps)} distinct, {total['to do']} to do: "
+        f"{total['updates']:.3g} updates, {total['pieces']:.3g} pieces, {total['flops']:.3g} FLOPs, about {_duration(total['seconds'])} on {machine.name}"
     )
-    if absent:
-        out.print(f"{absent}; until then nothing counts as cached", markup=False, soft_wrap=True)
-    here = store.digests()
-    todo = needed(made, {d: s for d, s in made.steps.items() if d not in here})
+    if missing:
+        print_line(f"{missing}; until then nothing counts as cached")
+    cached = store.digests()
+    todo = needed(planned, {d: s for d, s in planned.steps.items() if d not in cached})
     if every:
-        for step in made.steps.values():
-            state = "to do" if step.digest in todo else "cached" if step.digest in here else "not needed"
-            out.print(f"{step.digest}  {state:10}  {step.stage:9}  {step.label}", markup=False)
-    for text in (*_other_versions(made, store, here), *passed_over(made, store)):
-        out.print(text, markup=False)
+        for step in planned.steps.values():
+            state = "to do" if step.digest in todo else "cached" if step.digest in cached else "not needed"
+            print_line(f"{step.digest}  {state:10}  {step.stage:9}  {step.label}")
+    for text in (*_other_versions(planned, store, cached), *passed_over(planned, store)):
+        print_line(text)
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds as text in seconds, minutes or hours."""
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 @app.command(epilog="Example: python -m pdstudy run params/quick.yaml --log-with tensorboard")
@@ -86,18 +93,22 @@ def run(
     workers: Workers = None,
     log_with: LogWith = None,
     from_scratch: FromScratch = False,
-    engine: Annotated[Engine, typer.Option(help="Who computes: processes of this machine, or tasks of Ray.")] = Engine.local,
-    address: Annotated[str | None, typer.Option(help="Of a running Ray, host:port or auto. Default: one is started here.")] = None,
-    shard: Annotated[str | None, typer.Option(help="i/N: be one of N runs, 0 to N-1, that share the work over one store.")] = None,
+    engine: Annotated[Engine, typer.Option(help="What computes: processes of this machine, or tasks of Ray.")] = Engine.local,
+    address: Annotated[
+        str | None, typer.Option(help="The address of a running Ray, host:port or auto. Default: Ray is started on this machine.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="i/N: this is run i of N runs, 0 to N-1, that share one store and divide the steps.")
+    ] = None,
 ) -> None:
-    """Compute what the store lacks and write the study's tables. A killed run goes on where it was."""
+    """Compute what the store lacks and write the study's tables. After a stop, the same command continues."""
     if engine is Engine.local and address is not None:
-        fail("--address is Ray's; add --engine ray", 2)
+        fail("--address is an option of Ray; add --engine ray", 2)
     if engine is Engine.ray and shard is not None:
-        fail("--shard is for runs that know nothing of each other; with --engine ray one run feeds every node", 2)
-    study, shard_of = Study.read(params), _shard(shard)
-    _run(study, workers, log_with, from_scratch, _engine(engine, address), shard_of)
-    if shard_of is None:  # else another run may still have to compute the rest
+        fail("--shard divides the steps among separate runs; with --engine ray one run uses every node", 2)
+    study, part = Study.read(params), _shard(shard)
+    _run(study, workers, log_with, from_scratch, _engine(engine, address), part)
+    if part is None:  # otherwise another run may still have to compute the rest
         _judge(study)
 
 
@@ -112,102 +123,88 @@ def report(params: Params, workers: Workers = None, log_with: LogWith = None, fr
     measure_latency(study)
     _judge(study)
     try:
-        page = render(study, lambda text: err.print(text, markup=False))
-    except ReportError as error:
-        fail(str(error), 1)
+        with exit_on(1, ReportError):
+            print_line(str(render(study, print_note)))
     except KeyboardInterrupt:
         fail("stopped; the study is computed, and the same command renders its reports", 130)
-    out.print(str(page), markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: python -m pdstudy serve outputs/quick")
 def serve(
-    study: Annotated[str, typer.Argument(help="A study's name, or its folder in outputs/.")],
+    study: StudyName,
     port: Annotated[int | None, typer.Option(help="Default: the first free one from 8000 on.", min=1, max=65535)] = None,
 ) -> None:
-    """Show a study's reports to the browsers of this machine, and to no other, until Ctrl-C."""
+    """Serve a study's reports to the browsers of this machine only, until Ctrl-C."""
     from pdstudy.report.server import ServeError, first_page, make_server
 
     folder = Path(study) if Path(study).is_dir() else paths.study_folder(study)
-    try:
-        serving = make_server(folder, port)
-    except ServeError as error:
-        fail(str(error), 2)
-    with serving, contextlib.suppress(KeyboardInterrupt):
-        address = f"http://{serving.server_address[0]}:{serving.server_port}{first_page(folder)}"
-        out.print(f"{address}  (Ctrl-C ends it)", markup=False, soft_wrap=True)
-        serving.serve_forever()
+    with exit_on(2, ServeError):
+        server = make_server(folder, port)
+    with server, contextlib.suppress(KeyboardInterrupt):
+        print_line(f"http://{server.server_address[0]}:{server.server_port}{first_page(folder)}  (Ctrl-C ends it)")
+        server.serve_forever()
 
 
 @app.command(epilog="Example: python -m pdstudy zoo params/zoo.yaml --to zoo")
 def zoo(
     params: Params,
     workers: Workers = None,
-    to: Annotated[Path, typer.Option(help="Where the family's folders are written.")] = paths.ROOT / "zoo",
-    allow_plateau: Annotated[bool, typer.Option("--allow-plateau", help="Exit 0 though a model has hardly read.")] = False,
+    to: Annotated[Path, typer.Option(help="The folder in which the family's folders are written.")] = paths.ROOT / "zoo",
+    allow_plateau: Annotated[
+        bool, typer.Option("--allow-plateau", help="Exit 0 even if a model is still near the unigram loss.")
+    ] = False,
     worth: Annotated[
-        list[str] | None, typer.Option(help="A finished study whose gains by size stand in the family's table.")
+        list[str] | None, typer.Option(help="A finished study whose gains by size are shown in the family's table.")
     ] = None,
     teacher: Annotated[
         str | None, typer.Option(help="Write the soft labels of the study's teacher instead, to zoo/teachers/NAME.", metavar="NAME")
     ] = None,
     from_scratch: FromScratch = False,
 ) -> None:
-    """Pre-train a family of miniatures and write each as a folder that opens without this package; or release a teacher's labels."""
+    """Pre-train a family of encoders and write each as a folder that opens without this package; or write a teacher's soft labels."""
+    from pdstudy.release import teacher_labels
     from pdstudy.release.zoo import release
     from pdstudy.run.run_study import pretrain_family
+    from pdstudy.storage.store import StoreError
 
-    study = Study.read(params)
-    store = store_for(from_scratch)
+    study, store = Study.read(params), store_for(from_scratch)
     if teacher is not None:
-        _release_labels(study, store, teacher, to)
+        with exit_on(2, teacher_labels.ReleaseError, StoreError):
+            print_line(str(teacher_labels.release(study, store, teacher, to)))
         return
     with _ranks(store) as engine:
         compute_with_progress(study, lambda listen: pretrain_family(study, workers, listen, engine, store))
-    stuck = release(study, store, to, lambda text: out.print(text, markup=False), worth or ())
+    stuck = release(study, store, to, print_line, worth or ())
     if stuck and not allow_plateau:
-        fail(f"{', '.join(stuck)}: still on the plateau near the unigram loss; read more tokens, or --allow-plateau", 1)
-
-
-def _release_labels(study: Study, store, name: str, to: Path) -> None:
-    """Write the soft labels of a study that was run."""
-    from pdstudy.release.teacher_labels import ReleaseError, release
-    from pdstudy.storage.store import StoreError
-
-    try:
-        out.print(str(release(study, store, name, to)), markup=False, soft_wrap=True)
-    except (ReleaseError, StoreError) as error:
-        fail(str(error), 2)
+        fail(f"{', '.join(stuck)}: still near the unigram loss; pre-train on more tokens, or give --allow-plateau", 1)
 
 
 @app.command(epilog="Example: python -m pdstudy claims quick --json")
 def claims(
-    study: Annotated[str, typer.Argument(help="A study's name, or its folder in outputs/.")],
+    study: StudyName,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """Print the verdict on each claim: effect, interval, n, and the paper's number. Exits 1 where a required claim is refuted."""
+    """Print the verdict on each claim: effect, interval, n, and the paper's number. Exits 1 if a required claim is refuted."""
     from pdstudy.analysis import verdicts
     from pdstudy.analysis.claims import QUESTIONS
 
-    try:
+    with exit_on(2, FileNotFoundError):
         table = verdicts.of_study(study)
-    except FileNotFoundError as error:
-        fail(str(error), 2)
     if as_json:
-        out.print(table.to_json(orient="records", indent=1), markup=False, soft_wrap=True)
+        print_line(table.to_json(orient="records", indent=1))
     else:
-        shown = verdicts.display_table(table)
+        columns = ["claim", "points", "95 % interval", "p (Holm)", "verdict", "paper"]
         for name, question in QUESTIONS.items():
-            columns = ("claim", "points", "95 % interval", "p (Holm)", "verdict", "paper")
-            printed = Table("", *columns, title=question, title_justify="left")
-            for id, row in shown[(table.question == name).to_numpy()].iterrows():
-                printed.add_row(id, *(row[k] for k in columns))
-            out.print(printed)
+            rows = Table("", *columns, title=question, title_justify="left")
+            for row in verdicts.display_table(table[table.question == name])[columns].itertuples():
+                rows.add_row(*row)
+            out.print(rows)
     if refuted := verdicts.refuted_required(table):
         fail(f"required, and refuted: {', '.join(refuted)}", 1)
 
 
 def _run(study: Study, workers: int | None, tracker: str | None, from_scratch: bool, engine=None, shard=None) -> None:
+    """Compute what a study lacks, and write its tables."""
     from pdstudy.run.run_study import run_study
 
     store = store_for(from_scratch)
@@ -223,7 +220,7 @@ def _judge(study: Study) -> None:
 
 
 def _engine(engine: Engine, address: str | None):
-    """Return what makes a run's workers, None for the local pool."""
+    """Return the class of a run's engine with its arguments, None for the local pool."""
     if engine is Engine.local:
         return None
     from pdstudy.run.engine_ray import RayEngine
@@ -232,16 +229,18 @@ def _engine(engine: Engine, address: str | None):
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:
-    """Return (i, N) of a shard's name."""
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text or "0/1")
-    if found is None or not int(found[1]) < int(found[2]):
+    """Return (i, N) from the text of --shard, None without one."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if match is None or int(match[1]) >= int(match[2]):
         fail(f"--shard {text}: expected i/N with i from 0 to N-1, such as 0/4", 2)
-    return None if text is None else (int(found[1]), int(found[2]))
+    return int(match[1]), int(match[2])
 
 
 @contextlib.contextmanager
 def _ranks(store, engine=None, shard=None):
-    """Yield the engine; under torchrun one that shares pre-training with the other ranks, which follow and leave here."""
+    """Yield the engine. Under torchrun rank 0 gets one that shares pre-training; the other ranks follow it and exit here."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield engine
         return
@@ -250,29 +249,24 @@ def _ranks(store, engine=None, shard=None):
     from pdstudy.run.engine_torchrun import follow, lead
     from pdstudy.run.scheduler import RunError
 
-    try:
+    with exit_on(1, RunError):
         if int(os.environ["RANK"]) > 0:
             follow(store)
             raise typer.Exit(0)
         with lead() as engine:
             yield engine
-    except RunError as error:
-        fail(str(error), 1)
 
 
-def _other_versions(made, store, here) -> list[str]:
+def _other_versions(plan, store, cached) -> list[str]:
     """Return a line for each library whose installed version differs from the one that made cached artifacts."""
     import importlib.metadata
     from collections import Counter
 
-    installed, other = {}, Counter()
-    for digest in made.steps:
-        if digest in here:
-            for name, version in store.manifest(digest).get("versions", {}).items():
-                installed.setdefault(name, importlib.metadata.version(name))
-                if version != installed[name]:
-                    other[name, version] += 1
+    manifests = [store.manifest(digest) for digest in plan.steps if digest in cached]
+    counts = Counter(used for manifest in manifests for used in manifest.get("versions", {}).items())
+    installed = {name: importlib.metadata.version(name) for name, _ in counts}
     return [
-        f"{n} cached steps were made with {name} {version}; {installed[name]} is installed. They are kept; `clean` lets them be made anew."
-        for (name, version), n in sorted(other.items())
+        f"{n} cached steps were made with {name} {version}; {installed[name]} is installed. They stay valid; `clean` removes them."
+        for (name, version), n in sorted(counts.items())
+        if version != installed[name]
     ]

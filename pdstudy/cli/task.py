@@ -1,4 +1,4 @@
-"""The commands of a task of one's own: start, init, advise, domain."""
+"""The commands for the user's own task: start, init, advise, texts, domain."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -17,11 +17,12 @@ from pdstudy.console import (
     app,
     compute_with_progress,
     dialect,
-    err,
+    exit_on,
     fail,
     out,
+    print_line,
+    print_note,
 )
-from pdstudy.escape import escape_control
 from pdstudy.storage import files, paths
 from pdstudy.study.sections import NAME
 from pdstudy.study.settings import ParamsError, Study
@@ -31,39 +32,38 @@ Label = Annotated[str | None, typer.Option(help="The label column. Default: gues
 
 
 @app.command(epilog="Example: pdstudy start my-study")
-def start(folder: Annotated[Path, typer.Argument(help="A folder to work in; made if need be.")]) -> None:
-    """Make a workspace: notebooks for JupyterLab, the params files, and a README that says how to go on."""
+def start(folder: Annotated[Path, typer.Argument(help="A folder to work in; created if it does not exist.")]) -> None:
+    """Make a workspace: notebooks for JupyterLab, the params files, and a README with the first steps."""
     from pdstudy.storage import workspace
 
     try:
-        made = workspace.start(folder)
-    except FileExistsError as error:
-        fail(str(error), 2)
+        with exit_on(2, FileExistsError):
+            print_line(str(workspace.start(folder)))
     except OSError as error:
         fail(f"{folder} cannot be written ({error.strerror})", 2)
-    out.print(str(made), markup=False, soft_wrap=True)
 
 
 class Rare(StrEnum):
-    """What becomes of classes of fewer than 5 texts."""
+    """How classes of fewer than 5 texts are treated."""
 
     drop = "drop"
     merge = "merge"
     keep = "keep"
 
 
-def _check_there(path: Path | None) -> None:
-    """End with a sentence where a file is not there, or its name is none."""
-    try:
-        there = path is None or path.exists()
-    except (OSError, ValueError) as error:
-        fail(f"{str(path)[:200]}: no such file ({getattr(error, 'strerror', None) or error})", 2)
-    if not there:
-        fail(f"{path} does not exist", 2)
+def _check_exists(*files: Path | None) -> None:
+    """End the command with one sentence if a file does not exist, or its name cannot be one."""
+    for path in filter(None, files):
+        try:
+            exists = path.exists()
+        except (OSError, ValueError) as error:
+            fail(f"{str(path)[:200]}: no such file ({getattr(error, 'strerror', None) or error})", 2)
+        if not exists:
+            fail(f"{path} does not exist", 2)
 
 
-def _place(train: Path) -> Path:
-    """Return where the params file of a table is written: beside it, or here where that folder cannot be written to."""
+def _params_place(train: Path) -> Path:
+    """Return where the params file of a table is written: beside it, or in the current folder if the table's is not writable."""
     beside = (train if train.stem.strip(".") else train.resolve()).with_suffix(".yaml")
     return beside if files.writable(beside.parent) else Path(beside.name)
 
@@ -72,101 +72,94 @@ def _place(train: Path) -> Path:
 def init(
     train: Annotated[Path, typer.Argument(help="A table of labelled texts: CSV, TSV, JSON lines, Parquet, a `datasets` folder.")],
     dev: Annotated[Path | None, typer.Option(help="Labelled texts to choose on. Default: split off.")] = None,
-    test: Annotated[Path | None, typer.Option(help="Labelled texts to measure on. Default: split off.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Labelled texts to test on. Default: split off.")] = None,
     transfer: Annotated[list[Path] | None, typer.Option(help="Unlabelled texts; may be given several times.")] = None,
-    corpus: Annotated[list[Path] | None, typer.Option(help="Text to read before; may be given several times.")] = None,
+    corpus: Annotated[list[Path] | None, typer.Option(help="Text for pre-training; may be given several times.")] = None,
     text: Texts = None,
     label: Label = None,
-    labels: Annotated[list[str] | None, typer.Option(help="A class, once for each, in the order of their numbers.")] = None,
-    rare: Annotated[Rare | None, typer.Option(help="What becomes of classes of fewer than 5 texts.")] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option(help="The classes in the order of their numbers; give the option once for each.")
+    ] = None,
+    rare: Annotated[Rare | None, typer.Option(help="How classes of fewer than 5 texts are treated.")] = None,
     delimiter: Delimiter = None,
     quotes: Quotes = None,
     header: Header = None,
     encoding: Encoding = "utf-8",
-    name: Annotated[str | None, typer.Option(help="Of the study. Default: the file's.")] = None,
-    to: Annotated[Path | None, typer.Option(help="The params file to write. Default: beside the table, or here.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a params file that is there.")] = False,
+    name: Annotated[str | None, typer.Option(help="The study's name. Default: the file's.")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="The params file to write. Default: beside the table, or in the current folder.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing params file.")] = False,
 ) -> None:
-    """Look at a table of labelled texts, say what was taken and left out, and write a commented params file. Trains nothing."""
+    """Read a table of labelled texts, print what is used and what is left out, and write a commented params file. Trains nothing."""
     from pdstudy.advice import init_params
     from pdstudy.data.formats import TextError
 
-    for path in (train, dev, test, *(transfer or ()), *(corpus or ())):
-        _check_there(path)
+    transfer, corpus = transfer or [], corpus or []
+    _check_exists(train, dev, test, *transfer, *corpus)
     if name is not None and not NAME.fullmatch(name):
         fail(f"--name {name!r}: use small letters, digits, '.', '_' or '-'", 2)
-    how = dialect(delimiter, quotes, header, encoding)
+    style = dialect(delimiter, quotes, header, encoding)
+    columns = {"text": tuple(text or ()), "label": label, "labels": tuple(labels or ()), "rare": rare and rare.value}
     try:
-        to = to or _place(train)
+        to = to or _params_place(train)
         if to.exists() and not force:
-            fail(f"{to} is there already; give another with --to, or --force to write over it", 2)
-        given = {"dev": dev, "test": test, "transfer": transfer, "corpus": corpus}
-        first = init_params.params_file(
-            train,
-            to,
-            tuple(text or ()),
-            label,
-            name,
-            how,
-            header is not None,
-            rare and rare.value,
-            tuple(labels or ()),
-            **given,
-        )
-        with files.atomic_write(to) as new:
-            new.write_text(first.text, encoding="utf-8")
-            Study.read(new)
-    except (TextError, ParamsError) as error:
-        fail(paths.scrub(str(error)), 2)
+            fail(f"{to} exists; give another place with --to, or --force to replace it", 2)
+        with exit_on(2, TextError, ParamsError):
+            params = init_params.params_file(
+                train, to, dev, test, transfer, corpus, **columns, name=name, dialect=style, check_header=header is None
+            )
+            with files.atomic_write(to) as new:
+                new.write_text(params.text, encoding="utf-8")
+                Study.read(new)
     except OSError as error:
         fail(f"{to or train}: cannot be written ({error.strerror or error}); give another place with --to", 2)
-    for line in first.said:
-        out.print(line, markup=False, soft_wrap=True)
-    out.print(escape_control(str(to)), markup=False, soft_wrap=True)
+    for line in (*params.notes, str(to)):
+        print_line(line)
 
 
 @app.command(epilog="Example: python -m pdstudy advise reviews.yaml --latency-ms 5 --size-mb 20 --max-minutes 60")
 def advise(
     params: Params,
-    latency_ms: Annotated[
-        float | None, typer.Option(min=0, help="The most that one text may take, median, on this machine.")
-    ] = None,
-    size_mb: Annotated[float | None, typer.Option(min=0, help="The most that the weights may take, in fp32.")] = None,
-    max_minutes: Annotated[
-        float, typer.Option(min=0, help="Of training, earlier calls for this study counted; what it does not allow is said.")
-    ] = 60.0,
+    latency_ms: Annotated[float | None, typer.Option(min=0, help="The longest time for one text, median, on this machine.")] = None,
+    size_mb: Annotated[float | None, typer.Option(min=0, help="The largest size of the weights, in fp32.")] = None,
+    max_minutes: Annotated[float, typer.Option(min=0, help="Minutes of training, including earlier calls for this study.")] = 60.0,
     workers: Workers = None,
 ) -> None:
-    """Train what the time allows, measure, and say which student to take, with its reasons. Writes a report."""
-    from pdstudy.advice import candidates as advising
-    from pdstudy.advice import recommendation
+    """Train what the time allows, measure, and recommend a student with reasons. Writes a report."""
+    from pdstudy.advice import budget, candidates, recommendation
+    from pdstudy.data import left_out
     from pdstudy.report.render import ReportError, advice
 
-    study, limits = Study.read(params), advising.Limits(latency_ms, size_mb)
-    try:
-        compute_with_progress(study, lambda listen: _spend(study, max_minutes, limits, workers, listen))
-        found = recommendation.recommend(advising.Candidates(study.name, limits))
-    except advising.AdviceError as error:
-        fail(str(error), 1)
-    recommendation.keep(found, study.name, limits)
-    for reason in found.reasons:
-        out.print(reason, markup=False, soft_wrap=True)
-    out.print(f"python -m pdstudy export {study.name} --student {found.student} --to model", markup=False, soft_wrap=True)
-    err.print("report 05_your_task")
-    try:
-        page = advice(study, {"latency_ms": latency_ms, "size_mb": size_mb, "max_minutes": max_minutes})
-    except ReportError as error:
-        fail(str(error), 1)
-    out.print(str(page), markup=False, soft_wrap=True)
+    study, limits = Study.read(params), candidates.Limits(latency_ms, size_mb)
+
+    def train(listen) -> None:
+        record = budget.cleaning_record(study)
+        for line in left_out.lines(record["counts"], record.get("examples", {})):
+            print_note(line)
+        budget.spend(study, max_minutes, limits, workers, listen)
+
+    with exit_on(1, candidates.AdviceError, ReportError):
+        compute_with_progress(study, train)
+        recommended = recommendation.recommend(candidates.Candidates(study.name, limits))
+        recommendation.save(recommended, study.name, limits)
+        for reason in recommended.reasons:
+            print_line(reason)
+        print_line(f"python -m pdstudy export {study.name} --student {recommended.student} --to model")
+        print_note("report 05_your_task")
+        print_line(str(advice(study, {"latency_ms": latency_ms, "size_mb": size_mb, "max_minutes": max_minutes})))
 
 
 @app.command(epilog="Example: python -m pdstudy texts reviews.yaml --to to_label.csv")
 def texts(
     params: Params,
     to: Annotated[Path, typer.Option(help="The CSV file to write.")],
-    n: Annotated[int | None, typer.Option(min=1, help="Of D_T. Default: transfer.texts.")] = None,
+    n: Annotated[int | None, typer.Option(min=1, help="The number of texts of D_T. Default: transfer.texts.")] = None,
 ) -> None:
-    """Write the texts that a teacher's file needs a row for: D_T, dev and test, with a column `split`. Trains nothing."""
+    """Write the texts that a file of soft labels must have, for another teacher to label: D_T, dev and test, with a column `split`.
+
+    Trains nothing.
+    """
     import csv
 
     from pdstudy.run.inputs import tuples
@@ -182,27 +175,14 @@ def texts(
     compute_with_progress(study, lambda listen: run(plan, store, 0, listen))
     folder = store.open(next(iter(plan.steps)))
     columns = list(getattr(study.resolved_task().source, "text", ("text",)))
-    limits, written = {"transfer": n or study.transfer.texts, "dev": None, "test": None}, 0
+    limits = {"transfer": n or study.transfer.texts, "dev": None, "test": None}
+    rows = [(split, *text) for split, limit in limits.items() for text in tuples(folder / f"{split}.parquet")[:limit]]
+    n_columns = len(rows[0]) - 1
     with atomic_write(to) as new, new.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        for split, limit in limits.items():
-            rows = tuples(folder / f"{split}.parquet")[:limit]
-            if not written:
-                writer.writerow(["split", *(columns if len(columns) == len(rows[0]) else ("text", "pair")[: len(rows[0])])])
-            writer.writerows([split, *row] for row in rows)
-            written += len(rows)
-    out.print(f"{to}: {written:,} texts; add the columns p_<class>, one a class, or label", markup=False, soft_wrap=True)
-
-
-def _spend(study: Study, max_minutes: float, limits, workers: int | None, listen) -> None:
-    """Say what is left out of a study's texts, then spend the time."""
-    from pdstudy.advice import budget
-    from pdstudy.data import left_out
-
-    record = budget.texts_first(study)
-    for line in left_out.lines(record["counts"], record.get("examples", {})):
-        err.print(escape_control(line), markup=False, soft_wrap=True)
-    budget.spend(study, max_minutes, limits, workers, listen)
+        writer.writerow(["split", *(columns if len(columns) == n_columns else ("text", "pair")[:n_columns])])
+        writer.writerows(rows)
+    print_line(f"{to}: {len(rows):,} texts; add the columns p_<class>, one for each class, or label")
 
 
 @app.command(epilog="Example: python -m pdstudy domain reviews.csv news.txt more_reviews.txt")
@@ -216,29 +196,25 @@ def domain(
     header: Header = None,
     encoding: Encoding = "utf-8",
 ) -> None:
-    """Rank transfer corpora by how near they are to a task, before anything is trained."""
+    """Rank transfer corpora by their similarity to a task's texts, before anything is trained."""
     from pdstudy.advice import columns, init_params
-    from pdstudy.data import similarity as nearness
+    from pdstudy.data import similarity
 
-    for path in (labelled, *candidates):
-        _check_there(path)
-    how = dialect(delimiter, quotes, header, encoding)
-    try:
-        wanted = list(text or columns.look(labelled, (), label, how, header is not None).text)
-        own = init_params.texts_of(labelled, wanted, how)
+    _check_exists(labelled, *candidates)
+    style = dialect(delimiter, quotes, header, encoding)
+    with exit_on(2, ValueError):
+        texts = list(text or columns.find_columns(labelled, (), label, style, header is None).text)
         names = [path.name for path in candidates]
-        found = {
-            path.name if names.count(path.name) == 1 else paths.scrub(str(path)): init_params.texts_of(path, wanted, how)
+        corpora = {
+            path.name if names.count(path.name) == 1 else paths.scrub(str(path)): init_params.texts_of(path, texts, style)
             for path in candidates
         }
-        table = nearness.compare(own, found)
-    except ValueError as error:
-        fail(str(error), 2)
-    printed = Table(
+        rows = similarity.compare(init_params.texts_of(labelled, texts, style), corpora)
+    table = Table(
         "corpus", "S", "unseen words", "repeats", "texts", "words", "words a text", title=f"transfer text for {labelled.name}"
     )
-    for row in table:
+    for row in rows:
         s = "too few words" if row["S"] != row["S"] else f"{row['S']:.3f}"
-        counted = (f"{row[k]:,}" for k in ("repeats", "texts", "words"))
-        printed.add_row(row["corpus"], s, f"{row['unseen']:.1%}", *counted, f"{row['words a text']:.0f}")
-    out.print(printed)
+        counts = (f"{row[k]:,}" for k in ("repeats", "texts", "words"))
+        table.add_row(row["corpus"], s, f"{row['unseen']:.1%}", *counts, f"{row['words a text']:.0f}")
+    out.print(table)

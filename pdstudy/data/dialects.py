@@ -1,6 +1,6 @@
 """How a delimited or plain text file is written: its encoding, delimiter, quotes and header.
 
-Nothing is guessed while a file is read; `advice.noticed` says what a file seems to be and which option reads it.
+Nothing is guessed while a file is read. `advice.file_checks` checks how a file seems to be written, and names the option that reads it.
 """
 
 import codecs

@@ -17,6 +17,9 @@ from pdstudy.sizes import Size
 from pdstudy.storage.results import accuracies
 
 STRATEGIES = ["PD", "PF", "Distillation", "Basic"]  # Fig 6
+BESIDE = 1.014  # factor between the places of recipes of one size, so that they do not hide each other
+ROOM = 5  # points above and below the students; wider intervals are cut at the edge
+APART = 0.13  # share of the x-axis for the name of a size
 
 
 def students(metrics: pd.DataFrame, recipes: list[str]) -> pd.DataFrame:
@@ -40,7 +43,7 @@ def accuracy_by_size(metrics: pd.DataFrame, ax: Axes | None = None, recipes: Ite
         visible = floor > ax.get_ylim()[0] - 5
         if visible:
             ax.axhline(floor, color=style.GREY, lw=1, ls=":", zorder=0)
-        text = f"majority class {floor:.1f}" + ("" if visible else ", below this figure")
+        text = f"majority class {floor:.1f}" + ("" if visible else ", below the range of this figure")
         ax.annotate(text, (0.01, 0.02), xycoords="axes fraction", color=style.GREY, fontsize=8)
     low, high = ax.get_ylim()
     ax.set_ylim(low - 0.12 * (high - low), high + 0.06 * (high - low))
@@ -59,16 +62,10 @@ def gains(table: pd.DataFrame) -> Axes:
     style.intervals(ax, table, names, table.verdict.map(style.VERDICT_COLOURS), cycle("o"), 3, 8)
     for y, row in enumerate(table.itertuples()):
         ax.plot(row.paper, y, "D", color="none", markeredgecolor="#9A9A9A", ms=7)
-        ax.annotate(
-            row.verdict,
-            (1.01, y),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            color=style.VERDICT_COLOURS[row.verdict],
-            fontsize=9,
-        )
-    words = "gain, points of test accuracy: dot and bar ours, 95 % interval; diamond the paper's, of its own task and scale"
-    ax.figure.supxlabel(words, fontsize=9)  # wider than the axis, beside long names
+        text = {"va": "center", "color": style.VERDICT_COLOURS[row.verdict], "fontsize": 9}
+        ax.annotate(row.verdict, (1.01, y), xycoords=("axes fraction", "data"), **text)
+    label = "gain, points of test accuracy: dot and bar ours, 95 % interval; diamond the paper's, of its own task and scale"
+    ax.figure.supxlabel(label, fontsize=9)  # wider than the axis, beside long names
     return ax
 
 
@@ -120,13 +117,11 @@ def family_pretraining(curves: dict[str, list[dict]], records: dict[str, dict]) 
         table, level = pd.DataFrame(curves[size]), records[size]["reading"]
         smooth = table.loss.rolling(max(1, len(table) // 40), min_periods=1).mean()
         left.plot(table.tokens / 1e6, smooth, color=colours[size], lw=1.6, label=size)
-        below = {
-            "xytext": (5, (5, -12)[order.index(size) % 2]),
-            "textcoords": "offset points",
-        }  # by turns, so that names of close points differ
+        offset = (5, (5, -12)[order.index(size) % 2])  # alternately above and below, so that names of close points do not overlap
         for ax, x in ((middle, records[size]["n_params"] / 1e6), (right, records[size]["seconds"] / 60)):
             ax.plot(x, level["mlm_loss"], "o", color=colours[size], ms=8)
-            ax.annotate(size, (x, level["mlm_loss"]), **below, fontsize=8.5, color=style.GREY)
+            place = (x, level["mlm_loss"])
+            ax.annotate(size, place, xytext=offset, textcoords="offset points", fontsize=8.5, color=style.GREY)
     style.reference_line(left, level["unigram_loss"], "unigram, held out", x=1, fontsize=8.5)
     left.legend(frameon=False, fontsize=8.5, title="layers/hidden")
     left.set(xlabel="word pieces, millions", ylabel="training loss, nats")
@@ -137,39 +132,53 @@ def family_pretraining(curves: dict[str, list[dict]], records: dict[str, dict]) 
     return left
 
 
-def students_by_cost(ax: Axes, table: pd.DataFrame, cost: str, value: str, front: str, teacher: float) -> None:
-    """Draw accuracy over a cost, each student with its interval; join those in the boolean column `front`; the teacher is a line."""
-    for row in table.assign(x=table[cost], y=table[value]).itertuples():
+def front(table: pd.DataFrame, cost: str, xlabel: str, ylabel: str, teacher: float, linear: float = np.nan) -> Axes:
+    """Draw accuracy over a cost, each student with its interval; those on the Pareto front are joined by a line.
+
+    `table` has the columns recipe, size, x (the cost), accuracy, low, high and front. `teacher` and `linear` are accuracies in percent,
+    nan if there is none.
+    """
+    ax, table = style.new_axes(8.4, 4.2), table[np.isfinite(table.x)]
+    recipes = [r for r in style.MODEL_COLOURS if r in set(table.recipe)]
+    beside = {recipe: BESIDE ** (i - (len(recipes) - 1) / 2) for i, recipe in enumerate(recipes)}
+    sizes = table.drop_duplicates("size").sort_values("x")
+    table = table.assign(x=table.x * table.recipe.map(beside))
+    for row in table.itertuples():
         colour, marker = style.MODEL_COLOURS[row.recipe], style.MODEL_MARKERS[row.recipe]
         ax.plot([row.x, row.x], [row.low, row.high], color=colour, lw=1.2, alpha=0.5)
-        ax.plot(row.x, row.y, marker, color=colour, ms=8)
-    line = table[table[front]].sort_values(cost)
-    ax.plot(line[cost], line[value], color=style.GREY, lw=1, zorder=0)
+        ax.plot(row.x, row.accuracy, marker, color=colour, ms=8, gid=f"{row.size} {row.recipe}")
+    line = table[table.front].sort_values("x")
+    ax.plot(line.x, line.accuracy, color=style.GREY, lw=1, zorder=0)
     if np.isfinite(teacher):
         style.reference_line(ax, teacher, f"teacher {teacher:.1f}")
+    if np.isfinite(linear):
+        style.reference_line(ax, linear, f"linear {linear:.1f}", style.LINEAR_COLOUR, "-.")
+    low, high = np.fmax(table.low.min(), table.accuracy.min() - ROOM), np.fmin(table.high.max(), table.accuracy.max() + ROOM)
+    ax.set_ylim(np.fmin(low, np.fmin(teacher, linear) - 1), np.fmax(high, np.fmax(teacher, linear) + 1))
+    costs = [f"{x / 1e6:.2f} M" if cost == "n_params" else f"{x:.3g}" for x in sizes.x]
+    style.name_ticks(ax, sizes.x, map("{}\n{}".format, sizes["size"], costs), APART, fontsize=8.5)
+    ax.margins(x=0.12)
+    style.recipe_legend(ax, recipes, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    return ax
 
 
-def front(table: pd.DataFrame, cost: str, label: str, chosen: str, limit: float | None = None) -> Axes:
-    """Draw dev accuracy over a cost, each student with its 95 % interval on new texts; those on the Pareto front are joined.
+def front_on_dev(table: pd.DataFrame, cost: str, label: str, chosen: str, limit: float | None = None) -> Axes:
+    """Draw dev accuracy over a cost, each student with its 95 % interval on new texts, and mark the recommended student.
 
     `table` is that of `advice.candidates.Candidates`, `chosen` the "size recipe" of the recommended student, `limit` the largest
     cost allowed.
     """
-    ax = style.new_axes(7.2, 4.0)
-    students = table[(table.recipe != "teacher") & np.isfinite(table[cost])]
-    students_by_cost(ax, students, cost, "dev", f"front_{cost}", table[table.recipe == "teacher"].dev.mean())
-    for _, row in students[students["size"] + " " + students.recipe == chosen].iterrows():
-        place = (row[cost], row.dev)
-        ax.plot(*place, "o", mfc="none", mec="black", ms=17, mew=1.6)
+    students = table[table.recipe != "teacher"].assign(x=table[cost], accuracy=table.dev, front=table[f"front_{cost}"])
+    ylabel = "dev accuracy, % (bars: 95 % interval\nfor new texts)"
+    ax = front(students, cost, label, ylabel, table[table.recipe == "teacher"].dev.mean())
+    for line in (line for line in ax.get_lines() if line.get_gid() == chosen):
+        ax.plot(*line.get_data(), "o", mfc="none", mec="black", ms=17, mew=1.6)
+        place = (line.get_xdata()[0], line.get_ydata()[0])
         ax.annotate("recommended", place, xytext=(12, -12), textcoords="offset points", fontsize=9, weight="bold")
     if limit is not None:
         ax.axvline(limit, color="black", lw=1, ls=":")
         ax.annotate("limit", (limit, 0.02), xycoords=("data", "axes fraction"), ha="right", fontsize=8.5)
-    style.recipe_legend(ax, dict.fromkeys(students.recipe))
-    sizes = students.drop_duplicates("size").sort_values(cost)
-    style.name_ticks(ax, sizes[cost], [f"{x:.3g}\n{s}" for x, s in zip(sizes[cost], sizes["size"], strict=True)], 0, fontsize=8.5)
-    ax.margins(x=0.12)
-    ax.set(xlabel=label, ylabel="dev accuracy, % (bars: 95 % interval\nfor new texts)")
     return ax
 
 
@@ -232,17 +241,9 @@ def by_width(table: pd.DataFrame, ax: Axes, palette: str) -> None:
 def paper_sst2(ours: Iterable[str], ax: Axes) -> None:
     """Draw the paper's Fig 6 for SST-2 in grey, with rings around the sizes in `ours`."""
     table = paper.sst2().assign(x=lambda t: [Size.parse(s).n_params() for s in t["size"]])
-    ends = []
-    for recipe, rows in table.groupby("recipe"):
-        rows, colour = rows.sort_values("x"), style.RECIPE_COLOURS[recipe]
-        ax.plot(rows.x, rows.value, color="#B0B0B0", marker=style.RECIPE_MARKERS[recipe], ms=4, lw=1)
-        shared = rows[rows["size"].isin(set(ours))]
-        ax.plot(shared.x, shared.value, ls="", marker="o", mfc="none", mec=colour, ms=11, mew=1.5)
-        ends.append((rows.value.iloc[-1], recipe, colour, rows.x.iloc[-1]))
-    style.label_ends(ax, ends)
-    ax.set_xscale("log")
-    ax.margins(x=0.14)
-    ax.set(xlabel="parameters", ylabel="SST-2 accuracy, % (digitised, +-0.1)")
+    paper_lines(table, ax, "parameters", "SST-2 accuracy, % (digitised, +-0.1)")
+    for recipe, rows in table[table["size"].isin(set(ours))].groupby("recipe"):
+        ax.plot(rows.x, rows.value, ls="", marker="o", mfc="none", mec=style.RECIPE_COLOURS[recipe], ms=11, mew=1.5)
 
 
 def paper_lines(table: pd.DataFrame, ax: Axes, x: str, y: str, log: bool = True) -> None:
@@ -252,8 +253,8 @@ def paper_lines(table: pd.DataFrame, ax: Axes, x: str, y: str, log: bool = True)
         rows = rows.sort_values("x")
         marker = next((m for r, m in style.RECIPE_MARKERS.items() if recipe == r or recipe.startswith(r + " ")), "o")
         ax.plot(rows.x, rows.value, color=style.PAPER_GREY, marker=marker, ms=5, lw=1)
-        ends.append((rows.value.iloc[-1], recipe, style.GREY, rows.x.iloc[-1]))
-    ax.margins(x=0.25, y=0.1)
+        ends.append((rows.value.iloc[-1], recipe, style.RECIPE_COLOURS.get(recipe, style.GREY), rows.x.iloc[-1]))
+    ax.margins(x=0.2, y=0.1)
     style.label_ends(ax, ends)
     if log:
         ax.set_xscale("log")

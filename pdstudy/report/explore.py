@@ -28,19 +28,16 @@ from pdstudy.study.settings import Study
 OWN = "the study's own"  # D_T
 COSTS = {"n_params": "parameters", "ms": "milliseconds for one text, median, one thread"}
 CHARACTERS, ROWS = 400, 20  # the most characters of a text, and texts, in a table
-BESIDE = 1.014  # factor between the places of recipes of one size, so that they do not hide each other
-ROOM = 5  # points above and below the students; wider intervals are cut at the edge
-APART = 0.13  # share of the x-axis for the name of a size
 COLUMNS = ["recipe", "size", "n_params", "ms", "accuracy", "low", "high", "seeds", "texts", "front"]
 
 
 def studies() -> list[str]:
-    """Return the names of the studies with saved answers to every text."""
+    """Return the names of the studies whose answers to every text are saved."""
     return sorted(p.parent.name for p in paths.OUTPUTS.glob(f"*/{results.PREDICTIONS}") if (p.parent / results.METRICS).is_file())
 
 
 def is_computed(study: Study) -> bool:
-    """Return whether the answers of a study with these settings are there."""
+    """Return whether the answers of a study with these settings are saved."""
     return study.name in studies() and results.load_settings(study.name) == study.model_dump(mode="json")
 
 
@@ -77,7 +74,7 @@ class Explorer:
         rows = []
         for (recipe, size), models in chosen[chosen.domain == domain].groupby(["recipe", "size"], sort=False):
             right = np.stack([(a.label == a.predicted).to_numpy(float) for a in map(self._answers.get, models.digest)])
-            effect = (stats.crossed_effect(right) if len(right) > 1 else stats.mean_interval(right[0])).scaled(POINTS)
+            effect = stats.effect_in_points(right)
             costs = (int(models.n_params.iloc[0]), self._latency.get(size, np.nan))
             rows.append([recipe, size, *costs, effect.estimate, effect.low, effect.high, *right.shape, False])
         table = pd.DataFrame(rows, columns=COLUMNS).sort_values(["n_params", "accuracy"], ignore_index=True)
@@ -86,19 +83,24 @@ class Explorer:
 
     def ceiling(self) -> float:
         """Return the teacher's test accuracy in percent, or nan without a teacher."""
-        return np.nan if self.teacher is None else (self.teacher.label == self.teacher.predicted).mean() * POINTS
+        return self._accuracy_of("teacher")
 
     def linear(self) -> float:
-        """Return the linear model's test accuracy in percent, nan where the study has none."""
-        digests = self._students[self._students.recipe == LINEAR].digest
-        answers = self._answers[digests.iloc[0]] if len(digests) else None
-        return np.nan if answers is None else (answers.label == answers.predicted).mean() * POINTS
+        """Return the linear model's test accuracy in percent, or nan without one."""
+        return self._accuracy_of(LINEAR)
 
     @cached_property
     def teacher(self) -> pd.DataFrame | None:
         """Return the teacher's answers to every test text, or None without a teacher."""
-        digests = self._students[self._students.recipe == "teacher"].digest
+        return self._answers_of("teacher")
+
+    def _answers_of(self, recipe: str) -> pd.DataFrame | None:
+        digests = self._students[self._students.recipe == recipe].digest
         return self._answers[digests.iloc[0]] if len(digests) else None
+
+    def _accuracy_of(self, recipe: str) -> float:
+        answers = self._answers_of(recipe)
+        return np.nan if answers is None else (answers.label == answers.predicted).mean() * POINTS
 
     def disagreements(self, recipe: str, size: str, domain: str = OWN) -> pd.DataFrame:
         """Return the test texts on which a student of any seed differs from the teacher, those with most such seeds first.
@@ -110,16 +112,18 @@ class Explorer:
         s = self._students
         digests = s[(s.recipe == recipe) & (s["size"] == size) & (s.domain == domain)].digest
         if self.teacher is None:
-            raise ValueError("this study holds no teacher's answers")
+            raise ValueError("this study has no teacher's answers")
         if digests.empty:
             raise ValueError(f"there is no {recipe} {size} with D_T from {domain}")
         teacher = softmax(np.stack(self.teacher.logits.to_numpy()), axis=1)
         seeds = softmax(np.stack([np.stack(self._answers[d].logits.to_numpy()) for d in digests]), axis=2)
-        taught, answers = teacher.argmax(axis=1), seeds.argmax(axis=2)
-        differ, labels = answers != taught, self.teacher.label.to_numpy()
+        teacher_class, answers = teacher.argmax(axis=1), seeds.argmax(axis=2)
+        differ, labels = answers != teacher_class, self.teacher.label.to_numpy()
         n_differ = differ.sum(axis=0)
         student = (seeds * differ[:, :, None]).sum(axis=0) / np.maximum(1, n_differ)[:, None]
-        student[np.arange(len(taught)), taught] = 0  # seeds that differ may still give the teacher's class a large probability
+        student[np.arange(len(labels)), teacher_class] = (
+            0  # seeds that differ may still give the teacher's class a large probability
+        )
         answer = student.argmax(axis=1)
         items = np.flatnonzero(n_differ)
         items = items[np.lexsort((-student[items, answer[items]], -n_differ[items]))]
@@ -128,8 +132,8 @@ class Explorer:
             {
                 "text": [texts[i] for i in items],
                 "label": names[labels[items]],
-                "teacher": names[taught[items]],
-                "p_teacher": teacher[items, taught[items]],
+                "teacher": names[teacher_class[items]],
+                "p_teacher": teacher[items, teacher_class[items]],
                 "student": names[answer[items]],
                 "p_student": student[items, answer[items]],
                 "seeds": n_differ[items],
@@ -173,22 +177,8 @@ def draw(table: pd.DataFrame, cost: str, ceiling: float, linear: float = np.nan)
 
     `ceiling` is the accuracy of the teacher and `linear` that of the linear model, both in percent, nan if there is none.
     """
-    ax, table = style.new_axes(8.4, 4.2), table[np.isfinite(table[cost])]
-    recipes = [r for r in style.RECIPE_COLOURS if r in set(table.recipe)]
-    beside = {recipe: BESIDE ** (i - (len(recipes) - 1) / 2) for i, recipe in enumerate(recipes)}
-    charts.students_by_cost(ax, table.assign(x=table[cost] * table.recipe.map(beside)), "x", "accuracy", "front", ceiling)
-    low, high = np.fmax(table.low.min(), table.accuracy.min() - ROOM), np.fmin(table.high.max(), table.accuracy.max() + ROOM)
-    if np.isfinite(linear):
-        style.reference_line(ax, linear, f"linear {linear:.1f}", style.LINEAR_COLOUR, "-.")
-    levels = (ceiling, linear)
-    ax.set_ylim(np.fmin(low, np.fmin(*levels) - 1), np.fmax(high, np.fmax(*levels) + 1))
-    sizes = table.drop_duplicates("size").sort_values(cost)
-    costs = [f"{x / 1e6:.2f} M" if cost == "n_params" else f"{x:.2g}" for x in sizes[cost]]
-    style.name_ticks(ax, sizes[cost], map("{}\n{}".format, sizes["size"], costs), APART, fontsize=8.5)
-    ax.margins(x=0.12)
-    style.recipe_legend(ax, recipes, loc="center left", bbox_to_anchor=(1, 0.5))
-    ax.set(xlabel=COSTS[cost], ylabel="test accuracy, %\n(bars: 95 % over seeds and texts)")
-    return ax
+    ylabel = "test accuracy, %\n(bars: 95 % over seeds and texts)"
+    return charts.front(table.assign(x=table[cost]), cost, COSTS[cost], ylabel, ceiling, linear)
 
 
 def alt_text(table: pd.DataFrame, cost: str) -> str:

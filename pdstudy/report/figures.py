@@ -1,6 +1,6 @@
 """The figures of a study, beside those of the paper, saved as PNG, SVG and CSV in outputs/<study>/figures/.
 
-The title of a figure is its finding, from the verdicts. What was not measured is not drawn.
+The title of a figure is the verdicts on its claims. What was not measured is not drawn.
 """
 
 from collections.abc import Callable
@@ -40,11 +40,16 @@ def draw(study: str, name: str, verdicts: pd.DataFrame) -> StudyFigure:
     return replace(figure, alt=". ".join([figure.alt, *findings]))
 
 
+def measured(verdicts: pd.DataFrame, question: str) -> pd.DataFrame:
+    """Return the rows of one question's claims that have an effect."""
+    return verdicts[(verdicts.n_seeds > 0) & (verdicts.question == question)]
+
+
 def effects(verdicts: pd.DataFrame, question: str) -> StudyFigure:
     """Draw the claims of one question that have an effect, with the paper's values."""
-    measured = verdicts[(verdicts.n_seeds > 0) & (verdicts.question == question)]
+    rows = measured(verdicts, question)
     alt = "Each claim as a paired effect in points with its 95 % interval, beside the paper's value"
-    return StudyFigure(charts.gains(measured), measured, alt)
+    return StudyFigure(charts.gains(rows), rows, alt)
 
 
 def figure_of_claim() -> dict[str, str]:

@@ -23,7 +23,7 @@ def compound(study: str) -> StudyFigure:
     left, right = two_panels()
     charts.accuracy_by_size(table, left, ["PD", "PF", "Distillation"])
     charts.paper_by_size(paper.compound(), right, "The paper, Fig 10: MNLI, D_LM = D_T")
-    alt = "Test accuracy of students that read and distil the same text, the paper's Fig 10 beside it"
+    alt = "Test accuracy of students pre-trained and distilled on the same text, the paper's Fig 10 beside it"
     return StudyFigure(left, students(table, STRATEGIES), alt)
 
 
@@ -80,12 +80,12 @@ def transfer_size(study: str) -> StudyFigure:
         style.name_ticks(left, ticks, [f"{t / 1000:g}k" for t in ticks], 0)
     style.label_ends(left, ends)
     left.margins(x=0.2)
-    left.set(xlabel="transfer texts (lines: fitted law, to twice the text)", ylabel="test accuracy, %")
+    left.set(xlabel="transfer texts (lines: fitted curve, to twice the text)", ylabel="test accuracy, %")
     published = paper.transfer_size().assign(recipe=lambda t: t.recipe + " " + t["size"], x=lambda t: t.texts)
     charts.paper_lines(published, right, "transfer texts", "Book Reviews accuracy, % (digitised)")
     style.reference_line(right, paper.BOOKS_BASIC.value, "Basic 4/256", PAPER_GREY, DOTTED, 0.99)
     style.title_panels(right, "The paper, Fig 8: Book Reviews")
-    alt = "Test accuracy over the number of transfer texts with a fitted law, the paper's Fig 8 beside it"
+    alt = "Test accuracy over the number of transfer texts with a fitted curve, the paper's Fig 8 beside it"
     return StudyFigure(left, table, alt)
 
 

@@ -1,7 +1,7 @@
 """Make a page of a report from its body: navigation, contents, tables that scroll and sort, and a content security policy.
 
-A page is self-contained: style, script and figures are in it. Callers escape what comes from data; as a second protection, the
-policy allows no script but ours and no request.
+A page is self-contained: style, script and figures are in it. Callers escape what comes from data. As a second protection, the policy
+forbids other scripts and all requests.
 """
 
 import base64
@@ -74,8 +74,8 @@ def _prepare_table(body: BeautifulSoup, table: Tag, number: int, rows: dict[str,
                 cell.append(body.new_tag("span", attrs={"class": "unseen"}, string="row"))
     for cell in table.select("tbody th"):
         cell["scope"] = "row"
-        if (where := rows.get(cell.get_text())) and not cell.find("a"):
-            cell.string.wrap(body.new_tag("a", attrs={"href": where}))
+        if (href := rows.get(cell.get_text())) and not cell.find("a"):
+            cell.string.wrap(body.new_tag("a", attrs={"href": href}))
 
 
 def _turns(links: list[tuple[str, str]], here: str) -> list[tuple[str, tuple[str, str]]]:

@@ -1,7 +1,7 @@
-"""From a params file to rendered reports: papermill, nbconvert, one index page.
+"""Execute a study's notebooks with papermill, convert them to HTML with nbconvert, and write an index page.
 
-A report exists only if every cell of its notebook ran: it is executed and converted under a temporary name,
-checked, then moved. A failing cell leaves an executed notebook named `*.failed.ipynb` and no page.
+A report exists only if every cell of its notebook ran: the notebook is executed and converted under a temporary name, checked, then
+moved. If a cell fails, the executed notebook is saved as `*.failed.ipynb`, and there is no page.
 """
 
 import base64
@@ -29,32 +29,35 @@ KEY_FIGURES = {  # of the index page
     claims.ROBUST: ("transfer_size", "domains"),
 }
 SITE = [("All answers", "index.html"), *((question, f"{stem}.html") for stem, question in QUESTIONS.items())]
+CELL_TIMEOUT = 3600  # seconds; the study is computed before the notebooks run, which only load its results
 
 
 class ReportError(RuntimeError):
-    """Raised when a notebook did not run to its end; the message names the cell and its error."""
+    """Raised if a notebook does not run to its end; the message names the cell and its error."""
 
 
-def render(study: Study, tell: Callable[[str], None] = lambda text: None) -> Path:
-    """Return the path of index.html after rendering every question's notebook over the study's results."""
-    folder = paths.study_folder(study.name) / "reports"
-    folder.mkdir(parents=True, exist_ok=True)
+def render(study: Study, notify: Callable[[str], None] = lambda text: None) -> Path:
+    """Return the path of index.html, after rendering the notebook of every question for a computed study."""
     for stem in QUESTIONS:
-        tell(f"report {stem}")
-        execute(paths.NOTEBOOKS / f"{stem}.ipynb", parameters(study), folder)
-    tell("index")
-    return index(study, folder)
+        notify(f"report {stem}")
+        execute(paths.NOTEBOOKS / f"{stem}.ipynb", parameters(study), _folder(study))
+    notify("index")
+    return index(study, _folder(study))
 
 
 def advice(study: Study, limits: dict[str, float | None]) -> Path:
-    """Return the page of the advice on a task of one's own, after rendering its notebook over what is in the store."""
+    """Return the page of the advice for the user's own task, after rendering its notebook."""
+    return execute(paths.NOTEBOOKS / f"{ADVICE}.ipynb", parameters(study) | limits, _folder(study))
+
+
+def _folder(study: Study) -> Path:
     folder = paths.study_folder(study.name) / "reports"
     folder.mkdir(parents=True, exist_ok=True)
-    return execute(paths.NOTEBOOKS / f"{ADVICE}.ipynb", parameters(study) | limits, folder)
+    return folder
 
 
 def parameters(study: Study) -> dict[str, Any]:
-    """Return the two parameters by which a notebook reads a study. Raises ReportError where it would read another one."""
+    """Return the two parameters from which a notebook reads a study. Raises ReportError if it would read another one."""
     if study.origin is None:
         raise ReportError("a report needs a study that was read from a params file; write it to one and use Study.read")
     if Study.read(study.origin.path, study.origin.settings) != study:
@@ -65,8 +68,8 @@ def parameters(study: Study) -> dict[str, Any]:
 def execute(notebook: Path, values: dict, folder: Path) -> Path:
     """Return the page of one notebook, executed with these parameters. Raises ReportError naming the failing cell.
 
-    A full disk leaves the page that stood there; a notebook that fails takes it away, for it must not look like
-    the answer to this run.
+    If the disk is full, an earlier page stays. If the notebook fails, an earlier page is removed, so that it is not taken for the
+    result of this run.
     """
     stem = notebook.stem
     page, failed, temporary = folder / f"{stem}.html", folder / f"{stem}.failed.ipynb", folder / f".{stem}.{os.getpid()}.ipynb"
@@ -92,7 +95,7 @@ def execute(notebook: Path, values: dict, folder: Path) -> Path:
 
 
 def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
-    """Return a self-contained page: no script but ours, no request to anywhere, code folded away."""
+    """Return a self-contained page without requests and other scripts than ours, with the code folded."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(
@@ -105,12 +108,12 @@ def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
     )
     body, _ = exporter.from_notebook_node(notebook, resources={"claims": figures.TITLES})
     title = QUESTIONS.get(stem) or next((c.source.splitlines()[0].lstrip("# ") for c in notebook.cells if c.source), stem)
-    site = SITE if stem in QUESTIONS else []  # advice stands alone
+    site = SITE if stem in QUESTIONS else []  # advice is a page of its own
     return page(title, body, site, f"{stem}.html", rows={id: f"#figure-{name}" for id, name in figures.figure_of_claim().items()})
 
 
 def index(study: Study, folder: Path) -> Path:
-    """Return the path of the page that holds the answers, the claims, the accuracies and the costs."""
+    """Return the path of the page with the answers, the claims, the accuracies and the costs."""
     table = verdicts.of_study(study.name)
     metrics, environment = results.load_results(study.name), results.load_environment(study.name)
     body = template("index.html.j2").render(
@@ -134,23 +137,23 @@ def index(study: Study, folder: Path) -> Path:
         collapsed=summary.collapsed(study.name),
         environment=environment,
     )
-    made = page(f"pdstudy: {study.name}", body, SITE, "index.html", footer=results.provenance(study.name))
-    return _write(folder / "index.html", made)
+    text = page(f"pdstudy: {study.name}", body, SITE, "index.html", footer=results.provenance(study.name))
+    return _write(folder / "index.html", text)
 
 
 def _figures(study: str, table, names: tuple[str, ...]) -> list[dict[str, str | float]]:
-    """Return key figures as the page shows them, after keeping each."""
+    """Return key figures as the page shows them, after saving each. Figures without data are left out."""
     from matplotlib import pyplot as plt
 
-    found = []
+    pictures = []
     for name in names:
-        drawn = figures.draw(study, name, table)
-        if not drawn.data.empty:  # else it was not measured, as the claims say
-            figures.save(drawn, study, name)
+        figure = figures.draw(study, name, table)
+        if not figure.data.empty:
+            figures.save(figure, study, name)
             picture = base64.b64encode((paths.study_folder(study) / "figures" / f"{name}.png").read_bytes()).decode()
-            found.append({"name": name, "png": picture, "alt": drawn.alt, "inches": drawn.axes.figure.get_figwidth()})
-        plt.close(drawn.axes.figure)
-    return found
+            pictures.append({"name": name, "png": picture, "alt": figure.alt, "inches": figure.axes.figure.get_figwidth()})
+        plt.close(figure.axes.figure)
+    return pictures
 
 
 def _write(path: Path, text: str) -> Path:
@@ -159,11 +162,8 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-CELL_TIMEOUT = 3600  # seconds; the work is done before the notebooks run, they read the store
-
-
 def run(notebook: Path, executed: Path, values: dict) -> str | None:
-    """Return what went wrong, or None, after executing a notebook to `executed`."""
+    """Execute a notebook and write it to `executed`; return what went wrong, or None."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -173,7 +173,7 @@ def run(notebook: Path, executed: Path, values: dict) -> str | None:
         papermill.execute_notebook(
             str(notebook), str(executed), parameters=values, kernel_name="python3", language="python",
             progress_bar=False, execution_timeout=CELL_TIMEOUT, cwd=str(executed.parent),
-            extra_arguments=["--log-level=CRITICAL"],  # else a kernel tells the terminal of loopback without encryption, and of being shut down
+            extra_arguments=["--log-level=CRITICAL"],  # otherwise a kernel prints warnings about loopback without encryption
         )  # fmt: skip
     except PapermillExecutionError as error:
         return f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
@@ -188,7 +188,7 @@ def run(notebook: Path, executed: Path, values: dict) -> str | None:
 
 
 def clean_executed(notebook: nbformat.NotebookNode) -> None:
-    """Remove from an executed notebook, in place, what must not be published: this machine's paths and stderr."""
+    """Remove this machine's paths and stderr from an executed notebook, in place, so that it can be published."""
     from papermill.translators import PythonTranslator
 
     meta = notebook.metadata.get("papermill", {})
@@ -215,22 +215,19 @@ def clean_executed(notebook: nbformat.NotebookNode) -> None:
                     output.data[kind] = paths.scrub(value)
 
 
+# Metadata that nbstripout leaves by default; .pre-commit-config.yaml has the same.
+_OF_LANGUAGE = ("version", "codemirror_mode", "file_extension", "mimetype", "nbconvert_exporter", "pygments_lexer")
+STRIPPED = [*(f"metadata.language_info.{key}" for key in _OF_LANGUAGE), "metadata.papermill"]
+STRIPPED += [f"cell.metadata.{key}" for key in ("papermill", "editable", "slideshow")]
+
+
 def clean_source(path: Path) -> bool:
     """Strip a notebook of outputs, counts and machine metadata; return whether anything changed."""
+    from nbstripout import strip_output
+
     before = path.read_text(encoding="utf-8")
     notebook = nbformat.reads(before, as_version=4)
-    for i, cell in enumerate(notebook.cells):
-        cell.id = f"{path.stem[:2]}-{i:02d}"
-        tags = cell.metadata.get("tags", [])
-        cell.metadata = nbformat.NotebookNode({"tags": tags} if tags else {})
-        if cell.cell_type == "code" and "nbval-check-output" not in tags:
-            cell.outputs, cell.execution_count = [], None
-    notebook.metadata = nbformat.NotebookNode(
-        {
-            "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        }
-    )
+    strip_output(notebook, keep_output=False, keep_count=False, keep_id=True, extra_keys=STRIPPED)
     after = nbformat.writes(notebook) + "\n"
     if after != before:
         path.write_text(after, encoding="utf-8")

@@ -1,6 +1,6 @@
 """A server of a study's pages for the browsers of this machine: only listed kinds of files, and only from the study's folder.
 
-The pages also open as files. When they are served, the browser remembers the colours that the reader chose.
+The pages also open as files. If they are served, the browser remembers the reader's choice of colours.
 """
 
 import errno
@@ -18,7 +18,7 @@ SERVED = re.compile(r"/(reports/\w[\w-]*\.html|figures/\w[\w-]*\.(csv|png|svg)|c
 
 
 class ServeError(RuntimeError):
-    """Raised when there are no pages or no free port; the message says what to do."""
+    """Raised if there are no pages or no free port; the message says what to do."""
 
 
 def first_page(folder: Path) -> str:

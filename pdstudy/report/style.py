@@ -97,16 +97,11 @@ def shades(keys: Sequence, palette: str = "viridis", skip: int = 0) -> dict:
     return dict(zip(keys, sns.color_palette(palette, len(keys) + 1 + skip)[skip:], strict=False))
 
 
-def note(ax: Axes, text: str, y: float, x: float = 0.01, **style) -> None:
-    """Write a grey note at `y` of the data, `x` of the axis's width."""
+def reference_line(ax: Axes, y: float, text: str, colour: str = GREY, ls="--", x: float = 0.01, **style) -> None:
+    """Draw a horizontal line behind the data, with a grey note on it at `x` of the axis's width."""
+    ax.axhline(y, color=colour, lw=1, ls=ls, zorder=0)
     style = {"va": "bottom", "color": GREY, "fontsize": 8} | style
     ax.annotate(text, (x, y), xycoords=("axes fraction", "data"), ha="right" if x > 0.5 else "left", **style)
-
-
-def reference_line(ax: Axes, y: float, text: str, colour: str = GREY, ls="--", x: float = 0.01, **style) -> None:
-    """Draw a horizontal line behind the data, with a note on it."""
-    ax.axhline(y, color=colour, lw=1, ls=ls, zorder=0)
-    note(ax, text, y, x, **style)
 
 
 def seeds_and_mean(ax: Axes, rows: pd.DataFrame, x: str, colour, marker: str, dots: str = "o", s: float = 16, **line) -> pd.Series:

@@ -1,4 +1,4 @@
-"""Widgets to explore a study: choose recipes, sizes, transfer set and cost, and read the texts of a student."""
+"""Widgets to explore a study: choose recipes, sizes, transfer set and cost, and see where a student differs from its teacher."""
 
 import base64
 import html
@@ -27,17 +27,17 @@ class Panel:
         self.cost = widgets.Dropdown(description="over")
         self.recipes, self.sizes = widgets.HBox(layout=wrapped), widgets.HBox(layout=wrapped)
         self.student = widgets.Dropdown(description="student")
-        self.figure, self.table, self.words, self.texts = (widgets.HTML() for _ in range(4))
+        self.figure, self.table, self.summary, self.texts = (widgets.HTML() for _ in range(4))
         rows = [
             widgets.HBox([self.study, self.domain, self.cost], layout=wrapped), self.recipes, self.sizes, self.figure, self.table,
-            self.student, self.words, self.texts,
+            self.student, self.summary, self.texts,
         ]  # fmt: skip
         self.box = widgets.VBox(rows)
         self._filling = False
         self.study.observe(lambda change: self.open(), "value")
         for choice in (self.domain, self.cost):
             choice.observe(lambda change: self.choose(), "value")
-        self.student.observe(lambda change: self.read(), "value")
+        self.student.observe(lambda change: self.show_texts(), "value")
         self.open()
 
     def open(self) -> None:
@@ -60,10 +60,9 @@ class Panel:
         recipes, sizes = ([b.description for b in box.children if b.value] for box in (self.recipes, self.sizes))
         table = self.explorer.accuracy(recipes, sizes, self.domain.value, self.cost.value)
         self._filling, before = True, self.student.value
-        best_first = table.sort_values("accuracy", ascending=False)
-        offered = [(r.recipe, r.size) for r in best_first.itertuples()]
-        self.student.options = [(" ".join(student), student) for student in offered]
-        self.student.value = before if before in offered else next(iter(offered), None)
+        best_first = [(r.recipe, r.size) for r in table.sort_values("accuracy", ascending=False).itertuples()]
+        self.student.options = [(" ".join(student), student) for student in best_first]
+        self.student.value = before if before in best_first else next(iter(best_first), None)
         self._filling = False
         if table.empty:
             self.table.value = "No such student was distilled on this text: choose other recipes or sizes."
@@ -72,21 +71,21 @@ class Panel:
             ax = explore.draw(table, self.cost.value, self.explorer.ceiling(), self.explorer.linear())
             self.figure.value = _picture(ax, explore.alt_text(table, self.cost.value))
             self.table.value = explore.students_html(table).data
-        self.read()
+        self.show_texts()
 
-    def read(self) -> None:
+    def show_texts(self) -> None:
         """Show the texts on which the selected student and its teacher differ."""
         if self._filling:
             return
-        self.words.value = self.texts.value = ""
+        self.summary.value = self.texts.value = ""
         if self.student.value is None:
             return
         try:
             differing = self.explorer.disagreements(*self.student.value, self.domain.value)
         except (ValueError, OSError) as error:  # no teacher, or no texts in the store
-            self.words.value = html.escape(escape_control(str(error)))
+            self.summary.value = html.escape(escape_control(str(error)))
             return
-        self.words.value = explore.disagreement_summary(differing, len(self.explorer.texts))
+        self.summary.value = explore.disagreement_summary(differing, len(self.explorer.texts))
         self.texts.value = explore.disagreements_html(differing).data
 
 

@@ -41,17 +41,24 @@ def merged(values: dict[str, Any], settings: dict[str, Any] | None, study: type[
     return values | settings | inside
 
 
-def table(study: BaseModel, before: BaseModel) -> str:
-    """Return every value of a study as an HTML table; those that differ from the study `before` are marked."""
-    old = _flat(before.model_dump(mode="json"))
-    rows = []
+def folded_table(study: BaseModel, in_file: BaseModel) -> str:
+    """Return every value of a study as an HTML table; those that differ from the study as its params file has it are marked.
+
+    The table is folded: its summary line names the study, task, sizes, recipes and seeds, and counts the values that differ.
+    """
+    old, rows, n_changed = _flat(in_file.model_dump(mode="json")), [], 0
     for key, value in _flat(study.model_dump(mode="json")).items():
         changed = value != old.get(key)
-        shown, was = _text(value), _text(old[key]) if changed and key in old else ""
-        rows.append(f"<tr><td {STYLE}>{html.escape(key)}</td><td {STYLE}>{f'<mark>{shown}</mark>' if changed else shown}</td>")
-        rows.append(f"<td {STYLE}>{was}</td></tr>")
-    head = "".join(f"<th {STYLE}>{title}</th>" for title in ("key", "value", "in the params file, where it differs"))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        n_changed += changed
+        cell, old_cell = _text(value), _text(old[key]) if changed and key in old else ""
+        rows.append(f"<tr><td {STYLE}>{html.escape(key)}</td><td {STYLE}>{f'<mark>{cell}</mark>' if changed else cell}</td>")
+        rows.append(f"<td {STYLE}>{old_cell}</td></tr>")
+    head = "".join(f"<th {STYLE}>{title}</th>" for title in ("key", "value", "in the params file, if it differs"))
+    task = study.task if isinstance(study.task, str) else study.task.name
+    lists = "; ".join(f"{key} {', '.join(map(str, getattr(study, key)))}" for key in ("sizes", "recipes", "seeds"))
+    differ = {0: "no value differs", 1: "1 value differs"}.get(n_changed, f"{n_changed} values differ")
+    summary = _text(f"Study {study.name}: task {task}; {lists}; {differ} from the params file")
+    return f"<details><summary>{summary}</summary><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></details>"
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

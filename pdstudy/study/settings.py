@@ -256,9 +256,9 @@ class Study(Settings):
         return isinstance(other, Study) and self.model_dump() == other.model_dump()
 
     def _repr_html_(self) -> str:
-        """Return a table of every value; those that differ from the params file are marked."""
-        before = Study.read(self.origin.path) if self.origin and self.origin.settings else self
-        return overrides.table(self, before)
+        """Return a folded table of every value; those that differ from the params file are marked."""
+        in_file = Study.read(self.origin.path) if self.origin and self.origin.settings else self
+        return overrides.folded_table(self, in_file)
 
 
 def _slug(name: str) -> str:

@@ -222,3 +222,13 @@ def test_on_paper_a_page_is_light_and_has_no_controls(reader, pictures):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not page.locator("body > header, .contents, .turn, .skip, details.code").filter(visible=True).count()
     page.pdf(path=pictures / "01_pretraining_value.pdf", format="A4")
+
+
+def test_the_settings_of_a_report_are_folded_and_open_by_keyboard(reader):
+    page = reader(PAGES[1])
+    summary = page.locator("summary", has_text="Study smoke: task")
+    table = page.locator("details", has=summary).locator("table")
+    expect(table).to_be_hidden()
+    summary.focus()
+    page.keyboard.press("Enter")
+    expect(table).to_be_visible()

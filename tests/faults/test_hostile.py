@@ -56,7 +56,7 @@ def tutorial(tmp_path_factory):
     """The tutorial's page, whose tables show texts, made from the hostile ones."""
     folder = tmp_path_factory.mktemp("tutorial")
     world = small.World.make(folder / "site", small.texts(snippets=1700, reviews=300, add=HOSTILE), labels=LABELS, task="movies")
-    values = {"documents": 280, "labelled": 100, "transfer": 200, "vocabulary_size": 400, "reading_steps": 5}
+    values = {"documents": 280, "labelled": 100, "transfer": 200, "vocabulary_size": 400, "pretraining_steps": 5}
     code = f"from pathlib import Path; from pdstudy.report import render; from pdstudy.storage import paths; render.execute(paths.NOTEBOOKS / '00_one_student.ipynb', {values}, Path('.'))"
     environment = os.environ | world.environment | {"PDSTUDY_OUTPUTS": str(folder / "outputs")}
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)

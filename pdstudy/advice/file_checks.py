@@ -1,4 +1,4 @@
-"""What a delimited file seems to be, where it is not what its name says: said with the option that reads it, before it is misread."""
+"""Check whether a .csv or .tsv file has the delimiter, quotes and header that its name suggests, before it is misread."""
 
 import csv
 import re
@@ -13,13 +13,13 @@ LOOKED_AT = 200  # rows
 DELIMITERS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
 NUMBER = re.compile(r"[-+]?[\d.,]+")
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
-LONG = 4  # words, from which a cell is a text rather than a name
+LONG = 4  # words: a cell with at least so many is a text, not the name of a column
 
 
-def check(path: Path, dialect: Dialect, header_given: bool, known: Iterable[str]) -> None:
-    """Raise TextError where a .csv or .tsv seems to have other delimiters, quotes or no header; the message names the option.
+def check_style(path: Path, dialect: Dialect, check_header: bool, known: Iterable[str]) -> None:
+    """Raise TextError if a .csv or .tsv seems to have other delimiters or quotes, or no header; the message names the option to use.
 
-    `header_given` says that somebody said whether there is a header; `known` are names that columns often have.
+    `check_header` is false if the user has said whether there is a header. `known` are frequent names of columns.
     """
     kind = path.suffix.lower()
     if path.is_dir() or kind not in (".csv", ".tsv"):
@@ -28,29 +28,29 @@ def check(path: Path, dialect: Dialect, header_given: bool, known: Iterable[str]
     lines = list(islice(decoded(path, dialect.encoding), LOOKED_AT))
     if dialect.quotes is None and style.get("quoting") == csv.QUOTE_NONE and _quoted(lines, style["delimiter"]):
         raise TextError(
-            f"{path.name}: its cells seem to be quoted, as in a CSV; read it with --quotes (task.quotes: true), or with --no-quotes where "
+            f"{path.name}: its cells seem to be quoted, as in a CSV; read it with --quotes (task.quotes: true), or with --no-quotes if "
             "the quotes are part of the texts"
         )
     if dialect.delimiter is None and lines and not lines[0].startswith("sep="):
         other = _delimiter(lines, style["delimiter"])
         if other is not None:
             raise TextError(
-                f"{path.name}: its cells seem to be parted by {DELIMITERS[other]}; read it with --delimiter {DELIMITERS[other]} "
+                f"{path.name}: its delimiter seems to be {DELIMITERS[other]}; read it with --delimiter {DELIMITERS[other]} "
                 "(task.delimiter)"
             )
-    if dialect.header and not header_given:
+    if dialect.header and check_header:
         rows = [row for _, row in islice(records(path, kind, dialect), LOOKED_AT)]
-        if len(rows) > 2 and (cell := _data(rows[0], rows[1:], {name.lower() for name in known})) is not None:
+        if len(rows) > 2 and (cell := _data_cell(rows[0], rows[1:], {name.lower() for name in known})) is not None:
             raise TextError(
                 f"{path.name}: its first row looks like a text with its label, not like names of columns ({cell[:40]!r}); read it with "
-                "--no-header (task.header: false; the columns are then called 1, 2, 3), or say with --header that it is one"
+                "--no-header (task.header: false; the columns are then called 1, 2, 3), or with --header if it is a header"
             )
 
 
-def _delimiter(lines: Sequence[str], given: str) -> str | None:
-    """Return another delimiter that cuts every row into as many cells, where the given one cuts the first into one."""
+def _delimiter(lines: Sequence[str], current: str) -> str | None:
+    """Return another delimiter that gives every row the same number of cells; None if `current` splits the first row."""
     try:
-        if len(next(csv.reader(lines[:1], delimiter=given), [])) > 1:
+        if len(next(csv.reader(lines[:1], delimiter=current), [])) > 1:
             return None
     except csv.Error:  # the reader of the file reports it with its line
         return None
@@ -59,13 +59,13 @@ def _delimiter(lines: Sequence[str], given: str) -> str | None:
             counts = {len(row) for row in csv.reader(lines[:-1] or lines, delimiter=other) if row}
         except csv.Error:
             continue
-        if other != given and len(counts) == 1 and counts.pop() > 1:
+        if other != current and len(counts) == 1 and counts.pop() > 1:
             return other
     return None
 
 
 def _quoted(lines: Sequence[str], delimiter: str) -> bool:
-    """Return whether cells are written as a CSV quotes them: all of a row's, or with a doubled quote inside, or over two lines."""
+    """Return whether cells are quoted as in a CSV: all cells of the header, or one with a doubled quote inside or over two lines."""
     header = lines[0].rstrip("\r\n").split(delimiter) if lines else []
     if header and all(QUOTED.fullmatch(cell) for cell in header):
         return True
@@ -75,8 +75,8 @@ def _quoted(lines: Sequence[str], delimiter: str) -> bool:
     return doubled or open_line
 
 
-def _data(header: list[str], rows: list[list[str]], known: set[str]) -> str | None:
-    """Return a cell of the first row that looks like data, None where it looks like a header."""
+def _data_cell(header: list[str], rows: list[list[str]], known: set[str]) -> str | None:
+    """Return a cell of the first row that looks like data, or None if the row looks like a header."""
     names = [cell.strip() for cell in header]
     if any(name.lower() in known for name in names):
         return None
