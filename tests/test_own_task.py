@@ -108,7 +108,7 @@ def test_a_file_that_is_not_there_is_named_before_anything_is_planned(folder):
         ({"train": "a.csv", "text": "x", "label": "x"}, "task: text and label must be different columns"),
         ({"train": "a.csv", "labels": ["a"]}, "task: labels: name at least two classes"),
         ({"train": "a.csv", "name": "movies"}, "task: name 'movies': use small letters"),
-        ({}, "task: give train, a table of labelled texts; or a corpus and nothing else"),
+        ({}, "task: give train, a table of labelled texts; or only a corpus"),
         ({"corpus": "a.txt", "test": "t.csv"}, "task: give train"),
     ],
 )

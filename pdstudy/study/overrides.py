@@ -1,4 +1,4 @@
-"""What the `settings` of a notebook change of a params file: merged with the file, and marked in a table of all values."""
+"""The `settings` of a notebook: merged with the values of a params file, and marked in a table of all values."""
 
 import html
 import json
@@ -16,14 +16,14 @@ STYLE = 'style="text-align: left"'
 
 @dataclass(frozen=True)
 class Origin:
-    """What a study was read from: a params file, and the settings that replace some of the file's."""
+    """The params file that a study was read from, and the settings that replaced some of the file's."""
 
     path: Path
     settings: dict[str, Any]
 
 
 def merged(values: dict[str, Any], settings: dict[str, Any] | None, study: type[BaseModel]) -> dict[str, Any]:
-    """Return a params file's values with `settings` in their place.
+    """Return the values of a params file, some replaced by `settings`.
 
     Of a section, such as `pretrain`, only the keys in `settings` are replaced; every other value is replaced as a whole.
     Raises ParamsError where `settings` is not a mapping.
@@ -33,29 +33,32 @@ def merged(values: dict[str, Any], settings: dict[str, Any] | None, study: type[
     if not isinstance(settings, dict):
         raise ParamsError(f'settings: expected keys and values such as {{"seeds": [0, 1]}}, got a {type(settings).__name__}')
     sections = {key for key, field in study.model_fields.items() if isinstance(field.annotation, type)} | {"task"}
-    inside = {
+    within_sections = {
         key: values[key] | value
         for key, value in settings.items()
         if key in sections and isinstance(value, dict) and isinstance(values.get(key), dict)
     }
-    return values | settings | inside
+    return values | settings | within_sections
 
 
-def table(study: BaseModel, before: BaseModel) -> str:
-    """Return every value of a study as an HTML table; those that differ from the study `before` are marked."""
-    old = _flat(before.model_dump(mode="json"))
+def table(study: BaseModel, original: BaseModel) -> str:
+    """Return every value of a study as an HTML table; those that differ from the study `original` are marked."""
+    old = _flat(original.model_dump(mode="json"))
     rows = []
     for key, value in _flat(study.model_dump(mode="json")).items():
         changed = value != old.get(key)
-        shown, was = _text(value), _text(old[key]) if changed and key in old else ""
-        rows.append(f"<tr><td {STYLE}>{html.escape(key)}</td><td {STYLE}>{f'<mark>{shown}</mark>' if changed else shown}</td>")
-        rows.append(f"<td {STYLE}>{was}</td></tr>")
+        cells = (
+            html.escape(key),
+            f"<mark>{_text(value)}</mark>" if changed else _text(value),
+            _text(old[key]) if changed and key in old else "",
+        )
+        rows.append(f"<tr>{''.join(f'<td {STYLE}>{cell}</td>' for cell in cells)}</tr>")
     head = "".join(f"<th {STYLE}>{title}</th>" for title in ("key", "value", "in the params file, where it differs"))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of all sections by "section.key"; a mapping without keys is one value."""
+    """Return the values of all sections by "section.key"; an empty mapping is one value."""
     flat = {}
     for key, value in values.items():
         flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) and value else {key: value}
@@ -63,7 +66,7 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """Return a value as JSON, whole numbers without a point, that HTML and a terminal show as it is."""
+    """Return a value as JSON, escaped for HTML and terminals; integers without a decimal point."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return html.escape(escape_control(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
