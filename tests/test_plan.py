@@ -236,7 +236,7 @@ def test_batch_sizes_are_searched_with_the_rates_each_with_each_and_equally_for_
         assert tried == [(n, r) for n in (8, 16) for r in (1e-4, 1e-3)]
     other = model_of(p, "PD", seed=1)
     assert other.settings["batch"] == [8, 16] and "rate" not in other.settings  # both are the winner's
-    with pytest.raises(ValueError, match=r"finetune\.batch lists 2 and distill\.batch 1: an arm that is searched less"):
+    with pytest.raises(ValueError, match=r"finetune\.batch lists 2 and distill\.batch 1: recipes are compared fairly only after"):
         planned(settings, finetune__batch=[8, 16])
     one = planned(settings, finetune__batch=8, distill__batch=8)
     assert {s.digest for s in one.of_stage("finetune") if "rate" in s.settings} < set(p.steps)
@@ -420,7 +420,7 @@ def test_longer_rows_are_part_of_a_pretraining_only_where_they_are_asked_for(set
     [
         ({"long_row": 32}, "long_row: 32 pieces are not more than row, 64"),
         ({"long_row": 512, "batch": 4}, "long_row: 512 pieces do not fit in a step of 256"),
-        ({"long_row": 128, "compile": True}, "a compiled encoder takes rows of one length"),
+        ({"long_row": 128, "compile": True}, "a compiled encoder has rows of one length"),
     ],
 )
 def test_longer_rows_that_cannot_be_read_are_refused(settings, changes, message):

@@ -99,7 +99,7 @@ def test_an_unused_released_encoder_is_named_with_the_reason(tmp_path):
     zoo = Study.read("zoo")
     longer = zoo.model_copy(update={"pretrain": zoo.pretrain.model_copy(update={"tokens": 3e6}), "sizes": ["2/128"]})
     (message,) = artifacts.passed_over(plan.pretraining(longer, [plan.Size.parse("2/128")]), store)
-    assert "the released 2/128" in message and "tokens 20000000.0 where this study says 3000000.0" in message
+    assert "the released 2/128" in message and "tokens 20000000.0 (this study: 3000000.0)" in message
     other = zoo.model_copy(update={"splits": zoo.splits.model_copy(update={"seed": 5})})
     (message,) = artifacts.passed_over(plan.pretraining(other, [plan.Size.parse("2/128")]), store)
     assert "another corpus, split or tokenizer" in message
