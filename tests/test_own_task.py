@@ -132,7 +132,9 @@ def test_a_given_teacher_whose_classes_have_no_names_needs_an_order_that_somebod
 
 def test_a_teacher_with_swapped_classes_is_found_out(study, teacher):
     head(teacher, lambda w: w.flip(0))
-    with pytest.raises(RunError, match=r"it seems to predict 'praise' for 'scorn', 'scorn' for 'praise' \(exchanged, it is right on"):
+    with pytest.raises(
+        RunError, match=r"it seems to predict 'praise' for 'scorn', 'scorn' for 'praise' \(exchanged, it is right on"
+    ):
         run_study(taught_by(study, teacher), workers=0)
 
 
