@@ -31,7 +31,7 @@ from pdstudy.run.scheduler import RunError
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import atomic_write
 from pdstudy.storage.store import Store
-from pdstudy.study.plan import judged, make
+from pdstudy.study.plan import make, with_candidates_measured
 from pdstudy.study.settings import Study
 from pdstudy.study.steps import Plan
 
@@ -187,7 +187,7 @@ class _Work:
         self.deadline = time.monotonic() + 60 * minutes - sum(r["seconds"] for r in self.spent.rounds)
 
     def plan(self, grid: Grid, study: Study | None = None) -> Plan:
-        return judged(make(study or self.study, grid), self.store.digests())
+        return with_candidates_measured(make(study or self.study, grid), self.store.digests())
 
     def seconds(self, plan: Plan) -> float:
         """Return how long what is missing of a plan will take, about."""

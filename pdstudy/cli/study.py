@@ -35,7 +35,7 @@ def plan(
     """Show a study's steps: which are in the store, and about how long the others will take. Computes and fetches nothing."""
     from pdstudy.run.estimate import by_stage, device, needed
     from pdstudy.study import plan as planning
-    from pdstudy.study.artifacts import passed_over
+    from pdstudy.study.artifacts import unusable_encoders
 
     study, absent, store, on = Study.read(params), "", store_for(from_scratch), device(speed)
     try:
@@ -76,7 +76,7 @@ def plan(
         for step in made.steps.values():
             state = "to do" if step.digest in todo else "cached" if step.digest in here else "not needed"
             out.print(f"{step.digest}  {state:10}  {step.stage:9}  {step.label}", markup=False)
-    for text in (*_other_versions(made, store, here), *passed_over(made, store)):
+    for text in (*_other_versions(made, store, here), *unusable_encoders(made, store)):
         out.print(text, markup=False)
 
 

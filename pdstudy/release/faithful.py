@@ -15,14 +15,9 @@ class Unfaithful(RuntimeError):
     """Raised when an exported model does not predict as it did in the study; nothing that was written is left."""
 
 
-def reach(logits: np.ndarray, precision: str) -> float:
-    """Return how far a copy's logits may differ from `logits`, (n_texts, n_classes), in a precision."""
-    return TOLERANCE[precision] * max(1.0, float(np.abs(logits).max(initial=0.0)))
-
-
 def unfaithful(copy: np.ndarray, original: np.ndarray, precision: str) -> str | None:
     """Return how the logits of a copy differ from the original's, both (n_texts, n_classes); None if they are close enough."""
-    limit = reach(original, precision)
+    limit = TOLERANCE[precision] * max(1.0, float(np.abs(original).max(initial=0.0)))
     difference = float(np.quantile(np.abs(copy - original), QUANTILE))
     if not difference <= limit:  # also catches NaN
         return f"by {difference:.2g}, more than {limit:.2g} ({precision}, all but 1 % of the logits)"

@@ -40,7 +40,7 @@ class Finished:
     @property
     def max_length(self) -> int:
         """Return the number of pieces of a text that it takes."""
-        return self._step("ids").settings["max_length"]
+        return self._ids.settings["max_length"]
 
     @property
     def precision(self) -> str:
@@ -55,15 +55,13 @@ class Finished:
     @property
     def takes_word_pieces(self) -> bool:
         """Return whether it takes the study's word pieces; a linear model and a teacher of another kind take texts."""
-        return "ids" in self.plan.steps[self.student.evaluation].parents
+        return self._ids is not None
 
     def folder(self, role: str) -> Path:
         """Return a verified folder: "evaluation", "model", "ids", "texts" or "tokenizer"."""
-        if role == "evaluation":
-            return self.store.open(self.student.evaluation)
-        if role == "texts":
-            return self.store.open(self.plan.of_stage("texts")[0].digest)
-        return self.store.open(self._step("ids").parents[role] if role == "tokenizer" else self._step(role).digest)
+        evaluation, ids = self.plan.steps[self.student.evaluation], self._ids
+        digests = (ids.parents if ids else {}) | evaluation.parents | {"evaluation": evaluation.digest}
+        return self.store.open(digests[role])
 
     def record(self, role: str) -> dict[str, Any]:
         """Return the record of the step of a folder."""
@@ -81,8 +79,9 @@ class Finished:
         """Return the student's logits of the test texts, (n_texts, n_classes), and their classes (n_texts,)."""
         return _test_logits(self.folder("evaluation"))
 
-    def _step(self, role: str) -> Step:
-        return self.plan.steps[self.plan.steps[self.student.evaluation].parents[role]]
+    @property
+    def _ids(self) -> Step | None:
+        return self.plan.steps.get(self.plan.steps[self.student.evaluation].parents.get("ids"))
 
 
 def find(study: str | Path, name: str, store: Store) -> Finished:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import fields
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -199,7 +199,7 @@ def store_problem(shares: Path) -> str | None:
 
 def code_problem(step: Step) -> str | None:
     """Return a message where this node's pdstudy gives the step another digest than the driver's, else None."""
-    rebuilt = Step(**{f.name: getattr(step, f.name) for f in fields(step)})
+    rebuilt = replace(step)  # without the digest, which came with the step
     return None if rebuilt.digest == step.digest else "another version of pdstudy; install the same on every node"
 
 

@@ -37,7 +37,8 @@ def adopt(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     config, weights, model = load_pretrained(source)
     if str(encoder.size_of(config)) != size:
         raise ValueError(f"{source}: a BERT of {encoder.size_of(config)}, not of {size}")
-    _check_vocabulary(source, "encoder", n_pieces, config.vocab_size, fewer=False)
+    if config.vocab_size != n_pieces:
+        raise ValueError(f"{source}: the encoder knows {config.vocab_size:,} word pieces, its tokenizer {n_pieces:,}")
     half = all(w.dtype == torch.float16 for w in weights.values())  # as families are released; others keep their type
     save(folder, config, weights, "BertForMaskedLM", torch.float16 if half else torch.float32)
     # A small task may hold out too little text for the measurement, and an encoder may come without its MLM head.
@@ -52,7 +53,8 @@ def given(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, A
     model = load_classifier(source)
     config = model.bert.config
     _, vocabulary = tokenizer.open_tokenizer(source)
-    _check_vocabulary(source, "teacher", vocabulary.size, config.vocab_size, fewer=True)
+    if vocabulary.size > config.vocab_size:
+        raise ValueError(f"{source}: the teacher knows {config.vocab_size:,} word pieces, its tokenizer {vocabulary.size:,}")
     names = [config.id2label[i] for i in range(config.num_labels)]
     classes.check_names(f"{source}: the teacher", names, texts["labels"], texts.get("ordered", True))
     save(folder, config, model.state(), "BertForSequenceClassification")
@@ -88,9 +90,3 @@ def _pretraining_level(inputs: Inputs, model: MaskedLanguageModel) -> dict[str, 
     heldout, precision = inputs.ids("heldout").flat, inputs.step.settings["precision"]
     level = evaluate.heldout_level(model.to(device()), heldout, inputs.vocabulary(), unigram, precision)
     return {"reading": level, "plateau": level["mlm_loss"] > level["unigram_loss"] - PLATEAU}
-
-
-def _check_vocabulary(source: Path, name: str, n_pieces: int, n_known: int, fewer: bool) -> None:
-    """Raise ValueError unless a tokenizer has as many pieces as its model knows, or, with `fewer`, at most as many."""
-    if n_pieces > n_known or (n_pieces < n_known and not fewer):
-        raise ValueError(f"{source}: the {name} knows {n_known:,} word pieces, its tokenizer {n_pieces:,}")

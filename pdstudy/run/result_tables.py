@@ -18,7 +18,7 @@ from pdstudy.run.inputs import read_record
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import atomic_write
 from pdstudy.storage.store import Store
-from pdstudy.study.plan import judged, search_of
+from pdstudy.study.plan import search_of, with_candidates_measured
 from pdstudy.study.steps import Plan, Step, Student
 
 
@@ -69,7 +69,7 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
 
 def search_predictions(plan: Plan, store: Store) -> pa.Table:
     """Return the predictions on dev at every searched rate: recipe, size, rate, digest, item, label, predicted."""
-    plan, here, tables, seen = judged(plan), store.digests(), [], set()
+    plan, here, tables, seen = with_candidates_measured(plan), store.digests(), [], set()
     evaluations = {step.parents["model"]: step.digest for step in plan.of_stage("evaluate")}
     for student in plan.students:
         search, key = search_of(plan, student), (student.recipe, student.size)

@@ -77,18 +77,13 @@ def run(
     return summary
 
 
-def describe(summary: Summary) -> str:
-    """Return one line per failed step, and the number of steps that they block."""
+def raise_failures(summary: Summary) -> None:
+    """Raise RunError if a step failed: a line for each failed step, and the number of steps that they block."""
     lines = [f"{f.step.label}: {f.reason}" + (f"; see {paths.scrub(str(f.log))}" if f.log else "") for f in summary.failures]
     if summary.blocked:
         lines.append(f"{summary.blocked} steps wait for these; the others are done. The same command tries again.")
-    return "\n".join(lines)
-
-
-def raise_failures(summary: Summary) -> None:
-    """Raise RunError if a step of the run failed."""
-    if summary.failures:
-        raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
+    if lines:
+        raise RunError("\n".join(lines), any(f.bad_input for f in summary.failures))
 
 
 def steps_of_shard(plan: Plan, shard: tuple[int, int] | None) -> set[str]:

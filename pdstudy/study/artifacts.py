@@ -4,18 +4,22 @@ from collections.abc import Iterable
 
 from pdstudy.sizes import Size
 from pdstudy.storage.store import Store
-from pdstudy.study.plan import judged, make, pretraining
+from pdstudy.study.plan import make, pretraining, with_candidates_measured
 from pdstudy.study.settings import Study
 from pdstudy.study.steps import Plan
 
 
 def needed(studies: Iterable[Study]) -> set[str]:
     """Return the digests of the studies' steps, and of those that pre-train their sizes as families."""
-    plans = [plan for study in studies for plan in (judged(make(study)), pretraining(study, map(Size.parse, study.sizes)))]
+    plans = [
+        plan
+        for study in studies
+        for plan in (with_candidates_measured(make(study)), pretraining(study, map(Size.parse, study.sizes)))
+    ]
     return {digest for plan in plans for digest in plan.steps}
 
 
-def passed_over(plan: Plan, store: Store) -> list[str]:
+def unusable_encoders(plan: Plan, store: Store) -> list[str]:
     """Return a message for each encoder that a study pre-trains although one of its size and seed is released: what differs."""
     digests, messages = store.digests(), []
     released = {digest: store.manifest(digest) for digest in sorted(store.released())}

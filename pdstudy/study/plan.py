@@ -44,7 +44,7 @@ def make(study: Study, only: dict[tuple[str, str], list[int]] | None = None, ass
     return build.plan
 
 
-def judged(plan: Plan, here: set[str] = frozenset()) -> Plan:
+def with_candidates_measured(plan: Plan, here: set[str] = frozenset()) -> Plan:
     """Return the plan with evaluations added for all candidates of its students' last searches; advice compares them.
 
     `here` is the store's digests. Where a search is done and its candidate was removed from the store, the candidate is not

@@ -17,31 +17,11 @@ from pdstudy.machine import best_precision
 from pdstudy.recipes import RECIPES
 from pdstudy.sizes import Size
 from pdstudy.storage import paths
-from pdstudy.study import overrides
+from pdstudy.study import overrides, sections
 from pdstudy.study.errors import check_one_of, explain
 from pdstudy.study.overrides import Origin
 from pdstudy.study.own_task import TaskSetting, with_portable_paths
-from pdstudy.study.sections import (
-    NAME,
-    OTHERS,
-    Compound,
-    Corpus,
-    Curves,
-    Distill,
-    Domains,
-    Family,
-    Linear,
-    Precision,
-    Pretrain,
-    Seed,
-    Settings,
-    SizeText,
-    Splits,
-    Teacher,
-    Tokenizer,
-    Train,
-    Transfer,
-)
+from pdstudy.study.sections import NAME, OTHERS, Pretrain, Settings, SizeText
 from pdstudy.study.yaml_file import ParamsError, find, load
 
 
@@ -53,30 +33,30 @@ class Study(Settings):
     sizes: Annotated[list[SizeText], Field(min_length=1)]
     recipes: Annotated[list[str], Field(min_length=1)]
     recipe_sizes: dict[str, list[SizeText]] = {}  # for recipes that use only some of the sizes
-    seeds: Annotated[list[Seed], Field(min_length=1)]
-    splits: Splits = Splits()
-    corpus: Corpus = Corpus()
-    tokenizer: Tokenizer = Tokenizer()
+    seeds: Annotated[list[sections.Seed], Field(min_length=1)]
+    splits: sections.Splits = sections.Splits()
+    corpus: sections.Corpus = sections.Corpus()
+    tokenizer: sections.Tokenizer = sections.Tokenizer()
     max_length: Annotated[int, Field(ge=8, le=512)] = 64  # pieces of a text that are read
     init_std: dict[str, Annotated[float, Field(gt=0, le=1)]]  # initialiser's scale by hidden width
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     # Pre-trained encoders: a folder such as "zoo/{layers}-{hidden}-s0", a model of the hub such as
     # "hub:google/bert_uncased_L-{layers}_H-{hidden}_A-{heads}", or several of these by size, and `others`.
-    family: Family | None = None
+    family: sections.Family | None = None
     pretrain: Pretrain = Pretrain()
     pretrain_by_size: dict[SizeText, dict[str, Any]] = {}  # what differs from `pretrain` for a size
-    teacher: Teacher = Teacher()
-    linear: Linear = Linear()
-    transfer: Transfer = Transfer()
-    curves: Curves = Curves()
-    domains: Domains = Domains()
-    compound: Compound = Compound()
-    finetune: Train
-    distill: Distill
+    teacher: sections.Teacher = sections.Teacher()
+    linear: sections.Linear = sections.Linear()
+    transfer: sections.Transfer = sections.Transfer()
+    curves: sections.Curves = sections.Curves()
+    domains: sections.Domains = sections.Domains()
+    compound: sections.Compound = sections.Compound()
+    finetune: sections.Train
+    distill: sections.Distill
     # Where the largest rate wins or a candidate collapses, rates are chosen by the mean over this many seeds.
     search_seeds: Annotated[int, Field(ge=1, le=3)] = 1
     pooling: Literal["cls", "mean"] = "cls"  # the classifier's input: the state of [CLS], or the mean over all pieces
-    precision: Precision = "auto"
+    precision: sections.Precision = "auto"
     _origin: Origin | None = PrivateAttr(None)
 
     @model_validator(mode="after")
@@ -201,7 +181,7 @@ class Study(Settings):
         task, data = TASKS[self.task] if isinstance(self.task, str) else self.task.task(), self.corpus.data
         return replace(task, reads=tuple(data), corpus=", ".join(data)) if data else task
 
-    def resolved_precision(self, precision: Precision | None = None) -> str:
+    def resolved_precision(self, precision: sections.Precision | None = None) -> str:
         """Return "fp32" or "bf16" for `precision`, or else for the study's; "auto" is the one that this processor multiplies faster."""
         precision = precision or self.precision
         return best_precision() if precision == "auto" else precision
