@@ -41,18 +41,15 @@ def merged(values: dict[str, Any], settings: dict[str, Any] | None, study: type[
     return values | settings | within_sections
 
 
-def table(study: BaseModel, original: BaseModel) -> str:
-    """Return every value of a study as an HTML table; those that differ from the study `original` are marked."""
-    old = _flat(original.model_dump(mode="json"))
+def table(study: BaseModel, before: BaseModel) -> str:
+    """Return every value of a study as an HTML table; those that differ from the study `before` are marked."""
+    old = _flat(before.model_dump(mode="json"))
     rows = []
     for key, value in _flat(study.model_dump(mode="json")).items():
         changed = value != old.get(key)
-        cells = (
-            html.escape(key),
-            f"<mark>{_text(value)}</mark>" if changed else _text(value),
-            _text(old[key]) if changed and key in old else "",
-        )
-        rows.append(f"<tr>{''.join(f'<td {STYLE}>{cell}</td>' for cell in cells)}</tr>")
+        shown, was = _text(value), _text(old[key]) if changed and key in old else ""
+        rows.append(f"<tr><td {STYLE}>{html.escape(key)}</td><td {STYLE}>{f'<mark>{shown}</mark>' if changed else shown}</td>")
+        rows.append(f"<td {STYLE}>{was}</td></tr>")
     head = "".join(f"<th {STYLE}>{title}</th>" for title in ("key", "value", "in the params file, where it differs"))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 

@@ -212,7 +212,7 @@ class Study(Settings):
         return self._origin
 
     def __eq__(self, other: object) -> bool:
-        """Return whether all settings are equal; the files that they were read from may differ."""
+        """Return whether all settings are the same, wherever they were read from."""
         return isinstance(other, Study) and self.model_dump() == other.model_dump()
 
     def _repr_html_(self) -> str:
