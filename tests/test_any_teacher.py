@@ -210,7 +210,7 @@ def test_a_file_that_is_not_there_or_cannot_do_what_is_asked_is_refused(study_of
     with pytest.raises(ParamsError, match=r"teacher.file: .*none.csv does not exist"):
         plan.make(study_of("refused", {"file": "none.csv"}))
     domains = {"corpora": ["transfer"], "texts": 20}
-    with pytest.raises(ParamsError, match=r"domains.corpora: a file of soft labels says nothing of other texts"):
+    with pytest.raises(ParamsError, match=r"domains.corpora: a file of soft labels has none for other texts"):
         study_of("refused", labelled("soft.csv"), domains=domains)
     with pytest.raises(ParamsError, match=r"distill.labelled: a file of soft labels"):
         study_of("refused", labelled("soft.csv"), distill=reviews.TRAIN | {"labelled": True})
@@ -243,7 +243,7 @@ def test_several_teachers_teach_their_mean(study_of, mpnet, labelled):
 @pytest.mark.parametrize(
     ("teacher", "says"),
     [
-        ({"mean": [{"linear": True}]}, "mean: one teacher has no mean"),
+        ({"mean": [{"linear": True}]}, "mean: give at least two teachers"),
         ({"mean": [{"linear": True}, {}]}, "a member of teacher.mean is one of size, folder, file and linear"),
         ({"linear": True, "file": "x.csv"}, "give either a size .*, a folder .*, a file of soft labels, linear: true, or a mean"),
         ({"linear": True, "texts": 10}, "teacher.texts: 10 are fewer than transfer.texts, 200"),

@@ -171,9 +171,9 @@ def test_rates_that_were_cleaned_away_are_not_trained_again_and_the_sentences_sa
     store = Store(tmp_path / "store")
     shutil.copytree(Store().root, store.root)
     made = plan.make(study)
-    assert set(plan.judged(made).steps) - set(made.steps) <= artifacts.needed([study]), "clean keeps them"
+    assert set(plan.with_candidates_measured(made).steps) - set(made.steps) <= artifacts.needed([study]), "clean keeps them"
     rates = {digest for search in made.of_stage("search") for digest in search.parents.values()}
-    answers = {s.digest for s in plan.judged(made).of_stage("evaluate") if s.parents["model"] in rates}
+    answers = {s.digest for s in plan.with_candidates_measured(made).of_stage("evaluate") if s.parents["model"] in rates}
     for digest in rates | answers:
         if folder := store.find(digest):
             shutil.rmtree(folder)

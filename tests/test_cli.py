@@ -39,7 +39,7 @@ BAD = {
     "recipe": (SMOKE | {"recipes": ["PDF"]}, "unknown recipe 'PDF'"),
     "seed twice": (SMOKE | {"seeds": [1, 1]}, "seeds: 1 is listed twice"),
     "not YAML": ("a: [1, 2", "not YAML at line"),
-    "a list": ("- a\n- b\n", "expected keys and values at the top, got a list"),
+    "a list": ("- a\n- b\n", "expected keys and values, got a list"),
     "empty": ("", "the file is empty"),
     "name": (SMOKE | {"name": "../../x"}, "use 1 to 64 small letters"),
     "teacher": (SMOKE | {"teacher": {"size": None, "folder": "/nowhere"}}, "/nowhere: holds none of config.json"),

@@ -130,5 +130,5 @@ def test_a_domain_of_few_words_is_refused(made):
         | {"domains": {"corpora": ["news"], "texts": 20}, "recipes": ["PD"], "recipe_sizes": {}, "curves": {}, "compound": {}}
     )
     (step,) = plan.make(study).of_stage("domain")
-    with pytest.raises(TextError, match=r"domains: news has \d+ words, too few for S.* at least 1,000"):
+    with pytest.raises(TextError, match=r"domains: news has \d+ words, too few to rank for S.* at least 1,000"):
         execute.execute(step, made[1], Watch())

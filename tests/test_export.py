@@ -63,7 +63,7 @@ def test_a_python_without_pdstudy_gives_the_study_s_answers_and_opens_no_pickle(
     folder, gone_off = tmp_path / "model", tmp_path / "gone-off"
     shutil.copytree(exported, folder)
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(gone_off)))
-    (tmp_path / "texts.json").write_text(json.dumps(found.texts()[0]))
+    (tmp_path / "texts.json").write_text(json.dumps(found.texts("test")))
     five_lines = re.search(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.DOTALL)[1]
     assert five_lines.count("\n") == 5
     done = subprocess.run(
@@ -74,7 +74,7 @@ def test_a_python_without_pdstudy_gives_the_study_s_answers_and_opens_no_pickle(
     told, label = done.stdout.splitlines()
     names, cut, most = json.loads(told)
     assert names == ["BertForSequenceClassification", "negative", "positive", 1]
-    test, stored, _ = found.test()
+    test, (stored, _) = found.test_ids(), found.test_logits()
     logits = np.load(tmp_path / "logits.npy")
     assert np.abs(logits - stored).max() < 1e-4 and (logits.argmax(1) == stored.argmax(1)).all()
     assert 0 < stored.argmax(1).sum() < len(stored) and stored.std(0).min() > 1e-3  # it does say different things
@@ -103,7 +103,7 @@ def test_a_number_on_the_card_is_a_result_s(exported, found, facts):
     told = found.record("texts")["counts"]["D_LM"]
     assert f"| D\\_LM | {told['read']:,} | {told['empty']} | {told['exact']} | " in text and f" | {told['kept']:,} |" in text
     teacher = student.find("smoke", "teacher", Store())
-    same = (teacher.test()[1].argmax(1) == found.test()[1].argmax(1)).mean()
+    same = (teacher.test_logits()[0].argmax(1) == found.test_logits()[0].argmax(1)).mean()
     assert facts["teacher"]["agreement"] == same and f"| same answer as the teacher | {same:.1%} |" in text
     assert [s["stage"] for s in facts["stages"]] == ["pretrain", "finetune"] and '"rate": 0.001' in text
     assert facts["stages"][1]["searched"][-1] == 0.001 and "Rates tried on dev: " in text
@@ -135,7 +135,7 @@ def test_the_hub_reads_the_card(exported, facts):
 
 def test_no_text_of_the_data_is_on_the_card_and_names_cannot_act(exported, found, facts):
     text = (exported / "README.md").read_text()
-    assert not [t for t in found.texts()[0] if len(t) > 12 and t in text]
+    assert not [t for t in found.texts("test") if len(t) > 12 and t in text]
     hostile = facts | {"labels": ["<img src=x onerror=alert(1)>", "a|b`c`\n# d\x1b[2J\u202e"], "task": "x: [y]\n- <b>"}
     shown = model_card.card(hostile)
     assert "<img" not in shown and "<b>" not in shown.split("---")[2] and "\x1b" not in shown and "\u202e" not in shown
@@ -165,7 +165,7 @@ def test_onnx_answers_as_torch_does_at_any_batch_and_length(exported, facts):
 
 def test_an_onnx_file_that_answers_otherwise_is_refused(exported, found):
     with pytest.raises(Unfaithful, match=r"ONNX Runtime: logits differ from torch's by 0\.001, more than 0\.0001"):
-        export.engines(found, exported, found.test()[1] + np.float32(0.001))
+        export.engines(found, exported, found.test_logits()[0] + np.float32(0.001))
 
 
 def test_no_file_tells_of_the_machine_that_wrote_it(exported):
@@ -179,7 +179,7 @@ def test_weights_or_pieces_that_are_not_the_student_s_are_not_exported(found, tm
     from safetensors.torch import load_file, save_file
 
     export.write(found, tmp_path)
-    assert np.abs(export.check(found, tmp_path) - found.test()[1]).max() < 1e-4
+    assert np.abs(export.check(found, tmp_path) - found.test_logits()[0]).max() < 1e-4
     weights = load_file(tmp_path / "model.safetensors")
     moved = weights | {"classifier.bias": weights["classifier.bias"] + 0.001}
     save_file(moved, tmp_path / "model.safetensors", metadata={"format": "pt"})
@@ -226,14 +226,13 @@ def test_a_student_of_pairs_is_exported_and_labels_pairs(tmp_path):
     run_study(Study(**STUDY | more), workers=0)
     found = student.find("pairs-out", "1/64-basic-s0", Store())
     export.write(found, tmp_path)
-    test, stored, _ = found.test()
+    test, (stored, _) = found.test_ids(), found.test_logits()
     assert test.lengths.max() == 16 and test.second is not None  # some pairs are cut
     assert np.abs(export.check(found, tmp_path) - stored).max() < 1e-4
     facts = student.facts(found, stored)
     assert facts["pairs"] and facts["task"] == "alike" and not facts["without_tags"]
     (tmp_path / "export.json").write_text(json.dumps(facts))
-    columns = found.texts()
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"a": a, "b": b}) + "\n" for a, b in zip(*columns, strict=True)))
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"a": a, "b": b}) + "\n" for a, b in found.texts("test")))
     labeller = predict.open_labeller(tmp_path)
     predict.label_file(labeller, tmp_path / "in.jsonl", tmp_path / "out.csv", ("a", "b"))
     told = [line.split(",")[-2:] for line in (tmp_path / "out.csv").read_text().splitlines()[1:]]
@@ -259,7 +258,7 @@ def test_a_student_is_found_by_its_name_however_it_is_written(exported, tmp_path
     (tmp_path / "environment.json").write_text(json.dumps({"precision": "bf16"}))
     (tmp_path / "metrics.parquet").touch()
     store = Store(tmp_path / "store", families=())
-    with pytest.raises(student.UnknownStudent, match="the store holds none of them; run the study first"):
+    with pytest.raises(student.UnknownStudent, match="the store has none of them; run the study first"):
         student.find(tmp_path, "teacher", store)
     for made in plan.make(Study(**settings | {"precision": "bf16"})).students:
         (store.root / "evaluate" / made.evaluation).mkdir(parents=True)
@@ -280,7 +279,7 @@ def test_an_export_never_takes_the_place_of_anything_but_an_export(exported, tmp
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    refused(tmp_path / "mine", False, "is there and not empty; name another folder with --to")
+    refused(tmp_path / "mine", False, "it is not empty; name another folder with --to")
     refused(tmp_path / "mine", True, "not an earlier export")
     refused(tmp_path / "mine" / "thesis.tex", True, "it is a file")
     shutil.copytree(exported, tmp_path / "model")
@@ -320,7 +319,7 @@ def test_without_the_extra_a_sentence_names_the_cure_and_nothing_is_written(expo
     [
         (["nothing", "--student", "teacher"], "python -m pdstudy run params/nothing.yaml"),
         (["smoke", "--student", "9/9-PD-s7"], "the nearest of its 25"),
-        (["smoke", "--student", "teacher", "--to", "tests"], "is there and not empty"),
+        (["smoke", "--student", "teacher", "--to", "tests"], "it is not empty"),
     ],
 )
 def test_bad_input_ends_with_a_sentence_and_exit_2(exported, tmp_path, words, sentence):

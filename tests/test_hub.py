@@ -492,7 +492,7 @@ def test_the_same_word_pieces_in_a_vocab_txt_and_in_a_tokenizer_json_are_one_tok
 
 @pytest.mark.parametrize("name", ["hub:one", "hub:a/../b", "hub:../a", "hub:a/b/c", "hub:/etc"])
 def test_a_name_that_leads_out_of_the_mirror_is_refused(study, name):
-    with pytest.raises(ParamsError, match="is no model of the hub; write hub:owner/name"):
+    with pytest.raises(ParamsError, match="is not the name of a model of the hub; write hub:owner/name"):
         Study.read(study(family=name))
 
 

@@ -145,7 +145,7 @@ def test_all_of_them_at_once(study_of):
 def test_true_labels_need_labelled_texts_and_every_arm_as_many_epochs(study_of):
     with pytest.raises(ParamsError, match="true_labels: only texts of D_L have true labels; set labelled to true"):
         study_of("refused", distill=reviews.TRAIN | {"true_labels": 0.5})
-    with pytest.raises(ParamsError, match=r"finetune.epochs lists 1 and distill.epochs 2: an arm that is searched less"):
+    with pytest.raises(ParamsError, match=r"finetune.epochs lists 1 and distill.epochs 2: recipes are compared fairly"):
         study_of("refused", distill=reviews.TRAIN | {"epochs": [1, 2]})
 
 

@@ -108,7 +108,7 @@ def test_a_file_that_is_not_there_is_named_before_anything_is_planned(folder):
         ({"train": "a.csv", "text": "x", "label": "x"}, "task: text and label must be different columns"),
         ({"train": "a.csv", "labels": ["a"]}, "task: labels: name at least two classes"),
         ({"train": "a.csv", "name": "movies"}, "task: name 'movies': use small letters"),
-        ({}, "task: give train, a table of labelled texts; or a corpus and nothing else"),
+        ({}, "task: give train, a table of labelled texts; or only a corpus"),
         ({"corpus": "a.txt", "test": "t.csv"}, "task: give train"),
     ],
 )
@@ -132,7 +132,9 @@ def test_a_given_teacher_whose_classes_have_no_names_needs_an_order_that_somebod
 
 def test_a_teacher_with_swapped_classes_is_found_out(study, teacher):
     head(teacher, lambda w: w.flip(0))
-    with pytest.raises(RunError, match=r"it seems to say 'praise' for 'scorn', 'scorn' for 'praise' \(read so it is right on"):
+    with pytest.raises(
+        RunError, match=r"it seems to predict 'praise' for 'scorn', 'scorn' for 'praise' \(exchanged, it is right on"
+    ):
         run_study(taught_by(study, teacher), workers=0)
 
 

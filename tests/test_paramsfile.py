@@ -15,15 +15,15 @@ from pdstudy.study.yaml_file import ParamsError, find, load
     [
         ("", "the file is empty; copy params/smoke.yaml"),
         ("# nothing\n", "the file is empty"),
-        ("- a\n- b\n", "expected keys and values at the top, got a list"),
-        ("just words", "expected keys and values at the top, got a str"),
+        ("- a\n- b\n", "expected keys and values, got a list"),
+        ("just words", "expected keys and values, got a str"),
         ("a: [1, 2", "not YAML at line 1"),
         ("name: x\nname2: a\n  b: c", "not YAML at line 3"),
         ("a: \x00", "not YAML"),
         ("a: !!int ''", "not YAML"),
         ("a: 2001-13-45", "not YAML"),
         ("? [a]\n: b", "not YAML at line 1"),
-        ("a: " + "[" * 5000, "more than 16 levels deep"),
+        ("a: " + "[" * 5000, "more than 16 levels of nesting"),
         ("3: x", "3 is not a parameter name"),
         ("import os; os.system('x'): 1", "is not a parameter name"),
         ("a: !!python/object/apply:os.system ['touch canary']", "not YAML at line 1: could not determine a constructor"),
@@ -90,9 +90,9 @@ def test_a_file_with_too_many_values_is_refused(written):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("name: a\nseeds: [1]\nname: b\n", "the key 'name' stands twice, again at line 3; keep one"),
-        ("finetune: {rates: [1], epochs: 2, epochs: 3}\n", "the key 'epochs' stands twice, again at line 1"),
-        ("a: [{b: {c: 1, c: 1}}]\n", "the key 'c' stands twice"),
+        ("name: a\nseeds: [1]\nname: b\n", "the key 'name' is repeated at line 3; keep one"),
+        ("finetune: {rates: [1], epochs: 2, epochs: 3}\n", "the key 'epochs' is repeated at line 1"),
+        ("a: [{b: {c: 1, c: 1}}]\n", "the key 'c' is repeated"),
     ],
 )
 def test_a_repeated_key_is_refused_with_its_name_and_line(written, text, sentence):
@@ -102,7 +102,7 @@ def test_a_repeated_key_is_refused_with_its_name_and_line(written, text, sentenc
 
 @pytest.mark.parametrize("text", ["a: " + "[" * 17 + "]" * 17, "a: " + "{b: " * 17 + "1" + "}" * 17])
 def test_values_nested_too_deeply_are_refused(written, text):
-    with pytest.raises(ParamsError, match="more than 16 levels deep"):
+    with pytest.raises(ParamsError, match="more than 16 levels of nesting"):
         load(written(text))
 
 

@@ -236,7 +236,7 @@ def test_batch_sizes_are_searched_with_the_rates_each_with_each_and_equally_for_
         assert tried == [(n, r) for n in (8, 16) for r in (1e-4, 1e-3)]
     other = model_of(p, "PD", seed=1)
     assert other.settings["batch"] == [8, 16] and "rate" not in other.settings  # both are the winner's
-    with pytest.raises(ValueError, match=r"finetune\.batch lists 2 and distill\.batch 1: an arm that is searched less"):
+    with pytest.raises(ValueError, match=r"finetune\.batch lists 2 and distill\.batch 1: recipes are compared fairly only after"):
         planned(settings, finetune__batch=[8, 16])
     one = planned(settings, finetune__batch=8, distill__batch=8)
     assert {s.digest for s in one.of_stage("finetune") if "rate" in s.settings} < set(p.steps)
@@ -420,7 +420,7 @@ def test_longer_rows_are_part_of_a_pretraining_only_where_they_are_asked_for(set
     [
         ({"long_row": 32}, "long_row: 32 pieces are not more than row, 64"),
         ({"long_row": 512, "batch": 4}, "long_row: 512 pieces do not fit in a step of 256"),
-        ({"long_row": 128, "compile": True}, "a compiled encoder takes rows of one length"),
+        ({"long_row": 128, "compile": True}, "a compiled encoder has rows of one length"),
     ],
 )
 def test_longer_rows_that_cannot_be_read_are_refused(settings, changes, message):
@@ -637,7 +637,7 @@ def test_what_only_counted_words_need_is_no_part_of_a_random_start(settings):
 
 def test_measuring_every_rate_adds_evaluations_and_nothing_else(settings):
     made = planned(settings, recipes=["Basic", "PD-F"])
-    judged = plan.judged(made)
+    judged = plan.with_candidates_measured(made)
     added = {d: s for d, s in judged.steps.items() if d not in made.steps}
     assert list(judged.steps)[: len(made.steps)] == list(made.steps) and judged.students == made.students
     last = {search.digest for student in made.students if (search := plan.search_of(made, student))}
@@ -648,19 +648,23 @@ def test_measuring_every_rate_adds_evaluations_and_nothing_else(settings):
 
 def test_a_single_rate_a_given_teacher_and_other_seeds_than_the_searching_one_have_their_searches(settings, teacher):
     one = planned(settings, finetune__rates=[1e-3], distill__rates=[1e-3])
-    assert plan.judged(one).steps == one.steps, "nothing was chosen among"
+    assert plan.with_candidates_measured(one).steps == one.steps, "nothing was chosen among"
     given = planned(settings, teacher={"size": None, "folder": str(teacher)}, seeds=[3], recipes=["Basic"])
     assert {s.recipe: plan.search_of(given, s) is None for s in given.students if s.recipe != "Linear"} == {
         "teacher": True,
         "Basic": False,
     }
-    assert len(plan.judged(given).steps) == len(given.steps) + 2 * 2
+    assert len(plan.with_candidates_measured(given).steps) == len(given.steps) + 2 * 2
 
 
 def test_a_rate_that_was_cleaned_away_after_its_search_is_not_asked_for(settings):
     made = planned(settings, recipes=["Basic"], sizes=["1/64"])
-    whole = plan.judged(made)
+    whole = plan.with_candidates_measured(made)
     rates = {candidate for search in made.of_stage("search") for candidate in search.parents.values()}
     answers = set(whole.steps) - set(made.steps)
-    assert plan.judged(made, set(made.steps) - rates).steps == made.steps
-    assert plan.judged(made, set(made.steps)).steps == plan.judged(made, set(made.steps) - rates | answers).steps == whole.steps
+    assert plan.with_candidates_measured(made, set(made.steps) - rates).steps == made.steps
+    assert (
+        plan.with_candidates_measured(made, set(made.steps)).steps
+        == plan.with_candidates_measured(made, set(made.steps) - rates | answers).steps
+        == whole.steps
+    )

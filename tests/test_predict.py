@@ -28,9 +28,9 @@ NAMES = ["negative", "positive"]
 def test_split(exported):
     """The test texts, the label that the study's student gave each, and its probability."""
     found = student.find("smoke", "2/64-PF-s0", Store())
-    logits = found.test()[1].astype(float)
+    logits = found.test_logits()[0].astype(float)
     share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    return found.texts()[0], [NAMES[i] for i in logits.argmax(1)], share.max(1)
+    return found.texts("test"), [NAMES[i] for i in logits.argmax(1)], share.max(1)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_pairs_go_to_the_encoder_as_pairs_and_half_a_pair_gets_no_label(labeller
     source = write_csv(tmp_path / "in.csv", [["b", "a"], ["it  ends", "a film"], ["", "b"]])
     both = dataclasses.replace(labeller, pairs=None)  # a folder that does not tell
     rows = predict._rows(source, ["b", "a"], ("a", "b"))
-    assert [(row.values, row.item) for row in rows] == [
+    assert [(row.values, row.text) for row in rows] == [
         (["it  ends", "a film"], ("a film", "it ends")),
         (["", "b"], None),
     ]
@@ -179,7 +179,7 @@ def test_pairs_go_to_the_encoder_as_pairs_and_half_a_pair_gets_no_label(labeller
 
 
 def test_memory_does_not_grow_with_the_file(labeller, tmp_path):
-    quick = dataclasses.replace(labeller, answer=lambda ids, mask, segments: np.zeros((len(ids), 2), np.float32))
+    quick = dataclasses.replace(labeller, logits=lambda texts: np.zeros((len(texts), 2), np.float32))
     peaks, shares = [], []
     for n in (2, 10):
         source = as_txt(tmp_path / f"{n}.txt", ["it ends where it began"] * (n * predict.CHUNK))
@@ -209,7 +209,7 @@ BAD = {
     "only a header": ("in.csv", b"id,text\n", "it holds no rows"),
     "not JSON": ("in.jsonl", b'{"text": "a"}\nb\n', "line 2: "),
     "a list": ("in.jsonl", b"[1]\n", "line 1: not a JSON object"),
-    "a number": ("in.jsonl", b'{"text": "a"}\n{"text": 3}\n', "line 2: 3 is no text"),
+    "a number": ("in.jsonl", b'{"text": "a"}\n{"text": 3}\n', "line 2: 3 is not a text"),
     "a row without it": ("in.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', "line 2: no field 'text'"),
     "not Parquet": ("in.parquet", b"PAR1 is what it says", "not a complete Parquet file"),
     "another kind": ("in.xlsx", b"PK", "give one of .csv, .tsv"),
@@ -229,9 +229,9 @@ def test_what_cannot_be_written_ends_with_a_sentence(exported, tmp_path):
     (tmp_path / "in.txt").write_text("good\n")
     (tmp_path / "there.csv").write_text("mine")
     for to, sentence in (
-        ("there.csv", "it is there already"),
+        ("there.csv", "it exists already"),
         ("out.tsv", "ends in .csv"),
-        ("no/out.csv", "is not there; make it"),
+        ("no/out.csv", "does not exist; make it"),
     ):
         said = CliRunner().invoke(app, ["predict", str(exported), str(tmp_path / "in.txt"), "--to", str(tmp_path / to)])
         assert said.exit_code == 2 and sentence in said.output

@@ -106,7 +106,7 @@ def test_a_study_on_named_data_runs_and_says_what_it_read(data):
     [
         (
             {"corpus": {"data": ["wikipedia/train"]}},
-            "'wikipedia/train' is no split of a named data set; write one of sst2, .*, wiki, reviews, and",
+            "'wikipedia/train' is not a split of a named data set; write one of sst2, .*, wiki, reviews with",
         ),
         ({"corpus": {"data": ["../wiki/train"]}}, "no split of a named data set"),
         ({"corpus": {"data": ["wiki/../sst2"]}}, "no split of a named data set"),

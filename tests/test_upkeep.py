@@ -98,9 +98,9 @@ def test_an_unused_released_encoder_is_named_with_the_reason(tmp_path):
     store = Store(tmp_path, families=(paths.ZOO,))
     zoo = Study.read("zoo")
     longer = zoo.model_copy(update={"pretrain": zoo.pretrain.model_copy(update={"tokens": 3e6}), "sizes": ["2/128"]})
-    (message,) = artifacts.passed_over(plan.pretraining(longer, [plan.Size.parse("2/128")]), store)
-    assert "the released 2/128" in message and "tokens 20000000.0 where this study says 3000000.0" in message
+    (message,) = artifacts.unusable_encoders(plan.pretraining(longer, [plan.Size.parse("2/128")]), store)
+    assert "the released 2/128" in message and "tokens 20000000.0 (this study: 3000000.0)" in message
     other = zoo.model_copy(update={"splits": zoo.splits.model_copy(update={"seed": 5})})
-    (message,) = artifacts.passed_over(plan.pretraining(other, [plan.Size.parse("2/128")]), store)
+    (message,) = artifacts.unusable_encoders(plan.pretraining(other, [plan.Size.parse("2/128")]), store)
     assert "another corpus, split or tokenizer" in message
-    assert artifacts.passed_over(plan.pretraining(zoo, [plan.Size.parse("2/128")]), store) == []
+    assert artifacts.unusable_encoders(plan.pretraining(zoo, [plan.Size.parse("2/128")]), store) == []

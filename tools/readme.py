@@ -74,7 +74,7 @@ ALGORITHM = (
     Part("Require: student θ", "a BERT of any layers and width, on word pieces",
          ("sizes:Size", "models.encoder:bert_config", "models.encoder:new_classifier", "data.tokenizer:train_word_pieces"), notebook=TUTORIAL),
     Part("Require: teacher Ω", "a larger model, fine-tuned on D_L; refused if it is hardly better than the majority class",
-         ("stages:finetune", "run.model_steps:label"), notebook=TUTORIAL),
+         ("stages:finetune", "run.label_steps:label"), notebook=TUTORIAL),
     Part("1: pre-train θ on D_LM", "masked language modelling",
          ("stages:pretrain", "data.masking:mask_rows", "models.losses:mlm_loss"), notebook=TUTORIAL),
     Part("2, 5: for each x in D_T", "batches of texts of similar length, in an order that the seed determines", ("data.batches:Batches",),

@@ -33,7 +33,7 @@ from pdstudy.run.scheduler import RunError
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import atomic_write
 from pdstudy.storage.store import Store
-from pdstudy.study.plan import judged, make
+from pdstudy.study.plan import make, with_candidates_measured
 from pdstudy.study.settings import Study
 from pdstudy.study.steps import Plan
 
@@ -173,7 +173,7 @@ class _Rounds:
         self.deadline = time.monotonic() + 60 * minutes - sum(r["seconds"] for r in self.spent.rounds)
 
     def plan(self, grid: Grid, study: Study | None = None) -> Plan:
-        return judged(make(study or self.study, grid), self.store.digests())
+        return with_candidates_measured(make(study or self.study, grid), self.store.digests())
 
     def seconds(self, plan: Plan) -> float:
         """Return about how long the steps of a plan will take that are not in the store."""

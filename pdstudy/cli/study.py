@@ -47,7 +47,7 @@ def plan(
     """Show a study's steps: which are in the store, and about how long the others will take. Computes and fetches nothing."""
     from pdstudy.run.estimate import by_stage, device, needed
     from pdstudy.study import plan as planning
-    from pdstudy.study.artifacts import passed_over
+    from pdstudy.study.artifacts import unusable_encoders
 
     study, missing, store, machine = Study.read(params), "", store_for(from_scratch), device(speed)
     try:
@@ -77,7 +77,7 @@ def plan(
         for step in planned.steps.values():
             state = "to do" if step.digest in todo else "cached" if step.digest in cached else "not needed"
             print_line(f"{step.digest}  {state:10}  {step.stage:9}  {step.label}")
-    for text in (*_other_versions(planned, store, cached), *passed_over(planned, store)):
+    for text in (*_other_versions(planned, store, cached), *unusable_encoders(planned, store)):
         print_line(text)
 
 

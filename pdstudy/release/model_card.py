@@ -1,7 +1,7 @@
-"""The model card of an exported student, in the hub's format, with the facts of its export.json.
+"""Model cards in the hub's format, and other pages of what is released, from the templates beside this module.
 
-The facts hold no text of a data set. Names, which users choose, are escaped. Language and licence are left for the user to
-fill in.
+The facts of an export have no text of a data set. Names, which users choose, are escaped. Language and licence of a student
+are left for the user to fill in.
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from pdstudy.escape import escape_control, escape_markdown
+from pdstudy.recipes import LINEAR_TAUGHT, LINEARS
 
 STAGES = {
     "pretrain": "pre-trained on D_LM",
@@ -34,7 +35,25 @@ METRICS = {"accuracy": "accuracy", "f1": "f1", "mcc": "matthews_correlation"} | 
 
 
 def card(facts: dict[str, Any]) -> str:
-    """Return the card of an export as Markdown, from the facts that `export.export` writes."""
+    """Return the card of an exported student or linear model as Markdown, from the facts that `export.export` writes."""
+    facts = facts | {"correlations": [key for key in CORRELATIONS if key in facts["test"]]}
+    if facts["recipe"] in LINEARS:
+        return render("linear_card", **facts, LINEAR_TAUGHT=LINEAR_TAUGHT)
+    engines, texts = facts["engines"], facts["texts"]
+    return render(
+        "student_card",
+        **facts,
+        metadata=_metadata(facts).to_yaml(),
+        stage_names=STAGES,
+        counts={key: word for key, word in COUNTS.items() if any(key in count for count in texts.values())},
+        settings=[json.dumps(stage["settings"], sort_keys=True) for stage in facts["stages"]],
+        onnx={row["precision"]: row for row in engines if "opset" in row},
+        latency=engines[0]["latency"],
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a template filled in with values, as Markdown without control characters."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         trim_blocks=True,
@@ -44,21 +63,11 @@ def card(facts: dict[str, Any]) -> str:
         autoescape=False,  # noqa: S701 - Markdown: names go through the filters
     )
     environment.filters |= {"md": escape_markdown, "code": _code}
-    engines, texts = facts["engines"], facts["texts"]
-    values = facts | {
-        "metadata": _metadata(facts).to_yaml(),
-        "stage_names": STAGES,
-        "correlations": [key for key in CORRELATIONS if key in facts["test"]],
-        "counts": {key: word for key, word in COUNTS.items() if any(key in count for count in texts.values())},
-        "settings": [json.dumps(stage["settings"], sort_keys=True) for stage in facts["stages"]],
-        "onnx": {row["precision"]: row for row in engines if "opset" in row},
-        "latency": engines[0]["latency"],
-    }
-    return escape_control(environment.get_template("model_card.md.j2").render(values))
+    return escape_control(environment.get_template(f"{template}.md.j2").render(values))
 
 
 def _metadata(facts: dict[str, Any]):
-    """Return what the hub reads at the top of a card: the kind of model and its metrics."""
+    """Return the metadata that the hub reads at the top of a card: the kind of model and its metrics."""
     from huggingface_hub import EvalResult, ModelCardData
 
     metrics = {key: kind for key, kind in METRICS.items() if key in facts["test"]}

@@ -9,7 +9,7 @@ from pdstudy.models import inference
 
 OPSET = 18  # the first with everything that the exporter uses; ONNX Runtime reads it since 1.14
 NEEDED = ("onnx", "onnxscript", "onnxruntime")  # the extra [export]
-EXAMPLE = (2, 16)  # (batch, length) of the text that the exporter follows; both stay free in the file
+EXAMPLE = (2, 16)  # (batch, length) of the exporter's input; both are free in the file
 
 
 def lacking() -> str | None:
@@ -20,8 +20,8 @@ def lacking() -> str | None:
 def write(folder: Path) -> None:
     """Write both ONNX files into a folder that transformers opens; batch and length are free in them.
 
-    Attention is spelt out: the fused kernel's graph is larger and no faster. The 8-bit file keeps a scale for each
-    row of a weight matrix and finds those of the activations anew for every text.
+    Attention is exported in its eager form: the fused kernel's graph is larger and no faster. The 8-bit file has a scale for each
+    row of a weight matrix; the scales of activations are computed for every text.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -32,9 +32,9 @@ def write(folder: Path) -> None:
     _export(inference.load_transformers(folder, "eager"), plain)
     model = onnx.load(plain)
     opset = next(o.version for o in model.opset_import if not o.domain)
-    if opset != OPSET:  # where the exporter cannot convert, it only warns
+    if opset != OPSET:  # the exporter only warns if it cannot convert
         raise ValueError(f"the exporter wrote ONNX opset {opset}, not {OPSET}; another version of torch or onnxscript may help")
-    _forget_places(model.graph)
+    _remove_source_lines(model.graph)
     onnx.save(model, plain)
     prepared = plain.with_name("prepared.onnx")
     quant_pre_process(plain, prepared, skip_symbolic_shape=True)
@@ -45,6 +45,7 @@ def write(folder: Path) -> None:
 
 
 def _export(model, file: Path) -> None:
+    """Write a model of transformers as an ONNX file in fp32."""
     import torch
 
     class Logits(torch.nn.Module):
@@ -57,12 +58,12 @@ def _export(model, file: Path) -> None:
         def forward(self, *inputs):
             return self.model(**dict(zip(inference.INPUTS, inputs, strict=True))).logits
 
-    # Three tensors, not one given twice: the exporter would take the mask to be the pieces.
+    # Three different tensors: of one tensor used twice, the exporter would make one input.
     example = (torch.ones(EXAMPLE, dtype=torch.long), torch.ones(EXAMPLE, dtype=torch.long), torch.zeros(EXAMPLE, dtype=torch.long))
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
-    noisy = logging.getLogger("torch.onnx")  # it tells which packages for pictures are not installed
-    before = noisy.level
-    noisy.setLevel(logging.ERROR)
+    logger = logging.getLogger("torch.onnx")  # it lists packages for images that are not installed
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, about its own names
@@ -71,11 +72,11 @@ def _export(model, file: Path) -> None:
                 opset_version=OPSET, dynamo=True, dynamic_shapes=((axes,) * len(inference.INPUTS),), external_data=False, verbose=False,
             )  # fmt: skip
     finally:
-        noisy.setLevel(before)
+        logger.setLevel(level)
 
 
-def _forget_places(graph) -> None:
-    """Remove what the exporter tells of every node: the lines of this machine's files that made it."""
+def _remove_source_lines(graph) -> None:
+    """Remove the exporter's notes at every node, which have paths of this machine."""
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")

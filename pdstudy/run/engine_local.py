@@ -1,9 +1,9 @@
 """The local engine: one process per running step on this machine.
 
-Small models do not use a second thread, so each worker process has one thread and there are as many workers as cores. Each
-worker is a process pool of its own: when it dies, only its step is lost, and it is known which. A worker ends with its
-parent and stops at a safe point when asked. Progress goes through small files, because a queue could block when a worker
-dies.
+Small models do not profit from a second thread, so each worker process has one thread and there are as many workers as cores.
+Each worker is a process pool of its own: if it dies, only its step is lost, and it is clear which one. A worker ends with its
+parent, and after SIGTERM it stops at the next safe point. Progress goes through small files, because a queue could block if a
+worker dies.
 """
 
 import contextlib
@@ -59,9 +59,7 @@ class LocalEngine:
         """Return the future of a step, given to a worker or, without workers, computed now."""
         job = (step, self.store, self.shares, self.logs, self.tracker)
         if self.workers == 0:
-            future: Future = Future()
-            future.set_result(compute(*job))
-            return future
+            return completed(compute(*job))
         with _sigint_blocked():
             pool = self.idle.pop() if self.idle else _start_worker()
             try:
@@ -77,7 +75,7 @@ class LocalEngine:
         """Return the outcome of a step: as `worker.compute`, or "killed"."""
         pool, error = self.busy.pop(future, None), future.exception()
         if isinstance(error, BrokenProcessPool) or (error is None and future.result() == "stopped" and not self.stopping):
-            if pool is not None:  # dead, or stopped by another process and not usable for other steps
+            if pool is not None:  # it is dead, or another process stopped it
                 pool.shutdown(wait=False)
             return "killed"
         if pool is not None:
@@ -132,6 +130,13 @@ def signals(engine: LocalEngine):
             signal.signal(number, handler)
 
 
+def completed(outcome) -> Future:
+    """Return the future of a step that was computed already."""
+    future: Future = Future()
+    future.set_result(outcome)
+    return future
+
+
 def _start_worker() -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     return ProcessPoolExecutor(1, context, initializer=_prepare_worker, initargs=(os.getpid(),))
@@ -139,7 +144,7 @@ def _start_worker() -> ProcessPoolExecutor:
 
 @contextlib.contextmanager
 def _sigint_blocked():
-    """Block Ctrl-C while a worker starts: a terminal sends it to all processes, and a starting one would die of it."""
+    """Block Ctrl-C while a worker starts: a terminal sends it to all processes, and it would kill a starting one."""
     resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts, so start it before
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

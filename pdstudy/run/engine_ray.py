@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import fields
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,16 +27,11 @@ from pdstudy.sizes import Size
 from pdstudy.storage.store import Store
 from pdstudy.study.steps import Step
 
-AHEAD = 2  # steps submitted for each that can run, so that none waits for the driver and an autoscaler sees the demand
+AHEAD = 2  # steps submitted per slot, so that no slot waits for the driver and an autoscaler sees the demand
 ANSWER = 5.0  # seconds in which a Ray must answer at its address
 LOOK = 5.0  # seconds between queries of the cluster's size
-ON_CPU = (
-    "texts",
-    "tokenizer",
-    "ids",
-    "search",
-    "given",
-)  # stages that do not use a GPU; a search trains only where every rate collapsed
+# Stages that do not use a GPU; a search seldom trains.
+ON_CPU = ("texts", "tokenizer", "ids", "search", "given")
 WHOLE_GPU = 12 * 768  # layers x hidden of the model that gets a GPU of its own
 OBJECTS = 80 * 2**20  # bytes of Ray's object store, near the minimum: no data goes through it
 STOP, LOCK = "stop", "driver.lock"  # in the folder of progress files
@@ -102,7 +97,7 @@ class RayEngine:
         error = future.exception()
         if error is None:
             return "killed" if future.result() == "stopped" and not self.stopping else future.result()
-        if isinstance(error, ray.NodeDiedError):  # not the step's fault: it is submitted again, however often
+        if isinstance(error, ray.NodeDiedError):  # not the step's fault: submitted again without a limit
             return "busy"
         if isinstance(error, (ray.WorkerCrashedError, ray.OutOfMemoryError, ray.LocalRayletDiedError)):
             return "killed"
@@ -160,9 +155,8 @@ def connect(address: str | None, workers: int | None):
         except Exception as error:  # Ray raises no narrower class; it waits 30 seconds for its start
             ray.shutdown()
             reason = str(error).strip().splitlines()[0]
-            raise RunError(
-                f"Ray could not be started here; on a busy machine try again, or use the pool ({reason})", False
-            ) from None
+            message = "Ray could not be started here; on a busy machine try again, or use the local engine"
+            raise RunError(f"{message} ({reason})", False) from None
         return ray
     message = f"no Ray answers at {address}; start one there with `ray start --head`, or leave --address out to start one here"
     try:
@@ -205,7 +199,7 @@ def store_problem(shares: Path) -> str | None:
 
 def code_problem(step: Step) -> str | None:
     """Return a message where this node's pdstudy gives the step another digest than the driver's, else None."""
-    rebuilt = Step(**{f.name: getattr(step, f.name) for f in fields(step)})
+    rebuilt = replace(step)  # without the digest, which came with the step
     return None if rebuilt.digest == step.digest else "another version of pdstudy; install the same on every node"
 
 

@@ -23,7 +23,7 @@ from accelerate import PartialState
 
 from pdstudy.models.train import Diverged, Stopped, Watch
 from pdstudy.run import execute
-from pdstudy.run.engine_local import LocalEngine
+from pdstudy.run.engine_local import LocalEngine, completed
 from pdstudy.run.scheduler import RunError
 from pdstudy.run.worker import compute, set_stop_check
 from pdstudy.storage.store import Store
@@ -72,7 +72,7 @@ def join():
     channel, _, n_ranks = next(dist.rendezvous("env://"))
     PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)  # without `cpu` each rank would train alone
     if PartialState().num_processes != n_ranks:
-        raise RunError(f"torchrun started {n_ranks} ranks, but {PartialState().num_processes} met", False)
+        raise RunError(f"torchrun started {n_ranks} ranks, but {PartialState().num_processes} connected", False)
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(name, None)
     return dist.PrefixStore("pdstudy", channel), n_ranks
@@ -104,11 +104,10 @@ class TorchrunEngine(LocalEngine):
             return super().submit(step)
         sent: list[int] = []
         job = (step, self.store, self.shares, self.logs, self.tracker)
-        future: Future = Future()
-        future.set_result(compute(*job, before=lambda: sent.append(self._send_order(step))))
+        outcome = compute(*job, before=lambda: sent.append(self._send_order(step)))
         if sent:
             self._wait_for_ranks(step, sent[0])
-        return future
+        return completed(outcome)
 
     def _send_order(self, step: Step) -> int:
         """Tell the other ranks to train along; return the order's number."""
@@ -122,5 +121,5 @@ class TorchrunEngine(LocalEngine):
         try:
             self.channel.wait([f"ended/{n}/{rank}" for rank in range(1, self.n_ranks)], SETTLE)
         except dist.DistError as error:
-            reason = f"{step.label}: not every rank has ended it; the same command goes on from its last checkpoint"
+            reason = f"{step.label}: not every rank has ended it; the same command continues from its last checkpoint"
             raise RunError(f"{reason} ({str(error).splitlines()[0]})", False) from None

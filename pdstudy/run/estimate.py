@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pdstudy.storage.store import Store
-from pdstudy.study.plan import MEAN_PIECES
-from pdstudy.study.steps import Plan, Step
+from pdstudy.study.steps import MEAN_PIECES, Plan, Step
 
-FLOPS_PER_SECOND = 60e9  # one thread, before anything was measured here
+FLOPS_PER_SECOND = 60e9  # one thread, until steps were measured on this machine
 # One GPU in bf16 with small models: both are assumptions, not measurements.
 GPU_FLOPS_PER_SECOND = 20e12
 UPDATES_PER_SECOND = 60.0  # of a small model: launching its kernels limits this
@@ -36,15 +35,12 @@ class Device(NamedTuple):
 
 def device(speed: float | None = None) -> Device:
     """Return this machine's device, or an imaginary one of `speed` operations a second. Does not load torch."""
+    updates = UPDATES_PER_SECOND
     if speed is not None:
-        return Device(
-            f"a device of {speed:.0e} operations a second and {UPDATES_PER_SECOND:.0f} updates", 1, speed, UPDATES_PER_SECOND
-        )
+        return Device(f"a device of {speed:.0e} operations a second and {updates:.0f} updates", 1, speed, updates)
     if n := len(list(Path("/dev").glob("nvidia[0-9]*"))):
-        assumed = (
-            f"{GPU_FLOPS_PER_SECOND:.0e} operations and {UPDATES_PER_SECOND:.0f} updates a second, assumed where none was measured"
-        )
-        return Device(f"{n} GPU ({assumed})", n, GPU_FLOPS_PER_SECOND, UPDATES_PER_SECOND)
+        assumed = f"{GPU_FLOPS_PER_SECOND:.0e} operations and {updates:.0f} updates a second, assumed where none was measured"
+        return Device(f"{n} GPU ({assumed})", n, GPU_FLOPS_PER_SECOND, updates)
     cores = os.cpu_count() or 1
     return Device(f"{cores} cores", cores, FLOPS_PER_SECOND)
 
@@ -56,7 +52,7 @@ def work(step: Step) -> Work:
         return Work(s["tokens"] / (s["batch"] * s["row"]), s["tokens"], step.flops)
     if step.stage in ("finetune", "distill"):
         n_texts = step.texts * (max(s["epochs"]) if isinstance(s["epochs"], list) else s["epochs"])
-        batch = min(s["batch"]) if isinstance(s["batch"], list) else s["batch"]  # the search's winner is not known yet
+        batch = min(s["batch"]) if isinstance(s["batch"], list) else s["batch"]  # the search has not chosen yet
         return Work(n_texts / batch, n_texts * MEAN_PIECES, step.flops)
     return Work(0, s["texts"] * MEAN_PIECES if step.stage in ("label", "part") else 0, step.flops)
 
@@ -64,7 +60,7 @@ def work(step: Step) -> Work:
 def needed(plan: Plan, missing: dict[str, Step]) -> dict[str, Step]:
     """Return the missing steps that a student or another needed step requires, in the plan's order.
 
-    A candidate that was removed from the store is not computed again when its search is done.
+    So a candidate that was removed from the store is not computed again if its search is done.
     """
     children: dict[str, set[str]] = {}
     for digest, step in plan.steps.items():

@@ -1,4 +1,4 @@
-"""Executes one step: opens its parents in the store, calls its stage and writes its artifact."""
+"""Executes one step: opens its parents, calls the function of its stage, and writes its artifact into the store."""
 
 import importlib.metadata
 import json
@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from pdstudy.models.train import Watch, device
-from pdstudy.run import teacher_steps, text_steps
+from pdstudy.run import label_steps, model_steps, teacher_steps, text_steps
 from pdstudy.run.inputs import Inputs
-from pdstudy.run.model_steps import adopt, evaluation, given, label, pretrain, train_reader
 from pdstudy.run.student_steps import search, train_student
 from pdstudy.storage.store import Store
 from pdstudy.study.steps import VERSION, Step
@@ -34,7 +33,7 @@ def execute(step: Step, store: Store, watch: Watch) -> Path:
             (folder / "record.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
         return {
             "label": step.label,
-            "version": VERSION[step.stage],  # the digest can be computed from the manifest
+            "version": VERSION[step.stage],  # so that the digest can be computed from the manifest
             "settings": step.settings,
             "parents": step.parents,
             "versions": versions(),
@@ -54,7 +53,7 @@ def execute(step: Step, store: Store, watch: Watch) -> Path:
 def assist(step: Step, store: Store, watch: Watch) -> None:
     """Train along with rank 0, which executes the same step; write nothing."""
     watch.checkpoints = store.checkpoints(step.digest)
-    train_reader(step, Inputs(step, store), watch)
+    model_steps.train_encoder(step, Inputs(step, store), watch)
 
 
 @cache  # reading a package's metadata takes milliseconds
@@ -70,19 +69,19 @@ STAGES = {
     "tokenizer": text_steps.tokenizer,
     "ids": text_steps.ids,
     "words": text_steps.words,
-    "pretrain": pretrain,
-    "adopt": adopt,
-    "given": given,
+    "pretrain": model_steps.pretrain,
+    "adopt": model_steps.adopt,
+    "given": model_steps.given,
     "finetune": train_student,
     "distill": train_student,
     "search": search,
-    "label": label,
-    "evaluate": evaluation,
+    "label": label_steps.label,
+    "part": label_steps.part,
+    "mean": label_steps.mean,
+    "evaluate": label_steps.evaluation,
     "outside": teacher_steps.outside,
     "tune": teacher_steps.tune,
     "choose": teacher_steps.choose,
     "file": teacher_steps.file,
     "linear": teacher_steps.linear_model,
-    "part": teacher_steps.part,
-    "mean": teacher_steps.mean,
 }

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,57 +17,64 @@ from pdstudy.data.tokenizer import AT_ONCE
 from pdstudy.storage.store import Store
 from pdstudy.study.steps import Step
 
+NO_TEXTS = Ids(np.empty(0, np.int32), np.zeros(1, np.int64))
+
 
 class Inputs:
-    """The parents of a step, opened from the store."""
+    """The parents of a step, opened from the store. A step takes texts as word pieces or as they are."""
 
     def __init__(self, step: Step, store: Store):
         self.step, self.store = step, store
+        self.takes_word_pieces = "ids" in step.parents
 
     def folder(self, role: str) -> Path:
         """Return the verified folder of one parent."""
         return self.store.open(self.step.parents[role])
 
     def record(self, role: str) -> dict[str, Any]:
-        """Return what a parent recorded of itself."""
-        return json.loads((self.folder(role) / "record.json").read_text())
+        """Return the record of one parent."""
+        return read_record(self.folder(role))
 
     def vocabulary(self) -> Vocabulary:
         """Return the vocabulary of the step's word pieces."""
         return Vocabulary(**self.record("ids")["vocabulary"])
 
-    def labelled(self, split: str) -> Labelled:
-        """Return one split of D_L."""
-        folder = self.folder("ids")
-        scale = tuple(self.record("ids")["labels"]) == SCALE
-        return Labelled(Ids.load(folder, split), np.load(folder / f"{split}.labels.npy"), scale)
+    @cached_property
+    def labels(self) -> list[str]:
+        """Return the names of the classes."""
+        return self.record("ids" if self.takes_word_pieces else "texts")["labels"]
+
+    def labelled(self, split: str, n: int | None = None) -> Labelled:
+        """Return the first `n` texts (0 or None: all) of train, dev or test with their classes; no texts if not as word pieces."""
+        scale = tuple(self.labels) == SCALE
+        if not self.takes_word_pieces:
+            classes = np.array(column(self.folder("texts") / f"{split}.parquet", "label"), np.int64)
+            return Labelled(NO_TEXTS, classes[: n or None], scale)
+        texts, classes = self.texts(split, n), np.load(self.folder("ids") / f"{split}.labels.npy")
+        return Labelled(texts, classes[: len(texts)], scale)
 
     def ids(self, name: str) -> Ids:
-        """Return transfer, corpus or heldout as pieces."""
+        """Return transfer, corpus or heldout as word pieces."""
         return Ids.load(self.folder("ids"), name)
 
-    def texts(self, split: str, n: int | None = None) -> list:
-        """Return the first `n` texts, or pairs, of train, dev, test or transfer; of transfer those of the step's domain."""
-        other = "transfer" if split == "transfer" and "transfer" in self.step.parents else "texts"
-        texts = list(Lines(self.folder(other) / f"{split}.parquet"))
-        if n is not None and n > len(texts):
+    def texts(self, split: str, n: int | None = None) -> Ids | list:
+        """Return the first `n` texts (0 or None: all) of train, dev, test or transfer; transfer is the step's domain, if it has one.
+
+        They are word pieces or, if the step takes none, strings and, for pairs, tuples. Raises TextError if there are fewer.
+        """
+        own = "ids" if self.takes_word_pieces else "texts"
+        folder = self.folder("transfer" if split == "transfer" and "transfer" in self.step.parents else own)
+        texts = Ids.load(folder, split) if self.takes_word_pieces else list(Lines(folder / f"{split}.parquet"))
+        if n and n > len(texts):
             if split == "transfer":
                 raise TextError(f"transfer.texts asks for {n:,} texts, but D_T has {len(texts):,} after cleaning; ask for fewer")
             raise TextError(f"splits.train asks for {n:,} texts, but dev and test leave {len(texts):,}; ask for fewer")
-        return texts[:n]
-
-    def classes(self, split: str, n: int | None = None) -> np.ndarray:
-        """Return the class numbers of the first `n` texts of a labelled split, (n,)."""
-        return np.array(column(self.folder("texts") / f"{split}.parquet", "label"), dtype=np.int64)[:n]
-
-    def transfer(self) -> Ids:
-        """Return D_T as pieces: the task's own, or that of the domain which the step was given."""
-        return Ids.load(self.folder("transfer" if "transfer" in self.step.parents else "ids"), "transfer")
+        return texts if not n else texts.head(n) if self.takes_word_pieces else texts[:n]
 
 
 @dataclass(frozen=True)
 class Lines:
-    """The texts of a Parquet file, pairs as tuples: read a few thousand at a time, as often as somebody goes through them."""
+    """The texts of a Parquet file, pairs as tuples, read a few thousand at a time in every iteration."""
 
     path: Path
 
@@ -83,6 +91,11 @@ class Lines:
     def __iter__(self):
         for batch in self.batches():
             yield from batch
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the record that a step wrote into its folder."""
+    return json.loads((folder / "record.json").read_text())
 
 
 def tuples(path: Path) -> list[Text]:

@@ -1,4 +1,4 @@
-"""Progress of long work: one line in a terminal, one display that is updated in a notebook, and errors shown as a sentence."""
+"""Progress of long work: one line in a terminal, one display in a notebook; and errors without a traceback."""
 
 import sys
 import time
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from pdstudy.escape import escape_control
 
-SHOWN = 8  # running steps that a line names
-NAMED = 2  # running steps that a stage names
+IN_LINE = 8  # running steps named in a line
+IN_STAGE = 2  # running steps named for a stage
 EVERY = 1.0  # seconds between updates of a notebook's display, which are messages to the browser
 WIDTH = 20  # characters of a bar
 
 
 class PlainError(RuntimeError):
-    """An error of which a notebook shows the message and no traceback."""
+    """An error that a notebook displays without its traceback."""
 
     def _render_traceback_(self) -> list[str]:  # IPython calls this
         return [escape_control(f"{type(self).__name__}: {self}")]
@@ -40,7 +40,7 @@ class Progress:
     seconds_left: float = 0.0
     share: float = 0.0  # of the work, by estimated cost
     stages: tuple[Stage, ...] = ()
-    stopping: bool = False  # it was asked to stop and waits for the running steps' next safe point
+    stopping: bool = False  # a stop was requested; running steps continue to their next safe point
 
     @property
     def over(self) -> bool:
@@ -54,16 +54,16 @@ def line(progress: Progress) -> str:
         return "nothing to compute: every step is in the store"
     if progress.over or progress.stopping:
         return _head(progress)
-    return f"{_head(progress)}; now {_names(progress.running, SHOWN) or 'starting'}"
+    return f"{_head(progress)}; now {_names(progress.running, IN_LINE) or 'starting'}"
 
 
 def block(progress: Progress) -> str:
     """Return the progress line without running steps, and one line per stage: a bar, steps done, running steps."""
     if progress.stopping and not progress.running:
         return _head(progress)
-    wide = max(len(stage.name) for stage in progress.stages)
+    width = max(len(stage.name) for stage in progress.stages)
     rows = [
-        f"{s.name:<{wide}}  {_bar(s.done / s.total)}  {f'{s.done} of {s.total}':<10}  {_names(s.running, NAMED)}".rstrip()
+        f"{s.name:<{width}}  {_bar(s.done / s.total)}  {f'{s.done} of {s.total}':<10}  {_names(s.running, IN_STAGE)}".rstrip()
         for s in progress.stages
     ]
     return "\n".join([_head(progress), *rows])
@@ -126,8 +126,8 @@ def _names(labels: tuple[str, ...], n: int) -> str:
 
 
 def _bar(share: float) -> str:
-    full = int(share * WIDTH)
-    return "█" * full + "·" * (WIDTH - full)
+    n = int(share * WIDTH)
+    return "█" * n + "·" * (WIDTH - n)
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Writes a study's result files from the store, each atomically. results.py reads them and describes their contents."""
+"""Writes a study's result files from the store, each atomically; storage/results.py reads and describes them."""
 
 import json
 import os
@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pdstudy.machine import commit, processor
+from pdstudy.run.inputs import read_record
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import atomic_write
 from pdstudy.storage.store import Store
-from pdstudy.study.plan import judged, search_of
-from pdstudy.study.steps import Plan, Student
+from pdstudy.study.plan import search_of, with_candidates_measured
+from pdstudy.study.steps import Plan, Step, Student
 
 
 def schema() -> pa.Schema:
@@ -27,99 +28,94 @@ def schema() -> pa.Schema:
 
 
 def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
-    """Return the tables of every student that is in the store: metrics, predictions, costs."""
+    """Return the tables of the students in the store by file name: metrics, searches, predictions, costs."""
     here = store.digests()
-    rows, items, searched = [], [], []
-    base = {"study": plan.study.name, "task": plan.study.resolved_task().name}
+    rows, predictions, searches = [], [], []
+    study = {"study": plan.study.name, "task": plan.study.resolved_task().name}
     for step in (*plan.of_stage("pretrain"), *plan.of_stage("adopt")):
         if step.digest in here:
-            rows += _start_rows(base | {"corpus": plan.source_of(step)}, step, store)
-    majorities, seen = set(), set()  # the teacher may also be a student; its predictions are written once
+            rows += _encoder_rows(study | {"corpus": plan.source_of(step)}, step, store)
+    splits, models = set(), set()  # already in the tables; the teacher may also be a student
     for student in plan.students:
         if student.evaluation not in here:
             continue
         folder = store.open(student.evaluation)
-        record = json.loads((folder / "record.json").read_text())
-        who = base | {"recipe": student.recipe, "size": student.size, "seed": student.seed, "digest": student.model}
-        who |= {"curve": student.curve, "texts": student.texts, "domain": student.domain, "corpus": student.corpus}
-        made = record["model"]
-        who |= {k: made[k] for k in ("n_params", "rate", "collapsed", "tokens")}
-        searched += [
-            {"recipe": student.recipe, "size": student.size, "corpus": student.corpus, "rate": tried["rate"]}
-            | {key: tried[key] for key in ("batch", "epochs") if key in tried}
-            | {
-                "chosen": all(tried.get(key) == made.get(key) for key in ("rate", "batch", "epochs") if key in tried),
-                "dev_accuracy": tried["dev"] and tried["dev"]["accuracy"],
-                "collapsed": tried["collapsed"],
-                "diverged": tried["diverged"],
-            }
-            for tried in (made["searched"] or ())
-        ]
+        record = read_record(folder)
+        model = record["model"]
+        columns = study | {k: getattr(student, k) for k in ("recipe", "size", "seed", "curve", "texts", "domain", "corpus")}
+        columns |= {"digest": student.model} | {k: model[k] for k in ("n_params", "rate", "collapsed", "tokens")}
+        searches += _search_rows(student, model)
         for split, scores in record["scores"].items():
             n, majority = scores["n"], scores["majority"]
             rows += [
-                who | {"split": split, "metric": m, "value": v, "n": n} for m, v in scores.items() if m not in ("n", "majority")
+                columns | {"split": split, "metric": metric, "value": value, "n": n}
+                for metric, value in scores.items()
+                if metric not in ("n", "majority")
             ]
-            if split not in majorities:
-                rows.append(base | {"recipe": "majority", "split": split, "metric": "accuracy", "value": majority, "n": n})
-            if student.model not in seen:
-                items.append(_predictions(folder, student.model, split))
-        majorities |= set(record["scores"])  # the soft labels of a file may lack test
-        seen.add(student.model)
-    answers = search_predictions(plan, store)
-    return ({results.TRIED: answers} if len(answers) else {}) | {
+            if split not in splits:
+                rows.append(study | {"recipe": "majority", "split": split, "metric": "accuracy", "value": majority, "n": n})
+            if student.model not in models:
+                predictions.append(_predictions(folder, student.model, split))
+        splits |= set(record["scores"])  # the soft labels of a file may lack test
+        models.add(student.model)
+    tried = search_predictions(plan, store)
+    return ({results.TRIED: tried} if len(tried) else {}) | {
         results.METRICS: pa.Table.from_pylist(rows, schema=schema()),
-        results.SEARCHES: pa.Table.from_pylist(searched),
-        results.PREDICTIONS: pa.concat_tables(items) if items else pa.table({}),
+        results.SEARCHES: pa.Table.from_pylist(searches),
+        results.PREDICTIONS: pa.concat_tables(predictions) if predictions else pa.table({}),
         results.COSTS: pa.Table.from_pylist([_cost(s.digest, store) for s in plan.steps.values() if s.digest in here]),
     }
 
 
 def search_predictions(plan: Plan, store: Store) -> pa.Table:
     """Return the predictions on dev at every searched rate: recipe, size, rate, digest, item, label, predicted."""
-    plan, here, items, seen = judged(plan), store.digests(), [], set()
-    measured = {step.parents["model"]: step.digest for step in plan.of_stage("evaluate")}
+    plan, here, tables, seen = with_candidates_measured(plan), store.digests(), [], set()
+    evaluations = {step.parents["model"]: step.digest for step in plan.of_stage("evaluate")}
     for student in plan.students:
-        search, who = search_of(plan, student), (student.recipe, student.size)
-        if plan.steps[student.model].stage == "linear" and student.evaluation in here and who not in seen:
-            seen.add(who)
-            items += _linear_predictions(student, store)
-        if not student.own or search is None or who in seen:
+        search, key = search_of(plan, student), (student.recipe, student.size)
+        is_linear = plan.steps[student.model].stage == "linear" and student.evaluation in here
+        if key in seen or not (is_linear or (student.own and search is not None)):
             continue
-        seen.add(who)
+        seen.add(key)
+        if is_linear:
+            tables += _linear_predictions(student, store)
+            continue
         for candidate in search.parents.values():
-            if measured.get(candidate) not in here or (folder := store.find(measured[candidate])) is None:
+            if evaluations.get(candidate) not in here or (folder := store.find(evaluations[candidate])) is None:
                 continue
-            record = json.loads((folder / "record.json").read_text())
+            record = read_record(folder)
             if "dev" in record["scores"]:  # otherwise it diverged
-                answers = _predictions(folder, candidate, "dev")
-                columns = dict(zip(("recipe", "size", "rate"), (*who, record["model"]["rate"]), strict=True))
-                columns = {name: [value] * len(answers) for name, value in columns.items()}
-                items.append(pa.table(columns | {name: answers[name] for name in ("digest", "item", "label", "predicted")}))
-    return pa.concat_tables(items).unify_dictionaries() if items else pa.table({})
+                predicted, labels = np.load(folder / "dev.logits.npy").argmax(1), np.load(folder / "dev.labels.npy")
+                tables.append(_tried(student, record["model"]["rate"], candidate, labels, predicted))
+    return pa.concat_tables(tables).unify_dictionaries() if tables else pa.table({})
 
 
 def _linear_predictions(student: Student, store: Store) -> list[pa.Table]:
-    """Return the answers on dev of a linear model at each strength that was tried, which stands in the place of a rate."""
+    """Return the predictions on dev of a linear model at each strength C that was tried, in the column of rates."""
     folder = store.find(student.model)
     if folder is None:
         return []
-    record, answers = json.loads((folder / "record.json").read_text()), np.load(folder / "dev.tried.npy")
-    labels = np.load(store.open(student.evaluation) / "dev.labels.npy")
+    labels, predicted = np.load(store.open(student.evaluation) / "dev.labels.npy"), np.load(folder / "dev.tried.npy")
+    strengths = [row["C"] for row in read_record(folder)["searched"]]
     return [
-        pa.table(
-            {
-                "recipe": [student.recipe] * len(labels),
-                "size": [student.size] * len(labels),
-                "rate": [row["C"]] * len(labels),
-                "digest": pa.array([f"{student.model}-{row['C']:g}"] * len(labels)).dictionary_encode(),
-                "item": pa.array(np.arange(len(labels)), pa.int32()),
-                "label": pa.array(labels, pa.int16()),
-                "predicted": pa.array(said, pa.int16()),
-            }
-        )
-        for row, said in zip(record["searched"], answers, strict=True)
+        _tried(student, c, f"{student.model}-{c:g}", labels, predicted_at_c)
+        for c, predicted_at_c in zip(strengths, predicted, strict=True)
     ]
+
+
+def _tried(student: Student, rate: float, digest: str, labels: np.ndarray, predicted: np.ndarray) -> pa.Table:
+    n = len(labels)
+    columns = {"recipe": [student.recipe] * n, "size": [student.size] * n, "rate": [rate] * n}
+    return pa.table(columns | {"digest": _repeated(digest, n)} | _items(labels, predicted))
+
+
+def _items(labels: np.ndarray, predicted: np.ndarray) -> dict[str, pa.Array]:
+    numbers = {"item": pa.array(np.arange(len(labels)), pa.int32())}
+    return numbers | {"label": pa.array(labels, pa.int16()), "predicted": pa.array(predicted, pa.int16())}
+
+
+def _repeated(text: str, n: int) -> pa.Array:
+    return pa.array([text] * n).dictionary_encode()
 
 
 def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
@@ -127,23 +123,23 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
     folder = paths.study_folder(plan.study.name)
     folder.mkdir(parents=True, exist_ok=True)
     tables = collect(plan, store)
-    if results.TRIED not in tables:  # an old file belongs to other settings
+    if results.TRIED not in tables:  # an old file is of other settings
         (folder / results.TRIED).unlink(missing_ok=True)
     for name, table in tables.items():
         with atomic_write(folder / name, keep_same=True) as new:
             pq.write_table(table, new, compression="zstd")
     if environment["steps"]["computed"] == 0 and (folder / results.ENVIRONMENT).is_file():
-        environment = json.loads((folder / results.ENVIRONMENT).read_text())  # keep the record of the run that computed the results
-    written = {
+        environment = json.loads((folder / results.ENVIRONMENT).read_text())  # of the run that computed the results
+    contents = {
         results.ENVIRONMENT: environment,
         results.PARAMS: plan.study.model_dump(mode="json"),
         results.TEXTS: counts(plan, store),
     }
     if plan.study.domains.corpora:
-        written[results.DOMAINS] = domains(plan, store)
-    if names := classes(plan, store):  # otherwise the texts were removed from the store, and the old file is still right
-        written[results.CLASSES] = names
-    for name, value in written.items():
+        contents[results.DOMAINS] = domains(plan, store)
+    if names := classes(plan, store):  # if the texts were removed from the store, the old file stays
+        contents[results.CLASSES] = names
+    for name, value in contents.items():
         with atomic_write(folder / name, keep_same=True) as new:
             new.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
     return folder
@@ -151,79 +147,90 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
 
 def counts(plan: Plan, store: Store) -> dict[str, dict[str, int]]:
     """Return counts for each kind of text: read, left out by reason, kept; pieces, unknown pieces, truncated texts."""
-    here, result, names = store.digests(), {}, {"transfer": "D_T", "corpus": "D_LM", "heldout": "heldout"}
+    here, rows, names = store.digests(), {}, {"transfer": "D_T", "corpus": "D_LM", "heldout": "heldout"}
     for step in (*plan.of_stage("texts"), *plan.of_stage("corpus")):
         if step.digest in here:
-            kept, corpus = json.loads((store.open(step.digest) / "record.json").read_text())["counts"], step.settings["corpus"]
-            result |= kept if step.stage == "texts" else {f"{name} {corpus}": count for name, count in kept.items()}
+            by_name, corpus = read_record(store.open(step.digest))["counts"], step.settings["corpus"]
+            rows |= by_name if step.stage == "texts" else {f"{name} {corpus}": count for name, count in by_name.items()}
     for step in plan.of_stage("ids"):
         if step.digest in here:
-            other = plan.source_of(step)
-            for name, count in json.loads((store.open(step.digest) / "record.json").read_text())["counts"].items():
-                kept = {k: count[k] for k in ("pieces", "unknown", "truncated")}
-                title = names.get(name, name) + (f" {other}" if other else "")
-                result[title] = result.get(title, {"kept": count["texts"]} if other else {}) | kept
-    return result
+            corpus = plan.source_of(step)
+            for name, count in read_record(store.open(step.digest))["counts"].items():
+                title = names.get(name, name) + (f" {corpus}" if corpus else "")
+                row = rows.get(title, {"kept": count["texts"]} if corpus else {})
+                rows[title] = row | {k: count[k] for k in ("pieces", "unknown", "truncated")}
+    return rows
 
 
 def domains(plan: Plan, store: Store) -> list[dict[str, Any]]:
-    """Return the similarity to D_L of each transfer set of another corpus, the nearest first: corpus, texts, words, S, unseen."""
+    """Return the similarity of each other transfer set to D_L, the most similar first: corpus, texts, words, S, unseen."""
     here = store.digests()
-    steps = [s for s in plan.of_stage("domain") if s.digest in here]
-    near = [json.loads((store.open(s.digest) / "record.json").read_text())["near"] for s in steps]
-    return sorted(near, key=lambda row: -row["S"])
+    rows = [read_record(store.open(s.digest))["near"] for s in plan.of_stage("domain") if s.digest in here]
+    return sorted(rows, key=lambda row: -row["S"])
 
 
 def classes(plan: Plan, store: Store) -> dict[str, Any]:
-    """Return the classes' names and their counts in each split: {"labels": [...], "classes": {split: [...]}}."""
+    """Return the names of the classes and their counts in each split: {"labels": [...], "classes": {split: [...]}}."""
     (texts,) = plan.of_stage("texts")
     if not (folder := store.find(texts.digest)):
         return {}
-    record = json.loads((folder / "record.json").read_text())
+    record = read_record(folder)
     return {key: record[key] for key in ("labels", "classes")}
 
 
-def _start_rows(base: dict, step, store: Store) -> list[dict]:
-    record = json.loads((store.open(step.digest) / "record.json").read_text())
-    level, settings = record["reading"], step.settings
-    if level is None:  # too little text was held out to measure it
+def _encoder_rows(columns: dict, step: Step, store: Store) -> list[dict]:
+    """Return the rows of a pre-trained encoder: its held-out loss and accuracy; none if too little text was held out."""
+    record, settings = read_record(store.open(step.digest)), step.settings
+    level = record["reading"]
+    if level is None:
         return []
-    who = base | {"recipe": "start", "size": settings["size"], "seed": settings.get("seed", 0), "split": "heldout"}
-    who |= {"n": level["masked_pieces"], "n_params": record["n_params"], "rate": settings.get("rate"), "tokens": record["tokens"]}
-    who |= {"collapsed": record["plateau"], "digest": step.digest}
-    return [who | {"metric": m, "value": v} for m, v in level.items() if m != "masked_pieces"]
+    columns |= {"recipe": "start", "size": settings["size"], "seed": settings.get("seed", 0), "split": "heldout"}
+    columns |= {"n": level["masked_pieces"], "n_params": record["n_params"], "rate": settings.get("rate")}
+    columns |= {"tokens": record["tokens"], "collapsed": record["plateau"], "digest": step.digest}
+    return [columns | {"metric": metric, "value": value} for metric, value in level.items() if metric != "masked_pieces"]
+
+
+def _search_rows(student: Student, model: dict[str, Any]) -> list[dict]:
+    """Return a row for each candidate of a student's last search: the settings that were searched, and its result on dev."""
+    rows = []
+    for tried in model["searched"] or ():
+        searched = {key: tried[key] for key in ("rate", "batch", "epochs") if key in tried}
+        rows.append(
+            {"recipe": student.recipe, "size": student.size, "corpus": student.corpus}
+            | searched
+            | {
+                "chosen": all(model.get(key) == value for key, value in searched.items()),
+                "dev_accuracy": tried["dev"] and tried["dev"]["accuracy"],
+                "collapsed": tried["collapsed"],
+                "diverged": tried["diverged"],
+            }
+        )
+    return rows
 
 
 def _predictions(folder: Path, digest: str, split: str) -> pa.Table:
+    """Return the predictions and logits of an evaluation on a split."""
     logits, labels = np.load(folder / f"{split}.logits.npy"), np.load(folder / f"{split}.labels.npy")
-    n = len(labels)
-    return pa.table(
-        {
-            "digest": pa.array([digest] * n).dictionary_encode(),
-            "split": pa.array([split] * n).dictionary_encode(),
-            "item": pa.array(np.arange(n), pa.int32()),
-            "label": pa.array(labels, pa.int16()),
-            "predicted": pa.array(logits.argmax(1), pa.int16()),
-            "logits": pa.FixedSizeListArray.from_arrays(pa.array(logits.reshape(-1)), logits.shape[1]),
-        }
-    ).unify_dictionaries()
+    columns = {"digest": _repeated(digest, len(labels)), "split": _repeated(split, len(labels))}
+    columns |= _items(labels, logits.argmax(1))
+    columns["logits"] = pa.FixedSizeListArray.from_arrays(pa.array(logits.reshape(-1)), logits.shape[1])
+    return pa.table(columns).unify_dictionaries()
 
 
 def _cost(digest: str, store: Store) -> dict[str, Any]:
     manifest = store.manifest(digest)
-    kept = {k: manifest[k] for k in ("stage", "label", "seconds", "flops")}
-    record = json.loads((store.open(digest) / "record.json").read_text()) if "record.json" in manifest["files"] else {}
-    tokens = record.get("tokens", 0) if manifest["stage"] not in ("search", "evaluate") else 0  # recorded with a parent
-    return {"digest": digest} | kept | {"tokens": tokens, "family": digest in store.released()}
+    record = read_record(store.open(digest)) if "record.json" in manifest["files"] else {}
+    tokens = record.get("tokens", 0) if manifest["stage"] not in ("search", "evaluate") else 0  # counted with a parent
+    columns = {"digest": digest} | {k: manifest[k] for k in ("stage", "label", "seconds", "flops")}
+    return columns | {"tokens": tokens, "family": digest in store.released()}
 
 
 def environment(plan: Plan, computed: int, reused: int, seconds: float) -> dict:
     """Return the record of a run: command, commit, versions, machine, and what was computed."""
     names = ("pdstudy", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy", "pandas", "scipy")
+    from_shell, arguments = "pdstudy" in sys.argv[0], map(_without_folders, sys.argv[1:])
     return {
-        "command": " ".join(["python -m pdstudy", *map(_without_folders, sys.argv[1:])])
-        if "pdstudy" in sys.argv[0]
-        else "run_study(study)",
+        "command": " ".join(["python -m pdstudy", *arguments]) if from_shell else "run_study(study)",
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "python": platform.python_version(),
@@ -236,7 +243,7 @@ def environment(plan: Plan, computed: int, reused: int, seconds: float) -> dict:
 
 
 def _without_folders(word: str) -> str:
-    """Return a word of the command line without this machine's folders: a path in the checkout from there, others by name."""
+    """Return a word of the command line without this machine's folders: a path relative to the workspace, or its last part."""
     path = Path(word)
     if not path.is_absolute():
         return word

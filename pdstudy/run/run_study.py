@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pdstudy.data import hub
 from pdstudy.run.progress import Progress, notebook_listener
-from pdstudy.run.scheduler import Engine, RunError, describe, run
+from pdstudy.run.scheduler import Engine, RunError, raise_failures, run
 from pdstudy.sizes import Size
 from pdstudy.storage import files, paths, results
 from pdstudy.storage.store import Store
@@ -26,11 +26,11 @@ def run_study(
     plan: Plan | None = None,
     supplied: bool = False,
 ):
-    """Return the study's metrics as a pandas table, after computing what the store lacks.
+    """Return the study's metrics as a pandas table, after computing the steps that the store lacks.
 
-    `plan` is the study's plan or a part of it; `supplied` says that the data and models of the hub are in the mirror.
+    `plan` is the study's plan or a part of it. With `supplied`, the mirror is not checked for data and models of the hub.
     `workers` is the number of processes (None: one per core; 0: this process); `engine` replaces the local one; `shard` (i, n)
-    makes this one of n runs that share the work. Raises RunError when a step failed, after all steps that do not need it are
+    makes this one of n runs that share the work. Raises RunError if a step failed, after all steps that do not need it are
     done and the results so far are written.
     """
     if not supplied:
@@ -47,8 +47,7 @@ def run_study(
             raise
         if not summary.failures:
             raise RunError(paths.scrub(files.full_disk_message(folder)), bad_input=False) from None
-    if summary.failures:
-        raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
+    raise_failures(summary)
     return results.load_results(study.name)
 
 
@@ -61,20 +60,19 @@ def pretrain_family(
 ) -> Plan:
     """Return the plan of a family of miniatures after pre-training those that the store lacks. Raises RunError."""
     plan = pretraining(study, map(Size.parse, study.sizes))
-    folder = writable(study)
-    summary = run(plan, store or Store(), workers, listen or notebook_listener(), folder / "logs", engine=engine)
-    if summary.failures:
-        raise RunError(describe(summary), any(f.bad_input for f in summary.failures))
+    logs = writable(study) / "logs"
+    raise_failures(run(plan, store or Store(), workers, listen or notebook_listener(), logs, engine=engine))
     return plan
 
 
 def writable(study: Study) -> Path:
     """Return the study's folder, created if missing. Raises RunError where it cannot be written."""
     folder = paths.study_folder(study.name)
-    written = (folder, *folder.rglob("*"), paths.STORE, *paths.STORE.glob("*"))
-    if link := files.outside_link(written, paths.OUTPUTS):
-        where = paths.scrub(str(link))
-        raise RunError(f"{where} leads out of the outputs; remove the link, or move all of it with PDSTUDY_OUTPUTS", True)
+    places = (folder, *folder.rglob("*"), paths.STORE, *paths.STORE.glob("*"))
+    if link := files.outside_link(places, paths.OUTPUTS):
+        raise RunError(
+            f"{paths.scrub(str(link))} is a link out of the outputs; remove it, or move all outputs with PDSTUDY_OUTPUTS", True
+        )
     for place in (folder, paths.STORE):
         try:
             place.mkdir(parents=True, exist_ok=True)
@@ -83,8 +81,6 @@ def writable(study: Study) -> Path:
         except OSError as error:
             if files.is_disk_full(error):
                 raise RunError(paths.scrub(files.full_disk_message(paths.OUTPUTS)), bad_input=False) from None
-            where = paths.scrub(str(place))
-            raise RunError(
-                f"{where} cannot be written ({error.strerror}); free it or set PDSTUDY_OUTPUTS to another folder", True
-            ) from None
+            reason = f"{paths.scrub(str(place))} cannot be written ({error.strerror})"
+            raise RunError(f"{reason}; change its permissions or set PDSTUDY_OUTPUTS to another folder", True) from None
     return folder

@@ -1,9 +1,9 @@
 """Runs a plan: computes what the store lacks, parents first, the longest chains first.
 
 A step that fails, or whose worker is killed, is tried once more; after that it blocks only the steps that need it. A full
-disk ends the run, because every other step would fail too. So does an error in the input texts, whose steps run first: nobody
-wants to learn of it after hours of training. Two runs of one study share the work, because a step is computed by the run
-that holds its lock.
+disk ends the run, because every other step would fail too. Bad input texts end it as well; the steps of texts run first, so
+this does not happen after hours of training. Two runs of one study share the work: a step is computed by the run that has
+its lock.
 """
 
 import os
@@ -31,7 +31,7 @@ Engine = Callable[..., Any]  # (store, workers, logs, tracker) -> an object with
 
 
 class RunError(PlainError):
-    """Raised when steps failed; the message names each with its reason. `bad_input` is true where the user's input is wrong."""
+    """Raised when steps failed; the message has a line for each. `bad_input` is true if the user's input is wrong."""
 
     def __init__(self, message: str, bad_input: bool):
         super().__init__(message)
@@ -40,7 +40,7 @@ class RunError(PlainError):
 
 @dataclass
 class Summary:
-    """The counts, time and failures of a run."""
+    """The numbers of steps, the seconds and the failures of a run."""
 
     computed: int = 0
     reused: int = 0
@@ -70,24 +70,24 @@ def run(
     if todo:
         if engine is None and workers is None:
             workers = min(os.cpu_count() or 1, len(todo))
-        started = (engine or LocalEngine)(store, workers, logs, tracker)
-        with started, signals(started):
-            _run_steps(todo, started, summary, listen, steps_of_shard(plan, shard))
+        with (engine or LocalEngine)(store, workers, logs, tracker) as opened, signals(opened):
+            _run_steps(todo, opened, summary, listen, steps_of_shard(plan, shard))
     summary.seconds = time.monotonic() - begun
     listen(Progress(len(todo), len(todo) - len(summary.failures) - summary.blocked, share=1.0))
     return summary
 
 
-def describe(summary: Summary) -> str:
-    """Return one line per failed step, and the number of steps that they block."""
+def raise_failures(summary: Summary) -> None:
+    """Raise RunError if a step failed: a line for each failed step, and the number of steps that they block."""
     lines = [f"{f.step.label}: {f.reason}" + (f"; see {paths.scrub(str(f.log))}" if f.log else "") for f in summary.failures]
     if summary.blocked:
         lines.append(f"{summary.blocked} steps wait for these; the others are done. The same command tries again.")
-    return "\n".join(lines)
+    if lines:
+        raise RunError("\n".join(lines), any(f.bad_input for f in summary.failures))
 
 
 def steps_of_shard(plan: Plan, shard: tuple[int, int] | None) -> set[str]:
-    """Return the steps that shard (i, n) computes before those of other shards: every n-th of each stage; all without a shard."""
+    """Return the digests of the steps that shard (i, n) computes first: every n-th of each stage; all without a shard."""
     i, n = shard or (0, 1)
     return {s.digest for stage in plan.counts() for s in plan.of_stage(stage)[i::n]}
 
@@ -96,7 +96,7 @@ def _run_steps(
     todo: dict[str, Step], engine: LocalEngine, summary: Summary, listen: Callable[[Progress], None], mine: set[str]
 ) -> None:
     """Submit steps until every step of `todo` is done, failed or blocked by a failed one; those in `mine` go first."""
-    waiting = {d: {p for p in s.parents.values() if p in todo} for d, s in todo.items()}  # steps by their missing parents
+    waiting = {d: {p for p in s.parents.values() if p in todo} for d, s in todo.items()}  # missing parents by step
     children = defaultdict(list)
     for digest, parents in waiting.items():
         for parent in parents:
@@ -113,16 +113,16 @@ def _run_steps(
     speed, done_cost, begun = measured_speed(engine.store), 0.0, time.monotonic()
     costs, n_steps = {d: cost(s, speed) for d, s in todo.items()}, Counter(s.stage for s in todo.values())
     total, failed, blocked, ended = sum(costs.values()), set(), set(), Counter()
-    later: dict[str, float] = {}  # steps that another run computes, and when to try them again
+    later: dict[str, float] = {}  # steps that another run computes, with the time to try them again
 
     def report() -> None:
         done = done_cost + sum(costs[d] * read_share(engine.shares, d) for d in running.values())
         share = min(1.0, done / total)
         elapsed = time.monotonic() - begun
         left = (total - done) / max(1, engine.workers) if share < 0.05 else elapsed * (1 - share) / share
-        now = [todo[d] for d in running.values()]
-        stages = [Stage(s, n, ended[s], tuple(step.label for step in now if step.stage == s)) for s, n in n_steps.items()]
-        labels = tuple(step.label for step in now)
+        steps = [todo[d] for d in running.values()]
+        stages = [Stage(s, n, ended[s], tuple(step.label for step in steps if step.stage == s)) for s, n in n_steps.items()]
+        labels = tuple(step.label for step in steps)
         listen(Progress(len(todo), ended.total(), labels, left, share, tuple(stages), engine.stopping))
 
     while ready or later or running:
@@ -176,7 +176,7 @@ def _run_steps(
                     heappush(ready, order(child))
         if engine.stopping and not running:
             report()
-            raise Interrupted("stopped; what was finished is kept, and the same command goes on from there")
+            raise Interrupted("stopped; finished steps are in the store, and the same command continues from there")
         if engine.stopping:
             ready.clear()
             later.clear()
@@ -184,7 +184,7 @@ def _run_steps(
 
 
 def _chain_costs(todo: dict[str, Step]) -> dict[str, float]:
-    """Return, for each step, the cost of the longest chain of steps that begins with it; the longest goes first."""
+    """Return for each step the cost of the longest chain of steps that begins with it."""
     chain = {d: s.flops + 1e9 for d, s in todo.items()}
     for digest in reversed(todo):
         for parent in todo[digest].parents.values():
@@ -194,6 +194,7 @@ def _chain_costs(todo: dict[str, Step]) -> dict[str, float]:
 
 
 def _descendants(failed: set[str], todo: dict[str, Step]) -> set[str]:
+    """Return the steps that need a failed one."""
     blocked = set(failed)
     for digest, step in todo.items():  # parents come first in a plan
         if blocked & set(step.parents.values()):

@@ -1,4 +1,4 @@
-"""Inference latency of each size of a computed study on this machine, stored beside its results."""
+"""The inference latency of each size of a computed study on this machine, stored with its results."""
 
 import json
 from dataclasses import asdict
@@ -6,7 +6,7 @@ from typing import Any
 
 from pdstudy.data.batches import Ids
 from pdstudy.recipes import LINEAR, LINEAR_SIZE
-from pdstudy.run.inputs import Lines
+from pdstudy.run.inputs import Lines, read_record
 from pdstudy.storage import files, paths, results
 from pdstudy.storage.store import Store
 from pdstudy.study.plan import make
@@ -17,9 +17,9 @@ from pdstudy.study.steps import Plan
 def measure_latency(study: Study, store: Store | None = None):
     """Return the latency of each size of a computed study on this machine, as a pandas table; measured once and stored."""
     plan, store, path = make(study), store or Store(), paths.study_folder(study.name) / results.LATENCY
-    known = json.loads(path.read_text())["sizes"] if path.is_file() else {}
+    measured = json.loads(path.read_text())["sizes"] if path.is_file() else {}
     sizes = {s.size for s in plan.students if "ids" in plan.steps[s.evaluation].parents} | {LINEAR_SIZE}
-    if sizes - set(known) or any(latency["memory"] is None for size, latency in known.items() if size != LINEAR_SIZE):
+    if sizes - set(measured) or any(latency["memory"] is None for size, latency in measured.items() if size != LINEAR_SIZE):
         with files.atomic_write(path) as new:
             new.write_text(json.dumps(of_study(plan, store, memory=True), indent=1) + "\n")
     return results.latency_table(study.name)
@@ -33,16 +33,16 @@ def of_study(plan: Plan, store: Store, memory: bool = False) -> dict[str, dict]:
     """
     from pdstudy.models import inference, latency  # here: reading results should not load torch
 
-    models_of: dict[str, dict[str, str]] = {}  # by word pieces: a given teacher may have its own
+    models_of: dict[str, dict[str, str]] = {}  # by size, by the digest of word pieces: a given teacher may have its own
     here, sizes = store.digests(), {}
     for student in plan.students:
-        ids = plan.steps[student.evaluation].parents.get("ids")  # None: the model takes texts
+        ids = plan.steps[student.evaluation].parents.get("ids")  # None if the model takes texts
         if student.model in here and ids is not None:
             models_of.setdefault(ids, {}).setdefault(student.size, student.model)
     longest = plan.study.max_length
     for digest, models in models_of.items():
         pieces = store.open(digest)
-        pad = json.loads((pieces / "record.json").read_text())["vocabulary"]["pad"]
+        pad = read_record(pieces)["vocabulary"]["pad"]
         openings = {
             size: latency.Opening(inference.open_torch, (str(store.open(model)),), "fp32") for size, model in models.items()
         }

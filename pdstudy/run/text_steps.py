@@ -1,118 +1,113 @@
-"""The steps that make text: cleaned, split, taken from other domains, cut into word pieces, counted.
+"""The steps of texts: cleaned, split, taken from other domains, cut into word pieces, counted.
 
-No model is trained here. What they write is Parquet, arrays that can be memory-mapped, and a record of what was left out.
+They write Parquet files, arrays that can be memory-mapped, and a record of the texts that were left out.
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pdstudy.data import cleaning, other_domains, own_pieces, repeats, sources
-from pdstudy.data import similarity as nearness
+from pdstudy.data import cleaning, other_domains, own_pieces, repeats, similarity, sources
 from pdstudy.data.formats import TextError
 from pdstudy.data.tasks import HELD_BACK, OWN_TRANSFER, Files, Wheel
 from pdstudy.data.texts import Text
 from pdstudy.data.tokenizer import continues, open_tokenizer, save_tokenizer, train_word_pieces, write_texts
-from pdstudy.run.inputs import Inputs, Lines, column, joined, tuples
+from pdstudy.run.inputs import Inputs, Lines, column, joined, read_record, tuples
 from pdstudy.storage import paths
 from pdstudy.study.steps import Step
 
 if TYPE_CHECKING:  # text steps load no torch
     from pdstudy.models.train import Watch
 
-ROWS = 16_384  # documents in a row group, which is what a reader holds in memory
-MAX_UNKNOWN = 0.05  # share of unknown pieces above which the vocabulary is the wrong one
+ROWS = 16_384  # documents in a row group, which is read into memory as one
+MAX_UNKNOWN = 0.05  # share of unknown pieces above which the tokenizer does not fit the texts
+
+PARTS = {"corpus": ("corpus", "heldout"), "task": ("train", "dev", "test", "transfer"), "transfer": ("transfer",)}  # of `ids`
 
 
 def texts(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
-    """Clean and split a task's texts: one Parquet file a split, and the counts of what was left out."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    """Clean and split a task's texts: one Parquet file per split, and counts of the texts left out."""
     s, source = step.settings, step.task.source
     raw = sources.read(step.task)
-    own = s["sha256"] if isinstance(source, Wheel) else sources.digests(source)  # of a wheel it was looked at while it was read
-    if own != s["sha256"] or sources.read_digests(step.task) != s.get("reads", {"sha256": []})["sha256"]:
+    sha256 = s["sha256"] if isinstance(source, Wheel) else sources.digests(source)  # reading a wheel verifies it
+    if sha256 != s["sha256"] or sources.read_digests(step.task) != s.get("reads", {"sha256": []})["sha256"]:
         raise TextError("a file of the task was changed while the study began; run the same command again")
-    found = cleaning.build(raw, s["splits"], s["corpus"]["documents"], s["corpus"]["heldout"], s["split_seed"])
-    for split, (lines, labels) in found.labelled.items():
-        pq.write_table(pa.table(_columns(lines) | {"label": labels}), folder / f"{split}.parquet")
-    pq.write_table(pa.table(_columns(found.transfer)), folder / "transfer.parquet")
-    for name, lines in (("corpus", found.documents), ("heldout", found.heldout)):
-        pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet", row_group_size=ROWS)
-    names = list(found.labels)
-    classes = {name: np.bincount(labels, minlength=len(names)).tolist() for name, (_, labels) in found.labelled.items()}
-    record = {"counts": found.counts, "labels": names, "classes": classes}
-    if isinstance(source, Files):  # said before training; `ordered`: somebody gave the order of the classes' numbers
-        record |= {"examples": found.examples, "ordered": bool(source.labels)}
+    built = cleaning.build(raw, s["splits"], s["corpus"]["documents"], s["corpus"]["heldout"], s["split_seed"])
+    for split, (texts_of_split, labels) in built.labelled.items():
+        _write(folder, split, _columns(texts_of_split) | {"label": labels})
+    _write(folder, "transfer", _columns(built.transfer))
+    _write(folder, "corpus", {"text": built.documents}, row_group_size=ROWS)
+    _write(folder, "heldout", {"text": built.heldout}, row_group_size=ROWS)
+    names = list(built.labels)
+    classes = {split: np.bincount(labels, minlength=len(names)).tolist() for split, (_, labels) in built.labelled.items()}
+    record = {"counts": built.counts, "labels": names, "classes": classes}
+    if isinstance(source, Files):  # `ordered`: the user gave the order of the classes
+        record |= {"examples": built.examples, "ordered": bool(source.labels)}
     return record
 
 
 def domain(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
-    """Take a transfer set of one size from another corpus, or of several alike, and measure how near it is to D_L."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    s, raw = step.settings, inputs.folder("texts")
-    labelled = tuples(raw / "train.parquet")[: s["labelled"] or None]
-    measured = [t for split in ("dev", "test") for t in tuples(raw / f"{split}.parquet")]
-    parts = {name: _texts_of(name, step, raw) for name in s["corpus"].split("+")}
+    """Take a transfer set of one size from another corpus, or equal parts of several, and measure its similarity to D_L."""
+    s, texts_folder = step.settings, inputs.folder("texts")
+    labelled = tuples(texts_folder / "train.parquet")[: s["labelled"] or None]
+    parts = {name: _texts_of(name, step, texts_folder) for name in s["corpus"].split("+")}
     key = repeats.key_of(step.task)
-    found, counts = cleaning.transfer_set(parts, s["texts"], measured, labelled, s["split_seed"], key)
-    (near,) = nearness.compare(joined(labelled), {s["corpus"]: joined(found)}, key)
-    if np.isnan(near["S"]):
+    transfer, counts = cleaning.transfer_set(parts, s["texts"], _evaluated(texts_folder), labelled, s["split_seed"], key)
+    (row,) = similarity.compare(joined(labelled), {s["corpus"]: joined(transfer)}, key)
+    if np.isnan(row["S"]):
         raise TextError(
-            f"domains: {s['corpus']} has {near['words']:,} words, too few for S, which ranks them; ask for at least {nearness.LEAST:,}"
+            f"domains: {s['corpus']} has {row['words']:,} words, too few to rank for S; ask for at least {similarity.LEAST:,}"
         )
-    pq.write_table(pa.table(_columns(cleaning.plain(found))), folder / "transfer.parquet")
-    return {"counts": counts, "labels": inputs.record("texts")["labels"], "near": near}
+    _write(folder, "transfer", _columns(cleaning.plain(transfer)))
+    return {"counts": counts, "labels": inputs.labels, "near": row}
 
 
 def corpus(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
-    """Take another D_LM than the study's: D_T itself, or text of other domains, all of it."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    s, raw = step.settings, inputs.folder("texts")
-    measured = [part for split in ("dev", "test") for t in tuples(raw / f"{split}.parquet") for part in t]
-    found = [d for name in s["corpus"].split("+") for d in _documents_of(name, step, raw)]
-    found = [found[i] for i in np.random.default_rng(s["split_seed"]).permutation(len(found))]
+    """Take another D_LM than the study's: D_T itself, or all text of other domains."""
+    s, texts_folder = step.settings, inputs.folder("texts")
+    documents = [d for name in s["corpus"].split("+") for d in _documents_of(name, step, texts_folder)]
+    documents = [documents[i] for i in np.random.default_rng(s["split_seed"]).permutation(len(documents))]
     key = repeats.key_of(step.task)
-    read, heldout, left_out = cleaning.documents(found, {key(text) for text in measured}, None, s["heldout"], key)
-    for name, lines in (("corpus", read), ("heldout", heldout)):
-        pq.write_table(pa.table({"text": lines}), folder / f"{name}.parquet", row_group_size=ROWS)
-    return {"counts": {"D_LM": left_out.counts}, "labels": inputs.record("texts")["labels"]}
+    keys = {key(text) for pair in _evaluated(texts_folder) for text in pair}
+    documents, heldout, left_out = cleaning.documents(documents, keys, None, s["heldout"], key)
+    _write(folder, "corpus", {"text": documents}, row_group_size=ROWS)
+    _write(folder, "heldout", {"text": heldout}, row_group_size=ROWS)
+    return {"counts": {"D_LM": left_out.counts}, "labels": inputs.labels}
 
 
-def _texts_of(name: str, step: Step, raw: Path) -> list[Text]:
+def _evaluated(texts_folder: Path) -> list[Text]:
+    """Return the texts of dev and test."""
+    return [text for split in ("dev", "test") for text in tuples(texts_folder / f"{split}.parquet")]
+
+
+def _texts_of(name: str, step: Step, texts_folder: Path) -> list[Text]:
     """Return all transfer texts of one corpus."""
     if name == OWN_TRANSFER:
-        return tuples(raw / "transfer.parquet")
+        return tuples(texts_folder / "transfer.parquet")
     if name == HELD_BACK:
         n = step.settings["labelled"]
-        return tuples(raw / "train.parquet")[n:] if n else []
+        return tuples(texts_folder / "train.parquet")[n:] if n else []
     columns = getattr(step.task.source, "text", ("text",))
     return other_domains.texts(dict(step.task.elsewhere)[name], columns)
 
 
-def _documents_of(name: str, step: Step, raw: Path) -> list[str]:
-    """Return all documents of one corpus; of D_T and of texts held back, each text is one."""
+def _documents_of(name: str, step: Step, texts_folder: Path) -> list[str]:
+    """Return all documents of one corpus; in D_T and among the texts held back, each text is a document."""
     if name in (OWN_TRANSFER, HELD_BACK):
-        return joined(_texts_of(name, step, raw)[: step.settings["texts"] if name == OWN_TRANSFER else None])
+        return joined(_texts_of(name, step, texts_folder)[: step.settings["texts"] if name == OWN_TRANSFER else None])
     return other_domains.documents(dict(step.task.elsewhere)[name])
 
 
 def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
     """Train word pieces on D_LM, or copy a tokenizer's folder."""
     if step.folder is None:
-        lines, n, cut = Lines(inputs.folder("texts") / "corpus.parquet"), step.settings["vocabulary"], step.settings.get("cut")
-        if cut is None:
-            save_tokenizer(train_word_pieces(lines, n).get_vocab(), folder)
+        documents, n_pieces = Lines(inputs.folder("texts") / "corpus.parquet"), step.settings["vocabulary"]
+        if "cut" in step.settings:
+            own_pieces.save(own_pieces.train(documents, n_pieces), folder)
         else:
-            own_pieces.save(own_pieces.train(lines, n), folder)
+            save_tokenizer(train_word_pieces(documents, n_pieces).get_vocab(), folder)
         return {}
     source = paths.expanded(step.folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
@@ -122,46 +117,48 @@ def tokenizer(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[
 
 
 def ids(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
-    """Cut D_LM, or the texts of the task, into word pieces: on disk, ready to be memory-mapped."""
-    raw, tokenizer_folder = inputs.folder("texts"), inputs.folder("tokenizer")
-    tokenizer, vocabulary = open_tokenizer(tokenizer_folder)
-    names = {"corpus": ("corpus", "heldout"), "task": ("train", "dev", "test", "transfer"), "transfer": ("transfer",)}[
-        step.settings["of"]
-    ]
-    counts = {}
-    for name in names:
-        lines, length = Lines(raw / f"{name}.parquet"), step.settings.get("max_length")
-        counts[name], seen = write_texts(folder, name, tokenizer, vocabulary, lines.batches(), length)
-        share = counts[name]["unknown"] / max(1, counts[name]["pieces"])
-        if share > MAX_UNKNOWN:
-            raise TextError(f"{name}: {share:.0%} of the word pieces are unknown to the tokenizer; {_cure(tokenizer, lines)}")
+    """Cut D_LM, the texts of the task, or another transfer set into word pieces, as arrays that can be memory-mapped."""
+    texts_folder, counts = inputs.folder("texts"), {}
+    tokenizer, vocabulary = open_tokenizer(inputs.folder("tokenizer"))
+    for name in PARTS[step.settings["of"]]:
+        file, max_length = texts_folder / f"{name}.parquet", step.settings.get("max_length")
+        counts[name], piece_counts = write_texts(folder, name, tokenizer, vocabulary, Lines(file).batches(), max_length)
+        unknown = counts[name]["unknown"] / max(1, counts[name]["pieces"])
+        if unknown > MAX_UNKNOWN:
+            raise TextError(
+                f"{name}: {unknown:.0%} of the word pieces are unknown to the tokenizer; {_cure(tokenizer, Lines(file))}"
+            )
         if name == "corpus":
-            np.save(folder / "corpus.counts.npy", seen)
+            np.save(folder / "corpus.counts.npy", piece_counts)
             np.save(folder / "continues.npy", continues(tokenizer))
         if name in ("train", "dev", "test"):
-            np.save(folder / f"{name}.labels.npy", np.array(column(raw / f"{name}.parquet", "label"), dtype=np.int64))
-    labels = json.loads((raw / "record.json").read_text())["labels"]
-    return {"vocabulary": vars(vocabulary), "counts": counts, "labels": labels}
+            np.save(folder / f"{name}.labels.npy", np.array(column(file, "label"), dtype=np.int64))
+    return {"vocabulary": vars(vocabulary), "counts": counts, "labels": read_record(texts_folder)["labels"]}
 
 
-def _cure(tokenizer, lines: Lines) -> str:
-    """Return what is unknown to a tokenizer, and what to do about it."""
-    missing = own_pieces.missing(tokenizer, lines)
-    shown = f" (it lacks {', '.join(missing[:10])})" if missing else ""
+def _cure(tokenizer, texts: Lines) -> str:
+    """Return which characters of the texts a tokenizer lacks, and what to do about it."""
+    missing = own_pieces.missing(tokenizer, texts)
+    characters = f" (it lacks {', '.join(missing[:10])})" if missing else ""
     if not own_pieces.is_own(tokenizer):
-        return f"it was made for another language or script{shown}; take another, or null for one of this text's own"
-    return f"D_LM, which it was made from, is of another kind, or tokenizer.vocabulary is too small for its letters{shown}"
+        return f"it was made for another language or script{characters}; take another, or null to train one on this text"
+    return f"D_LM, which it was trained on, differs from these texts, or tokenizer.vocabulary is too small{characters}"
 
 
 def words(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
-    """Start word embeddings from the corpus' counts of pairs."""
-    from pdstudy.data import word_vectors  # here: it loads scipy, which every worker would wait for
+    """Make the first word embeddings from counts of pairs of pieces in D_LM."""
+    from pdstudy.data.word_vectors import word_vectors  # here: it loads scipy, which every worker would wait for
 
     s = step.settings
-    np.save(
-        folder / "words.npy", word_vectors.word_vectors(inputs.ids("corpus"), inputs.vocabulary().size, s["width"], s["window"])
-    )
+    np.save(folder / "words.npy", word_vectors(inputs.ids("corpus"), inputs.vocabulary().size, s["width"], s["window"]))
     return {}
+
+
+def _write(folder: Path, name: str, columns: dict[str, list], **options) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table(columns), folder / f"{name}.parquet", **options)
 
 
 def _columns(texts: list) -> dict[str, list[str]]:

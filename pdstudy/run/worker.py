@@ -23,7 +23,7 @@ class Interrupted(PlainError):
 
 @dataclass
 class Failure:
-    """One step that failed, why, where its log is, and whether to try it again."""
+    """One step that failed: the reason, its log, and whether to try it again."""
 
     step: Step
     reason: str
@@ -34,11 +34,8 @@ class Failure:
     disk_full: bool = False
 
 
-def _never() -> bool:
+def _stop_check() -> bool:  # set_stop_check replaces it
     return False
-
-
-_stop_check: Callable[[], bool] = _never
 
 
 def set_stop_check(check: Callable[[], bool]) -> None:
@@ -82,16 +79,16 @@ def log_of(step: Step, logs: Path | None) -> Path | None:
 def compute(
     step: Step, store: Store, shares: Path, logs: Path | None, tracker: str | None, before: Callable[[], None] = lambda: None
 ) -> "str | Failure":
-    """Compute one step and return its outcome.
+    """Compute one step and return its outcome; `before` is called if it is really computed here.
 
-    It is "done", "found" (another run has computed it), "busy" (another run is computing it), "stopped", or a Failure.
+    The outcome is "done", "found" (another run has computed it), "busy" (another run is computing it), "stopped", or a Failure.
     """
     import torch
 
     from pdstudy.models.train import Stopped, Watch
     from pdstudy.run.execute import execute
 
-    # One thread everywhere: then sums have one order, and results are the same bit for bit with any engine.
+    # One thread with every engine: sums then have one order, and results are the same bit for bit.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     name = log_name(step)
@@ -138,6 +135,6 @@ def _failure(step: Step, error: Exception, store: Store, log: Path | None) -> Fa
                 new.write_text(paths.scrub(trace))
         except OSError:
             log = None
-    certain = isinstance(error, ValueError | Diverged)
-    reason = paths.scrub(f"{error}" if certain else f"{type(error).__name__}: {error}")
-    return Failure(step, reason, trace, isinstance(error, ValueError), log, again=not certain)
+    would_repeat = isinstance(error, ValueError | Diverged)
+    reason = paths.scrub(f"{error}" if would_repeat else f"{type(error).__name__}: {error}")
+    return Failure(step, reason, trace, isinstance(error, ValueError), log, again=not would_repeat)

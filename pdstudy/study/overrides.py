@@ -1,4 +1,4 @@
-"""What the `settings` of a notebook change of a params file: merged with the file, and marked in a table of all values."""
+"""The `settings` of a notebook: merged with the values of a params file, and marked in a table of all values."""
 
 import html
 import json
@@ -16,14 +16,14 @@ STYLE = 'style="text-align: left"'
 
 @dataclass(frozen=True)
 class Origin:
-    """What a study was read from: a params file, and the settings that replace some of the file's."""
+    """The params file that a study was read from, and the settings that replaced some of the file's."""
 
     path: Path
     settings: dict[str, Any]
 
 
 def merged(values: dict[str, Any], settings: dict[str, Any] | None, study: type[BaseModel]) -> dict[str, Any]:
-    """Return a params file's values with `settings` in their place.
+    """Return the values of a params file, some replaced by `settings`.
 
     Of a section, such as `pretrain`, only the keys in `settings` are replaced; every other value is replaced as a whole.
     Raises ParamsError where `settings` is not a mapping.
@@ -33,12 +33,12 @@ def merged(values: dict[str, Any], settings: dict[str, Any] | None, study: type[
     if not isinstance(settings, dict):
         raise ParamsError(f'settings: expected keys and values such as {{"seeds": [0, 1]}}, got a {type(settings).__name__}')
     sections = {key for key, field in study.model_fields.items() if isinstance(field.annotation, type)} | {"task"}
-    inside = {
+    within_sections = {
         key: values[key] | value
         for key, value in settings.items()
         if key in sections and isinstance(value, dict) and isinstance(values.get(key), dict)
     }
-    return values | settings | inside
+    return values | settings | within_sections
 
 
 def folded_table(study: BaseModel, in_file: BaseModel) -> str:
@@ -62,7 +62,7 @@ def folded_table(study: BaseModel, in_file: BaseModel) -> str:
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of all sections by "section.key"; a mapping without keys is one value."""
+    """Return the values of all sections by "section.key"; an empty mapping is one value."""
     flat = {}
     for key, value in values.items():
         flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) and value else {key: value}
@@ -70,7 +70,7 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """Return a value as JSON, whole numbers without a point, that HTML and a terminal show as it is."""
+    """Return a value as JSON, escaped for HTML and terminals; integers without a decimal point."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return html.escape(escape_control(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))

@@ -1,13 +1,11 @@
-"""What a study consists of: steps with digests, the students that they make, and the plan that holds both.
+"""Steps with digests, the students that they make, and the plan of both.
 
-When is a step *new*? A step is its stage, the version of that stage's code, the settings that change its
-meaning, the digests of its parents and of the text it read. Device, number of workers, threads and log
-interval are not part of it: the same step computed elsewhere is the same step. Library versions are not
-part of it either, so an upgrade does not throw a night of work away; each artifact records the versions
-that made it and `plan` says so when they differ from those installed. Whoever wants everything made anew
-runs `clean`.
+The digest of a step covers its stage, the version of that stage's code, the settings that change its result, and the digests of
+its parents and texts. It does not cover the device, the number of workers, threads or the log interval: a step computed
+elsewhere is the same step. Nor does it cover library versions, so that an upgrade does not discard a night of work: each
+artifact records its versions, and the command `plan` says when they differ from those installed. `clean` removes all artifacts.
 
-The cost of that choice: a change of code that changes results must raise VERSION below.
+A change of code that changes results must therefore raise the stage's number in VERSION.
 """
 
 from collections import Counter
@@ -19,7 +17,8 @@ from pdstudy.data.tasks import Task
 from pdstudy.storage.store import identity
 from pdstudy.study.settings import Study
 
-# Raise a stage's number when its code changes what it computes.
+MEAN_PIECES = 30  # of a sentence; for estimates only
+# Raise a stage's number when a change of its code changes results.
 VERSION = {
     "texts": 2, "domain": 1, "corpus": 1, "tokenizer": 1, "ids": 2, "words": 1, "pretrain": 3, "adopt": 2,
     "given": 2, "finetune": 4, "distill": 5, "search": 1, "label": 2, "evaluate": 1,
@@ -34,50 +33,50 @@ class Step:
     stage: str
     settings: dict[str, Any]
     parents: dict[str, str]
-    label: str  # for people: logs and progress
+    label: str  # for logs and progress
     flops: float = 0.0  # estimate, for the time left
-    folder: str | None = None  # where given files lie; their digest is in the settings, the place is not
+    folder: str | None = None  # the place of input files; the settings have only their digest
     room: int = 0  # estimate of the bytes that it writes
-    texts: int = 0  # estimate of those that it reads, where its settings do not say
-    task: Task | None = None  # where texts come from; what they are is in the settings
+    texts: int = 0  # estimate of the texts that it reads, if not in its settings
+    task: Task | None = None  # the place of the texts; the settings have only their digest
 
     @cached_property
     def digest(self) -> str:
-        """Return the identity of the step: 16 hexadecimal digits."""
+        """Return the digest of the step: 16 hexadecimal digits."""
         return identity(self.stage, VERSION[self.stage], self.settings, self.parents)
 
 
 @dataclass(frozen=True)
 class Student:
-    """One trained student of the study, or its teacher: which step made it and which measured it."""
+    """One trained student of the study, or its teacher: the digests of its model and its evaluation."""
 
     recipe: str
     size: str
     seed: int
     model: str
     evaluation: str
-    curve: str | None = None  # "transfer" or "labels" where it is a point of a learning curve,
-    texts: int | None = None  # of so many texts
-    domain: str | None = None  # the corpus that D_T was taken from, where it is not the study's own
-    corpus: str | None = None  # the D_LM that its start has read, where it is not the study's own
+    curve: str | None = None  # "transfer" or "labels" for a point of a learning curve
+    texts: int | None = None  # the number of texts of that point
+    domain: str | None = None  # the corpus of D_T, if not the study's own
+    corpus: str | None = None  # the D_LM of its encoder, if not the study's own
 
     @property
     def own(self) -> bool:
-        """Return whether it is one of the study's own students, no point of a curve and on no other text."""
+        """Return whether it is on the study's own texts and no point of a learning curve."""
         return self.curve is None and self.domain is None and self.corpus is None
 
 
 @dataclass
 class Plan:
-    """The steps of a study in an order in which parents come first, and its students."""
+    """The steps of a study, parents first, and its students."""
 
     study: Study
     steps: dict[str, Step] = field(default_factory=dict)
     students: list[Student] = field(default_factory=list)
-    asked: int = 0  # steps asked for, shared ones counted every time
+    asked: int = 0  # calls of `add`: shared steps count every time
 
     def add(self, step: Step) -> str:
-        """Return the step's digest, after adding it if nobody asked for it before."""
+        """Return the step's digest, after adding it if it is new."""
         self.asked += 1
         self.steps.setdefault(step.digest, step)
         return step.digest
@@ -87,7 +86,7 @@ class Plan:
         return [s for s in self.steps.values() if s.stage == stage]
 
     def source_of(self, step: Step) -> str | None:
-        """Return the corpus that a step's text was taken from, None where it is the study's own."""
+        """Return the other corpus that a step's texts come from, None for the study's own texts."""
         while step.stage not in ("texts", "corpus", "domain"):
             step = self.steps[step.parents["ids" if "ids" in step.parents else "texts"]]
         return step.settings["corpus"] if step.stage != "texts" else None

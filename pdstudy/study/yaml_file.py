@@ -1,8 +1,8 @@
 """Reads one params file as a mapping.
 
-A params file may come from anyone, so its size, its depth and its number of values are limited before anything is built
-from it, and tags make plain data only. YAML lets the last of two equal keys win silently; here a repeated key is an error.
-Aliases are refused, because a few of them can multiply into millions of values.
+A params file may come from anyone. So its size, depth and number of values are limited before it is parsed fully, and only
+plain data is made from it. YAML silently takes the last of two equal keys; here a repeated key is an error. Aliases are
+refused, because a few of them can multiply into millions of values.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import yaml
 
 from pdstudy.storage import paths
 
-MAX_BYTES = 200_000  # parsing these takes a second
+MAX_BYTES = 200_000  # parsed in a second
 MAX_DEPTH = 16  # a study has three levels
 MAX_VALUES = 20_000
 
@@ -24,7 +24,7 @@ class ParamsError(ValueError):
 
 
 def find(path: str | Path) -> Path:
-    """Return the params file meant by a path, or by a name in params/ of the workspace or of the package.
+    """Return the path of a params file, given as a path or as a name in params/ of the workspace or the package.
 
     A path is relative to the current folder or to the workspace. Raises ParamsError with the nearest name.
     """
@@ -53,16 +53,16 @@ def load(path: Path) -> dict[str, Any]:
     if data is None:
         raise ParamsError(f"{path}: the file is empty; copy params/smoke.yaml and change it")
     if not isinstance(data, dict):
-        raise ParamsError(f"{path}: expected keys and values at the top, got a {type(data).__name__}; copy params/smoke.yaml")
+        raise ParamsError(f"{path}: expected keys and values, got a {type(data).__name__}; copy params/smoke.yaml and change it")
     if bad := [k for k in data if not (isinstance(k, str) and k.isidentifier())]:
         raise ParamsError(f"{path}: {bad[0]!r} is not a parameter name")
     return data
 
 
 def _read_text(path: Path) -> str:
-    """Return the text of a file of at most MAX_BYTES."""
+    """Return the text of a file of at most MAX_BYTES. Raises ParamsError."""
     try:
-        with path.open("rb") as file:  # the size that a file system reports may differ from what can be read
+        with path.open("rb") as file:  # some file systems report a wrong size, so it is not asked
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise ParamsError(f"{path.stat().st_size:,} bytes is too large for a params file (at most {MAX_BYTES:,})")
@@ -84,7 +84,7 @@ class _Loader(yaml.SafeLoader):
         self.depth += 1
         self.n_values += 1
         if self.depth > MAX_DEPTH:
-            raise ParamsError(f"values lie more than {MAX_DEPTH} levels deep; a study has three")
+            raise ParamsError(f"more than {MAX_DEPTH} levels of nesting; a study has three")
         if self.n_values > MAX_VALUES:
             raise ParamsError(f"more than {MAX_VALUES:,} values")
         node = super().compose_node(parent, index)
@@ -97,6 +97,6 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
             if name in seen:
-                raise ParamsError(f"the key {key.value!r} stands twice, again at line {key.start_mark.line + 1}; keep one")
+                raise ParamsError(f"the key {key.value!r} is repeated at line {key.start_mark.line + 1}; keep one")
             seen.add(name)
         return node

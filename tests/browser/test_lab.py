@@ -200,7 +200,7 @@ def test_a_run_shows_its_progress_stops_when_it_is_interrupted_and_goes_on(lab, 
     notebook.choose("Kernel", "Interrupt Kernel")
     cells = notebook.when(lambda cells: failures(cells) and notebook.idle(), minutes=2)
     (said,) = failures(cells)
-    assert said.startswith("Interrupted: stopped; what was finished is kept") and len(said.splitlines()) == 1
+    assert said.startswith("Interrupted: stopped; finished steps are in the store") and len(said.splitlines()) == 1
     assert re.fullmatch(r"\d+ of \d+ steps; stopped", progress(cells)[0])
     assert not lab.workers()
     notebook.look_at(".jp-OutputArea-output pre", "Interrupted")

@@ -178,7 +178,7 @@ def test_a_request_to_stop_ends_cleanly_in_one_line_and_the_same_command_goes_on
         process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == code
-    assert "the same command goes on from there" in said and "Traceback" not in said
+    assert "the same command continues from there" in said and "Traceback" not in said
     assert workers and not any(map(small.is_worker, workers))
     done = world.run("run", params, "--workers", "2", outputs=outputs)
     assert done.returncode == 0 and small.tables(outputs) == unbroken
