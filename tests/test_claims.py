@@ -170,7 +170,7 @@ def test_the_command_fails_where_a_required_claim_is_refuted(study, share, code)
 def test_results_without_predictions_are_refused_with_the_command_to_run(study):
     folder = Path(study(both("PD", 0.8)))
     (folder / results.PREDICTIONS).unlink()
-    with pytest.raises(FileNotFoundError, match=r"answers to every text .* run: python -m pdstudy run"):
+    with pytest.raises(FileNotFoundError, match=r"predictions for every text .* run: python -m pdstudy run"):
         claims.judge(folder)
 
 

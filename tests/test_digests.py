@@ -2,7 +2,7 @@
 
 The list was written by `plan.make` before modules were moved. Digests depend on the content of data sets that are not in the
 checkout and of this Python's documentation, so their sha256 are taken from the list as well, in the place of those of the files.
-The studies `quick` and `desk` were redesigned since; the list has the settings that they had.
+The study `quick` was redesigned since; the list has the settings that it had.
 """
 
 import json
@@ -25,7 +25,8 @@ def test_the_steps_of_a_study_have_the_digests_of_the_committed_list(name, monke
     monkeypatch.setattr(
         other_domains, "identity", lambda source: next(LISTED["elsewhere"][n] for n, other in known.items() if other == source)
     )
-    study = Study.read(name, LISTED["settings"].get(name, {})).model_copy(update={"precision": "fp32"})
+    study = Study.checked(LISTED["settings"][name]) if name in LISTED["settings"] else Study.read(name)
+    study = study.model_copy(update={"precision": "fp32"})
     steps, listed = plan.make(study).steps, set(LISTED["steps"][name])
     assert [digest for digest in steps if digest in listed] == LISTED["steps"][name]
     added = [steps[digest] for digest in steps if digest not in listed]

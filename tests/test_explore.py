@@ -159,8 +159,8 @@ def test_the_widgets_show_the_selected_students(smoke):
     for button in panel.recipes.children:
         button.value = button.description == "PD"
     assert panel.student.options == (("PD 2/64", ("PD", "2/64")),)
-    assert panel.table.value.count("<tr") == 2 and "differs from" in panel.words.value + "differs from" * (
-        "same" in panel.words.value
+    assert panel.table.value.count("<tr") == 2 and "differs from" in panel.summary.value + "differs from" * (
+        "same" in panel.summary.value
     )
     panel.recipes.children[0].value = False
     assert panel.figure.value == panel.texts.value == "" and panel.table.value.startswith("No such student")

@@ -49,9 +49,9 @@ COLUMNS = {  # of metrics.parquet: name -> Arrow type
 # Pandas tables are made by pyarrow, which is imported where it is used, because much code that imports this module needs neither.
 
 
-def accuracies(table):
-    """Return the rows of a table of metrics that are accuracies on test."""
-    return table[(table.split == "test") & (table.metric == "accuracy")]
+def accuracies(table, split: str = "test"):
+    """Return the rows of a table of metrics that are accuracies on a split."""
+    return table[(table.split == split) & (table.metric == "accuracy")]
 
 
 def load_results(study: str | Path):
