@@ -37,6 +37,7 @@ RESULTS, TABLE, OWN, SPEED, PAPER_SCALE = (
 )
 PUBLISHED = paths.ROOT / "outputs" / "published"  # the committed evidence, written by tools/publish.py
 SST2 = str(PUBLISHED / "desk-sst2")  # the paper's own task, as far as two cores go
+QUICK = str(PUBLISHED / "quick")  # the newcomer's study, with a larger teacher and more transfer text than desk
 PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
 MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python tools/readme.py`, not typed -->)")
 # One or two for each question, of those that do not need the answers to every text: predictions.parquet is not committed.
@@ -161,6 +162,7 @@ def reword_evidence() -> list[str]:
 def records() -> list[tuple[Path, str, str]]:
     """Return (page, part, text) of the parts from benchmarks and from the study of SST-2."""
     others = [(OWN, "tasks", benchmark_tables.own_tasks()), (PAPER_SCALE, "sst2", sst2())]
+    others += [(README, "teacher", larger_teacher(verdicts.load(QUICK), results.load_results(QUICK))), (RESULTS, "teacher", answers(QUICK))]
     parts = (
         benchmark_tables.peers,
         benchmark_tables.steps,
@@ -177,6 +179,21 @@ def sst2() -> str:
     """Return the answers of the study of SST-2 in Markdown, its figure in front."""
     drawn, record = draw(SST2, "strategies")
     return f"![{drawn.alt}]({PICTURES.name}/{record['study']}.png)\n\n{answers(SST2)}"
+
+
+def larger_teacher(judged: pd.DataFrame, metrics: pd.DataFrame) -> str:
+    """Return what a larger teacher and more transfer text change, in two sentences, from verdicts and the table of metrics."""
+    rows, accuracy = judged.set_index("id"), results.accuracies(metrics)
+    scores = accuracy.groupby("recipe").value.mean() * POINTS
+    size = accuracy[accuracy.recipe == "Distillation"]["size"].iloc[-1]  # the one size that every recipe has
+    by_recipe = accuracy[accuracy["size"] == size].groupby("recipe").value.mean() * POINTS
+    ranked = by_recipe.sort_values(ascending=False).items()
+    return (
+        f"With a larger teacher ({scores['teacher']:.1f} %), distilled students score {_points(rows.loc['R1a'])} against fine-tuned "
+        f"ones ({rows.verdict['R1a']}; in the paper {rows.paper['R1a']:+.1f}). At {size} the recipes score "
+        f"{', '.join(f'{recipe} {score:.1f} %' for recipe, score in ranked)}; the linear model scores {scores['Linear']:.1f} %, "
+        f"and taught by the same teacher {scores['Linear, taught']:.1f} %."
+    )
 
 
 def answer(judged: pd.DataFrame, metrics: pd.DataFrame) -> str:

@@ -7,6 +7,7 @@ its lock.
 """
 
 import os
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -147,6 +148,8 @@ def _run_steps(
                 continue
             if outcome == "killed":
                 reason = "its process was killed twice; perhaps memory ran out: try fewer --workers"
+                if Path(sys.argv[0]).suffix == ".py" and not sys.modules["__main__"].__spec__:  # a script: every worker imports it
+                    reason += '. A script must call run_study under `if __name__ == "__main__":`'
                 outcome = Failure(step, reason, "", bad_input=False, log=log_of(step, engine.logs))
             if isinstance(outcome, Failure):
                 attempts[digest] += 1
