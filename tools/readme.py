@@ -162,7 +162,10 @@ def reword_evidence() -> list[str]:
 def records() -> list[tuple[Path, str, str]]:
     """Return (page, part, text) of the parts from benchmarks and from the study of SST-2."""
     others = [(OWN, "tasks", benchmark_tables.own_tasks()), (PAPER_SCALE, "sst2", sst2())]
-    others += [(README, "teacher", larger_teacher(verdicts.load(QUICK), results.load_results(QUICK))), (RESULTS, "teacher", answers(QUICK))]
+    others += [
+        (README, "teacher", larger_teacher(verdicts.load(QUICK), results.load_results(QUICK))),
+        (RESULTS, "teacher", answers(QUICK)),
+    ]
     parts = (
         benchmark_tables.peers,
         benchmark_tables.steps,
