@@ -192,10 +192,10 @@ def larger_teacher(judged: pd.DataFrame, metrics: pd.DataFrame) -> str:
     by_recipe = accuracy[accuracy["size"] == size].groupby("recipe").value.mean() * POINTS
     ranked = by_recipe.sort_values(ascending=False).items()
     return (
-        f"With a larger teacher ({scores['teacher']:.1f} %), distilled students score {_points(rows.loc['R1a'])} against fine-tuned "
-        f"ones ({rows.verdict['R1a']}; in the paper {rows.paper['R1a']:+.1f}). At {size} the recipes score "
-        f"{', '.join(f'{recipe} {score:.1f} %' for recipe, score in ranked)}; the linear model scores {scores['Linear']:.1f} %, "
-        f"and taught by the same teacher {scores['Linear, taught']:.1f} %."
+        f"With a larger teacher ({scores['teacher']:.1f} %), PD scores {_points(rows.loc['R1a'])} against PF "
+        f"({rows.verdict['R1a']}; in the paper {rows.paper['R1a']:+.1f}). At {size}: "
+        f"{', '.join(f'{recipe} {score:.1f} %' for recipe, score in ranked)}; the linear model {scores['Linear']:.1f} %, taught by "
+        f"the same teacher {scores['Linear, taught']:.1f} %."
     )
 
 
@@ -225,8 +225,7 @@ def answer(judged: pd.DataFrame, metrics: pd.DataFrame) -> str:
         f"{lead}: pre-training adds {_points(rows.loc['V1'])} of test accuracy to a fine-tuned student, and "
         f"{_points(rows.loc['V2'])} to a distilled one. {then}: distilled students score {_points(rows.loc['R1a'])} "
         f"against fine-tuned ones{_paper(rows.loc['R1a'])}. Pre-trained and fine-tuned, the smallest student ({small}) scores "
-        f"{score[small]} and the largest ({large}) {score[large]}{teacher}; at matched parameters, deep students score "
-        f"{_points(rows.loc['R5a'])} against wide ones ({rows.verdict['R5a']})."
+        f"{score[small]} and the largest ({large}) {score[large]}{teacher}."
     )
 
 
