@@ -48,8 +48,20 @@ def test_the_answer_is_three_sentences_with_the_tables_numbers():
         "Pre-train the student: pre-training adds +5.0 points (95 % +4.0 to +6.0) of test accuracy to a fine-tuned student, and +6.0 points "
         "(95 % +5.0 to +7.0) to a distilled one. Whether to distil or to fine-tune it then is undecided: distilled students score -0.5 points "
         "(95 % -1.5 to +0.5) against fine-tuned ones (in the paper +4.0). Pre-trained and fine-tuned, the smallest student (2/128) scores 71.0 % "
-        "and the largest (4/256) 81.0 %; their teacher, a 6/512, scores 90.0 %; at matched parameters, deep students score +1.0 points (95 % "
-        "+0.0 to +2.0) against wide ones (undecided)."
+        "and the largest (4/256) 81.0 %; their teacher, a 6/512, scores 90.0 %."
+    )
+
+
+def test_what_a_larger_teacher_changes_is_said_at_the_size_of_every_recipe():
+    rows = [
+        ("Distillation", "2/128", 2, 0.75, "test"),
+        ("Linear", "linear", 0, 0.7, "test"),
+        ("Linear, taught", "linear", 0, 0.76, "test"),
+    ]
+    more = pd.DataFrame(rows, columns=["recipe", "size", "n_params", "value", "split"]).assign(metric="accuracy")
+    assert readme.larger_teacher(judged(r1a="supported"), pd.concat([scores(), more])) == (
+        "With a larger teacher (90.0 %), PD scores -0.5 points (95 % -1.5 to +0.5) against PF (supported; in the paper +4.0). "
+        "At 2/128: Distillation 75.0 %, PF 71.0 %; the linear model 70.0 %, taught by the same teacher 76.0 %."
     )
 
 
