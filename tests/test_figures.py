@@ -6,7 +6,7 @@ import pytest
 from handmade import both, complete_study, write
 
 from pdstudy.analysis import verdicts
-from pdstudy.report import figures, style
+from pdstudy.report import charts, figures, style
 from pdstudy.report.charts import by_width
 from pdstudy.report.style import PAPER_GREY
 from pdstudy.storage import paths, results
@@ -89,3 +89,9 @@ def test_every_width_is_drawn():
     by_width(pd.DataFrame({"size": [f"2/{w}" for w in widths], "x": widths, "value": 0.5}), ax, "viridis")
     assert len(ax.get_lines()) == len(widths)
     plt.close(ax.figure)
+
+
+def test_gains_stand_in_the_order_of_the_sizes_parameters():
+    rows = [("PD over Distillation", "2/128"), ("PF over Basic", "4/64"), ("PF over Basic", "2/128")]
+    table = pd.DataFrame(rows, columns=["pair", "size"]).assign(estimate=1.0, low=0.0, high=2.0)
+    assert [label.get_text() for label in charts.gains_by_size(table).get_xticklabels()] == ["4/64", "2/128"]

@@ -128,7 +128,12 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
         "claim": table.claim,
         "points": [r.measured or (f"{r.estimate:+.1f}" if math.isfinite(r.estimate) else "missing") for r in table.itertuples()],
         "95 % interval": _intervals(table.low, table.high),
-        "n": [f"{r.n_sizes} sizes x {r.n_seeds} seeds x {r.n_items:,} texts" if r.n_seeds else "" for r in table.itertuples()],
+        "n": [
+            f"{r.n_sizes} size{'s' * (r.n_sizes != 1)} x {r.n_seeds} seed{'s' * (r.n_seeds != 1)} x {r.n_items:,} texts"
+            if r.n_seeds
+            else ""
+            for r in table.itertuples()
+        ],
         "p (Holm)": [f"{p:.3f}" if math.isfinite(p) else "n/a" for p in table.p_holm],
         "verdict": table.verdict,
         "paper": [f"{v:+.1f}" if math.isfinite(v) else "" for v in table.paper],

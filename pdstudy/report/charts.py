@@ -72,7 +72,7 @@ def gains(table: pd.DataFrame) -> Axes:
 def gains_by_size(table: pd.DataFrame) -> Axes:
     """Draw the gain of each pair of recipes at each size, with 95 % intervals."""
     ax = style.new_axes()
-    pairs, sizes = list(dict.fromkeys(table.pair)), list(dict.fromkeys(table["size"]))
+    pairs, sizes = list(dict.fromkeys(table.pair)), sorted(set(table["size"]), key=lambda size: Size.parse(size).n_params())
     for i, pair in enumerate(pairs):
         rows, better = table[table.pair == pair].set_index("size").reindex(sizes), pair.split(" over ")[0]
         x = np.arange(len(sizes)) + (i - (len(pairs) - 1) / 2) * 0.12
