@@ -74,6 +74,7 @@ def test_the_recommendation_stands_on_what_was_measured(spent):
     assert (
         words.startswith("Take the linear model" if linear else f"Take {student} (") and "which were not used to choose it" in words
     )
+    assert ("Its best seed" in words) is not linear, "the linear model has no seed"
     assert "Twice the labelled text" in words or "Twice the transfer text" in words
     assert any("train: 300 texts; praise 150 (50%), scorn 150 (50%)." in s for s in data_checks.sentences(study.name))
     assert data_checks.nearness(study.name).corpus.tolist() == ["D_LM", "D_T"]

@@ -175,7 +175,7 @@ TEXTS = [f"a longer text with a number {i} in it" for i in range(600)]
         ({"text": TEXTS, "intent": [f"i{i % 230}" for i in range(600)], "domain": ["a", "b", "c"] * 200}, "intent", "not used as label: 'domain' (3 values)"),
         ({"text": TEXTS, "category": [f"c{i % 300}" for i in range(600)], "split": ["train", "test"] * 300}, "category", "not used as label: 'split'"),
         ({"text": TEXTS, "mood": [f"m{i % 40}" for i in range(600)], "lang": ["en", "de"] * 300}, "mood", "not used as label: 'lang'"),
-        ({"text": TEXTS, "lang": ["en", "de"] * 300}, "lang", "label: 'lang' (2 different short values)"),
+        ({"text": TEXTS, "lang": ["en", "de"] * 300}, "lang", "label: 'lang' (2 different short values in its first rows)"),
         ({"id": range(600), "comment_text": TEXTS, "toxic": [0, 1] * 300, "rude": [1, 0] * 300}, "toxic", "have only 0 and 1, as labels of which a text may have several"),
         ({"text": TEXTS, "score": [i % 101 for i in range(600)]}, "score", "101 whole numbers from 0 to 100, and each is a class of its own"),
         ({"question": TEXTS, "passage": TEXTS[::-1], "answer": ["True", "False"] * 300}, "answer", "text: 'question' and 'passage' (a pair that is named so)"),

@@ -130,7 +130,7 @@ def _label(path: Path, columns: dict[str, list], n_classes: dict[str, int]) -> t
                 return name, "named so"
     if n_classes:
         best = min(n_classes, key=lambda name: (name.lower() in OTHER_NAMES, n_classes[name]))
-        return best, f"{n_classes[best]:,} different short values"
+        return best, f"{n_classes[best]:,} different short values in its first rows"
     raise TextError(f"{path.name}: none of its columns, {', '.join(columns)[:200]}, looks like labels; name it with --label")
 
 

@@ -210,8 +210,9 @@ def _on_test(candidates: Candidates, row) -> str:
     right = candidates.right(row.recipe, row["size"], "test", [row.best_seed])
     score = right.mean() * POINTS
     side = "within" if row.low <= score <= row.high else "outside"
+    chosen = "It" if row.recipe in LINEARS else f"Its best seed, {export_name(row)},"
     return (
-        f"Its best seed, {export_name(row)}, is correct on {score:.1f} % of the {right.shape[1]:,} texts of test, which were not used to "
+        f"{chosen} is correct on {score:.1f} % of the {right.shape[1]:,} texts of test, which were not used to "
         f"choose it: {side} the interval."
     )
 
