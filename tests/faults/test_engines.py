@@ -175,7 +175,7 @@ def test_sigterm_ends_a_run_on_ray_as_it_ends_one_on_the_pool(tmp_path):
     until(lambda: list(tmp_path.glob("tiny/logs/pretrain*.jsonl")), process, "pre-training")
     process.send_signal(signal.SIGTERM)
     said = end(process, within=30)
-    assert process.returncode == 143 and "the same command goes on" in said and "Traceback" not in said, said
+    assert process.returncode == 143 and "the same command continues" in said and "Traceback" not in said, said
     assert list(tmp_path.glob("store/work/*/[0-9]*/state.safetensors")), "the pre-training has saved its state"
 
 
