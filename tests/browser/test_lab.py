@@ -145,7 +145,7 @@ class Opened:
         for _ in range(60):
             self.page.wait_for_timeout(150)
             if found.is_visible():
-                found.scroll_into_view_if_needed()
+                found.evaluate("e => e.scrollIntoView()")  # at once: a display that is updated meanwhile is another element
                 break
             view.evaluate("e => e.scrollBy(0, 500)")
         self.page.wait_for_timeout(500)
