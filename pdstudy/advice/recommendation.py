@@ -73,6 +73,11 @@ def export_name(row: pd.Series) -> str:
     return LINEAR_NAMES.get(row.recipe, f"{row['size']}-{row.recipe}-s{row.best_seed}")
 
 
+def _sentence(text: str) -> str:
+    """Return a text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
 def _name(row) -> str:
     if row.recipe in LINEARS:
         return "the linear model" + (" trained on the teacher's soft labels" if row.recipe == LINEAR_TAUGHT else "")
@@ -153,7 +158,7 @@ def _smaller(candidates: Candidates, chosen) -> list[str]:
         effect = candidates.difference(row, chosen)
         if not effect.known or effect.high >= 0:
             sentences.append(
-                f"{_name(row)} is smaller, {row.mb:.0f} MB, and not significantly worse ({effect.estimate:+.1f} points, {_interval(effect)})."
+                f"{_sentence(_name(row))} is smaller, {row.mb:.0f} MB, and not significantly worse ({effect.estimate:+.1f} points, {_interval(effect)})."
             )
     if len(others) and not sentences:
         sentences = ["Every smaller student is significantly worse."]
@@ -172,7 +177,9 @@ def _outside_limits(candidates: Candidates, chosen) -> list[str]:
     if row.p50_ms > chosen.p50_ms:  # false for nan
         costs.append(f"{row.p50_ms - chosen.p50_ms:.1f} ms more")
     cost = " and ".join(costs) or "a latency that was not measured"
-    return [f"{_name(row)} is outside the limits and better by {effect.estimate:.1f} points ({_interval(effect)}), for {cost}."]
+    return [
+        f"{_sentence(_name(row))} is outside the limits and better by {effect.estimate:.1f} points ({_interval(effect)}), for {cost}."
+    ]
 
 
 def _more_text(candidates: Candidates, student) -> list[str]:
