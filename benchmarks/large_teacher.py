@@ -56,7 +56,7 @@ def run(stage: str, threads: int, first: int, precision: str | None) -> dict:
     model = teachers.open_model(mirror.model_folder(study.teacher.folder), ["negative", "positive"])
     if stage == "tune":
         n = STEPS * settings["batch"]
-        texts, classes = inputs.texts("train", n), inputs.classes("train", n)
+        texts, classes = inputs.texts("train", n), inputs.labelled("train", n).labels
         work = lambda: teachers.finetune(model, texts, classes, settings | {"epochs": 1})  # noqa: E731
     else:
         texts = inputs.texts("transfer", first + TEXTS)[first:]
