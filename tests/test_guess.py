@@ -78,7 +78,7 @@ def test_the_written_file_is_a_study_that_can_be_planned_and_names_its_files_fro
     assert study.name == "my-data" and study.task.text == ["text"]
     assert study.transfer.texts == 200, "the other 300 stand in train"
     assert study.splits.dev == study.splits.test == 60 and study.max_length == 32
-    assert "train: My data.csv" in to.read_text() and study.family == "zoo/{layers}-{hidden}-s0"
+    assert "train: My data.csv" in to.read_text() and study.family == "zoo/distilled/{layers}-{hidden}-s0"
     assert study.task.task().source.train == str(path)
     assert {s.recipe for s in plan.make(study.model_copy(update={"sizes": ["2/128"]})).students} == {
         "teacher",

@@ -40,5 +40,5 @@ def test_init_writes_a_params_file_in_any_folder_that_begins_from_the_released_f
         table.writeheader()
         table.writerows(rows)
     installed("init", "reviews.csv", folder=tmp_path)
-    assert 'family: "zoo/{layers}-{hidden}-s0"' in (tmp_path / "reviews.yaml").read_text()
+    assert 'family: "zoo/distilled/{layers}-{hidden}-s0"' in (tmp_path / "reviews.yaml").read_text()
     assert "take 2/128 from the family" in installed("plan", "reviews.yaml", "--steps", folder=tmp_path)

@@ -25,7 +25,7 @@ from pdstudy.data.tokenizer import encode_texts, open_tokenizer, vocabulary_of
 from pdstudy.escape import escape_control
 from pdstudy.storage import paths
 
-LENGTHS, UNSPACED_LENGTHS = (32, 48, 64, 96, 128), (192, 256)  # choices of max_length; twice the length takes twice the time
+LENGTHS = (32, 48, 64, 96, 128, 192, 256)  # choices of max_length; twice the length takes twice the time
 FINETUNED, DISTILLED = 8_000, 20_000  # texts that a student is trained on in all, repeats included
 MOST_TRANSFER, HELDOUT = 60_000, 0.02
 UNKNOWN, PIECES_A_WORD, MERGED = 0.01, 1.7, 0.002  # above these the released family's word pieces do not fit a text
@@ -101,7 +101,6 @@ def params_file(
     # YAML, not HTML: values from the files are written by a YAML writer, or escaped in a comment.
     environment = jinja2.Environment(loader=templates, autoescape=False, keep_trailing_newline=True, trim_blocks=True)  # noqa: S701
     environment.filters["yaml"] = as_yaml
-    lengths = LENGTHS + (UNSPACED_LENGTHS if scripts.unspaced(chosen.sample[:200]) else ())
     n_transfer = min(len(texts.transfer), MOST_TRANSFER)
     written = environment.get_template("own.yaml.j2").render(
         notes=[escape_control(" ".join(line.split())) for line in notes],
@@ -118,7 +117,7 @@ def params_file(
         rare=rare,
         n_split=n_split,
         heldout=HELDOUT if pieces.family else heldout,
-        max_length=next((n for n in lengths if n >= pieces.length + 1 + len(chosen.text)), lengths[-1]),
+        max_length=next((n for n in LENGTHS if n >= pieces.length + 1 + len(chosen.text)), LENGTHS[-1]),
         n_transfer=n_transfer,
         finetune_epochs=_epochs(FINETUNED, len(texts.labelled["train"][0]), 2),
         distill_epochs=_epochs(DISTILLED, n_transfer, 1),
@@ -145,7 +144,7 @@ def as_yaml(value: object) -> str:
 @lru_cache(maxsize=1)
 def _family():
     """Return the released family's tokenizer and its vocabulary."""
-    return open_tokenizer(paths.ZOO / "tokenizer")
+    return open_tokenizer(paths.ZOO / "distilled" / "tokenizer")
 
 
 def fitting(sample: tuple[str, ...], documents: list[str]) -> Pieces:
