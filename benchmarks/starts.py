@@ -21,9 +21,9 @@ from pdstudy.study.settings import Study
 OUT = Path(__file__).parent / "results" / "starts.json"
 
 
-def study_of(base: Study, name: str, family: str, given: argparse.Namespace) -> Study:
+def study_of(base: Study, i: int, family: str, given: argparse.Namespace) -> Study:
     """Return the study of one family."""
-    settings = base.model_dump() | {"name": f"starts-{base.name}-{name}", "family": family, "recipe_sizes": {}}
+    settings = base.model_dump() | {"name": f"starts-{base.name}-{i}", "family": family, "recipe_sizes": {}}
     settings |= {"recipes": given.recipes, "sizes": given.sizes, "seeds": given.seeds, "transfer": {"texts": given.texts}}
     settings |= {part: {} for part in ("curves", "domains", "compound")}
     if given.max_length:
@@ -38,7 +38,7 @@ def study_of(base: Study, name: str, family: str, given: argparse.Namespace) -> 
 
 def dev_of(study: Study) -> dict[tuple[str, str], float]:
     """Return the mean accuracy on dev of each recipe and size."""
-    rows = results.load_results(study.name).query("metric == 'accuracy' and split == 'dev' and curve.isna() and domain.isna()")
+    rows = results.load_results(study.name).query("metric == 'accuracy' and split == 'dev'")
     return rows.groupby(["recipe", "size"]).value.mean().to_dict()
 
 
@@ -54,9 +54,9 @@ def main() -> None:
     parser.add_argument("--rates", nargs="*", type=float)
     given = parser.parse_args()
     base, rows, first = Study.read(given.params), [], {}
-    for pair in given.families:
+    for i, pair in enumerate(given.families):
         name, family = pair.split("=", 1)
-        study = study_of(base, name, family, given)
+        study = study_of(base, i, family, given)
         hub.fetch_missing(*study.named_on_hub())
         run_study(study)
         linear = results.load_results(study.name).query("metric == 'accuracy' and split == 'test' and recipe == 'Linear'").value

@@ -36,6 +36,8 @@ VOCABULARY, SPARE = (
 ENOUGH = 3_000_000  # characters of D_LM from which the vocabulary that it supports is known
 FOR_COUNTS = 600  # pieces; with fewer, word vectors of width 256 cannot be counted
 HELDOUT_WORDS, LEAST_WORDS = 384, 400  # words held out of D_LM to measure pre-training, and in all of it
+# The teacher of the distilled family was trained on pairs of NLI, so no result on pairs of texts may rest on it.
+SINGLE, PAIRS = "zoo/distilled", "zoo"  # the released family that a task of single texts, or of pairs, starts from
 RESERVED = {*TASKS, "store", "cache", "hub"}
 
 
@@ -85,7 +87,8 @@ def params_file(
     counts = Counter(texts.labels[y] for part in ("train", "dev", "test") if not splits.get(part) for y in texts.labelled[part][1])
     documents, n_words = [*texts.heldout, *texts.documents], _words(chosen.sample)
     heldout = max(HELDOUT, min(0.4, float(f"{HELDOUT_WORDS / max(1.0, n_words * len(documents)):.1g}")))
-    pieces = fitting(chosen.sample, documents[max(1, round(heldout * len(documents))) :])  # held-out text makes no pieces
+    family = SINGLE if len(chosen.text) == 1 else PAIRS
+    pieces = fitting(chosen.sample, documents[max(1, round(heldout * len(documents))) :], family)  # held-out text makes no pieces
     if not pieces.family and n_words * len(documents) < LEAST_WORDS:
         raise TextError(
             f"D_LM has about {n_words * len(documents):,.0f} words, and the released family's word pieces do not fit this text; at "
@@ -119,9 +122,10 @@ def params_file(
         heldout=HELDOUT if pieces.family else heldout,
         max_length=next((n for n in LENGTHS if n >= pieces.length + 1 + len(chosen.text)), LENGTHS[-1]),
         n_transfer=n_transfer,
-        finetune_epochs=_epochs(FINETUNED, len(texts.labelled["train"][0]), 2),
+        finetune_epochs=_epochs(FINETUNED, len(texts.labelled["train"][0]), 4),
         distill_epochs=_epochs(DISTILLED, n_transfer, 1),
         pieces=pieces,
+        family=family,
         words="counts" if pieces.family or pieces.vocabulary >= FOR_COUNTS else "random",
     )
     return ParamsFile(written, tuple(escape_control(line) for line in notes))
@@ -141,18 +145,18 @@ def as_yaml(value: object) -> str:
     return written.removesuffix("\n").removesuffix("\n...")
 
 
-@lru_cache(maxsize=1)
-def _family():
-    """Return the released family's tokenizer and its vocabulary."""
-    return open_tokenizer(paths.ZOO / "distilled" / "tokenizer")
+@lru_cache(maxsize=2)
+def _pieces_of(family: str):
+    """Return a released family's tokenizer and its vocabulary."""
+    return open_tokenizer(paths.absolute(f"{family}/tokenizer"))
 
 
-def fitting(sample: tuple[str, ...], documents: list[str]) -> Pieces:
+def fitting(sample: tuple[str, ...], documents: list[str], family: str = SINGLE) -> Pieces:
     """Return the word pieces for a text: the released family's if they lose nothing of it, otherwise those that D_LM supports.
 
     Raises TextError if D_LM is too short to make word pieces of.
     """
-    tokenizer, vocabulary = _family()
+    tokenizer, vocabulary = _pieces_of(family)
     ids, counts = encode_texts(tokenizer, vocabulary, list(sample), None)
     n_words = max(1, sum(1 for t in sample for _ in scripts.units(t)))
     unknown = (counts["unknown"] + _n_dropped(tokenizer, sample)) / max(1, counts["pieces"])
