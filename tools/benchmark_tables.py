@@ -103,6 +103,16 @@ def gpu() -> str:
     return f"{table(head, rows)}\n\n<sub>{provenance('gpu', found)}, rows of {found['row']}, {found['batch']} a step, bf16</sub>"
 
 
+def large_teacher() -> str:
+    """Return the table of what a teacher of BERT-Base's size costs."""
+    found = record("large_teacher")
+    if found is None:
+        return missing("large_teacher")
+    rows = [(w["way"], w["texts"], w["seconds"], w["texts_a_second"], f"{w['peak_mb']:,}") for w in found["ways"]]
+    head = ("way", "texts", "seconds", "texts a second", "peak memory of a process, MB")
+    return f"{table(head, rows)}\n\n<sub>{provenance('large_teacher', found)}, {found['ways'][0]['precision']}</sub>"
+
+
 def reading() -> str:
     """Return the table of the seconds until a held-out loss is reached, in every run of every arm."""
     found = record("pretraining_peer")

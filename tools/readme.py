@@ -174,6 +174,7 @@ def records() -> list[tuple[Path, str, str]]:
         benchmark_tables.corpus,
         benchmark_tables.everyday,
         benchmark_tables.gpu,
+        benchmark_tables.large_teacher,
     )
     return [*others, *((SPEED, part.__name__, part()) for part in parts)]
 
