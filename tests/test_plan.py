@@ -17,7 +17,7 @@ from pdstudy.sizes import PAPER_SIZES, Size
 from pdstudy.storage.store import Store
 from pdstudy.study import plan, steps
 from pdstudy.study.settings import ParamsError, Study
-from pdstudy.study.steps import Plan, Step
+from pdstudy.study.steps import MEAN_PIECES, Plan, Step, mean_pieces
 
 
 def planned(settings: dict, **changes) -> Plan:
@@ -245,8 +245,8 @@ def test_batch_sizes_are_searched_with_the_rates_each_with_each_and_equally_for_
 def test_work_is_counted_in_updates_pieces_and_operations(settings):
     p = planned(settings, splits__train=640, finetune__epochs=2, finetune__batch=32)
     asked = work(model_of(p, "Basic", seed=1))
-    assert asked[:2] == (640 * 2 / 32, 640 * 2 * plan.MEAN_PIECES)
-    assert asked.flops == 3 * asked.pieces * Size(2, 64).flops_per_token(plan.MEAN_PIECES)
+    assert asked[:2] == (640 * 2 / 32, 640 * 2 * MEAN_PIECES)
+    assert asked.flops == 3 * asked.pieces * Size(2, 64).flops_per_token(MEAN_PIECES)
     pretrained = p.of_stage("pretrain")[0]
     assert work(pretrained).updates == pretrained.settings["tokens"] / (32 * 64)
 
@@ -668,3 +668,11 @@ def test_a_rate_that_was_cleaned_away_after_its_search_is_not_asked_for(settings
         == plan.with_candidates_measured(made, set(made.steps) - rates | answers).steps
         == whole.steps
     )
+
+
+def test_longer_texts_cost_more_and_a_stage_without_a_speed_has_that_of_a_stage_alike(settings):
+    assert [mean_pieces(n) for n in (32, 64, 128, 256)] == [30, 30, 60, 120]
+    short, long = (model_of(planned(settings, max_length=n), "Basic", seed=1) for n in (64, 256))
+    assert long.flops > 4 * short.flops and work(long).pieces == 4 * work(short).pieces
+    distilled = Step("distill", {}, {}, "", flops=1e9)
+    assert cost(distilled, {"finetune": 1e8}) == cost(distilled, {"distill": 1e8}) == 11

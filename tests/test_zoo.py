@@ -130,7 +130,9 @@ def test_a_released_miniature_is_whole_and_has_read(folder):
     assert all(np.isfinite(w.float()).all() for w in modelfiles.load_weights(folder).values())
 
 
-@pytest.mark.parametrize("folder", sorted(p.parent for p in (paths.ZOO / "distilled").glob("*/model.safetensors")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "folder", sorted(p.parent for p in (paths.ZOO / "distilled").glob("*/model.safetensors")), ids=lambda p: p.name
+)
 def test_an_encoder_of_general_distillation_opens_with_its_pooler_and_its_card_names_it(folder):
     config, weights, model = modelfiles.load_pretrained(folder)
     assert f"{config.num_hidden_layers}-{config.hidden_size}-s0" == folder.name and config.vocab_size == 8192

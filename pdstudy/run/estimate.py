@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pdstudy.storage.store import Store
-from pdstudy.study.steps import MEAN_PIECES, Plan, Step
+from pdstudy.study.steps import Plan, Step
 
 FLOPS_PER_SECOND = 60e9  # one thread, until steps were measured on this machine
 # One GPU in bf16 with small models: both are assumptions, not measurements.
@@ -14,6 +14,7 @@ GPU_FLOPS_PER_SECOND = 20e12
 UPDATES_PER_SECOND = 60.0  # of a small model: launching its kernels limits this
 FIXED_SECONDS = 1.0  # of every step
 SHORTEST = 5.0  # seconds; start-up dominates shorter steps
+ALIKE = {"finetune": "distill", "distill": "finetune"}  # stages whose speeds are nearly equal
 
 
 class Work(NamedTuple):
@@ -53,8 +54,8 @@ def work(step: Step) -> Work:
     if step.stage in ("finetune", "distill"):
         n_texts = step.texts * (max(s["epochs"]) if isinstance(s["epochs"], list) else s["epochs"])
         batch = min(s["batch"]) if isinstance(s["batch"], list) else s["batch"]  # the search has not chosen yet
-        return Work(n_texts / batch, n_texts * MEAN_PIECES, step.flops)
-    return Work(0, s["texts"] * MEAN_PIECES if step.stage in ("label", "part") else 0, step.flops)
+        return Work(n_texts / batch, n_texts * step.pieces, step.flops)
+    return Work(0, s["texts"] * step.pieces if step.stage in ("label", "part") else 0, step.flops)
 
 
 def needed(plan: Plan, missing: dict[str, Step]) -> dict[str, Step]:
@@ -118,5 +119,5 @@ def _record(manifest: Path) -> dict:
 
 
 def cost(step: Step, speed: dict[str, float], unmeasured: float = FLOPS_PER_SECOND) -> float:
-    """Return the seconds of one step; a stage without a measured speed has `unmeasured` operations a second."""
-    return FIXED_SECONDS + step.flops / speed.get(step.stage, unmeasured)
+    """Return the seconds of one step; a stage without a measured speed has that of a stage ALIKE, or `unmeasured` operations a second."""
+    return FIXED_SECONDS + step.flops / (speed.get(step.stage) or speed.get(ALIKE.get(step.stage)) or unmeasured)

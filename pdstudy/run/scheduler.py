@@ -26,6 +26,7 @@ from pdstudy.storage.store import Store
 from pdstudy.study.steps import Plan, Step
 
 POLL = 0.5  # seconds between checks of the workers' progress
+MEASURE = 10.0  # seconds between measurements of the speed of finished steps
 ATTEMPTS = 2  # a step whose worker was killed, or that failed for an unclear reason, is tried once more
 TEXT = ("texts", "domain", "corpus", "tokenizer", "ids")  # stages of text: they run first, and bad input there ends the run
 Engine = Callable[..., Any]  # (store, workers, logs, tracker) -> an object with the methods of LocalEngine
@@ -111,16 +112,20 @@ def _run_steps(
     heapify(ready)
     attempts = dict.fromkeys(todo, 0)
     running: dict[Future, str] = {}
-    speed, done_cost, begun = measured_speed(engine.store), 0.0, time.monotonic()
-    costs, n_steps = {d: cost(s, speed) for d, s in todo.items()}, Counter(s.stage for s in todo.values())
-    total, failed, blocked, ended = sum(costs.values()), set(), set(), Counter()
+    costs, n_steps = _costs(todo, engine.store), Counter(s.stage for s in todo.values())
+    done, begun, measured = set(), time.monotonic(), time.monotonic()
+    failed, blocked, ended = set(), set(), Counter()
     later: dict[str, float] = {}  # steps that another run computes, with the time to try them again
 
     def report() -> None:
-        done = done_cost + sum(costs[d] * read_share(engine.shares, d) for d in running.values())
-        share = min(1.0, done / total)
+        nonlocal costs, measured
+        if done and time.monotonic() - measured > MEASURE:  # steps that ended say how fast the others will be
+            costs, measured = _costs(todo, engine.store), time.monotonic()
+        done_cost, total = sum(costs[d] for d in done), sum(costs.values())
+        done_cost += sum(costs[d] * read_share(engine.shares, d) for d in running.values())
+        share = min(1.0, done_cost / total)
         elapsed = time.monotonic() - begun
-        left = (total - done) / max(1, engine.workers) if share < 0.05 else elapsed * (1 - share) / share
+        left = (total - done_cost) / max(1, engine.workers) if share < 0.05 else elapsed * (1 - share) / share
         steps = [todo[d] for d in running.values()]
         stages = [Stage(s, n, ended[s], tuple(step.label for step in steps if step.stage == s)) for s, n in n_steps.items()]
         labels = tuple(step.label for step in steps)
@@ -167,7 +172,7 @@ def _run_steps(
                         queue.clear()
                 summary.blocked = len(blocked)
                 continue
-            done_cost += costs[digest]
+            done.add(digest)
             if outcome == "found":
                 summary.reused += 1
             else:
@@ -184,6 +189,12 @@ def _run_steps(
             ready.clear()
             later.clear()
         report()
+
+
+def _costs(steps: dict[str, Step], store: Store) -> dict[str, float]:
+    """Return the seconds that each step will take, from the speed of those in the store."""
+    speed = measured_speed(store)
+    return {digest: cost(step, speed) for digest, step in steps.items()}
 
 
 def _chain_costs(todo: dict[str, Step]) -> dict[str, float]:

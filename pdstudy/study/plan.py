@@ -15,7 +15,7 @@ from pdstudy.study.plan_encoders import SMALL, EncoderSteps, path_of_model
 from pdstudy.study.plan_teachers import TeacherSteps, TextTeacher
 from pdstudy.study.sections import Curves, Domains, Member, Train
 from pdstudy.study.settings import ParamsError, Study
-from pdstudy.study.steps import MEAN_PIECES, Plan, Step, Student
+from pdstudy.study.steps import Plan, Step, Student, mean_pieces
 
 SEARCH_SEED = 0  # the rate is searched once per size and recipe, on this seed
 DISTILL_DEFAULTS = {"loss": "soft", "labelled": False, "true_labels": 0.0}  # left out of a step, so that old digests stay valid
@@ -139,8 +139,8 @@ class _StudentSteps:
             note = f"{texts:,} texts"
         if corpus := start.get("domain"):
             note = f"on {corpus}"
-        n = settings["texts"] or encoders.n_train
-        flops = 3 * n * max(section.passes) * MEAN_PIECES * size.flops_per_token(MEAN_PIECES)
+        n, pieces = settings["texts"] or encoders.n_train, mean_pieces(study.max_length)
+        flops = 3 * n * max(section.passes) * pieces * size.flops_per_token(pieces)
         label, room = f"{recipe} {size} s{seed} {stage} {note}", SMALL + 4 * encoders.weights(size)
         return encoders.add(stage, settings, parents, label, flops, room=room, texts=n)
 
@@ -275,7 +275,8 @@ class _StudentSteps:
         parents = {"ids": teacher.ids, "model": teacher.model}
         parents |= {"transfer": self.encoders.domain_ids(corpus, teacher.tokenizer)} if corpus else {}
         label = f"label the texts of {split}" if split else f"label {n:,} transfer texts"
-        flops = n * MEAN_PIECES * teacher.size.flops_per_token(MEAN_PIECES)
+        pieces = mean_pieces(self.study.max_length)
+        flops = n * pieces * teacher.size.flops_per_token(pieces)
         return self.encoders.add("label", settings, parents, label + (f" of {corpus}" if corpus else ""), flops)
 
     def student(self, recipe: str, size: str, seed: int, model: str, **point) -> None:

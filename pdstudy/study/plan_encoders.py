@@ -10,7 +10,7 @@ from pdstudy.sizes import Size
 from pdstudy.storage import paths
 from pdstudy.study import identities
 from pdstudy.study.settings import ParamsError, Study
-from pdstudy.study.steps import Plan, Step
+from pdstudy.study.steps import Plan, Step, mean_pieces
 
 DONOR = 12  # layers from which a model may also be cut from itself, unchanged, as in the paper's Fig 5
 # For estimates only:
@@ -73,7 +73,8 @@ class EncoderSteps:
 
     def add(self, stage: str, settings: dict, parents: dict[str, str], label: str, flops: float = 0.0, **fields) -> str:
         """Return the digest of a step, after adding it to the plan; `fields` are further ones of Step."""
-        return self.plan.add(Step(stage, settings, parents, label, flops, **({"room": SMALL} | fields)))
+        estimates = {"room": SMALL, "pieces": mean_pieces(self.study.max_length)}
+        return self.plan.add(Step(stage, settings, parents, label, flops, **(estimates | fields)))
 
     def digest(self, folder: str, *names: str) -> str:
         """Return the sha256 over those of the files `names` that a model's or tokenizer's folder has."""

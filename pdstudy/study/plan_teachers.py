@@ -16,7 +16,7 @@ from pdstudy.study.identities import ABSENT
 from pdstudy.study.plan_encoders import EncoderSteps
 from pdstudy.study.sections import Member
 from pdstudy.study.settings import ParamsError
-from pdstudy.study.steps import MEAN_PIECES
+from pdstudy.study.steps import mean_pieces
 
 PART = 20_000  # texts that are labelled in one step
 # For estimates only:
@@ -109,7 +109,8 @@ class TeacherSteps:
         max_length = study.teacher.max_length or study.max_length
         settings = {"max_length": max_length, "precision": study.resolved_precision(tune.precision)}
         layers, width = fields.get("num_hidden_layers", N_LAYERS), fields.get("hidden_size", WIDTH)
-        flops = MEAN_PIECES * layers * (24 * width**2 + 4 * MEAN_PIECES * width)
+        pieces = mean_pieces(max_length)
+        flops = pieces * layers * (24 * width**2 + 4 * pieces * width)
         if mirror.is_classifier(fields):
             model = self.encoders.add("outside", {"sha256": sha256}, self.texts, "the teacher", folder=folder, room=2 * ROOM)
         else:

@@ -17,13 +17,18 @@ from pdstudy.data.tasks import Task
 from pdstudy.storage.store import identity
 from pdstudy.study.settings import Study
 
-MEAN_PIECES = 30  # of a sentence; for estimates only
+MEAN_PIECES, SENTENCE = 30, 64  # of a sentence that is cut at so many pieces; for estimates only
 # Raise a stage's number when a change of its code changes results.
 VERSION = {
     "texts": 2, "domain": 1, "corpus": 1, "tokenizer": 1, "ids": 2, "words": 1, "pretrain": 3, "adopt": 2,
     "given": 2, "finetune": 4, "distill": 5, "search": 1, "label": 2, "evaluate": 1,
     "outside": 1, "tune": 1, "choose": 1, "file": 1, "linear": 1, "part": 1, "mean": 1,
 }  # fmt: skip
+
+
+def mean_pieces(max_length: int) -> int:
+    """Return an estimate of the mean number of pieces of texts that are cut at `max_length`."""
+    return max(MEAN_PIECES, round(MEAN_PIECES * max_length / SENTENCE))
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Step:
     folder: str | None = None  # the place of input files; the settings have only their digest
     room: int = 0  # estimate of the bytes that it writes
     texts: int = 0  # estimate of the texts that it reads, if not in its settings
+    pieces: int = MEAN_PIECES  # estimate of the pieces of a text
     task: Task | None = None  # the place of the texts; the settings have only their digest
 
     @cached_property
