@@ -27,6 +27,7 @@ from pdstudy.storage import paths
 
 LENGTHS = (32, 48, 64, 96, 128, 192, 256)  # choices of max_length; twice the length takes twice the time
 FINETUNED, DISTILLED = 8_000, 20_000  # texts that a student is trained on in all, repeats included
+MOST_PIECES = 4_500_000  # of fine-tuning in all; 4/256 takes minutes for them. Many labelled texts are cut earlier.
 MOST_TRANSFER, HELDOUT = 60_000, 0.02
 UNKNOWN, PIECES_A_WORD, MERGED = 0.01, 1.7, 0.002  # above these the released family's word pieces do not fit a text
 VOCABULARY, SPARE = (
@@ -104,7 +105,9 @@ def params_file(
     # YAML, not HTML: values from the files are written by a YAML writer, or escaped in a comment.
     environment = jinja2.Environment(loader=templates, autoescape=False, keep_trailing_newline=True, trim_blocks=True)  # noqa: S701
     environment.filters["yaml"] = as_yaml
-    n_transfer = min(len(texts.transfer), MOST_TRANSFER)
+    n_transfer, n_train = min(len(texts.transfer), MOST_TRANSFER), len(texts.labelled["train"][0])
+    epochs = _epochs(FINETUNED, n_train, 3)
+    affordable = [n for n in LENGTHS if n * n_train * epochs <= MOST_PIECES] or LENGTHS[:1]
     written = environment.get_template("own.yaml.j2").render(
         notes=[escape_control(" ".join(line.split())) for line in notes],
         name=name or _name(train),
@@ -120,9 +123,9 @@ def params_file(
         rare=rare,
         n_split=n_split,
         heldout=HELDOUT if pieces.family else heldout,
-        max_length=next((n for n in LENGTHS if n >= pieces.length + 1 + len(chosen.text)), LENGTHS[-1]),
+        max_length=next((n for n in affordable if n >= pieces.length + 1 + len(chosen.text)), affordable[-1]),
         n_transfer=n_transfer,
-        finetune_epochs=_epochs(FINETUNED, len(texts.labelled["train"][0]), 4),
+        finetune_epochs=epochs,
         distill_epochs=_epochs(DISTILLED, n_transfer, 1),
         pieces=pieces,
         family=family,
