@@ -90,6 +90,21 @@ def test_the_written_file_is_a_study_that_can_be_planned_and_names_its_files_fro
     }
 
 
+def test_long_texts_are_cut_where_they_are_many_and_pairs_start_from_masked_words(tmp_path, monkeypatch):
+    path = table(tmp_path / "t.csv", some(text=[f"{REVIEW * 6} {i}" for i in range(300)], label=["a", "b"] * 150, other=reviews()))
+
+    def study_of(**columns) -> Study:
+        (tmp_path / "t.yaml").write_text(init_params.params_file(path, tmp_path / "t.yaml", **columns).text)
+        return Study.read(tmp_path / "t.yaml")
+
+    study = study_of(text=("text",))
+    n_train, epochs = 180, study.finetune.epochs  # 60 are split off for dev, 60 for test
+    assert study.max_length == 128
+    monkeypatch.setattr(init_params, "MOST_PIECES", 64 * n_train * epochs)
+    assert study_of(text=("text",)).max_length == 64
+    assert study_of(text=("text", "other")).family == "zoo/{layers}-{hidden}-s0"
+
+
 def test_a_text_that_the_familys_word_pieces_do_not_fit_is_read_from_scratch(tmp_path):
     path = table(
         tmp_path / "t.csv",
