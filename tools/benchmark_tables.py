@@ -9,7 +9,7 @@ from pdstudy.recipes import LINEAR_NAMES
 from pdstudy.storage import paths
 
 RESULTS = paths.ROOT / "benchmarks" / "results"
-TASKS = ("books", "rte")  # of the example tasks of benchmarks/plain_tasks.py, those that were advised beside the linear model
+TASKS = ("books", "movies-snippets", "products", "rte")  # the example tasks that were advised: those of benchmarks/plain_tasks.py, and movies
 PEERS = {  # benchmarks that compare us with others on the same work
     "pretraining_speed": "pre-training by BERT's own recipe",
     "finetuning_peer": "fine-tuning",
