@@ -185,8 +185,8 @@ def front_on_dev(table: pd.DataFrame, cost: str, label: str, chosen: str, limit:
 def learning_curve(curve) -> Axes:
     """Draw a `candidates.Curve`: seeds, their means, the fitted curve and its forecast for twice the text."""
     ax, points, most = style.new_axes(6.4, 3.6), curve.points, curve.points.texts.max()
-    colour = style.RECIPE_COLOURS[curve.recipe]
-    mean = style.seeds_and_mean(ax, points, "texts", colour, style.RECIPE_MARKERS[curve.recipe], s=18, ls="", ms=8)
+    colour = style.MODEL_COLOURS[curve.recipe]
+    mean = style.seeds_and_mean(ax, points, "texts", colour, style.MODEL_MARKERS[curve.recipe], s=18, ls="", ms=8)
     for low, high, n, ls in ((points.texts.min(), most, 60, "-"), (most, 2 * most, 20, ":")):
         x = np.geomspace(low, high, n)
         ax.plot(x, curve.law.at(x) * 100, color=colour, lw=1.5, ls=ls)
