@@ -154,7 +154,12 @@ def test_scores_that_were_not_measured_are_not_invented(tmp_path):
 def test_answers_come_from_the_results_of_a_complete_study(tmp_path):
     folder = complete_study(tmp_path)
     texts = {question: answers.answer(folder, verdicts.judge(folder), question) for question in QUESTIONS}
-    starts = ("Pre-train the student: ", "At equal parameters take the deeper student: ", "Without other text, pre-train on ", "PD 2/64 is above ")
+    starts = (
+        "Pre-train the student: ",
+        "At equal parameters take the deeper student: ",
+        "Without other text, pre-train on ",
+        "PD 2/64 is above ",
+    )
     assert [text.startswith(start) for text, start in zip(texts.values(), starts, strict=True)] == [True] * 4
     assert len({text.rpartition("Test accuracy: ")[2] for text in texts.values()}) == 1
     assert all(len(text.split()) < 110 for text in texts.values())
@@ -174,7 +179,7 @@ def test_a_curve_overtakes_where_its_difference_is_zero_over_the_logarithm_of_te
 
 def over_texts(folder, shares: dict[int, float], kind: str) -> str:
     """Return a study of a curve: PF over labels against the linear model, or PD over transfer texts against PF, which is at 0.7."""
-    first, better, worse, size = {"labels": (250, "PF", LINEAR, "linear"), "transfer": (500, "PD", "PF", "2/64")}[kind]
+    better, worse, size = {"labels": ("PF", LINEAR, "linear"), "transfer": ("PD", "PF", "2/64")}[kind]
     *fewer, most = shares
     arms = {Arm(better, "2/64", n): shares[n] for n in fewer} | {Arm(better, "2/64"): shares[most], Arm(worse, size): 0.7}
     arms |= {Arm(worse, size, n): 0.7 for n in fewer} if kind == "labels" else {}
@@ -218,5 +223,8 @@ def test_one_seed_has_a_crossing_without_an_interval(tmp_path):
 def test_the_answer_about_transfer_text_says_where_curves_cross(tmp_path):
     folder = over_texts(tmp_path, {1000: 0.6, 10_000: 0.8}, "transfer")
     text = answers.answer(folder, judged(R10=GAIN, R11a=GAIN), ROBUST)
-    assert text.startswith("PD 2/64 overtakes PF at about 3,") and f"). If the transfer text is of another domain, pre-train first: {UP}" in text
+    assert (
+        text.startswith("PD 2/64 overtakes PF at about 3,")
+        and f"). If the transfer text is of another domain, pre-train first: {UP}" in text
+    )
     assert "; PD 2/64 overtakes PF at about 3," in answers.answer(folder, judged(R1a=GAIN), VALUE)

@@ -31,7 +31,7 @@ def test_a_study_with_few_results_gives_empty_figures_and_no_error(tmp_path, nam
     folder = write(tmp_path, both("PD", 0.8) | both("PF", 0.7), transfer={"texts": 9}, splits={"train": 9})
     (tmp_path / results.TEXTS).write_text('{"train": {"kept": 9}}')
     figure = figures.draw(folder, name, verdicts.judge(folder))
-    measurable = {"strategies", "starts", "gains_pretraining_value", "depth_width"}
+    measurable = {"which_student", "strategies", "starts", "gains_pretraining_value", "depth_width"}
     assert (len(figure.data) > 0) == (name in measurable), "what was not measured is not drawn"
     plt.close(figure.axes.figure)
 

@@ -88,7 +88,7 @@ ADVICE = {  # of each question the first two that were measured are shown
 }  # fmt: skip
 
 
-def answer(study: str | Path, table: pd.DataFrame, question: str = VALUE) -> Prose:
+def answer(study: str | Path, table: pd.DataFrame, question: str = VALUE, with_scores: bool = True) -> Prose:
     """Return the answer to a question from a study's verdicts and results.
 
     One to three sentences: what to do, or that nothing was decided or measured, then the scores of the linear model, the best
@@ -100,8 +100,10 @@ def answer(study: str | Path, table: pd.DataFrame, question: str = VALUE) -> Pro
         return Prose(" ".join([lead, *_decisions(rows, advice, transfer)]))
     if question == ROBUST and (transfer or labels):  # they say more than R10, which is about one point of the curve
         crossed = f"{'; '.join(crossing.sentence for crossing in transfer + labels)}."
-        return Prose(" ".join([crossed, *_decisions(rows, advice[1:])[:1], scores.sentence()]))
-    return Prose(" ".join([*_decisions(rows, advice, transfer), scores.sentence()]))
+        sentences = [crossed, *_decisions(rows, advice[1:])[:1]]
+    else:
+        sentences = _decisions(rows, advice, transfer)
+    return Prose(" ".join([*sentences, *[scores.sentence()] * with_scores]))
 
 
 def _decisions(rows: pd.DataFrame, advice: tuple[Advice, ...], crossed: list[crossings.Crossing] = ()) -> list[str]:

@@ -60,7 +60,7 @@ class Crossing:
 
 def rounded(n: float) -> str:
     """Return a number of texts with two significant digits."""
-    return f"{round(n, 1 - int(math.floor(math.log10(n)))):,.0f}"
+    return f"{round(n, 1 - math.floor(math.log10(n))):,.0f}"
 
 
 def of_study(study: str | Path, kind: str) -> list[Crossing]:

@@ -73,7 +73,9 @@ def best_on_dev(metrics, recipes: Iterable[str], seeds: Sequence[int]) -> Arm:
     """Return the student with the best mean accuracy on dev, of those with every seed; of equal ones the smallest. Raises Missing."""
     dev = results.accuracies(metrics, "dev")
     dev = dev[dev.recipe.isin(recipes) & dev.seed.isin(seeds)]
-    table = dev.groupby(["recipe", "size"], sort=False).agg(value=("value", "mean"), n=("seed", "nunique"), params=("n_params", "first"))
+    table = dev.groupby(["recipe", "size"], sort=False).agg(
+        value=("value", "mean"), n=("seed", "nunique"), params=("n_params", "first")
+    )
     table = table[table.n == len(seeds)].sort_values(["value", "params"], ascending=[False, True], kind="stable")
     if table.empty:
         raise Missing("a student measured on dev")

@@ -96,7 +96,9 @@ def gains_by_size(study: str | Path, pairs: list[tuple[str, str]], corpus: str |
 def tally(table: pd.DataFrame) -> str:
     """Return how many claims have each verdict, in words."""
     counts = table.verdict.value_counts()
-    return f"{len(table)} claims: " + ", ".join(f"{counts[v]} {v}" for v in (SUPPORTED, REFUTED, UNDECIDED, NOT_MEASURED) if v in counts)
+    return f"{len(table)} claims: " + ", ".join(
+        f"{counts[v]} {v}" for v in (SUPPORTED, REFUTED, UNDECIDED, NOT_MEASURED) if v in counts
+    )
 
 
 def missing(table: pd.DataFrame) -> Note:

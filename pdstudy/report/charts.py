@@ -153,7 +153,13 @@ def front(table: pd.DataFrame, cost: str, xlabel: str, ylabel: str, teacher: flo
     ax.plot(line.x, line.accuracy, color=style.GREY, lw=1, zorder=0)
     for row in line.itertuples():
         name = row.recipe if row.recipe in LINEARS else f"{row.size} {row.recipe}"
-        look = {"ha": "right", "fontsize": 8.5, "weight": "bold", "color": style.MODEL_COLOURS[row.recipe], "path_effects": style.HALO}
+        look = {
+            "ha": "right",
+            "fontsize": 8.5,
+            "weight": "bold",
+            "color": style.MODEL_COLOURS[row.recipe],
+            "path_effects": style.HALO,
+        }
         ax.annotate(name, (row.x, row.accuracy), xytext=(-6, 5), textcoords="offset points", **look)
     if np.isfinite(teacher):
         style.reference_line(ax, teacher, f"teacher\n{teacher:.1f}", x=1.01, ha="left", va="center")

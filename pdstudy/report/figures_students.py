@@ -6,7 +6,6 @@ from itertools import cycle
 import pandas as pd
 
 from pdstudy.analysis import contrasts, paper, stats, summary, verdicts
-from pdstudy.analysis.answers import Scores
 from pdstudy.analysis.evidence import Arm, Evidence, Missing, between
 from pdstudy.recipes import LINEAR
 from pdstudy.report import charts, style
@@ -31,8 +30,8 @@ def which_student(study: str) -> StudyFigure:
     linear = table[table.recipe == LINEAR].accuracy.mean()
     ax = charts.front(table.assign(x=table[cost]), cost, COSTS[cost], ylabel, teacher.accuracy.mean(), linear)
     front = ", ".join(f"{r.recipe} {r.size} {r.accuracy:.1f} %" for r in table[table.front].sort_values(cost).itertuples())
-    alt = f"Test accuracy of {len(table)} models over {COSTS[cost]}. On the Pareto front: {front}"
-    return StudyFigure(ax, every.assign(front=table.front), alt, (Scores(study).sentence().removesuffix("."),))
+    alt = f"Test accuracy of {len(table)} models over {'latency' if cost == 'ms' else 'size'}"
+    return StudyFigure(ax, every.assign(front=table.front), alt, (f"On the Pareto front: {front}",))
 
 
 def strategies(study: str) -> StudyFigure:

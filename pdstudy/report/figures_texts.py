@@ -2,14 +2,22 @@
 
 import numpy as np
 import pandas as pd
-
 from matplotlib.axes import Axes
 
 from pdstudy.analysis import crossings, paper, stats
-from pdstudy.recipes import LINEAR, LINEARS
+from pdstudy.recipes import LINEARS
 from pdstudy.report import charts, style
 from pdstudy.report.charts import STRATEGIES, students
-from pdstudy.report.style import GREY, MODEL_COLOURS, MODEL_MARKERS, PAPER_GREY, RECIPE_COLOURS, RECIPE_MARKERS, StudyFigure, two_panels
+from pdstudy.report.style import (
+    GREY,
+    MODEL_COLOURS,
+    MODEL_MARKERS,
+    PAPER_GREY,
+    RECIPE_COLOURS,
+    RECIPE_MARKERS,
+    StudyFigure,
+    two_panels,
+)
 from pdstudy.storage import results
 
 NO_START = "none: Distillation"  # the D_LM of a student without pre-training

@@ -119,7 +119,7 @@ def index(study: Study, folder: Path) -> Path:
             {
                 "question": question,
                 "page": f"{stem}.html",
-                "answer": answers.answer(study.name, table, name),
+                "answer": answers.answer(study.name, table, name, with_scores=name == claims.VALUE),
                 "claims": verdicts.display_table(table[table.question == name]),
                 "tally": verdicts.tally(table[table.question == name]),
                 "missing": verdicts.missing(table[table.question == name]),
