@@ -240,7 +240,7 @@ def test_a_report_is_given_the_file_and_what_differs_from_it(tmp_path):
 
 def test_hostile_text_is_shown_and_not_run(tmp_path):
     hostile = "<script>alert(1)</script><img src=x onerror=alert(1)>"
-    source = f"import pandas as pd\nfrom pdstudy.analysis.verdicts import Prose\ndisplay(Prose({hostile!r}))\npd.DataFrame({{'text': [{hostile!r}]}})"
+    source = f"import pandas as pd\nfrom pdstudy.escape import Prose\ndisplay(Prose({hostile!r}))\npd.DataFrame({{'text': [{hostile!r}]}})"
     made = render.execute(notebook(tmp_path, source), {"name": "x"}, tmp_path)
     found = Page(made.read_text())
     assert found.scripts == [OUR_SCRIPT] and "x" not in found.addresses and not found.handlers
