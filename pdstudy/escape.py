@@ -19,12 +19,17 @@ def escape_markdown(text: str) -> str:
 
 
 class Prose(str):
-    """Generated sentences, escaped when shown as HTML: the first line is a paragraph, further lines are a list below it."""
+    """Generated sentences, a paragraph that is escaped when shown as HTML."""
+
+    kind = "answer"  # its class in HTML
 
     def _repr_html_(self) -> str:
-        first, *others = html.escape(self).split("\n")
-        if not others:
-            return f'<p class="answer">{first}</p>'
-        return f'<div class="answer"><p>{first}</p><ul>{"".join(f"<li>{line}</li>" for line in others)}</ul></div>'
+        return f'<p class="{self.kind}">{html.escape(self)}</p>'
 
     __html__ = _repr_html_  # for Jinja templates
+
+
+class Note(Prose):
+    """Generated sentences that are not the answer."""
+
+    kind = "note"

@@ -33,7 +33,8 @@ def write(folder: Path, shares: dict, sizes=("2/64", "2/128"), missing=(), n_ite
             digest = f"{arm}-{seed}"
             n_params = 1000 if arm.recipe in LINEARS else Size.parse(arm.size).n_params(2048)
             row = {"study": "x", "task": "movies", "recipe": arm.recipe, "size": arm.size, "seed": seed, "split": "test"}
-            row |= {"curve": "transfer" if arm.texts else None, "texts": arm.texts, "domain": arm.domain, "corpus": arm.corpus}
+            curve = "labels" if arm.recipe in ("PF", "Basic", *LINEARS) else "transfer"
+            row |= {"curve": curve if arm.texts else None, "texts": arm.texts, "domain": arm.domain, "corpus": arm.corpus}
             row |= {"metric": "accuracy", "value": right.mean(), "n": n_items, "n_params": n_params}
             row |= {"rate": 1e-3, "collapsed": False, "tokens": 1, "digest": digest}
             metrics += [row, row | {"split": "dev"}]
@@ -74,6 +75,8 @@ def world(turn) -> dict[Arm, float]:
             shares[Arm("PD (truncated)", s)] = 0.80 + read - {2: 0.06, 4: 0.02}[size.layers]
     for n in (500, 1000):
         shares |= {Arm("PD", "2/64", n): 0.76 + n / 1e5, Arm("Distillation", "2/64", n): 0.55 + n / 1e5}
+    for n in (250, 500):
+        shares |= {Arm("PF", "2/64", n): 0.5 + n / 1e4, Arm("Linear", "linear", n): 0.48}
     for name, pd, distilled, tuned in (("a", 0.80, 0.66, 0.80), ("b", 0.79, 0.62, 0.80), ("c", 0.70, 0.56, 0.76)):
         shares |= {Arm(r, "2/64", domain=name): v for r, v in (("PD", pd), ("Distillation", distilled), ("PD-F", tuned))}
     return {arm: turn(share) for arm, share in shares.items()}

@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+from handmade import complete_study
 from typer.testing import CliRunner
 
 from pdstudy.__main__ import app
+from pdstudy.analysis.claims import CLAIMS
 from pdstudy.data import tasks
 from pdstudy.storage import paths
 from pdstudy.storage.store import Store
@@ -137,3 +140,16 @@ def test_claims_print_as_json_and_name_a_missing_study(smoke):
     assert {row["id"] for row in json.loads(said.output)} >= {"V1", "V2", "R1a", "R2"}
     missing = CliRunner().invoke(app, ["claims", "nothing"])
     assert missing.exit_code == 2 and "python -m pdstudy run" in missing.output
+
+
+def test_claims_are_one_line_each_in_a_terminal_of_80_columns_and_sentences_on_request(tmp_path, monkeypatch):
+    folder = complete_study(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = CliRunner().invoke(app, ["claims", folder]).output.splitlines()
+    assert {len(line) for line in lines} <= {0, 80}
+    rows = [line.split()[0] for line in lines if line[:1] in "VRL" and line[1:2].isdigit()]
+    assert rows == [claim.id for claim in CLAIMS], "in one line each, in their order"
+    (line,) = (line for line in lines if line.startswith("R1a"))
+    assert re.fullmatch(r"R1a +\+1\d\.\d +\+\d+\.\d to \+\d+\.\d +supported +PD over PF +", line)
+    long = " ".join(CliRunner().invoke(app, ["claims", folder, "--long"]).output.split())
+    assert "R1a Pre-trained distillation beats pre-training with fine-tuning: supported, +1" in long

@@ -31,7 +31,7 @@ def test_a_study_with_few_results_gives_empty_figures_and_no_error(tmp_path, nam
     folder = write(tmp_path, both("PD", 0.8) | both("PF", 0.7), transfer={"texts": 9}, splits={"train": 9})
     (tmp_path / results.TEXTS).write_text('{"train": {"kept": 9}}')
     figure = figures.draw(folder, name, verdicts.judge(folder))
-    measurable = {"strategies", "starts", "gains_pretraining_value", "depth_width"}
+    measurable = {"which_student", "strategies", "starts", "gains_pretraining_value", "depth_width"}
     assert (len(figure.data) > 0) == (name in measurable), "what was not measured is not drawn"
     plt.close(figure.axes.figure)
 
@@ -95,3 +95,31 @@ def test_gains_stand_in_the_order_of_the_sizes_parameters():
     rows = [("PD over Distillation", "2/128"), ("PF over Basic", "4/64"), ("PF over Basic", "2/128")]
     table = pd.DataFrame(rows, columns=["pair", "size"]).assign(estimate=1.0, low=0.0, high=2.0)
     assert [label.get_text() for label in charts.gains_by_size(table).get_xticklabels()] == ["4/64", "2/128"]
+
+
+def test_the_front_is_named_and_every_model_is_in_the_chart_of_which_student(measured):
+    figure = figures.draw(*measured[:1], "which_student", measured[1])
+    names = {text.get_text() for text in figure.axes.texts}
+    front = figure.data[figure.data.front == True]  # noqa: E712  (the teacher has none)
+    assert names >= {r.recipe if r.size == "linear" else f"{r.size} {r.recipe}" for r in front.itertuples()}
+    assert any(name.startswith("teacher\n") for name in names) and "Linear" in set(figure.data.recipe)
+    drawn = {line.get_gid() for line in figure.axes.get_lines()}
+    assert drawn >= {
+        f"{r.size} {r.recipe}" for r in figure.data.itertuples() if r.recipe not in ("teacher", "Linear", "Linear, taught")
+    }
+    assert figure.axes.figure.get_suptitle().startswith("On the Pareto front: ")
+    plt.close(figure.axes.figure)
+
+
+def test_where_curves_cross_is_in_the_title_and_marked(measured):
+    figure = figures.draw(*measured[:1], "labels", measured[1])
+    assert set(figure.data.recipe) == {"PF", "Linear"} and set(figure.data.texts) == {250, 500, 1000}
+    assert "PF 2/64 is above the linear model from the fewest labels measured on (250)" in figure.axes.figure.get_suptitle()
+    assert any(text.get_text().startswith("PD ") and "all labels" in text.get_text() for text in figure.axes.texts)
+    plt.close(figure.axes.figure)
+
+
+def test_a_figure_of_what_was_not_measured_is_a_sentence(tmp_path, capsys):
+    folder = write(tmp_path, both("PD", 0.8) | both("PF", 0.7), transfer={"texts": 9}, splits={"train": 9})
+    figures.show(folder, "labels", verdicts.judge(folder))
+    assert capsys.readouterr().out == "This study did not measure what the figure shows.\n"

@@ -258,7 +258,7 @@ def test_a_point_of_a_curve_is_the_same_student_on_fewer_texts_at_the_same_rate(
     curves = {"transfer": [200, 400], "labels": [100], "sizes": ["2/64"]}
     p = planned(settings, recipes=["Basic", "PD", "PD-F"], curves=curves)
     points = [(s.recipe, s.size, s.seed, s.curve, s.texts) for s in p.students if s.curve]
-    wanted = [("Basic", "2/64", seed, "labels", 100) for seed in (0, 1)]
+    wanted = [("Linear", "linear", 0, "labels", 100), *(("Basic", "2/64", seed, "labels", 100) for seed in (0, 1))]
     wanted += [("PD", "2/64", seed, "transfer", n) for seed in (0, 1) for n in (200, 400)]
     assert points == wanted, "PD-F is trained on both kinds of text, so its curve would say nothing of either"
     (label,) = p.of_stage("label")
@@ -267,6 +267,8 @@ def test_a_point_of_a_curve_is_the_same_student_on_fewer_texts_at_the_same_rate(
             model, whole = p.steps[s.model], model_of(p, "PD", "2/64", seed=1)
             assert model.parents["label"] == label.digest, "the soft labels are computed once"
             assert model.parents["search"] == whole.parents["search"] and model.settings["texts"] == s.texts
+    n_texts = [step.settings["texts"] for step in p.of_stage("linear")]
+    assert n_texts == [0, 100, 20_000], "the linear model of all of D_L, of the curve, and of D_T with soft labels"
     without = planned(settings, recipes=["Basic", "PD", "PD-F"])
     assert set(without.steps) < set(p.steps), "and the study's own students are what they were"
 

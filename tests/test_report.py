@@ -14,7 +14,7 @@ import pytest
 import readme as tool
 
 from pdstudy import Study
-from pdstudy.analysis import claims, verdicts
+from pdstudy.analysis import answers, claims, verdicts
 from pdstudy.report import figures, render
 from pdstudy.storage import paths, results
 
@@ -173,9 +173,27 @@ def test_pages_and_executed_notebooks_are_light_and_name_no_place_of_this_machin
 def test_the_answer_stands_in_the_report_and_on_the_index(rendered):
     table = verdicts.judge("smoke")
     for question, stem in zip(claims.QUESTIONS, render.QUESTIONS, strict=True):
-        answer = verdicts.answer(table, question)
-        for name in ("index.html", f"{stem}.html"):
-            assert " ".join(answer.split()) in " ".join(" ".join(Page((rendered / name).read_text()).words).split()), name
+        page, index = (bs4.BeautifulSoup((rendered / name).read_text(), "html.parser") for name in (f"{stem}.html", "index.html"))
+        assert page.select_one(".answer").get_text() == answers.answer("smoke", table, question)
+        on_index = answers.answer("smoke", table, question, with_scores=question == claims.VALUE)
+        assert on_index in [answer.get_text() for answer in index.select(".answer")]
+
+
+def test_the_answer_comes_first_then_a_figure_then_the_claims_and_the_rest_is_folded(rendered):
+    for name in ("index", *render.QUESTIONS):
+        page = bs4.BeautifulSoup((rendered / f"{name}.html").read_text(), "html.parser").main
+        order = [node.name if node.name != "p" else "answer" for node in page.select("h1, .answer, figure, h2")]
+        assert order[:4] == ["h1", "answer", "figure", "h2"], name
+        before = page.select_one(".answer").find_all_previous(string=True)
+        words = " ".join(text for text in before if page in text.parents and not text.find_parent("pre")).split()
+        assert len(words) <= 60, "of the heading and what the question is"
+        unfolded = [heading.get_text() for heading in page.find_all("h2") if heading.find_parent("summary") is None]
+        assert unfolded == (list(claims.QUESTIONS.values()) if name == "index" else ["Claims"])
+
+
+def test_what_computes_the_study_prints_nothing_on_a_page(rendered):
+    assert "every step is in the store" not in (rendered / "01_pretraining_value.html").read_text()
+    assert "every step is in the store" in (rendered / "01_pretraining_value.ipynb").read_text()
 
 
 def test_the_answer_changes_with_the_numbers(smoke, rendered, tmp_path):
@@ -195,7 +213,7 @@ def test_the_answer_changes_with_the_numbers(smoke, rendered, tmp_path):
     pq.write_table(pa.Table.from_pandas(table), tmp_path / results.PREDICTIONS)
     changed = verdicts.judge(str(tmp_path)).set_index("id")
     assert changed.verdict["V1"] == "supported" and changed.estimate["V1"] == pytest.approx(100 * 2 / 3, abs=3)
-    assert verdicts.answer(verdicts.judge(str(tmp_path))) != verdicts.answer(verdicts.judge("smoke"))
+    assert answers.answer(tmp_path, verdicts.judge(tmp_path)) != answers.answer("smoke", verdicts.judge("smoke"))
 
 
 def test_an_executed_report_tells_its_parameters(rendered, smoke):
@@ -222,7 +240,7 @@ def test_a_report_is_given_the_file_and_what_differs_from_it(tmp_path):
 
 def test_hostile_text_is_shown_and_not_run(tmp_path):
     hostile = "<script>alert(1)</script><img src=x onerror=alert(1)>"
-    source = f"import pandas as pd\nfrom pdstudy.analysis.verdicts import Prose\ndisplay(Prose({hostile!r}))\npd.DataFrame({{'text': [{hostile!r}]}})"
+    source = f"import pandas as pd\nfrom pdstudy.escape import Prose\ndisplay(Prose({hostile!r}))\npd.DataFrame({{'text': [{hostile!r}]}})"
     made = render.execute(notebook(tmp_path, source), {"name": "x"}, tmp_path)
     found = Page(made.read_text())
     assert found.scripts == [OUR_SCRIPT] and "x" not in found.addresses and not found.handlers
@@ -248,11 +266,11 @@ def test_the_readme_table_is_made_from_the_results(rendered, tmp_path):
     readme.write_text(
         "before\n<!-- answers of smoke: made by `python tools/readme.py`, not typed -->\nold\n<!-- end of answers -->\nafter\n"
     )
-    tool.fill(readme, "answers", tool.answers("smoke"))
+    tool.fill(readme, "answers", tool.tables("smoke"))
     text = readme.read_text()
     assert "| V1 | Pre-training helps a student that is then fine-tuned |" in text and "old" not in text
     assert text.startswith("before\n") and text.endswith("after\n") and "commit" in text
-    tool.fill(readme, "answers", tool.answers("smoke"))
+    tool.fill(readme, "answers", tool.tables("smoke"))
     assert readme.read_text() == text
 
 

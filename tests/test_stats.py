@@ -242,3 +242,12 @@ def test_equivalence_is_two_one_sided_tests_by_hand():
     assert stats.equivalence(result, 1.0) == pytest.approx(scipy.stats.t.sf((1 - 0.3) / error, 10))
     assert stats.not_below(result, 1.0) == pytest.approx(scipy.stats.t.sf((1 + 0.3) / error, 10))
     assert math.isnan(stats.equivalence(Effect(0.0, math.nan, math.nan, math.nan, 1, 100, 0.0), 1.0))
+
+
+def test_the_interval_of_an_accuracy_adds_the_variances_of_texts_and_of_seeds():
+    low, high = stats.accuracy_interval([0.5], 400)
+    assert (low, high) == pytest.approx((0.5 - 1.96 * 0.025, 0.5 + 1.96 * 0.025), abs=1e-5)
+    low, high = stats.accuracy_interval([0.4, 0.6], 400)
+    assert high - 0.5 == pytest.approx(1.96 * math.sqrt(0.025**2 + 0.02 / 2), abs=1e-5)
+    low, high = stats.accuracy_interval([1.0, 1.0], 400)
+    assert 0.99 < low < high == 1, "no error in 400 texts does not mean that none is possible"

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from handmade import both, write
 
-from pdstudy.analysis import summary
+from pdstudy.analysis import stats, summary
 from pdstudy.analysis.evidence import Arm
 from pdstudy.run import result_tables
 from pdstudy.storage import results
@@ -77,3 +77,15 @@ def test_of_many_collapsed_students_the_first_are_named_and_the_rest_counted(stu
     assert (
         sentence.startswith("16 of 16 students collapsed") and sentence.endswith(" and 4 more.") and sentence.count(" seed ") == 12
     )
+
+
+def test_each_student_has_its_accuracy_with_an_interval_and_what_it_costs(study):
+    (results.folder_of(study) / results.LATENCY).write_text('{"sizes": {"2/64": {"p50": 0.5}}}')
+    table = summary.students_table(study).set_index(["recipe", "size"])
+    assert set(table.index) == {("PD", "2/64"), ("PD", "2/128"), ("Basic", "2/64"), ("Basic", "2/128"), ("teacher", "2/128")}
+    row = table.loc["PD", "2/64"]
+    metrics = results.accuracies(results.load_results(study))
+    values = metrics[(metrics.recipe == "PD") & (metrics["size"] == "2/64")].value
+    assert row.accuracy == pytest.approx(100 * values.mean()) and row.mb == 4e-6 * row.n_params and row.seeds == 3
+    assert (row.low, row.high) == pytest.approx([100 * x for x in stats.accuracy_interval(values, 400)])
+    assert row.ms == 0.5 and pd.isna(table.ms["PD", "2/128"])

@@ -10,7 +10,6 @@ import hashlib
 import inspect
 import io
 import json
-import math
 import pkgutil
 import re
 import sys
@@ -24,7 +23,7 @@ import pandas as pd
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pdstudy.analysis import claims, summary, verdicts
+from pdstudy.analysis import answers, claims, summary, verdicts
 from pdstudy.analysis.stats import POINTS
 from pdstudy.report import figures, render
 from pdstudy.report.style import StudyFigure
@@ -41,8 +40,8 @@ QUICK = str(PUBLISHED / "quick")  # the newcomer's study, with a larger teacher 
 PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
 MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python tools/readme.py`, not typed -->)")
 # One or two for each question, of those that do not need the answers to every text: predictions.parquet is not committed.
-KEY_FIGURES = ("strategies", "depth_width", "compound", "transfer_size", "domains")
-MAIN_FIGURE = "strategies"  # README's
+KEY_FIGURES = ("which_student", "strategies", "depth_width", "compound", "transfer_size", "domains")
+MAIN_FIGURE = "which_student"  # README's
 MAIN_CLAIMS = ("V1", "V2", "R1a", "R5a", "R7c", "R11a")  # README's: the strategies, and one of each other question
 MOST_BYTES = 60_000  # of a picture
 DPI = 92
@@ -97,6 +96,9 @@ PRINTED = (
          ("speed",), ("R14", "R15"), DEPTH),
     Part("Table 3", "6/768 on six GLUE tasks", ("analysis.paper:table3",), (), ("R13",), VALUE),
     Part("not in the paper", "the linear model: TF-IDF and logistic regression", ("models.linear:Linear",), (), ("L1", "L2"), VALUE),
+    Part("not in the paper", "which student to take: accuracy over latency", ("report.figures_students:which_student", "analysis.stats:pareto_front"),
+         ("which_student",)),
+    Part("not in the paper", "how many labels", ("report.figures_texts:labels", "analysis.crossings:of_study"), ("labels",), (), ROBUST),
     Part("Table 4", "the data sets", ("data.tasks:TASKS",)),
     Part("Fig 5", "MNLI: full pre-training, truncation, word embeddings alone", ("report.figures_students:starts", "analysis.paper:initialisations"),
          ("starts",), ("R3a", "R3b", "R4a", "R4b", "R4c"), VALUE),
@@ -134,10 +136,10 @@ def update(study: str | None = None) -> list[str]:
     before = {page: page.read_text(encoding="utf-8") for page in (README, RESULTS, TABLE, OWN, SPEED, PAPER_SCALE)}
     for page, text in before.items():
         page.write_text(MARKER.sub(rf"\g<1>{name}\g<3>", text), encoding="utf-8")
-    fill(README, "answer", answer(verdicts.load(study), results.load_results(study)))
+    fill(README, "answer", answers.answer(study, verdicts.load(study)))
     fill(README, "claims", main_claims(verdicts.load(study)))
     fill(README, "figure", key_figures(study, {MAIN_FIGURE: drawn[MAIN_FIGURE][0].alt}, "docs/figures"))
-    fill(RESULTS, "answers", answers(study))
+    fill(RESULTS, "answers", tables(study))
     fill(RESULTS, "figures", key_figures(study, {name: figure.alt for name, (figure, _) in drawn.items()}, "figures"))
     fill(TABLE, "parts", parts)
     for page, part, text in records():
@@ -164,7 +166,7 @@ def records() -> list[tuple[Path, str, str]]:
     others = [(OWN, "tasks", benchmark_tables.own_tasks()), (PAPER_SCALE, "sst2", sst2())]
     others += [
         (README, "teacher", larger_teacher(verdicts.load(QUICK), results.load_results(QUICK))),
-        (RESULTS, "teacher", answers(QUICK)),
+        (RESULTS, "teacher", tables(QUICK)),
     ]
     parts = (
         benchmark_tables.peers,
@@ -182,7 +184,7 @@ def records() -> list[tuple[Path, str, str]]:
 def sst2() -> str:
     """Return the answers of the study of SST-2 in Markdown, its figure in front."""
     drawn, record = draw(SST2, "strategies")
-    return f"![{drawn.alt}]({PICTURES.name}/{record['study']}.png)\n\n{answers(SST2)}"
+    return f"![{drawn.alt}]({PICTURES.name}/{record['study']}.png)\n\n{tables(SST2)}"
 
 
 def larger_teacher(judged: pd.DataFrame, metrics: pd.DataFrame) -> str:
@@ -193,53 +195,11 @@ def larger_teacher(judged: pd.DataFrame, metrics: pd.DataFrame) -> str:
     by_recipe = accuracy[accuracy["size"] == size].groupby("recipe").value.mean() * POINTS
     ranked = by_recipe.sort_values(ascending=False).items()
     return (
-        f"With a larger teacher ({scores['teacher']:.1f} %), PD scores {_points(rows.loc['R1a'])} against PF "
+        f"With a larger teacher ({scores['teacher']:.1f} %), PD scores {answers.points(rows.loc['R1a'])} against PF "
         f"({rows.verdict['R1a']}; in the paper {rows.paper['R1a']:+.1f}). At {size}: "
         f"{', '.join(f'{recipe} {score:.1f} %' for recipe, score in ranked)}; the linear model {scores['Linear']:.1f} %, taught by "
         f"the same teacher {scores['Linear, taught']:.1f} %."
     )
-
-
-def answer(judged: pd.DataFrame, metrics: pd.DataFrame) -> str:
-    """Return the answer to the project's question in three sentences, from verdicts and the table of metrics.
-
-    The first says whether to pre-train, the second whether to distil or to fine-tune, the third what size brings.
-    """
-    rows = judged.set_index("id")
-    both = {rows.verdict["V1"], rows.verdict["V2"]}
-    lead = "Whether to pre-train the student is not decided"
-    if both <= {verdicts.SUPPORTED}:
-        lead = "Pre-train the student"
-    elif both <= {verdicts.REFUTED}:
-        lead = "Do not pre-train the student"
-    then = {verdicts.SUPPORTED: "Then distil it", verdicts.REFUTED: "Then fine-tune it"}
-    then = then.get(rows.verdict["R1a"], f"Whether to distil or to fine-tune it then is {rows.verdict['R1a']}")
-    accuracy = metrics[(metrics.split == "test") & (metrics.metric == "accuracy")]
-    students = accuracy[accuracy.recipe == "PF"].sort_values("n_params", kind="stable")
-    small, large = students["size"].iloc[0], students["size"].iloc[-1]
-    score = (students.groupby("size").value.mean() * POINTS).map("{:.1f} %".format)
-    teachers = accuracy[accuracy.recipe == "teacher"]
-    teacher = (
-        f"; their teacher, a {teachers['size'].iloc[0]}, scores {teachers.value.mean() * POINTS:.1f} %" if len(teachers) else ""
-    )
-    return (
-        f"{lead}: pre-training adds {_points(rows.loc['V1'])} of test accuracy to a fine-tuned student, and "
-        f"{_points(rows.loc['V2'])} to a distilled one. {then}: distilled students score {_points(rows.loc['R1a'])} "
-        f"against fine-tuned ones{_paper(rows.loc['R1a'])}. Pre-trained and fine-tuned, the smallest student ({small}) scores "
-        f"{score[small]} and the largest ({large}) {score[large]}{teacher}."
-    )
-
-
-def _points(row: pd.Series) -> str:
-    """Return a claim's effect with its interval, in words."""
-    if not math.isfinite(row.estimate):
-        return "an unmeasured number of points"
-    interval = f"95 % {row.low:+.1f} to {row.high:+.1f}" if math.isfinite(row.low) else "no interval"
-    return f"{row.estimate:+.1f} points ({interval})"
-
-
-def _paper(row: pd.Series) -> str:
-    return f" (in the paper {row.paper:+.1f})" if math.isfinite(row.paper) else ""
 
 
 def main_claims(judged: pd.DataFrame) -> str:
@@ -252,8 +212,8 @@ def main_claims(judged: pd.DataFrame) -> str:
     return "\n".join(rows)
 
 
-def answers(study: str) -> str:
-    """Return the answers of a study in Markdown, question by question, with their provenance, from its committed results."""
+def tables(study: str) -> str:
+    """Return the claims and scores of a study in Markdown, question by question, with their provenance, from its committed results."""
     judged = verdicts.load(study)
     judged = judged[judged.verdict != verdicts.NOT_MEASURED]
     rows = ["| | claim | points | 95 % interval | verdict | paper |", "|---|---|---|---|---|---|"]

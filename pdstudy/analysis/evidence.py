@@ -4,7 +4,7 @@ The answers of one arm are an array (n_seeds, n_items) of 1 (right) and 0 (wrong
 is a weighted sum of arms with the same texts and seeds; its weights sum to zero.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +32,10 @@ class Arm:
     corpus: str | None = None  # the D_LM that the encoder was pre-trained on
 
     def __str__(self) -> str:
-        if self.size == LINEAR_SIZE:
-            return self.recipe
         notes = [f"{self.texts:,} texts" if self.texts else "", f"D_T {self.domain}" if self.domain else ""]
         notes = [n for n in (*notes, f"D_LM {self.corpus}" if self.corpus else "") if n]
-        return f"{self.recipe} {self.size}" + (f" ({', '.join(notes)})" if notes else "")
+        name = self.recipe if self.size == LINEAR_SIZE else f"{self.recipe} {self.size}"
+        return name + (f" ({', '.join(notes)})" if notes else "")
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,19 @@ def between(better: Arm, worse: Arm) -> Contrast:
     return Contrast(f"{better} over {worse}", ((1.0, better), (-1.0, worse)))
 
 
+def best_on_dev(metrics, recipes: Iterable[str], seeds: Sequence[int]) -> Arm:
+    """Return the student with the best mean accuracy on dev, of those with every seed; of equal ones the smallest. Raises Missing."""
+    dev = results.accuracies(metrics, "dev")
+    dev = dev[dev.recipe.isin(recipes) & dev.seed.isin(seeds)]
+    table = dev.groupby(["recipe", "size"], sort=False).agg(
+        value=("value", "mean"), n=("seed", "nunique"), params=("n_params", "first")
+    )
+    table = table[table.n == len(seeds)].sort_values(["value", "params"], ascending=[False, True], kind="stable")
+    if table.empty:
+        raise Missing("a student measured on dev")
+    return Arm(*table.index[0])
+
+
 class Evidence:
     """The test results of a study, and the settings that comparisons need."""
 
@@ -79,8 +91,7 @@ class Evidence:
         right = (test.label == test.predicted).astype(float)
         self._right = {d: right[index].to_numpy() for d, index in test.groupby("digest", observed=True).groups.items()}
         settings = results.load_settings(study)
-        dev = results.load_results(study).query("split == 'dev' and metric == 'accuracy'")
-        self._dev = dev.groupby(["recipe", "size"]).value.mean()
+        self._metrics = results.load_results(study)
         self.seeds, self.recipes = list(settings["seeds"]), list(settings["recipes"])
         self.n_params, self._digests = {}, {}  # parameters by size; digests by arm and seed
         for row in results.load_students(study).itertuples(index=False):
@@ -126,12 +137,8 @@ class Evidence:
         return {k: getattr(effect, k) for k in ("estimate", "low", "high", "n_seeds", "n_items")}
 
     def best_on_dev(self) -> Arm:
-        """Return the student with the best mean accuracy on dev over seeds, of those with every seed. Raises Missing."""
-        complete = [arm for arm in self._digests if arm == Arm(arm.recipe, arm.size) and arm.recipe in self.recipes]
-        complete = [arm for arm in complete if set(self.seeds) <= set(self._digests[arm]) and (arm.recipe, arm.size) in self._dev]
-        if not complete:
-            raise Missing("a student measured on dev")
-        return max(complete, key=lambda arm: (self._dev[arm.recipe, arm.size], -self.n_params[arm.size]))
+        """Return the student with the best mean accuracy on dev over seeds, see the function `best_on_dev`."""
+        return best_on_dev(self._metrics, self.recipes, self.seeds)
 
     def has(self, arm: Arm) -> bool:
         """Return whether an arm was measured with any seed."""

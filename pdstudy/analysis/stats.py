@@ -183,6 +183,36 @@ def forecast_error(texts: np.ndarray, accuracy: np.ndarray) -> float:
     return float(a[last].mean() - fit_learning_curve(n[~last], a[~last]).at(n.max()))
 
 
+def overtakes_at(texts: np.ndarray, differences: np.ndarray) -> float:
+    """Return from which number of texts on a difference is positive, interpolated over log(texts).
+
+    `texts` (n,) rise. 0: it is positive at every number. inf: it is not positive at the largest. nan: a difference is not known.
+    """
+    n, d = np.asarray(texts, dtype=float), np.asarray(differences, dtype=float)
+    not_above = np.flatnonzero(d <= 0)
+    if np.isnan(d).any():
+        return math.nan
+    if not len(not_above):
+        return 0.0
+    i = not_above[-1]
+    if i == len(n) - 1:
+        return math.inf
+    return float(n[i] * (n[i + 1] / n[i]) ** (-d[i] / (d[i + 1] - d[i])))
+
+
+def accuracy_interval(accuracies: np.ndarray, n_items: int) -> tuple[float, float]:
+    """Return the 95 % interval of the mean accuracy of students of several seeds, (n_seeds,), on n_items texts, without their answers.
+
+    The variances of the seeds and of the texts are added as if the seeds made their errors on the same texts, so the interval is
+    at most slightly too wide.
+    """
+    a = np.asarray(accuracies, dtype=float)
+    p = min(max(a.mean(), 1 / (n_items + 1)), n_items / (n_items + 1))
+    seeds = a.var(ddof=1) / len(a) if len(a) > 1 else 0.0
+    reach = float(stats.norm.ppf((1 + LEVEL) / 2)) * math.sqrt(seeds + p * (1 - p) / n_items)
+    return max(0.0, float(a.mean()) - reach), min(1.0, float(a.mean()) + reach)
+
+
 RESAMPLES = 1000
 BLOCK = 4_000_000  # draws in memory at once
 

@@ -1,7 +1,12 @@
-"""Tables of accuracy by size and of cost by stage, and a sentence about students that collapsed to the majority class."""
+"""Tables of accuracy by size, of accuracy and cost by student, and of cost by stage; a sentence about collapsed students."""
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 
+from pdstudy.analysis import stats
+from pdstudy.analysis.stats import POINTS
 from pdstudy.recipes import LINEARS, RECIPES
 from pdstudy.storage import results
 
@@ -37,6 +42,23 @@ def accuracy_table(metrics: pd.DataFrame, recipe_sizes: dict[str, list[str]] | N
     if len(majority):
         wide.loc["majority class"] = [f"{majority.iloc[0] * 100:.1f}"] * len(wide.columns)
     return wide.rename_axis(index=None, columns=None)
+
+
+def students_table(study: str | Path) -> pd.DataFrame:
+    """Return test accuracy and cost of each student, linear model and teacher, the cheapest first.
+
+    Columns: recipe, size, seeds, n_params, ms (median for one text, nan if not measured), mb (of weights in fp32), accuracy, low and
+    high (percent; the interval is `stats.accuracy_interval`).
+    """
+    test, latency = results.accuracies(results.load_results(study)), results.load_latency(study)
+    rows = []
+    for (recipe, size), models in test[test.recipe != "majority"].groupby(["recipe", "size"], sort=False):
+        low, high = stats.accuracy_interval(models.value.to_numpy(), int(models.n.iloc[0]))
+        n_params = int(models.n_params.iloc[0])
+        row = {"recipe": recipe, "size": size, "seeds": len(models), "n_params": n_params, "ms": latency.get(size, np.nan)}
+        row |= {"mb": 4e-6 * n_params, "accuracy": models.value.mean() * POINTS, "low": low * POINTS, "high": high * POINTS}
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values(["n_params", "accuracy"], ignore_index=True)
 
 
 def cost_table(study: str) -> pd.DataFrame:

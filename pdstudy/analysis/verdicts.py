@@ -14,11 +14,11 @@ from typing import Any
 import pandas as pd
 
 from pdstudy.analysis import contrasts, stats
-from pdstudy.analysis.claims import ABOVE, CLAIMS, EQUAL, MARGIN, NOT_BELOW, VALUE, Check, Claim
+from pdstudy.analysis.claims import ABOVE, CLAIMS, EQUAL, MARGIN, NOT_BELOW, Check, Claim
 from pdstudy.analysis.evidence import Evidence, Missing
 from pdstudy.analysis.paper import Number
 from pdstudy.analysis.stats import LEVEL, POINTS
-from pdstudy.escape import Prose
+from pdstudy.escape import Note
 from pdstudy.storage import results
 from pdstudy.storage.files import atomic_write
 
@@ -93,28 +93,21 @@ def gains_by_size(study: str | Path, pairs: list[tuple[str, str]], corpus: str |
     return pd.DataFrame(rows, columns=["pair", "size", "estimate", "low", "high", "n_seeds", "n_items"])
 
 
-def answer(table: pd.DataFrame, question: str = VALUE) -> Prose:
-    """Return the answer to a research question, one sentence per claim, the decided ones first."""
-    rows = table[table.question == question]
-    counts = rows.verdict.value_counts()
-    tally = ", ".join(f"{counts[v]} {v}" for v in (SUPPORTED, REFUTED, UNDECIDED, NOT_MEASURED) if v in counts)
-    sentences = [*linear_first(rows), f"Of {len(rows)} claims: {tally}."]
-    sentences += [f"{text}." for verdict in (SUPPORTED, REFUTED, UNDECIDED) for text in rows[rows.verdict == verdict].sentence]
-    if missing := [f"{row.id} ({row.missing})" for row in rows[rows.verdict == NOT_MEASURED].itertuples()]:
-        sentences.append(f"Not measured, because this is missing: {', '.join(missing)}.")
-    return Prose("\n".join(sentences))
+def tally(table: pd.DataFrame) -> str:
+    """Return how many claims have each verdict, in words."""
+    counts = table.verdict.value_counts()
+    return f"{len(table)} claims: " + ", ".join(
+        f"{counts[v]} {v}" for v in (SUPPORTED, REFUTED, UNDECIDED, NOT_MEASURED) if v in counts
+    )
 
 
-def linear_first(table: pd.DataFrame) -> list[str]:
-    """Return the sentence that precedes an answer if no student is known to beat the linear model, otherwise nothing."""
-    rows = table[(table.id == "L1") & table.verdict.isin([REFUTED, UNDECIDED])]
+def missing(table: pd.DataFrame) -> Note:
+    """Return what a study lacks for the claims that it did not measure, or that it measured all."""
+    rows = table[table.verdict == NOT_MEASURED]
     if rows.empty:
-        return []
-    row = rows.iloc[0]
-    lead = "Take the linear model" if row.verdict == REFUTED else "No student is known to beat the linear model"
-    student = row.compared.partition(" over ")[0]
-    interval = f" (95 % {row.low:+.1f} to {row.high:+.1f})" if math.isfinite(row.low) else ""
-    return [f"{lead}: the student that is best on dev, {student}, scores {row.estimate:+.1f} points against it on test{interval}."]
+        return Note("Every claim was measured.")
+    listed = "; ".join(f"{', '.join(ids)}: {what}" for what, ids in rows.groupby("missing", sort=False).id.agg(list).items())
+    return Note(f"Not measured, because this is missing: {listed}.")
 
 
 def refuted_required(table: pd.DataFrame) -> list[str]:

@@ -1,6 +1,7 @@
 """The commands of a study: plan, run, report, serve, zoo, claims."""
 
 import contextlib
+import math
 import os
 import re
 from enum import StrEnum
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from pdstudy.console import (
     FromScratch,
@@ -26,6 +28,7 @@ from pdstudy.console import (
     print_note,
     store_for,
 )
+from pdstudy.escape import escape_control
 from pdstudy.storage import paths
 from pdstudy.study.settings import ParamsError, Study
 
@@ -179,12 +182,13 @@ def zoo(
         fail(f"{', '.join(stuck)}: still near the unigram loss; pre-train on more tokens, or give --allow-plateau", 1)
 
 
-@app.command(epilog="Example: python -m pdstudy claims quick --json")
+@app.command(epilog="Example: python -m pdstudy claims quick --long")
 def claims(
     study: StudyName,
+    long: Annotated[bool, typer.Option("--long", help="Print a sentence for each claim below the lines.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """Print the verdict on each claim: effect, interval, n, and the paper's number. Exits 1 if a required claim is refuted."""
+    """Print each claim in one line: points, interval, verdict, what was compared. Exits 1 if a required claim is refuted."""
     from pdstudy.analysis import verdicts
     from pdstudy.analysis.claims import QUESTIONS
 
@@ -193,14 +197,28 @@ def claims(
     if as_json:
         print_line(table.to_json(orient="records", indent=1))
     else:
-        columns = ["claim", "points", "95 % interval", "p (Holm)", "verdict", "paper"]
         for name, question in QUESTIONS.items():
-            rows = Table("", *columns, title=question, title_justify="left")
-            for row in verdicts.display_table(table[table.question == name])[columns].itertuples():
-                rows.add_row(*row)
-            out.print(rows)
+            rows = table[table.question == name]
+            out.print(_claims_table(rows, question))
+            for row in rows.itertuples() if long else ():
+                out.print(escape_control(f"{row.id}  {row.sentence}."), markup=False)
+            out.print()
     if refuted := verdicts.refuted_required(table):
         fail(f"required, and refuted: {', '.join(refuted)}", 1)
+
+
+def _claims_table(rows, question: str) -> Table:
+    """Return the claims of one question, one line each, as wide as the terminal; only the last column may be cut."""
+    table = Table(title=question, title_justify="left", box=None, expand=True, padding=(0, 2, 0, 0), pad_edge=False)
+    for name, width in (("", 4), ("points", 6), ("95 % interval", 14), ("verdict", 12)):
+        table.add_column(name, no_wrap=True, width=width)
+    table.add_column("compared", no_wrap=True, overflow="ellipsis", ratio=1)
+    for row in rows.itertuples():
+        points = f"{row.estimate:+.1f}" if math.isfinite(row.estimate) else ""
+        interval = f"{row.low:+.1f} to {row.high:+.1f}" if math.isfinite(row.low) else ""
+        compared = row.compared or row.measured or f"missing: {row.missing}"
+        table.add_row(*map(Text, (row.id, points, interval, row.verdict, escape_control(compared))))
+    return table
 
 
 def _run(study: Study, workers: int | None, tracker: str | None, from_scratch: bool, engine=None, shard=None) -> None:

@@ -3,7 +3,7 @@
 Faint dots are seeds, lines are their means, grey lines are the teacher and the majority class.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import cycle
 
 import numpy as np
@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
 from pdstudy.analysis import paper
+from pdstudy.analysis.crossings import Crossing
+from pdstudy.recipes import LINEARS
 from pdstudy.report import style
 from pdstudy.sizes import Size
 from pdstudy.storage.results import accuracies
@@ -133,12 +135,12 @@ def family_pretraining(curves: dict[str, list[dict]], records: dict[str, dict]) 
 
 
 def front(table: pd.DataFrame, cost: str, xlabel: str, ylabel: str, teacher: float, linear: float = np.nan) -> Axes:
-    """Draw accuracy over a cost, each student with its interval; those on the Pareto front are joined by a line.
+    """Draw accuracy over a cost, each student with its interval; those on the Pareto front are named and joined by a line.
 
     `table` has the columns recipe, size, x (the cost), accuracy, low, high and front. `teacher` and `linear` are accuracies in percent,
     nan if there is none.
     """
-    ax, table = style.new_axes(8.4, 4.2), table[np.isfinite(table.x)]
+    ax, table = style.new_axes(8.4, 4.6), table[np.isfinite(table.x)]
     recipes = [r for r in style.MODEL_COLOURS if r in set(table.recipe)]
     beside = {recipe: BESIDE ** (i - (len(recipes) - 1) / 2) for i, recipe in enumerate(recipes)}
     sizes = table.drop_duplicates("size").sort_values("x")
@@ -149,16 +151,26 @@ def front(table: pd.DataFrame, cost: str, xlabel: str, ylabel: str, teacher: flo
         ax.plot(row.x, row.accuracy, marker, color=colour, ms=8, gid=f"{row.size} {row.recipe}")
     line = table[table.front].sort_values("x")
     ax.plot(line.x, line.accuracy, color=style.GREY, lw=1, zorder=0)
+    for row in line.itertuples():
+        name = row.recipe if row.recipe in LINEARS else f"{row.size} {row.recipe}"
+        look = {
+            "ha": "right",
+            "fontsize": 8.5,
+            "weight": "bold",
+            "color": style.MODEL_COLOURS[row.recipe],
+            "path_effects": style.HALO,
+        }
+        ax.annotate(name, (row.x, row.accuracy), xytext=(-6, 5), textcoords="offset points", **look)
     if np.isfinite(teacher):
-        style.reference_line(ax, teacher, f"teacher {teacher:.1f}")
+        style.reference_line(ax, teacher, f"teacher\n{teacher:.1f}", x=1.01, ha="left", va="center")
     if np.isfinite(linear):
         style.reference_line(ax, linear, f"linear {linear:.1f}", style.LINEAR_COLOUR, "-.")
     low, high = np.fmax(table.low.min(), table.accuracy.min() - ROOM), np.fmin(table.high.max(), table.accuracy.max() + ROOM)
     ax.set_ylim(np.fmin(low, np.fmin(teacher, linear) - 1), np.fmax(high, np.fmax(teacher, linear) + 1))
     costs = [f"{x / 1e6:.2f} M" if cost == "n_params" else f"{x:.3g}" for x in sizes.x]
     style.name_ticks(ax, sizes.x, map("{}\n{}".format, sizes["size"], costs), APART, fontsize=8.5)
-    ax.margins(x=0.12)
-    style.recipe_legend(ax, recipes, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.margins(x=0.16)
+    style.recipe_legend(ax, recipes, loc="lower left", bbox_to_anchor=(1, 0))
     ax.set(xlabel=xlabel, ylabel=ylabel)
     return ax
 
@@ -185,8 +197,8 @@ def front_on_dev(table: pd.DataFrame, cost: str, label: str, chosen: str, limit:
 def learning_curve(curve) -> Axes:
     """Draw a `candidates.Curve`: seeds, their means, the fitted curve and its forecast for twice the text."""
     ax, points, most = style.new_axes(6.4, 3.6), curve.points, curve.points.texts.max()
-    colour = style.RECIPE_COLOURS[curve.recipe]
-    mean = style.seeds_and_mean(ax, points, "texts", colour, style.RECIPE_MARKERS[curve.recipe], s=18, ls="", ms=8)
+    colour = style.MODEL_COLOURS[curve.recipe]
+    mean = style.seeds_and_mean(ax, points, "texts", colour, style.MODEL_MARKERS[curve.recipe], s=18, ls="", ms=8)
     for low, high, n, ls in ((points.texts.min(), most, 60, "-"), (most, 2 * most, 20, ":")):
         x = np.geomspace(low, high, n)
         ax.plot(x, curve.law.at(x) * 100, color=colour, lw=1.5, ls=ls)
@@ -197,6 +209,22 @@ def learning_curve(curve) -> Axes:
     kind = {"transfer": "transfer texts, labelled by the teacher", "labels": "labelled texts"}[curve.kind]
     ax.set(xlabel=kind, ylabel=f"{curve.size} by {curve.recipe}:\ntest accuracy, %")
     return ax
+
+
+def crossings(ax: Axes, crossed: Sequence[Crossing]) -> None:
+    """Mark at the foot of a panel from how many texts on one model is above another: a dot with its interval, one row each."""
+    ends = ax.get_xlim()
+    low, high = ax.get_ylim()
+    inside = [c for c in crossed if 0 < c.at < np.inf]
+    ax.set_ylim(low - 0.09 * len(inside) * (high - low), high)
+    where = ax.get_xaxis_transform()  # y as a share of the axis
+    for row, crossing in enumerate(inside):
+        y, colour = 0.04 + 0.075 * row, style.MODEL_COLOURS[crossing.better.recipe]
+        bounds = np.clip([crossing.low, crossing.high], *ends)
+        ax.plot(bounds, [y, y], color=colour, lw=2.5, alpha=0.5, transform=where, solid_capstyle="butt")
+        ax.plot(crossing.at, y, "|", color=colour, ms=9, mew=2, transform=where)
+        text = f"{crossing.better.recipe} overtakes {crossing.worse.recipe}"
+        ax.annotate(text, (ends[1], y), xycoords=where, ha="right", va="center", color=colour, fontsize=8, path_effects=style.HALO)
 
 
 def rate_searches(table: pd.DataFrame) -> Axes:

@@ -1,11 +1,12 @@
 """The figures of a study, beside those of the paper, saved as PNG, SVG and CSV in outputs/<study>/figures/.
 
-The title of a figure is the verdicts on its claims. What was not measured is not drawn.
+The title of a figure is the verdicts on its claims, and what its data show. What was not measured is not drawn.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import pandas as pd
 
 from pdstudy.analysis import claims
@@ -15,6 +16,7 @@ from pdstudy.report.style import StudyFigure
 from pdstudy.storage import paths
 
 TITLED: dict[str, tuple[Callable[[str], StudyFigure], tuple[str, ...]]] = {  # the function, and the claims in the title
+    "which_student": (figures_students.which_student, ()),
     "pretraining_gain": (figures_students.pretraining_gain, ("V1", "V2")),
     "strategies": (figures_students.strategies, ("R1a", "R2")),
     "starts": (figures_students.starts, ("R3a", "R4c")),
@@ -24,6 +26,7 @@ TITLED: dict[str, tuple[Callable[[str], StudyFigure], tuple[str, ...]]] = {  # t
     "compound": (figures_texts.compound, ("R7a", "R7c")),
     "corpora": (figures_texts.corpora, ("R8a", "R8b")),
     "transfer_size": (figures_texts.transfer_size, ("R9", "R10")),
+    "labels": (figures_texts.labels, ()),
     "domains": (figures_texts.domains, ("R11a", "R12")),
 }
 TITLES = {name: ids for name, (_, ids) in TITLED.items()}
@@ -34,7 +37,7 @@ NAMES = (*TITLED, *EFFECTS)
 def draw(study: str, name: str, verdicts: pd.DataFrame) -> StudyFigure:
     """Return a figure of NAMES for a study, with its verdicts as title. Raises KeyError for an unknown name."""
     figure = effects(verdicts, EFFECTS[name]) if name in EFFECTS else TITLED[name][0](study)
-    findings = [headline(verdicts, id) for id in TITLES.get(name, ()) if id in set(verdicts.id)]
+    findings = [*(headline(verdicts, id) for id in TITLES.get(name, ()) if id in set(verdicts.id)), *figure.findings]
     if findings:
         figure.axes.figure.suptitle("\n".join(findings), fontsize=10, x=0.01, ha="left")
     return replace(figure, alt=". ".join([figure.alt, *findings]))
@@ -66,7 +69,11 @@ def save(figure: StudyFigure, study: str, name: str) -> None:
 
 
 def show(study: str, name: str, verdicts: pd.DataFrame) -> None:
-    """Draw, save and display a figure."""
+    """Draw, save and display a figure. If the study measured nothing of it, print that instead."""
     figure = draw(study, name, verdicts)
+    if figure.data.empty:
+        plt.close(figure.axes.figure)
+        print("This study did not measure what the figure shows.")
+        return
     save(figure, study, name)
     style.show(figure.axes, figure.alt, name)

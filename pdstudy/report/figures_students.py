@@ -1,12 +1,13 @@
-"""Figures by the size of students: strategies (Fig 6), initialisations (Fig 5), depth and width, the gain from pre-training."""
+"""Figures by the size of students: which to take, strategies (Fig 6), initialisations (Fig 5), depth and width, the gain from pre-training."""
 
 from contextlib import suppress
 from itertools import cycle
 
 import pandas as pd
 
-from pdstudy.analysis import contrasts, paper, verdicts
+from pdstudy.analysis import contrasts, paper, stats, summary, verdicts
 from pdstudy.analysis.evidence import Arm, Evidence, Missing, between
+from pdstudy.recipes import LINEAR
 from pdstudy.report import charts, style
 from pdstudy.report.charts import STRATEGIES, students
 from pdstudy.report.style import StudyFigure, two_panels
@@ -14,6 +15,23 @@ from pdstudy.sizes import Size
 from pdstudy.storage import results
 
 STARTS = ["PD", "PD (truncated)", "PD (embeddings)", "Distillation"]  # Fig 5
+
+
+COSTS = {"ms": "milliseconds for one text, median, one thread", "mb": "megabytes of weights, fp32"}
+
+
+def which_student(study: str) -> StudyFigure:
+    """Draw accuracy over latency for every student and the linear model, with the Pareto front; over megabytes without latencies."""
+    every = summary.students_table(study)
+    table, teacher = every[every.recipe != "teacher"], every[every.recipe == "teacher"]
+    cost = "ms" if len(table) and table.ms.notna().all() else "mb"
+    table = table.assign(front=stats.pareto_front(table[cost].to_numpy(), table.accuracy.to_numpy()))
+    ylabel = "test accuracy, %\n(bars: 95 % over seeds and texts)"
+    linear = table[table.recipe == LINEAR].accuracy.mean()
+    ax = charts.front(table.assign(x=table[cost]), cost, COSTS[cost], ylabel, teacher.accuracy.mean(), linear)
+    front = ", ".join(f"{r.recipe} {r.size} {r.accuracy:.1f} %" for r in table[table.front].sort_values(cost).itertuples())
+    alt = f"Test accuracy of {len(table)} models over {'latency' if cost == 'ms' else 'size'}"
+    return StudyFigure(ax, every.assign(front=table.front), alt, (f"On the Pareto front: {front}",))
 
 
 def strategies(study: str) -> StudyFigure:

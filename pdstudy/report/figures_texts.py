@@ -1,13 +1,23 @@
-"""Figures by the text that students are trained on: D_LM = D_T (Fig 10), the size of D_T (Fig 8), its similarity to D_L (Fig 9)."""
+"""Figures by the text that students are trained on: D_LM = D_T (Fig 10), the size of D_T (Fig 8), of D_L, the similarity of D_T to D_L (Fig 9)."""
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
-from pdstudy.analysis import paper, stats
+from pdstudy.analysis import crossings, paper, stats
 from pdstudy.recipes import LINEARS
 from pdstudy.report import charts, style
 from pdstudy.report.charts import STRATEGIES, students
-from pdstudy.report.style import GREY, PAPER_GREY, RECIPE_COLOURS, RECIPE_MARKERS, StudyFigure, two_panels
+from pdstudy.report.style import (
+    GREY,
+    MODEL_COLOURS,
+    MODEL_MARKERS,
+    PAPER_GREY,
+    RECIPE_COLOURS,
+    RECIPE_MARKERS,
+    StudyFigure,
+    two_panels,
+)
 from pdstudy.storage import results
 
 NO_START = "none: Distillation"  # the D_LM of a student without pre-training
@@ -55,38 +65,62 @@ def corpora(study: str) -> StudyFigure:
 
 def transfer_size(study: str) -> StudyFigure:
     """Draw Fig 8: accuracy over the size of D_T, with a fitted curve and its forecast for twice the text."""
-    own, table = results.accuracies(results.load_results(study)), results.accuracies(results.load_curves(study))
-    table = table[table.curve == "transfer"]
     left, right = two_panels()
-    sizes, ends = list(dict.fromkeys(table.sort_values("n_params")["size"])), []
-    for (recipe, size), rows in table.groupby(["recipe", "size"], sort=False):
-        n, colour, dash = rows.texts.to_numpy(float), RECIPE_COLOURS[recipe], ["-", "--", ":", "-."][sizes.index(size) % 4]
-        mean = style.seeds_and_mean(left, rows, "texts", colour, RECIPE_MARKERS[recipe], ls="", ms=7)
-        if len(mean) > 2:
-            law = stats.fit_learning_curve(n, rows.value.to_numpy())
-            x = np.geomspace(n.min(), 2 * n.max(), 60)
-            left.plot(x, law.at(x) * 100, color=colour, ls=dash, lw=1.5)
-            ends.append((float(law.at(2 * n.max())) * 100, f"{recipe} {size}", colour, 2 * n.max()))
-    for recipe, rows in (
-        ("Basic", own[(own.recipe == "Basic") & own["size"].isin(sizes)]),
-        ("teacher", own[own.recipe == "teacher"]),
-    ):
-        if len(rows) and len(table):
-            style.reference_line(left, rows.value.mean() * 100, recipe, RECIPE_COLOURS.get(recipe, GREY), DOTTED)
-    if len(table):
-        style.linear_lines(left, own)
-    if len(table):
-        ticks = [*sorted(table.texts.unique()), 2 * table.texts.max()]
-        style.name_ticks(left, ticks, [f"{t / 1000:g}k" for t in ticks], 0)
-    style.label_ends(left, ends)
-    left.margins(x=0.2)
-    left.set(xlabel="transfer texts (lines: fitted curve, to twice the text)", ylabel="test accuracy, %")
+    table, findings = _curves(left, study, "transfer", "transfer texts (lines: fitted curve, to twice the text)")
     published = paper.transfer_size().assign(recipe=lambda t: t.recipe + " " + t["size"], x=lambda t: t.texts)
     charts.paper_lines(published, right, "transfer texts", "Book Reviews accuracy, % (digitised)")
     style.reference_line(right, paper.BOOKS_BASIC.value, "Basic 4/256", PAPER_GREY, DOTTED, 0.99)
     style.title_panels(right, "The paper, Fig 8: Book Reviews")
     alt = "Test accuracy over the number of transfer texts with a fitted curve, the paper's Fig 8 beside it"
-    return StudyFigure(left, table, alt)
+    return StudyFigure(left, table, alt, findings)
+
+
+def labels(study: str) -> StudyFigure:
+    """Draw accuracy over the number of labelled texts; PD and the teacher, which were trained with all labels, are lines."""
+    ax = style.new_axes(8.4, 4.2)
+    table, findings = _curves(ax, study, "labels", "labelled texts")
+    alt = "Test accuracy over the number of labelled texts; PD and its teacher are horizontal lines, with all labels"
+    return StudyFigure(ax, table, alt, findings)
+
+
+def _curves(ax: Axes, study: str, kind: str, xlabel: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Draw the learning curves of one kind, other models as lines, and where curves cross; return the points and the crossings.
+
+    The curves over transfer texts are fitted, up to twice the text; those over labels join the means, and need not rise.
+    """
+    own, table = results.accuracies(results.load_results(study)), results.accuracies(results.load_curves(study))
+    table, fitted = table[table.curve == kind], kind == "transfer"
+    if table.empty:
+        return table, ()
+    students = table[~table.recipe.isin(LINEARS)]
+    sizes, ends = list(dict.fromkeys(students.sort_values("n_params")["size"])), []
+    for (recipe, size), rows in table.groupby(["recipe", "size"], sort=False):
+        n, colour, name = rows.texts.to_numpy(float), MODEL_COLOURS[recipe], f"{recipe} {size}" if size in sizes else recipe
+        line = {"color": colour, "ls": ["-", "--", ":", "-."][sizes.index(size) % 4] if size in sizes else "-", "lw": 1.5}
+        mean = style.seeds_and_mean(ax, rows, "texts", colour, MODEL_MARKERS[recipe], ls="", ms=7)
+        if not fitted:
+            ax.plot(mean.index, mean, **line)
+            ends.append((mean.iloc[-1], name, colour, mean.index[-1]))
+        elif len(mean) > 2:
+            law = stats.fit_learning_curve(n, rows.value.to_numpy())
+            x = np.geomspace(n.min(), 2 * n.max(), 60)
+            ax.plot(x, law.at(x) * 100, **line)
+            ends.append((float(law.at(2 * n.max())) * 100, name, colour, 2 * n.max()))
+    for recipe in ("Basic", "PF", "teacher") if fitted else ("PD", "teacher"):
+        level = own[(own.recipe == recipe) & ((recipe == "teacher") | own["size"].isin(sizes))].value.mean() * 100
+        if np.isfinite(level):
+            colour, note = RECIPE_COLOURS.get(recipe, GREY), "" if fitted else ", all labels"
+            style.reference_line(ax, level, f"{recipe} {level:.1f}{note}", colour, DOTTED, color=colour, path_effects=style.HALO)
+    if fitted:
+        style.linear_lines(ax, own)
+    ticks = [*sorted(table.texts.unique()), *[2 * table.texts.max()] * fitted]
+    style.name_ticks(ax, ticks, [f"{t / 1000:g}k" if t >= 1000 else f"{t:g}" for t in ticks], 0)
+    style.label_ends(ax, ends)
+    ax.margins(x=0.28)
+    crossed = crossings.of_study(study, kind)
+    charts.crossings(ax, crossed)
+    ax.set(xlabel=xlabel, ylabel="test accuracy, %")
+    return table, tuple(crossing.sentence for crossing in crossed)
 
 
 def domains(study: str) -> StudyFigure:

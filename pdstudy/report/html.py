@@ -6,7 +6,9 @@ forbids other scripts and all requests.
 
 import base64
 import hashlib
+import itertools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import jinja2
@@ -25,11 +27,12 @@ def template(name: str) -> jinja2.Template:
 
 
 def page(
-    title: str, body: str, links: list[tuple[str, str]] = (), here: str = "", footer: str = "", rows: dict[str, str] | None = None
-) -> str:
+    title: str, body: str, links: list[tuple[str, str]] = (), here: str = "", footer: str = "", rows: dict[str, str] | None = None,
+    unfolded: int | None = None,
+) -> str:  # fmt: skip
     """Return a page. `links` are (name, file) of all pages, `here` is the file of this one.
 
-    `rows` are links by the name of a row, such as from a claim to its figure.
+    `rows` are links by the name of a row, such as from a claim to its figure. Sections after the first `unfolded` are folded.
     """
     soup = BeautifulSoup(body, "html.parser")
     for style in soup.find_all("style"):  # pandas adds one to each table
@@ -40,7 +43,9 @@ def page(
         box["tabindex"] = "0"  # so that it can be scrolled with the keyboard
     for number, image in enumerate(soup.select("figure > .wide"), 1):
         image.attrs |= {"tabindex": "0", "role": "group", "aria-label": f"figure {number}"}
-    sections, contents = _sections(soup), list(soup.contents)
+    sections = _sections(soup)
+    _fold(soup, soup.find_all("h2")[unfolded:] if unfolded is not None else ())
+    contents = list(soup.contents)
     first = next((i for i, node in enumerate(contents) if getattr(node, "name", "") == "h2"), len(contents))
     return template("page.html.j2").render(
         title=title, links=links, here=here, footer=footer, sections=sections, turns=_turns(links, here), policy=POLICY,
@@ -59,6 +64,15 @@ def _sections(body: BeautifulSoup) -> list[tuple[str, str]]:
             anchor += "-again"
         heading["id"], sections[anchor] = anchor, name
     return list(sections.items())
+
+
+def _fold(body: BeautifulSoup, headings: Iterable[Tag]) -> None:
+    """Fold sections, each from its heading to the next, so that only the headings are seen first."""
+    for heading in headings:
+        below = list(itertools.takewhile(lambda node: node.name != "h2", heading.next_siblings))
+        details = heading.wrap(body.new_tag("summary")).wrap(body.new_tag("details", attrs={"class": "section"}))
+        for node in below:
+            details.append(node.extract())
 
 
 def _prepare_table(body: BeautifulSoup, table: Tag, number: int, rows: dict[str, str]) -> None:

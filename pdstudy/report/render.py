@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import nbformat
 
-from pdstudy.analysis import claims, summary, verdicts
+from pdstudy.analysis import answers, claims, summary, verdicts
 from pdstudy.escape import escape_control
 from pdstudy.report import figures
 from pdstudy.report.html import TEMPLATES, page, template
@@ -22,12 +22,7 @@ from pdstudy.study.settings import Study
 
 QUESTIONS = {f"{number:02d}_{name}": question for number, (name, question) in enumerate(claims.QUESTIONS.items(), 1)}
 ADVICE = "05_your_task"
-KEY_FIGURES = {  # of the index page
-    claims.VALUE: ("pretraining_gain", "strategies"),
-    claims.DEPTH: ("depth_width",),
-    claims.COMPOUND: ("compound",),
-    claims.ROBUST: ("transfer_size", "domains"),
-}
+INDEX_FIGURE = "which_student"
 SITE = [("All answers", "index.html"), *((question, f"{stem}.html") for stem, question in QUESTIONS.items())]
 CELL_TIMEOUT = 3600  # seconds; the study is computed before the notebooks run, which only load its results
 
@@ -108,8 +103,9 @@ def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
     )
     body, _ = exporter.from_notebook_node(notebook, resources={"claims": figures.TITLES})
     title = QUESTIONS.get(stem) or next((c.source.splitlines()[0].lstrip("# ") for c in notebook.cells if c.source), stem)
-    site = SITE if stem in QUESTIONS else []  # advice is a page of its own
-    return page(title, body, site, f"{stem}.html", rows={id: f"#figure-{name}" for id, name in figures.figure_of_claim().items()})
+    site, unfolded = (SITE, 1) if stem in QUESTIONS else ([], None)  # advice is a page of its own
+    rows = {id: f"#figure-{name}" for id, name in figures.figure_of_claim().items() if f'id="figure-{name}"' in body}
+    return page(title, body, site, f"{stem}.html", rows=rows, unfolded=unfolded)
 
 
 def index(study: Study, folder: Path) -> Path:
@@ -123,13 +119,14 @@ def index(study: Study, folder: Path) -> Path:
             {
                 "question": question,
                 "page": f"{stem}.html",
-                "answer": verdicts.answer(table, name),
+                "answer": answers.answer(study.name, table, name, with_scores=name == claims.VALUE),
                 "claims": verdicts.display_table(table[table.question == name]),
-                "figures": _figures(study.name, table, KEY_FIGURES[name]),
+                "tally": verdicts.tally(table[table.question == name]),
+                "missing": verdicts.missing(table[table.question == name]),
             }
             for (name, question), stem in zip(claims.QUESTIONS.items(), QUESTIONS, strict=True)
         ],
-        titles=figures.TITLES,
+        chart=_figure(study.name, table, INDEX_FIGURE),
         figure_of=figures.figure_of_claim(),
         accuracy=summary.accuracy_table(metrics, study.recipe_sizes).to_html(border=0, escape=True),
         costs=summary.cost_table(study.name).to_html(border=0, escape=True),
@@ -137,23 +134,20 @@ def index(study: Study, folder: Path) -> Path:
         collapsed=summary.collapsed(study.name),
         environment=environment,
     )
-    text = page(f"pdstudy: {study.name}", body, SITE, "index.html", footer=results.provenance(study.name))
+    footer = results.provenance(study.name)
+    text = page(f"pdstudy: {study.name}", body, SITE, "index.html", footer=footer, unfolded=len(QUESTIONS))
     return _write(folder / "index.html", text)
 
 
-def _figures(study: str, table, names: tuple[str, ...]) -> list[dict[str, str | float]]:
-    """Return key figures as the page shows them, after saving each. Figures without data are left out."""
+def _figure(study: str, table, name: str) -> dict[str, str | float]:
+    """Return a figure as the page shows it, after saving it."""
     from matplotlib import pyplot as plt
 
-    pictures = []
-    for name in names:
-        figure = figures.draw(study, name, table)
-        if not figure.data.empty:
-            figures.save(figure, study, name)
-            picture = base64.b64encode((paths.study_folder(study) / "figures" / f"{name}.png").read_bytes()).decode()
-            pictures.append({"name": name, "png": picture, "alt": figure.alt, "inches": figure.axes.figure.get_figwidth()})
-        plt.close(figure.axes.figure)
-    return pictures
+    figure = figures.draw(study, name, table)
+    figures.save(figure, study, name)
+    plt.close(figure.axes.figure)
+    picture = base64.b64encode((paths.study_folder(study) / "figures" / f"{name}.png").read_bytes()).decode()
+    return {"name": name, "png": picture, "alt": figure.alt, "inches": figure.axes.figure.get_figwidth()}
 
 
 def _write(path: Path, text: str) -> Path:

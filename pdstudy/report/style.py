@@ -42,6 +42,7 @@ class StudyFigure:
     axes: Axes
     data: pd.DataFrame
     alt: str
+    findings: tuple[str, ...] = ()  # what the data show, as further lines of the title
 
 
 def set_style() -> None:
@@ -100,8 +101,8 @@ def shades(keys: Sequence, palette: str = "viridis", skip: int = 0) -> dict:
 def reference_line(ax: Axes, y: float, text: str, colour: str = GREY, ls="--", x: float = 0.01, **style) -> None:
     """Draw a horizontal line behind the data, with a grey note on it at `x` of the axis's width."""
     ax.axhline(y, color=colour, lw=1, ls=ls, zorder=0)
-    style = {"va": "bottom", "color": GREY, "fontsize": 8} | style
-    ax.annotate(text, (x, y), xycoords=("axes fraction", "data"), ha="right" if x > 0.5 else "left", **style)
+    style = {"ha": "right" if x > 0.5 else "left", "va": "bottom", "color": GREY, "fontsize": 8} | style
+    ax.annotate(text, (x, y), xycoords=("axes fraction", "data"), **style)
 
 
 def seeds_and_mean(ax: Axes, rows: pd.DataFrame, x: str, colour, marker: str, dots: str = "o", s: float = 16, **line) -> pd.Series:

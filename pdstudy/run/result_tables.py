@@ -74,7 +74,7 @@ def search_predictions(plan: Plan, store: Store) -> pa.Table:
     for student in plan.students:
         search, key = search_of(plan, student), (student.recipe, student.size)
         is_linear = plan.steps[student.model].stage == "linear" and student.evaluation in here
-        if key in seen or not (is_linear or (student.own and search is not None)):
+        if key in seen or not student.own or not (is_linear or search is not None):
             continue
         seen.add(key)
         if is_linear:

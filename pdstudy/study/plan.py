@@ -1,7 +1,6 @@
 """A study as a plan of steps: each computed once, parents before the steps that need them.
 
-Texts, tokenizers and encoders are planned by plan_encoders.py, teachers that take texts by plan_teachers.py; this module plans
-the other teachers and the students.
+plan_encoders.py plans texts, tokenizers and encoders, plan_teachers.py teachers that take texts; this module plans the rest.
 """
 
 from collections.abc import Iterable
@@ -106,7 +105,8 @@ class _StudentSteps:
         self.soft_labels: dict[str, str] = {}  # parents of a distilling step: "label" and, if D_L is labelled too, "labelled"
         self.teachers = [self.teacher(member) for member in self.study.teacher.members]  # more than one: their mean teaches
         self.report_teacher()
-        self.report_linear()
+        for n in (None, *self.study.curves.labels):
+            self.report_linear(texts=n)
 
     def add_soft_labels(self) -> None:
         """Let the teacher label D_T, and D_L where the study asks for that; list the linear model that learns from them."""
@@ -256,11 +256,11 @@ class _StudentSteps:
             model = evaluation = self.text_teachers.mean(evaluations, "evaluate")
         self.plan.students.append(Student(TEACHER.name, name, SEARCH_SEED, model, evaluation))
 
-    def report_linear(self, label: str | None = None) -> None:
-        """List the linear model; with `label`, the one that learns from those soft labels."""
-        linear = self.text_teachers.linear(label)
-        name = LINEAR_TAUGHT if label else LINEAR
-        self.plan.students.append(Student(name, LINEAR_SIZE, SEARCH_SEED, linear.model, linear.evaluation))
+    def report_linear(self, label: str | None = None, texts: int | None = None) -> None:
+        """List the linear model; with `label`, the one that learns from those soft labels; with `texts`, a point of the labels' curve."""
+        linear = self.text_teachers.linear(label, texts)
+        name, point = LINEAR_TAUGHT if label else LINEAR, {"curve": "labels", "texts": texts} if texts else {}
+        self.plan.students.append(Student(name, LINEAR_SIZE, SEARCH_SEED, linear.model, linear.evaluation, **point))
 
     def label(self, n: int, corpus: str | None = None, split: str | None = None) -> str:
         """Let the teacher label `n` texts of D_T, of another `corpus`, or of a `split` of D_L, once for all students."""

@@ -47,14 +47,14 @@ class TeacherSteps:
             return self.linear()
         return self._from_file(member.file) if member.file else self._from_folder(member.folder)
 
-    def linear(self, label: str | None = None) -> TextTeacher:
-        """Add the linear model; with `label`, the digest of soft labels, the one that learns from them."""
+    def linear(self, label: str | None = None, texts: int | None = None) -> TextTeacher:
+        """Add the linear model on `texts` of D_L, or all; with `label`, the digest of soft labels, the one that learns from them."""
         study, parents = self.study, self.texts
-        settings = {"strengths": [float(c) for c in study.linear.strengths], "texts": study.splits.train}
+        settings = {"strengths": [float(c) for c in study.linear.strengths], "texts": texts or study.splits.train}
         if label is not None:
             settings["texts"] = min(study.transfer.texts, study.linear.texts)
             parents = parents | {"label": label}
-        name = "linear model" + (", taught" if label else "")
+        name = "linear model" + (", taught" if label else f", {texts:,} texts" if texts else "")
         model = self.encoders.add("linear", settings, parents, f"the {name}", texts=settings["texts"])
         return TextTeacher(model, self._evaluated(model, {}, name), "linear")
 

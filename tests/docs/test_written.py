@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import benchmark_tables
-import numpy as np
 import pandas as pd
 import pytest
 import readme
@@ -43,15 +42,6 @@ def scores() -> pd.DataFrame:
     return table.assign(metric="accuracy")
 
 
-def test_the_answer_is_three_sentences_with_the_tables_numbers():
-    assert readme.answer(judged(), scores()) == (
-        "Pre-train the student: pre-training adds +5.0 points (95 % +4.0 to +6.0) of test accuracy to a fine-tuned student, and +6.0 points "
-        "(95 % +5.0 to +7.0) to a distilled one. Whether to distil or to fine-tune it then is undecided: distilled students score -0.5 points "
-        "(95 % -1.5 to +0.5) against fine-tuned ones (in the paper +4.0). Pre-trained and fine-tuned, the smallest student (2/128) scores 71.0 % "
-        "and the largest (4/256) 81.0 %; their teacher, a 6/512, scores 90.0 %."
-    )
-
-
 def test_what_a_larger_teacher_changes_is_said_at_the_size_of_every_recipe():
     rows = [
         ("Distillation", "2/128", 2, 0.75, "test"),
@@ -65,41 +55,17 @@ def test_what_a_larger_teacher_changes_is_said_at_the_size_of_every_recipe():
     )
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "leads"),
-    [
-        ({"r1a": "supported"}, ("Pre-train the student:", "Then distil it:")),
-        ({"r1a": "refuted"}, ("Pre-train the student:", "Then fine-tune it:")),
-        ({"v1": "refuted", "v2": "refuted"}, ("Do not pre-train the student:", "is undecided:")),
-        ({"v2": "undecided"}, ("Whether to pre-train the student is not decided:", "is undecided:")),
-    ],
-)
-def test_the_answer_follows_the_verdicts(verdicts, leads):
-    text = readme.answer(judged(**verdicts), scores())
-    assert text.startswith(leads[0]) and leads[1] in text
-
-
-def test_an_answer_that_was_not_measured_has_no_number():
-    text = readme.answer(judged(r1a="not measured", estimate=np.nan, low=np.nan, high=np.nan, paper=np.nan), scores())
-    assert "is not measured: distilled students score an unmeasured number of points against fine-tuned ones." in text
-    assert "nan" not in text
-
-
-def test_one_seed_has_no_interval_in_the_answer():
-    assert "+5.0 points (no interval)" in readme.answer(judged(low=np.nan, high=np.nan), scores())
-
-
 def test_readme_is_read_in_a_few_minutes():
     assert len(readme.README.read_text().split()) <= 900
 
 
 def test_readme_shows_what_the_study_found():
     table, text = readme.verdicts.load(SHOWN), readme.README.read_text()
-    assert readme.answer(table, readme.results.load_results(SHOWN)) in text and readme.main_claims(table) in text
+    assert readme.answers.answer(SHOWN, table) in text and readme.main_claims(table) in text
 
 
 def test_results_shows_every_claim_and_score_of_the_study():
-    assert readme.answers(SHOWN) in readme.RESULTS.read_text(), "run: python tools/readme.py"
+    assert readme.tables(SHOWN) in readme.RESULTS.read_text(), "run: python tools/readme.py"
 
 
 def test_the_paper_to_code_table_is_the_studys():

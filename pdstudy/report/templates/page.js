@@ -68,8 +68,17 @@ function makeSortable(table) {
   }
 }
 
+// A link into a folded section opens it.
+function reveal() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (let box = target?.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
+  target?.scrollIntoView();
+}
+
 if (["light", "dark"].includes(remembered())) root.dataset.theme = remembered();
 document.addEventListener("DOMContentLoaded", () => {
   offerTheme(document.getElementById("theme"));
   document.querySelectorAll("table").forEach(makeSortable);
+  reveal();
+  addEventListener("hashchange", reveal);
 });
