@@ -7,6 +7,7 @@ forbids other scripts and all requests.
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -15,21 +16,37 @@ from bs4 import BeautifulSoup, Tag
 Markup = jinja2.utils.markupsafe.Markup
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPT = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-POLICY = f"default-src 'none'; script-src 'sha256-{_HASH}'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
-def template(name: str) -> jinja2.Template:
-    """Return a template of this package, with escaping on."""
-    return jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True).get_template(name)
+def policy(scripts: Sequence[str], connect: str = "'none'") -> str:
+    """Return a page's content security policy: these scripts only, and requests only to `connect`."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; connect-src {connect}; img-src data:; style-src 'unsafe-inline'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def template(name: str, folder: Path = TEMPLATES) -> jinja2.Template:
+    """Return a template, with escaping on."""
+    return jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True).get_template(name)
 
 
 def page(
-    title: str, body: str, links: list[tuple[str, str]] = (), here: str = "", footer: str = "", rows: dict[str, str] | None = None
+    title: str,
+    body: str,
+    links: list[tuple[str, str]] = (),
+    here: str = "",
+    footer: str = "",
+    rows: dict[str, str] | None = None,
+    scripts: Sequence[str] = (),
+    connect: str = "'none'",
 ) -> str:
     """Return a page. `links` are (name, file) of all pages, `here` is the file of this one.
 
-    `rows` are links by the name of a row, such as from a claim to its figure.
+    `rows` are links by the name of a row, such as from a claim to its figure. `scripts` are the page's own, and `connect` is where
+    they may send requests, "'self'" for the server of the page.
     """
     soup = BeautifulSoup(body, "html.parser")
     for style in soup.find_all("style"):  # pandas adds one to each table
@@ -43,9 +60,9 @@ def page(
     sections, contents = _sections(soup), list(soup.contents)
     first = next((i for i, node in enumerate(contents) if getattr(node, "name", "") == "h2"), len(contents))
     return template("page.html.j2").render(
-        title=title, links=links, here=here, footer=footer, sections=sections, turns=_turns(links, here), policy=POLICY,
+        title=title, links=links, here=here, footer=footer, sections=sections, turns=_turns(links, here), policy=policy((SCRIPT, *scripts), connect),
         opening="".join(map(str, contents[:first])), rest="".join(map(str, contents[first:])),
-        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")), script=Markup(SCRIPT),
+        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")), scripts=[Markup(script) for script in (SCRIPT, *scripts)],
     )  # fmt: skip
 
 
