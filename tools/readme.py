@@ -173,6 +173,7 @@ def records() -> list[tuple[Path, str, str]]:
         benchmark_tables.reading,
         benchmark_tables.corpus,
         benchmark_tables.everyday,
+        benchmark_tables.serve_load,
         benchmark_tables.gpu,
     )
     return [*others, *((SPEED, part.__name__, part()) for part in parts)]

@@ -50,11 +50,11 @@ class Labeller:
         return softmax(self.logits(texts).astype(np.float64), axis=1)
 
 
-def open_labeller(folder: Path, onnx: str | None = None) -> Labeller:
+def open_labeller(folder: Path, onnx: str | None = None, threads: int | None = None) -> Labeller:
     """Return the Labeller of an exported folder: a linear model, or a student, whose files are safetensors and ONNX.
 
-    `onnx`, "fp32" or "int8", takes the ONNX file of that precision. Raises PredictError if the folder is incomplete or is not a
-    plain BERT classifier with its tokenizer.
+    `onnx`, "fp32" or "int8", takes the ONNX file of that precision. `threads` are those of one batch; None: torch's number. Raises
+    PredictError if the folder is incomplete or is not a plain BERT classifier with its tokenizer.
     """
     from safetensors import SafetensorError
 
@@ -62,7 +62,7 @@ def open_labeller(folder: Path, onnx: str | None = None) -> Labeller:
     try:
         facts = json.loads((folder / FACTS).read_text()) if (folder / FACTS).is_file() else {}
         if not linear.is_linear(folder):
-            return _open_student(folder, onnx, facts.get("pairs"))
+            return _open_student(folder, onnx, facts.get("pairs"), threads)
         if onnx:
             raise PredictError("a linear model has no ONNX file; leave out --onnx and --int8")
         model = linear.load(folder)
@@ -77,12 +77,12 @@ def open_labeller(folder: Path, onnx: str | None = None) -> Labeller:
     return Labeller(model.logits, labels, facts.get("pairs"))
 
 
-def _open_student(folder: Path, onnx: str | None, pairs: bool | None) -> Labeller:
+def _open_student(folder: Path, onnx: str | None, pairs: bool | None, threads: int | None) -> Labeller:
     import torch
 
     from pdstudy.models.weights import load_config
 
-    config, threads = load_config(folder), torch.get_num_threads()
+    config, threads = load_config(folder), threads or torch.get_num_threads()
     predict = inference.open_onnx(folder / inference.ONNX[onnx], threads) if onnx else inference.open_torch(folder, threads)
     tokenizer, vocabulary = open_tokenizer(folder)
     max_length = json.loads((folder / "tokenizer_config.json").read_text()).get("model_max_length")

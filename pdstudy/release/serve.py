@@ -24,6 +24,7 @@ METHODS = {PREDICT: "POST", HEALTH: "GET", PAGE: "GET"}
 MOST_BYTES = 1 << 20  # of a request's body
 MOST_TEXTS = 1000  # of one request
 MOST_DISCARDED = 16 * MOST_BYTES  # of a body that is too large: a client reads the answer only after it has sent the body
+THREADS = 1  # of one request: requests run side by side, and a small student gains little from a second thread
 SECONDS = 60  # of silence after which a connection is closed
 SCRIPT = (TEMPLATES / "serve.js").read_text(encoding="utf-8")
 
@@ -101,7 +102,7 @@ def is_model(folder: Path) -> bool:
 def open_model(folder: Path, int8: bool = False) -> Model:
     """Return the model of an exported folder: a student in ONNX Runtime, or a linear model. Raises PredictError."""
     is_linear = linear.is_linear(folder)
-    labeller = open_labeller(folder, "int8" if int8 else None if is_linear else "fp32")
+    labeller = open_labeller(folder, "int8" if int8 else None if is_linear else "fp32", THREADS)
     facts = json.loads((folder / FACTS).read_text()) if (folder / FACTS).is_file() else {}
     name = f"{facts['study']} {facts['student']}" if {"study", "student"} <= facts.keys() else folder.resolve().name
     engine = "a linear model" if is_linear else f"ONNX Runtime, {'8-bit weights' if int8 else 'fp32'}"
