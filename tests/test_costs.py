@@ -61,11 +61,6 @@ def test_the_expected_cost_is_that_of_the_mistakes_on_test(candidates, tmp_path)
     assert list(costs.table(candidates, chosen)["cost of 1,000 texts"]) == ["300", "300", "0"], "by default a mistake costs 1"
 
 
-def test_a_confusion_table_names_true_classes_and_answers(candidates):
-    table = costs.confusion_table(candidates, candidates.table[candidates.table.recipe == "Linear"].iloc[0])
-    assert table.to_dict() == {"bad": {"bad (true)": 30, "good (true)": 0}, "good": {"bad (true)": 30, "good (true)": 40}}
-
-
 @pytest.mark.parametrize("name", ["c.csv", "c.yaml"])
 def test_csv_and_yaml_say_the_same(name, tmp_path):
     texts = {"c.csv": "\ufefftrue, no, yes\nyes, 2.5, 0\nno, 0, 4\n", "c.yaml": "yes: {no: 2.5, yes: 0}\nno: {no: 0, yes: 4}\n"}

@@ -126,9 +126,3 @@ def table(candidates: Candidates, chosen: pd.Series, costs: Costs | str | Path |
             f"mistakes in {PER:,} texts": f"{PER * wrong / counts.sum():,.0f}",
         }
     return pd.DataFrame(rows).T
-
-
-def confusion_table(candidates: Candidates, row: pd.Series) -> pd.DataFrame:
-    """Return the confusion table of a model on test for readers: a row for each true class, a column for each answer."""
-    labels = results.load_classes(candidates.study)["labels"]
-    return pd.DataFrame(confusion(candidates, row), [f"{label} (true)" for label in labels], labels)

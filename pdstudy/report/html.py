@@ -13,19 +13,21 @@ from pathlib import Path
 import jinja2
 from bs4 import BeautifulSoup, Tag
 
+from pdstudy.report import tables
+
 Markup = jinja2.utils.markupsafe.Markup
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPT = (TEMPLATES / "page.js").read_text(encoding="utf-8")
 
 
-def policy(scripts: Sequence[str], connect: str = "'none'") -> str:
-    """Return a page's content security policy: these scripts only, and requests only to `connect`."""
+def policy(scripts: Sequence[str], connect: str = "") -> str:
+    """Return a page's content security policy: these scripts only, and requests only to `connect`, by default to nowhere."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
-    return (
-        f"default-src 'none'; script-src {allowed}; connect-src {connect}; img-src data:; style-src 'unsafe-inline'; "
-        "base-uri 'none'; form-action 'none'"
+    rules = (
+        f"default-src 'none'; script-src {allowed}; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     )
+    return f"{rules}; connect-src {connect}" if connect else rules
 
 
 def template(name: str, folder: Path = TEMPLATES) -> jinja2.Template:
@@ -41,7 +43,7 @@ def page(
     footer: str = "",
     rows: dict[str, str] | None = None,
     scripts: Sequence[str] = (),
-    connect: str = "'none'",
+    connect: str = "",
 ) -> str:
     """Return a page. `links` are (name, file) of all pages, `here` is the file of this one.
 
@@ -49,8 +51,11 @@ def page(
     they may send requests, "'self'" for the server of the page.
     """
     soup = BeautifulSoup(body, "html.parser")
-    for style in soup.find_all("style"):  # pandas adds one to each table
-        style.decompose()
+    for element in soup.find_all(["style", "script"]):  # pandas adds a style to each table; tables.load is for notebooks
+        element.decompose()
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    if soup.select_one("table.texts"):
+        scripts, style = [*scripts, tables.library()], style + tables.STYLE
     for number, table in enumerate(soup.find_all("table"), 1):
         _prepare_table(soup, table, number, rows or {})
     for box in soup.find_all("pre"):
@@ -62,7 +67,7 @@ def page(
     return template("page.html.j2").render(
         title=title, links=links, here=here, footer=footer, sections=sections, turns=_turns(links, here), policy=policy((SCRIPT, *scripts), connect),
         opening="".join(map(str, contents[:first])), rest="".join(map(str, contents[first:])),
-        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")), scripts=[Markup(script) for script in (SCRIPT, *scripts)],
+        style=Markup(style), scripts=[Markup(script) for script in (SCRIPT, *scripts)],
     )  # fmt: skip
 
 

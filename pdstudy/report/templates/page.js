@@ -71,5 +71,5 @@ function makeSortable(table) {
 if (["light", "dark"].includes(remembered())) root.dataset.theme = remembered();
 document.addEventListener("DOMContentLoaded", () => {
   offerTheme(document.getElementById("theme"));
-  document.querySelectorAll("table").forEach(makeSortable);
+  document.querySelectorAll("table:not(.texts, .confusion)").forEach(makeSortable);
 });
