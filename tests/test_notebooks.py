@@ -89,9 +89,11 @@ def test_the_explorer_shows_what_it_has_where_nobody_can_click(smoke, tmp_path):
     outputs = [output for cell in cells for output in cell.outputs]
     assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
     kinds = [set(o.get("data", {})) for o in outputs]
-    students, figure, texts, widgets = (i for i, kind in enumerate(kinds) if kind & {"text/html", "image/png", WIDGETS})
+    seen = [i for i, kind in enumerate(kinds) if kind & {"text/html", "image/png", WIDGETS}]
+    students, figure, texts, _library, answers, suspects, widgets = seen
     assert outputs[students].data["text/html"].count("<tr") == 4  # Distillation, PD and PD-F
     assert outputs[figure].metadata["image/png"]["alt"].startswith("Test accuracy of 3 students")
+    assert all('<table class="texts' in outputs[i].data["text/html"] for i in (answers, suspects))
     assert "<td" in outputs[texts].data["text/html"] and WIDGETS in kinds[widgets]
     assert made.stat().st_size < 2_000_000
 

@@ -9,7 +9,12 @@ from pdstudy.recipes import LINEAR_NAMES
 from pdstudy.storage import paths
 
 RESULTS = paths.ROOT / "benchmarks" / "results"
-TASKS = ("books", "movies-snippets", "products", "rte")  # the example tasks that were advised: those of benchmarks/plain_tasks.py, and movies
+TASKS = (
+    "books",
+    "movies-snippets",
+    "products",
+    "rte",
+)  # the example tasks that were advised: those of benchmarks/plain_tasks.py, and movies
 PEERS = {  # benchmarks that compare us with others on the same work
     "pretraining_speed": "pre-training by BERT's own recipe",
     "finetuning_peer": "fine-tuning",
@@ -161,6 +166,38 @@ def everyday() -> str:
             f"<sub>{provenance('everyday', found)}</sub>",
         ]
     )
+
+
+def serve_load() -> str:
+    """Return the tables of an exported student under load, beside a `transformers` pipeline of the same folder."""
+    load = record("serve_load")
+    if load is None:
+        return missing("serve_load")
+    ways = [(arm, way, speeds) for arm, ways in load["arms"].items() for way, speeds in ways.items()]
+    by_text = [
+        (arm, way, *(_spread(speeds[key]) for key in ("texts_a_second", "p50_ms", "p99_ms")))
+        for arm, way, speeds in ways
+        if "p50_ms" in speeds
+    ]
+    by_file = [
+        (arm, _spread(speeds["texts_a_second"]), f"{load['same_labels_as_pipeline'][arm]:.2%}")
+        for arm, way, speeds in ways
+        if way == "file"
+    ]
+    note = f"{load['student']}, {load['threads']} threads, load of the machine {load['load'][0]} to {load['load'][1]}"
+    return "\n\n".join(
+        [
+            table(("one text at a time", "way", "texts a second", "p50, ms", "p99, ms"), by_text),
+            table((f"a file of {load['texts']:,} texts", "texts a second", "labels as the pipeline's"), by_file),
+            f"<sub>{provenance('serve_load', load)} · {note}</sub>",
+        ]
+    )
+
+
+def _spread(values: dict) -> str:
+    """Return the median of the rounds with the least and the most."""
+    median, least, most = (f"{values[key]:,.{0 if values['median'] >= 100 else 1}f}" for key in ("median", "least", "most"))
+    return f"{median} ({least} to {most})"
 
 
 def own_tasks() -> str:

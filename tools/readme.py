@@ -175,6 +175,7 @@ def records() -> list[tuple[Path, str, str]]:
         benchmark_tables.reading,
         benchmark_tables.corpus,
         benchmark_tables.everyday,
+        benchmark_tables.serve_load,
         benchmark_tables.gpu,
         benchmark_tables.large_teacher,
     )

@@ -26,7 +26,7 @@ from pdstudy.recipes import LINEARS, RECIPES
 from pdstudy.run import study_latency
 from pdstudy.run.estimate import estimate, needed
 from pdstudy.run.execute import execute
-from pdstudy.run.inputs import column, joined, tuples
+from pdstudy.run.inputs import joined, tuples
 from pdstudy.run.progress import Progress
 from pdstudy.run.run_study import run_study
 from pdstudy.run.scheduler import RunError
@@ -86,7 +86,7 @@ def spend(
     rounds.run_curves(grid, limits)
     (texts,) = rounds.plan(grid).of_stage("texts")
     write_nearness(study, rounds.store.open(texts.digest))
-    write_suspects(study, rounds.store.open(texts.digest))
+    suspects.write_of_study(study.name, rounds.store.open(texts.digest))
     _write_json(study, SPENT, vars(rounds.spent))
     return rounds.spent
 
@@ -138,15 +138,6 @@ def write_nearness(study: Study, texts: Path) -> None:
     except ValueError:  # too few words for ranks
         return
     _write_json(study, data_checks.NEARNESS, [{k: None if v != v else v for k, v in row.items()} for row in rows])  # nan is null
-
-
-def write_suspects(study: Study, texts: Path) -> None:
-    """Write the texts that are worth a look: likely label errors, near-duplicates across splits, texts unlike those of train."""
-    splits = {}
-    for split in ("train", "dev", "test"):
-        file = texts / f"{split}.parquet"
-        splits[split] = [" | ".join(text) for text in tuples(file)], column(file, "label")
-    suspects.write(paths.study_folder(study.name), splits, json.loads((texts / "record.json").read_text())["labels"])
 
 
 def left_out(spent: Spent) -> str:

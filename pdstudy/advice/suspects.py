@@ -15,7 +15,11 @@ import pandas as pd
 
 from pdstudy.data import scripts
 from pdstudy.data.repeats import key
-from pdstudy.storage import results
+from pdstudy.run.inputs import column, read_record, tuples
+from pdstudy.storage import paths, results
+from pdstudy.storage.store import Store
+from pdstudy.study.plan import make
+from pdstudy.study.settings import Study
 
 SUSPECTS = "suspects.json"  # in the study's folder; it contains texts, and is not committed
 MOST = 20_000  # texts of train that are checked, so that it takes seconds
@@ -119,6 +123,22 @@ def _row(kind: str, score: float, split: str, text: str, label: str, why: str) -
 def write(folder: Path, splits: dict[str, tuple[list[str], list[int]]], labels: Sequence[str]) -> None:
     """Write a study's suspects into its folder."""
     (folder / SUSPECTS).write_text(json.dumps(find(splits, labels), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def write_of_study(study: str, texts: Path) -> None:
+    """Write the suspects of a study from the folder of its cleaned texts in the store."""
+    splits = {}
+    for split in ("train", "dev", "test"):
+        file = texts / f"{split}.parquet"
+        splits[split] = [" | ".join(text) for text in tuples(file)], column(file, "label")
+    write(paths.study_folder(study), splits, read_record(texts)["labels"])
+
+
+def of_study(study: Study) -> pd.DataFrame:
+    """Return a computed study's suspects like `table`; they are found first if they were not. Raises StoreError without its texts."""
+    if not (results.folder_of(study.name) / SUSPECTS).is_file():
+        write_of_study(study.name, Store().open(make(study).of_stage("texts")[0].digest))
+    return table(study.name)
 
 
 def table(study: str | Path) -> pd.DataFrame:

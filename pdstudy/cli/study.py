@@ -134,17 +134,26 @@ def report(params: Params, workers: Workers = None, log_with: LogWith = None, fr
 
 @app.command(epilog="Example: python -m pdstudy serve outputs/quick")
 def serve(
-    study: StudyName,
+    folder: Annotated[
+        str,
+        typer.Argument(help="A study's name, its folder in outputs/, or a folder that `export` wrote.", metavar="STUDY_OR_MODEL"),
+    ],
     port: Annotated[int | None, typer.Option(help="Default: the first free one from 8000 on.", min=1, max=65535)] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Of a model: use 8-bit weights.")] = False,
 ) -> None:
-    """Serve a study's reports to the browsers of this machine only, until Ctrl-C."""
+    """Serve a study's reports, or the predictions of an exported model, to this machine only, until Ctrl-C."""
+    from pdstudy.release import serve as models
+    from pdstudy.release.predict import PredictError
     from pdstudy.report.server import ServeError, first_page, make_server
 
-    folder = Path(study) if Path(study).is_dir() else paths.study_folder(study)
-    with exit_on(2, ServeError):
-        server = make_server(folder, port)
+    place = Path(folder) if Path(folder).is_dir() else paths.study_folder(folder)
+    with exit_on(2, ServeError, PredictError):
+        if models.is_model(place):
+            server, page = models.make_server(models.open_model(place, int8), port), "/"
+        else:
+            server, page = make_server(place, port), first_page(place)
     with server, contextlib.suppress(KeyboardInterrupt):
-        print_line(f"http://{server.server_address[0]}:{server.server_port}{first_page(folder)}  (Ctrl-C ends it)")
+        print_line(f"http://{server.server_address[0]}:{server.server_port}{page}  (Ctrl-C ends it)")
         server.serve_forever()
 
 

@@ -124,30 +124,54 @@ def advise(
     latency_ms: Annotated[float | None, typer.Option(min=0, help="The longest time for one text, median, on this machine.")] = None,
     size_mb: Annotated[float | None, typer.Option(min=0, help="The largest size of the weights, in fp32.")] = None,
     max_minutes: Annotated[float, typer.Option(min=0, help="Minutes of training, including earlier calls for this study.")] = 60.0,
+    costs: Annotated[
+        Path | None, typer.Option(help="A CSV or YAML file of what each true class costs when it is taken for each other class.")
+    ] = None,
     workers: Workers = None,
 ) -> None:
-    """Train what the time allows, measure, and recommend a student with reasons. Writes a report."""
+    """Train what the time allows, measure, and recommend a student with reasons. Exports it, and writes a report."""
     from pdstudy.advice import budget, candidates, recommendation
+    from pdstudy.advice import costs as costs_of_mistakes
     from pdstudy.data import left_out
     from pdstudy.report.render import ReportError, advice
 
     study, limits = Study.read(params), candidates.Limits(latency_ms, size_mb)
+    with exit_on(2, costs_of_mistakes.CostsError):
+        by_class = costs_of_mistakes.read(costs) if costs else None
 
     def train(listen) -> None:
         record = budget.cleaning_record(study)
+        costs_of_mistakes.matrix(by_class, record["labels"])  # before hours of training
         for line in left_out.lines(record["counts"], record.get("examples", {})):
             print_note(line)
         budget.spend(study, max_minutes, limits, workers, listen)
 
-    with exit_on(1, candidates.AdviceError, ReportError):
+    with exit_on(1, candidates.AdviceError, costs_of_mistakes.CostsError, ReportError):
         compute_with_progress(study, train)
         recommended = recommendation.recommend(candidates.Candidates(study.name, limits))
         recommendation.save(recommended, study.name, limits)
         for reason in recommended.reasons:
             print_line(reason)
-        print_line(f"python -m pdstudy export {study.name} --student {recommended.student} --to model")
+        _export(study, recommended.student)
         print_note("report 05_your_task")
-        print_line(str(advice(study, {"latency_ms": latency_ms, "size_mb": size_mb, "max_minutes": max_minutes})))
+        values = {"latency_ms": latency_ms, "size_mb": size_mb, "max_minutes": max_minutes, "costs": by_class}
+        print_line(str(advice(study, values)))
+
+
+def _export(study: Study, student: str) -> None:
+    """Export the recommended student into the study's folder, and print where it is, or why it is not and how to export it."""
+    from pdstudy.release import onnx_files, usage
+    from pdstudy.release.export import ExportError, Unfaithful, export
+    from pdstudy.release.student import UnknownStudent
+
+    folder = paths.study_folder(study.name) / usage.NAME
+    try:
+        export(study.name, student, folder, onnx_files.lacking() is None, folder.exists(), print_note)
+    except (ExportError, Unfaithful, UnknownStudent, OSError) as error:
+        print_note(f"not exported: {error}")
+        print_line(f"python -m pdstudy export {study.name} --student {student} --to model")
+    else:
+        print_line(f"python -m pdstudy predict {folder} new.csv")
 
 
 @app.command(epilog="Example: python -m pdstudy texts reviews.yaml --to to_label.csv")

@@ -13,6 +13,7 @@ import jinja2
 from pdstudy.escape import escape_control, escape_markdown
 from pdstudy.recipes import LINEAR_TAUGHT, LINEARS
 
+TEMPLATES = Path(__file__).parent / "templates"
 STAGES = {
     "pretrain": "pre-trained on D_LM",
     "distill": "distilled on D_T, from the teacher's soft labels",
@@ -55,7 +56,7 @@ def card(facts: dict[str, Any]) -> str:
 def render(template: str, **values: Any) -> str:
     """Return a template filled in with values, as Markdown without control characters."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

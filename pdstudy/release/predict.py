@@ -40,17 +40,21 @@ class Labeller:
 
     def __call__(self, texts: Sequence[str | tuple[str, str]]) -> tuple[list[str], np.ndarray]:
         """Return the label of each text, or pair of texts, and its probability, (n_texts,)."""
+        p = self.probabilities(texts)
+        return [self.labels[i] for i in p.argmax(axis=1)], p.max(axis=1)
+
+    def probabilities(self, texts: Sequence[str | tuple[str, str]]) -> np.ndarray:
+        """Return the probability of every class for each text, or pair of texts, (n_texts, n_classes) float64."""
         from scipy.special import softmax
 
-        logits = self.logits(texts).astype(np.float64)
-        return [self.labels[i] for i in logits.argmax(axis=1)], softmax(logits, axis=1).max(axis=1)
+        return softmax(self.logits(texts).astype(np.float64), axis=1)
 
 
-def open_labeller(folder: Path, onnx: str | None = None) -> Labeller:
+def open_labeller(folder: Path, onnx: str | None = None, threads: int | None = None) -> Labeller:
     """Return the Labeller of an exported folder: a linear model, or a student, whose files are safetensors and ONNX.
 
-    `onnx`, "fp32" or "int8", takes the ONNX file of that precision. Raises PredictError if the folder is incomplete or is not a
-    plain BERT classifier with its tokenizer.
+    `onnx`, "fp32" or "int8", takes the ONNX file of that precision. `threads` are those of one batch; None: torch's number. Raises
+    PredictError if the folder is incomplete or is not a plain BERT classifier with its tokenizer.
     """
     from safetensors import SafetensorError
 
@@ -58,7 +62,7 @@ def open_labeller(folder: Path, onnx: str | None = None) -> Labeller:
     try:
         facts = json.loads((folder / FACTS).read_text()) if (folder / FACTS).is_file() else {}
         if not linear.is_linear(folder):
-            return _open_student(folder, onnx, facts.get("pairs"))
+            return _open_student(folder, onnx, facts.get("pairs"), threads)
         if onnx:
             raise PredictError("a linear model has no ONNX file; leave out --onnx and --int8")
         model = linear.load(folder)
@@ -73,12 +77,12 @@ def open_labeller(folder: Path, onnx: str | None = None) -> Labeller:
     return Labeller(model.logits, labels, facts.get("pairs"))
 
 
-def _open_student(folder: Path, onnx: str | None, pairs: bool | None) -> Labeller:
+def _open_student(folder: Path, onnx: str | None, pairs: bool | None, threads: int | None) -> Labeller:
     import torch
 
     from pdstudy.models.weights import load_config
 
-    config, threads = load_config(folder), torch.get_num_threads()
+    config, threads = load_config(folder), threads or torch.get_num_threads()
     predict = inference.open_onnx(folder / inference.ONNX[onnx], threads) if onnx else inference.open_torch(folder, threads)
     tokenizer, vocabulary = open_tokenizer(folder)
     max_length = json.loads((folder / "tokenizer_config.json").read_text()).get("model_max_length")
@@ -234,13 +238,18 @@ def _rows(
     while (row := _read(source, lambda: next(rows, None))) is not None:
         place, values = row
         cells = dict(zip(columns, values, strict=True))
-        for name in text:
-            if not isinstance(cells[name], str | None):
-                raise PredictError(f"{place}: {shortened(cells[name])} is not a text")
-        texts = [spaced(cells[name] or "")[:LONGEST] for name in text]
         label = None if truth is None or cells[truth] in (None, "") else str(cells[truth]).strip()
-        item = None if not all(texts) else texts[0] if len(texts) == 1 else tuple(texts)
+        item = as_item(place, [cells[name] for name in text])
         yield Row(place, [v if isinstance(v, str) else _as_cell(place, v) for v in values], item, label)
+
+
+def as_item(place: str, values: Sequence) -> str | tuple[str, str] | None:
+    """Return one text, or a pair, as a Labeller takes it; None if a text is empty. Raises PredictError for what is not text."""
+    for value in values:
+        if not isinstance(value, str | None):
+            raise PredictError(f"{place}: {shortened(value)} is not a text")
+    texts = [spaced(value or "")[:LONGEST] for value in values]
+    return None if not all(texts) else texts[0] if len(texts) == 1 else tuple(texts)
 
 
 def _values(source: Path, columns: list[str], text: Sequence[str], dialect: Dialect) -> Iterator[tuple[str, list]]:

@@ -17,7 +17,7 @@ from scipy.special import softmax
 from pdstudy.analysis import stats
 from pdstudy.analysis.stats import POINTS
 from pdstudy.escape import escape_control
-from pdstudy.recipes import LINEAR, LINEARS
+from pdstudy.recipes import LINEAR, LINEAR_NAMES, LINEARS
 from pdstudy.report import charts, style
 from pdstudy.sizes import Size
 from pdstudy.storage import paths, results
@@ -90,6 +90,20 @@ class Explorer:
         return self._accuracy_of(LINEAR)
 
     @cached_property
+    def labels(self) -> list[str]:
+        """Return the names of the classes."""
+        return results.load_classes(self.study)["labels"]
+
+    @cached_property
+    def models(self) -> dict[str, pd.DataFrame]:
+        """Return the answers to every test text by the model's name for `export`, of models with the study's own D_T."""
+        own = self._students[self._students.domain == OWN]
+        names = {"teacher": "teacher", **LINEAR_NAMES}
+        return {
+            names.get(m.recipe, f"{m.size}-{m.recipe}-s{m.seed:.0f}"): self._answers[m.digest] for m in own.itertuples(index=False)
+        }
+
+    @cached_property
     def teacher(self) -> pd.DataFrame | None:
         """Return the teacher's answers to every test text, or None without a teacher."""
         return self._answers_of("teacher")
@@ -127,7 +141,7 @@ class Explorer:
         answer = student.argmax(axis=1)
         items = np.flatnonzero(n_differ)
         items = items[np.lexsort((-student[items, answer[items]], -n_differ[items]))]
-        names, texts = np.array(results.load_classes(self.study)["labels"]), self.texts
+        names, texts = np.array(self.labels), self.texts
         return pd.DataFrame(
             {
                 "text": [texts[i] for i in items],

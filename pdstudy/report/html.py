@@ -8,35 +8,49 @@ import base64
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jinja2
 from bs4 import BeautifulSoup, Tag
 
+from pdstudy.report import tables
+
 Markup = jinja2.utils.markupsafe.Markup
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPT = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-POLICY = f"default-src 'none'; script-src 'sha256-{_HASH}'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
-def template(name: str) -> jinja2.Template:
-    """Return a template of this package, with escaping on."""
-    return jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True).get_template(name)
+def policy(scripts: Sequence[str], connect: str = "") -> str:
+    """Return a page's content security policy: these scripts only, and requests only to `connect`, by default to nowhere."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    rules = (
+        f"default-src 'none'; script-src {allowed}; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    )
+    return f"{rules}; connect-src {connect}" if connect else rules
+
+
+def template(name: str, folder: Path = TEMPLATES) -> jinja2.Template:
+    """Return a template, with escaping on."""
+    return jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True).get_template(name)
 
 
 def page(
     title: str, body: str, links: list[tuple[str, str]] = (), here: str = "", footer: str = "", rows: dict[str, str] | None = None,
-    unfolded: int | None = None,
+    unfolded: int | None = None, scripts: Sequence[str] = (), connect: str = "",
 ) -> str:  # fmt: skip
     """Return a page. `links` are (name, file) of all pages, `here` is the file of this one.
 
     `rows` are links by the name of a row, such as from a claim to its figure. Sections after the first `unfolded` are folded.
+    `scripts` are the page's own, and `connect` is where they may send requests, "'self'" for the server of the page.
     """
     soup = BeautifulSoup(body, "html.parser")
-    for style in soup.find_all("style"):  # pandas adds one to each table
-        style.decompose()
+    for element in soup.find_all(["style", "script"]):  # pandas adds a style to each table; tables.load is for notebooks
+        element.decompose()
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    if soup.select_one("table.texts"):
+        scripts, style = [*scripts, tables.library()], style + tables.STYLE
     for number, table in enumerate(soup.find_all("table"), 1):
         _prepare_table(soup, table, number, rows or {})
     for box in soup.find_all("pre"):
@@ -48,9 +62,9 @@ def page(
     contents = list(soup.contents)
     first = next((i for i, node in enumerate(contents) if getattr(node, "name", "") == "h2"), len(contents))
     return template("page.html.j2").render(
-        title=title, links=links, here=here, footer=footer, sections=sections, turns=_turns(links, here), policy=POLICY,
+        title=title, links=links, here=here, footer=footer, sections=sections, turns=_turns(links, here), policy=policy((SCRIPT, *scripts), connect),
         opening="".join(map(str, contents[:first])), rest="".join(map(str, contents[first:])),
-        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")), script=Markup(SCRIPT),
+        style=Markup(style), scripts=[Markup(script) for script in (SCRIPT, *scripts)],
     )  # fmt: skip
 
 

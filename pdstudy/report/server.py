@@ -5,6 +5,7 @@ The pages also open as files. If they are served, the browser remembers the read
 
 import errno
 import re
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -32,8 +33,12 @@ def first_page(folder: Path) -> str:
 
 
 def make_server(folder: Path, port: int | None = None) -> ThreadingHTTPServer:
-    """Return a server of a study's folder on loopback, at `port` or the first free port from FIRST_PORT. Raises ServeError."""
-    handler = partial(Pages, directory=str(folder.resolve()), first=first_page(folder))
+    """Return a server of a study's folder on loopback; `port` as for `bind`. Raises ServeError."""
+    return bind(partial(Pages, directory=str(folder.resolve()), first=first_page(folder)), port)
+
+
+def bind(handler: Callable, port: int | None = None) -> ThreadingHTTPServer:
+    """Return a server on loopback, at `port` or the first free port from FIRST_PORT. Raises ServeError."""
     for number in range(FIRST_PORT, FIRST_PORT + PORTS) if port is None else [port]:
         try:
             return ThreadingHTTPServer((HOST, number), handler)
@@ -47,10 +52,31 @@ def make_server(folder: Path, port: int | None = None) -> ThreadingHTTPServer:
     raise ServeError(f"port {port} is in use; choose another, or leave --port out to use a free one")
 
 
-class Pages(SimpleHTTPRequestHandler):
-    """The standard library's handler, restricted to files that match SERVED. There are no listings and no links out."""
+class Loopback:
+    """What handlers of this machine's own requests share: a check of the host's name, headers of every answer, no log."""
 
     server_version, sys_version = "pdstudy", ""
+
+    def is_for_this_machine(self) -> bool:
+        """Return whether the request names this machine as its host.
+
+        DNS rebinding: a foreign site whose name resolves to this machine sends that name as Host.
+        """
+        return self.headers.get("Host", "") in {f"{host}:{self.server.server_port}" for host in (HOST, "localhost")}
+
+    def end_headers(self) -> None:
+        """Add the headers of every answer."""
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        super().end_headers()
+
+    def log_message(self, *_) -> None:
+        """Print nothing."""
+
+
+class Pages(Loopback, SimpleHTTPRequestHandler):
+    """The standard library's handler, restricted to files that match SERVED. There are no listings and no links out."""
+
     extensions_map = SimpleHTTPRequestHandler.extensions_map | {".csv": "text/csv; charset=utf-8"}
 
     def __init__(self, *args, first: str, **kwargs):
@@ -59,8 +85,7 @@ class Pages(SimpleHTTPRequestHandler):
 
     def send_head(self):
         """Send the headers and return the opened file, or send a redirect or an error and return None."""
-        # DNS rebinding: a foreign site whose name resolves to this machine sends that name as Host.
-        if self.headers.get("Host", "") not in {f"{host}:{self.server.server_port}" for host in (HOST, "localhost")}:
+        if not self.is_for_this_machine():
             return self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
         path = unquote(urlsplit(self.path).path)
         if path == "/":
@@ -73,12 +98,3 @@ class Pages(SimpleHTTPRequestHandler):
             return self.send_error(HTTPStatus.NOT_FOUND)
         self.path = path  # what was checked is what is sent
         return super().send_head()
-
-    def end_headers(self) -> None:
-        """Add the headers of every answer."""
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        super().end_headers()
-
-    def log_message(self, *_) -> None:
-        """Print nothing."""

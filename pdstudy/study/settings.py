@@ -7,7 +7,7 @@ computed (workers, progress, trackers) belong to the command line.
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
@@ -23,6 +23,9 @@ from pdstudy.study.overrides import Origin
 from pdstudy.study.own_task import TaskSetting, with_portable_paths
 from pdstudy.study.sections import NAME, OTHERS, Pretrain, Settings, SizeText
 from pdstudy.study.yaml_file import ParamsError, find, load
+
+if TYPE_CHECKING:
+    from pdstudy.study.form import Form
 
 
 class Study(Settings):
@@ -205,6 +208,13 @@ class Study(Settings):
         study = cls.checked(values, f"settings, over {path}: " if settings else f"{path}: ")
         study._origin = Origin(path.resolve(), settings or {})
         return study
+
+    @classmethod
+    def form(cls, path: str | Path) -> "Form":
+        """Return the settings of a params file as a form for JupyterLab, which gives the line `settings = {...}` to paste."""
+        from pdstudy.study.form import Form
+
+        return Form(cls, str(path))
 
     @property
     def origin(self) -> Origin | None:

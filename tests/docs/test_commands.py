@@ -65,6 +65,10 @@ SHORTER = {
     "make browser": ("make -n browser", "it needs a browser"),
     "make lab": ("make -n lab", "it serves until it is stopped"),
     "python -m pdstudy serve outputs/quick": ("python -m pdstudy serve --help", "it serves until it is stopped"),
+    "python -m pdstudy serve model": ("python -m pdstudy serve --help", "it serves until it is stopped"),
+    "curl http://127.0.0.1:8000/predict -H 'Content-Type: application/json' -d '{\"texts\": [\"a fine film\", \"dull\"]}'": (
+        "", "tests/test_serve_model.py asks the server",
+    ),
     "make setup": ("make -n setup", PIP),
     "make docs-test": ("make -n docs-test", "it is what runs this"),
     "make lint": ("make -n lint", PIP),

@@ -78,7 +78,7 @@ function reveal() {
 if (["light", "dark"].includes(remembered())) root.dataset.theme = remembered();
 document.addEventListener("DOMContentLoaded", () => {
   offerTheme(document.getElementById("theme"));
-  document.querySelectorAll("table").forEach(makeSortable);
+  document.querySelectorAll("table:not(.texts, .confusion)").forEach(makeSortable);
   reveal();
   addEventListener("hashchange", reveal);
 });
