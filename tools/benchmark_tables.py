@@ -9,12 +9,8 @@ from pdstudy.recipes import LINEAR_NAMES
 from pdstudy.storage import paths
 
 RESULTS = paths.ROOT / "benchmarks" / "results"
-TASKS = (
-    "books",
-    "movies-snippets",
-    "products",
-    "rte",
-)  # the example tasks that were advised: those of benchmarks/plain_tasks.py, and movies
+# The example tasks that were advised: those of benchmarks/plain_tasks.py, and movies.
+TASKS = ("books", "movies-snippets", "products", "rte")
 PEERS = {  # benchmarks that compare us with others on the same work
     "pretraining_speed": "pre-training by BERT's own recipe",
     "finetuning_peer": "fine-tuning",
