@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from test_explore import HOSTILE, tiny
 
+from pdstudy.escape import escape_control
 from pdstudy.report import html, tables, text_lists
 from pdstudy.report.explore import Explorer
 
@@ -87,3 +88,4 @@ def test_a_page_has_the_library_once_and_below_2_megabytes(tiny):
 def test_the_library_is_one_classic_script():
     text = tables.library()
     assert "window.DataTable=" in text and "export{" not in text and "</script" not in text.lower()
+    assert escape_control(text) == text, "writing a page changes nothing in it, so its digest is right"

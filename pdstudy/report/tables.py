@@ -31,6 +31,7 @@ def library() -> str:
     bundle = (resources.files("itables") / "html" / "dt_bundle.js").read_text(encoding="utf-8")
     names = {new: old for old, new in re.findall(r"(\w+) as (\w+)", EXPORTS.findall(bundle)[-1])}
     bundle = EXPORTS.sub(f"window.DataTable={names['default']};", bundle)
+    bundle = escape_control(bundle)  # the same in its strings, and unchanged when a page is written, so that its digest stays right
     return f"(()=>{{{bundle}\n}})();\n{(TEMPLATES / 'tables.js').read_text(encoding='utf-8')}"
 
 

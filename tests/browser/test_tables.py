@@ -7,6 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 from nbconvert import HTMLExporter
 from playwright.sync_api import expect
 
+from pdstudy.escape import escape_control
 from pdstudy.report import html, tables, text_lists
 
 pytestmark = pytest.mark.browser
@@ -48,7 +49,7 @@ def by_nbconvert() -> str:
 @pytest.fixture(params=["report", "nbconvert"])
 def path(request, tmp_path):
     body = f"<h1>Title</h1>{''.join(outputs())}"
-    (tmp_path / "page.html").write_text(html.page("title", body) if request.param == "report" else by_nbconvert())
+    (tmp_path / "page.html").write_text(escape_control(html.page("title", body)) if request.param == "report" else by_nbconvert())
     assert (tmp_path / "page.html").stat().st_size < 2_000_000
     return tmp_path / "page.html"
 
