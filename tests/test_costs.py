@@ -82,6 +82,7 @@ def test_csv_and_yaml_say_the_same(name, tmp_path):
         ("c.csv", "x,bad,good\nbad,0,1\n", "'good' taken for 'bad' has no cost; write a number, 0 if it costs nothing"),
         ("c.yaml", "bad: 3\n", "expected the costs of each answer for each true class"),
         ("c.yaml", "bad: [\n", "not YAML"),
+        ("c.yaml", "bad: {good: [1, 2]}\n", "a list or mapping"),
     ],
 )
 def test_costs_that_cannot_be_used_are_refused_with_a_sentence(name, text, sentence, tmp_path):

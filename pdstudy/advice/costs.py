@@ -37,12 +37,12 @@ def read(path: Path) -> dict[str, dict[str, float]]:
         raise CostsError(f"{path}: costs are read from .csv, .yaml or .yml")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else yaml.load(text, yaml.BaseLoader)  # noqa: S506 - text alone
+        rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else yaml.load(text, yaml.BaseLoader)  # noqa: S506 - makes strings only, so a class may be called yes
     except UnicodeDecodeError:
         raise CostsError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     except OSError as error:
         raise CostsError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise CostsError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(rows, dict) or not rows or not all(isinstance(row, dict) for row in rows.values()):
         raise CostsError(f"{path}: expected the costs of each answer for each true class, such as negative: {{positive: 5}}")
@@ -61,12 +61,13 @@ def _csv_rows(path: Path, text: str) -> dict[str, dict[str, str]]:
 
 
 def _number(path: Path, true: str, answer: str, cell: object) -> float:
+    text = cell if isinstance(cell, str) else "a list or mapping"  # not written out: aliases of YAML can multiply it
     try:
-        cost = float(str(cell))
+        cost = float(text)
     except ValueError:
         cost = math.nan
     if not 0 <= cost < math.inf:
-        raise CostsError(f"{path}: {true} taken for {answer} costs {str(cell)[:40]!r}; write a number, 0 or more")
+        raise CostsError(f"{path}: {true} taken for {answer} costs {text[:40]!r}; write a number, 0 or more")
     return cost
 
 
