@@ -34,8 +34,11 @@ EFFECTS = {f"gains_{question}": question for question in claims.QUESTIONS}  # th
 NAMES = (*TITLED, *EFFECTS)
 
 
-def draw(study: str, name: str, verdicts: pd.DataFrame) -> StudyFigure:
-    """Return a figure of NAMES for a study, with its verdicts as title. Raises KeyError for an unknown name."""
+def draw(study: str, name: str, verdicts: pd.DataFrame | None = None) -> StudyFigure:
+    """Return a figure of NAMES for a study, with its verdicts as title. Raises KeyError for an unknown name.
+
+    `labels` and `which_student` have no claim as title, and need no verdicts.
+    """
     figure = effects(verdicts, EFFECTS[name]) if name in EFFECTS else TITLED[name][0](study)
     findings = [*(headline(verdicts, id) for id in TITLES.get(name, ()) if id in set(verdicts.id)), *figure.findings]
     if findings:
@@ -68,7 +71,7 @@ def save(figure: StudyFigure, study: str, name: str) -> None:
     figure.data.to_csv(folder / f"{name}.csv", index=False)
 
 
-def show(study: str, name: str, verdicts: pd.DataFrame) -> None:
+def show(study: str, name: str, verdicts: pd.DataFrame | None = None) -> None:
     """Draw, save and display a figure. If the study measured nothing of it, print that instead."""
     figure = draw(study, name, verdicts)
     if figure.data.empty:

@@ -249,3 +249,6 @@ def test_the_explorer_answers_to_its_widgets(opened, pictures):
     assert page.locator(".widget-html table").count() == 2
     page.locator(".widget-html table").last.scroll_into_view_if_needed()
     page.screenshot(path=pictures / "lab_explorer_texts.png")
+    notebook.look_at("table.texts td")
+    style = page.locator("table.texts td").first.evaluate("e => [getComputedStyle(e).textAlign, e.offsetWidth >= 200]")
+    assert style == ["left", True], "a text is read from the left, in a column wide enough, whatever JupyterLab's rules for tables"
