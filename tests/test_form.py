@@ -6,6 +6,7 @@ import ipywidgets
 import pytest
 
 from pdstudy import Study
+from pdstudy.storage import paths
 from pdstudy.study import form, sections
 
 
@@ -60,6 +61,7 @@ def test_a_wrong_value_is_named_with_its_cure_until_it_is_right(filled, key, tex
     before = filled.fields[key].value
     filled.fields[key].value = text
     assert sentence in filled.message and filled.line == ""
+    assert str(paths.ROOT) not in filled.message, "a saved notebook has no path of this machine"
     filled.fields[key].value = before
     assert filled.message == "" and settings_of(filled.line) == {}
 
@@ -67,7 +69,7 @@ def test_a_wrong_value_is_named_with_its_cure_until_it_is_right(filled, key, tex
 def test_comments_beside_and_above_a_field_are_its_documentation(filled):
     notes = form.documentation(sections.Pretrain)
     assert notes["row"] == "pieces in a row" and notes["long_row"].startswith("BERT's second phase: the last `long_share`")
-    shown = [w.value for box in filled.box.children[0].children for w in box.children if isinstance(w, ipywidgets.HTML)]
+    shown = [w.value for box in filled.box.children[0].children[0].children for w in box.children if isinstance(w, ipywidgets.HTML)]
     assert "<small>pieces in a row</small>" in shown and any("Masked language modelling" in text for text in shown)
 
 

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from pdstudy.escape import escape_control
+from pdstudy.storage import paths
 from pdstudy.study import sections
 from pdstudy.study.yaml_file import ParamsError
 
@@ -52,7 +53,8 @@ class Form:
         self._begin = {name: field.value for name, field in self.fields.items()}
         titles = list(groups)
         accordion = widgets.Accordion([widgets.VBox(rows) for rows in groups.values()], titles=titles, selected_index=0)
-        self.box = widgets.VBox([accordion, self._message, self._line])
+        scrolled = widgets.VBox([accordion], layout={"max_height": "26rem", "overflow": "auto"})  # so that the message stays in sight
+        self.box = widgets.VBox([scrolled, self._message, self._line])
         self._check()
 
     @property
@@ -110,7 +112,7 @@ class Form:
                     (settings.setdefault(section, {}) if section else settings)[key] = self._value(name)
             self._study.read(self._name, settings)
         except ParamsError as error:
-            self._problem = str(error)
+            self._problem = paths.scrub(str(error))
         self.settings = self.settings if self._problem else settings
         self._line.value = "" if self._problem else f"settings = {settings!r}"
         shown = html.escape(escape_control(self._problem or "All values are right."))
