@@ -263,5 +263,6 @@ def forecasts(study: str | Path) -> pd.DataFrame:
         }
         for c in curves(study)
     ]
-    columns = ["student", "text", "most tried", "twice would add", "the fitted curve missed its last point by", "seeds"]
-    return pd.DataFrame(rows, columns=columns).set_index("student").rename_axis(None)
+    if not rows:
+        return pd.DataFrame({"forecast": ["none: no learning curve of at least three points was trained"]})
+    return pd.DataFrame(rows).set_index("student").rename_axis(None)

@@ -22,6 +22,7 @@ from pdstudy.study.settings import Study
 
 QUESTIONS = {f"{number:02d}_{name}": question for number, (name, question) in enumerate(claims.QUESTIONS.items(), 1)}
 ADVICE = "05_your_task"
+OPEN_IN_ADVICE = 3  # sections: what mistakes cost, how to call the model, and the texts
 INDEX_FIGURE = "which_student"
 SITE = [("All answers", "index.html"), *((question, f"{stem}.html") for stem, question in QUESTIONS.items())]
 CELL_TIMEOUT = 3600  # seconds; the study is computed before the notebooks run, which only load its results
@@ -103,7 +104,8 @@ def convert(notebook: nbformat.NotebookNode, stem: str) -> str:
     )
     body, _ = exporter.from_notebook_node(notebook, resources={"claims": figures.TITLES})
     title = QUESTIONS.get(stem) or next((c.source.splitlines()[0].lstrip("# ") for c in notebook.cells if c.source), stem)
-    site, unfolded = (SITE, 1) if stem in QUESTIONS else ([], None)  # advice is a page of its own
+    site = SITE if stem in QUESTIONS else []  # advice is a page of its own
+    unfolded = 1 if stem in QUESTIONS else OPEN_IN_ADVICE if stem == ADVICE else None
     rows = {id: f"#figure-{name}" for id, name in figures.figure_of_claim().items() if f'id="figure-{name}"' in body}
     return page(title, body, site, f"{stem}.html", rows=rows, unfolded=unfolded)
 
