@@ -50,7 +50,7 @@ def plan(
     """Show a study's steps: which are in the store, and about how long the others will take. Computes and fetches nothing."""
     from pdstudy.run.estimate import by_stage, device, needed
     from pdstudy.study import plan as planning
-    from pdstudy.study.artifacts import unusable_encoders
+    from pdstudy.study.artifacts import other_versions, unusable_encoders
 
     study, missing, store, machine = Study.read(params), "", store_for(from_scratch), device(speed)
     try:
@@ -80,7 +80,7 @@ def plan(
         for step in planned.steps.values():
             state = "to do" if step.digest in todo else "cached" if step.digest in cached else "not needed"
             print_line(f"{step.digest}  {state:10}  {step.stage:9}  {step.label}")
-    for text in (*_other_versions(planned, store, cached), *unusable_encoders(planned, store)):
+    for text in (*other_versions(planned, store), *unusable_encoders(planned, store)):
         print_line(text)
 
 
@@ -240,10 +240,12 @@ def _run(study: Study, workers: int | None, tracker: str | None, from_scratch: b
 
 
 def _judge(study: Study) -> None:
-    """Write the verdicts on a study's results to its claims.json."""
-    from pdstudy.analysis import verdicts
+    """Write the verdicts on a study's results to its claims.json, and print its first answer."""
+    from pdstudy.analysis import answers, verdicts
 
-    verdicts.save(verdicts.judge(study.name), study.name)
+    table = verdicts.judge(study.name)
+    verdicts.save(table, study.name)
+    print_note(answers.answer(study.name, table))
 
 
 def _engine(engine: Engine, address: str | None):
@@ -282,18 +284,3 @@ def _ranks(store, engine=None, shard=None):
             raise typer.Exit(0)
         with lead() as engine:
             yield engine
-
-
-def _other_versions(plan, store, cached) -> list[str]:
-    """Return a line for each library whose installed version differs from the one that made cached artifacts."""
-    import importlib.metadata
-    from collections import Counter
-
-    manifests = [store.manifest(digest) for digest in plan.steps if digest in cached]
-    counts = Counter(used for manifest in manifests for used in manifest.get("versions", {}).items())
-    installed = {name: importlib.metadata.version(name) for name, _ in counts}
-    return [
-        f"{n} cached steps were made with {name} {version}; {installed[name]} is installed. They stay valid; `clean` removes them."
-        for (name, version), n in sorted(counts.items())
-        if version != installed[name]
-    ]

@@ -1,6 +1,8 @@
-"""The artifacts of the store that studies need, and the released encoders that a study cannot use."""
+"""The artifacts of the store that studies need, those of other versions, and the released encoders that a study cannot use."""
 
+from collections import Counter
 from collections.abc import Iterable
+from importlib import metadata
 
 from pdstudy.sizes import Size
 from pdstudy.storage.store import Store
@@ -41,3 +43,16 @@ def unusable_encoders(plan: Plan, store: Store) -> list[str]:
                 "Change the study's settings to the family's, or take its folders as they are with the key family"
             )
     return messages
+
+
+def other_versions(plan: Plan, store: Store) -> list[str]:
+    """Return a message for each library whose installed version differs from the one that made artifacts of the plan."""
+    cached = store.digests()
+    manifests = [store.manifest(digest) for digest in plan.steps if digest in cached]
+    counts = Counter(used for manifest in manifests for used in manifest.get("versions", {}).items())
+    installed = {name: metadata.version(name) for name, _ in counts}
+    return [
+        f"{n} cached steps were made with {name} {version}; {installed[name]} is installed. They stay valid; `clean` removes them."
+        for (name, version), n in sorted(counts.items())
+        if version != installed[name]
+    ]
