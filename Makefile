@@ -14,7 +14,7 @@ help:  ## what can be made
 
 setup: .venv/ready  ## the environment in .venv, torch's CPU build
 
-study: .venv/ready  ## run the quick study and render its reports; prints the path of index.html
+study: .venv/ready  ## run the quick study and render its reports; prints the answer and the path of index.html
 	$(BIN)/python -m pdstudy report params/quick.yaml
 
 # Two workers of one thread each: a suite of tiny models leaves most of a second thread idle.

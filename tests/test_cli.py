@@ -135,7 +135,9 @@ def test_doctor_names_what_is_damaged_and_repair_drops_it(tmp_path):
 def test_a_run_ends_with_the_answer(smoke):
     result = CliRunner().invoke(app, ["run", "smoke"])
     assert result.exit_code == 0, result.output
-    assert result.stderr.splitlines()[-1].startswith("Take the linear model: it scores "), "the smoke study's students learn nothing"
+    assert result.stderr.splitlines()[-1].startswith("Take the linear model: it scores "), (
+        "the smoke study's students learn nothing"
+    )
 
 
 def test_claims_print_as_json_and_name_a_missing_study(smoke):
