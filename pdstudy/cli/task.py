@@ -130,10 +130,11 @@ def advise(
     workers: Workers = None,
 ) -> None:
     """Train what the time allows, measure, and recommend a student with reasons. Exports it, and writes a report."""
-    from pdstudy.advice import budget, candidates, recommendation
+    from pdstudy.advice import budget, candidates, recommendation, rounds
     from pdstudy.advice import costs as costs_of_mistakes
     from pdstudy.data import left_out
     from pdstudy.report.render import ReportError, advice
+    from pdstudy.run.worker import Interrupted
 
     study, limits = Study.read(params), candidates.Limits(latency_ms, size_mb)
     with exit_on(2, costs_of_mistakes.CostsError):
@@ -144,15 +145,25 @@ def advise(
         costs_of_mistakes.matrix(by_class, record["labels"])  # before hours of training
         for line in left_out.lines(record["counts"], record.get("examples", {})):
             print_note(line)
-        budget.spend(study, max_minutes, limits, workers, listen)
+        try:
+            spent = budget.spend(study, max_minutes, limits, workers, listen, tell=print_note)
+            print_note(budget.left_out(spent))
+        except Interrupted:
+            if rounds.Spent.start(study, max_minutes).rounds:
+                print_line(_export_command(study, recommend()))
+            raise
 
-    with exit_on(1, candidates.AdviceError, costs_of_mistakes.CostsError, ReportError):
-        compute_with_progress(study, train)
+    def recommend() -> str:
+        """Print and save the advice from what is trained so far, and return the student's name."""
         recommended = recommendation.recommend(candidates.Candidates(study.name, limits))
         recommendation.save(recommended, study.name, limits)
         for reason in recommended.reasons:
             print_line(reason)
-        _export(study, recommended.student)
+        return recommended.student
+
+    with exit_on(1, candidates.AdviceError, costs_of_mistakes.CostsError, ReportError):
+        compute_with_progress(study, train)
+        _export(study, recommend())
         print_note("report 05_your_task")
         values = {"latency_ms": latency_ms, "size_mb": size_mb, "max_minutes": max_minutes, "costs": by_class}
         print_line(str(advice(study, values)))
@@ -169,9 +180,13 @@ def _export(study: Study, student: str) -> None:
         export(study.name, student, folder, onnx_files.lacking() is None, folder.exists(), print_note)
     except (ExportError, Unfaithful, UnknownStudent, OSError) as error:
         print_note(f"not exported: {error}")
-        print_line(f"python -m pdstudy export {study.name} --student {student} --to model")
+        print_line(_export_command(study, student))
     else:
         print_line(f"python -m pdstudy predict {folder} new.csv")
+
+
+def _export_command(study: Study, student: str) -> str:
+    return f"python -m pdstudy export {study.name} --student {student} --to model"
 
 
 @app.command(epilog="Example: python -m pdstudy texts reviews.yaml --to to_label.csv")
