@@ -50,7 +50,15 @@ def write(folder, clear: float, **changes) -> Study:
 
 
 @pytest.fixture(scope="module")
-def spent(tmp_path_factory):
+def patient():
+    """Train every seed, also where it cannot change the recommendation: these students are too small to be better than the linear model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget.early_stop, "why", lambda candidates, students: "")
+        yield
+
+
+@pytest.fixture(scope="module")
+def spent(tmp_path_factory, patient):
     study = write(tmp_path_factory.mktemp("budget"), 0.8, **SEARCHED)
     lines = []
     spent = budget.spend(study, 10, workers=0, tell=lines.append)
@@ -133,6 +141,18 @@ def test_at_the_deadline_a_round_is_cut_and_a_second_call_trains_nothing_more(on
     again = budget.spend(study, 10, workers=0, store=store)
     assert again.left_out == found.left_out and store.digests() == steps
     assert set(advise.Candidates(study.name).table.recipe) == {"Linear", "Basic"}
+
+
+def test_time_is_not_spent_on_seeds_that_cannot_change_the_recommendation(spent, monkeypatch):
+    study, _ = spent
+    shown = []
+    monkeypatch.setattr(budget.early_stop, "why", lambda candidates, students: shown.append(students) or "it cannot help")
+    found = budget.spend(study.model_copy(update={"name": "content"}), 10, workers=0)
+    assert len(shown) == 1 and "seed 2" not in str(found.rounds)
+    assert re.fullmatch(r"Stopped after \d+ of 10 minutes: it cannot help\.", found.stopped)
+    assert found.left_out == ["seeds beyond 1, which cannot change the recommendation"]
+    assert budget.left_out(found) == f"{found.stopped} Left out: {found.left_out[0]}."
+    assert set(results.load_curves("content").curve) == {"transfer", "labels"}, "they answer another question"
 
 
 def test_the_recommendation_stands_on_what_was_measured(spent):

@@ -2,7 +2,7 @@
 
 The rounds are a form of successive halving over sizes and recipes. The linear model is first and takes seconds. Then every student
 is trained once, those that take the least time first, so recipes without a teacher come before it. Further rounds train more seeds
-of the better students, and the learning curves of the best one. After every round
+of the better students, unless that cannot change the recommendation, and the learning curves of the best one. After every round
 the answer so far is told (rounds.py). What there was no time for is recorded.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pdstudy.advice import candidates, data_checks, suspects
+from pdstudy.advice import candidates, data_checks, early_stop, suspects
 from pdstudy.advice.rounds import Grid, Rounds, Spent, distils, write_json, write_latency
 from pdstudy.analysis.stats import POINTS
 from pdstudy.data import similarity
@@ -50,7 +50,7 @@ def spend(
     with Rounds(study, minutes, limits, workers, listen, store or Store(), tell) as rounds:
         rounds.run("the linear model", {}, timed=False)
         grid = _every_student_once(rounds)
-        grid = _more_seeds(rounds, grid)
+        grid, reason = _more_seeds(rounds, grid)
         _learning_curves(rounds, grid)
         plan = rounds.plan(grid)
         measured = {s.size for s in plan.students if "ids" in plan.steps[s.evaluation].parents} | {LINEAR_SIZE}
@@ -59,6 +59,8 @@ def spend(
         (texts,) = plan.of_stage("texts")
         write_nearness(study, rounds.store.open(texts.digest))
         suspects.write_of_study(study.name, rounds.store.open(texts.digest))
+        if reason:
+            rounds.spent.stopped = f"Stopped after {rounds.minutes_used:.0f} of {minutes:.0f} minutes: {reason}."
     return rounds.spent
 
 
@@ -91,17 +93,23 @@ def _every_student_once(rounds: Rounds) -> Grid:
     return grid
 
 
-def _more_seeds(rounds: Rounds, grid: Grid) -> Grid:
-    """Train more seeds of the better students; return what is finished."""
+def _more_seeds(rounds: Rounds, grid: Grid) -> tuple[Grid, str]:
+    """Train more seeds of the better students; return what is finished, and why no more can help, empty if it can."""
     study = rounds.study
+    once = {student for group in _students_once(study).values() for student in group}
+    if rounds.weak_teacher:
+        once = {student for student in once if not distils(student[0])}
     for n in range(2, len(study.seeds) + 1) if grid else ():
         better = better_students(study.name, grid)
+        if grid.keys() == once and (reason := early_stop.why(candidates.Candidates(study.name, rounds.limits), better)):
+            rounds.spent.left_out.append(f"seeds beyond {n - 1}, which cannot change the recommendation")
+            return grid, reason
         more = dict.fromkeys(better, study.seeds[:n])
         extended = rounds.extend(f"seed {n} for {len(better)} of {len(grid)} students", grid, more)
         if extended != grid | more:
-            return extended
+            return extended, ""
         grid = extended
-    return grid
+    return grid, ""
 
 
 def _learning_curves(rounds: Rounds, grid: Grid) -> None:
@@ -168,7 +176,10 @@ def write_nearness(study: Study, texts: Path) -> None:
 
 
 def left_out(spent: Spent) -> str:
-    """Return a sentence about what there was no time for."""
+    """Return sentences about what there was no time for, and why time was left."""
     if not spent.left_out:
         return "Nothing was left out."
-    return f"Left out: {'; '.join(spent.left_out)}. Allow more time with --max-minutes."
+    sentences = [*filter(None, [spent.stopped]), f"Left out: {'; '.join(spent.left_out)}."]
+    if any(line.endswith("for want of time") for line in spent.left_out):
+        sentences.append("Allow more time with --max-minutes.")
+    return " ".join(sentences)

@@ -48,6 +48,7 @@ class Spent:
     study: str  # a digest of the study's settings: time spent on other settings does not count
     rounds: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    stopped: str = ""  # a sentence, if the rest of the time was not used because more could not help
 
     @classmethod
     def start(cls, study: Study, minutes: float) -> "Spent":
