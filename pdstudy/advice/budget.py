@@ -29,7 +29,7 @@ from pdstudy.storage.store import Store
 from pdstudy.study.plan import make
 from pdstudy.study.settings import Study
 
-SHARE = 0.7  # of the time left, at most, for students that are trained for the first time
+SHARE = 0.9  # of the time left, at most, for students that are trained for the first time: estimates are rough
 
 
 def spend(

@@ -88,7 +88,8 @@ class Candidates:
             return 0
         if not math.isfinite(rate):  # nothing was searched
             return 0
-        *earlier, last = (set(self.settings[stage]["rates"]) for stage in RECIPES.get(recipe, TEACHER).stages)
+        own = self.settings.get("rates_by_size", {}).get(size)
+        *earlier, last = (set(own or self.settings[stage]["rates"]) for stage in RECIPES.get(recipe, TEACHER).stages)
         saved = {rate, *self._tried.get((recipe, size), {})}
         unsaved = [r for r in last - saved if (recipe, size, r) not in self._diverged]
         return len(unsaved) + sum(len(rates) - 1 for rates in earlier)

