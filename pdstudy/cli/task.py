@@ -1,5 +1,6 @@
 """The commands for the user's own task: start, init, advise, texts, domain."""
 
+import contextlib
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -150,6 +151,7 @@ def advise(
     from pdstudy.advice import costs as costs_of_mistakes
     from pdstudy.data import left_out
     from pdstudy.report.render import ReportError, advice
+    from pdstudy.run.scheduler import RunError
     from pdstudy.run.worker import Interrupted
 
     study, limits = Study.read(params), candidates.Limits(latency_ms, size_mb)
@@ -164,9 +166,10 @@ def advise(
         try:
             spent = budget.spend(study, max_minutes, limits, workers, listen, tell=print_note)
             print_note(budget.left_out(spent))
-        except Interrupted:
+        except (Interrupted, RunError):
             if rounds.Spent.start(study, max_minutes).rounds:
-                print_line(_export_command(study, recommend()))
+                with contextlib.suppress(candidates.AdviceError):
+                    print_line(_export_command(study, recommend()))
             raise
 
     def recommend() -> str:
