@@ -1,17 +1,23 @@
 """The time there is: what is trained in it, in which order, and what is said of the rest. Real runs on tiny texts."""
 
 import json
+import os
+import re
 import shutil
+import signal
 
 import numpy as np
 import pytest
 import reviews
+from typer.testing import CliRunner
 
 from pdstudy import Study, run_study
-from pdstudy.advice import budget, data_checks, recommendation
+from pdstudy.__main__ import app
+from pdstudy.advice import budget, data_checks, recommendation, rounds
 from pdstudy.advice import candidates as advise
 from pdstudy.recipes import LINEARS
-from pdstudy.run.scheduler import RunError
+from pdstudy.run import scheduler
+from pdstudy.run.worker import Interrupted
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
 from pdstudy.study import artifacts, plan
@@ -45,21 +51,109 @@ def write(folder, clear: float, **changes) -> Study:
 
 
 @pytest.fixture(scope="module")
-def spent(tmp_path_factory):
+def patient():
+    """Train every seed, also where it cannot change the recommendation: these students are too small to be better than the linear model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget.early_stop, "why", lambda candidates, students: "")
+        yield
+
+
+@pytest.fixture(scope="module")
+def spent(tmp_path_factory, patient):
     study = write(tmp_path_factory.mktemp("budget"), 0.8, **SEARCHED)
-    return study, budget.spend(study, 10, workers=0)
+    lines = []
+    spent = budget.spend(study, 10, workers=0, tell=lines.append)
+    (paths.study_folder(study.name) / "lines.json").write_text(json.dumps(lines))
+    return study, spent
 
 
 def test_every_student_is_trained_once_the_promising_again_and_the_recommended_on_less_text(spent):
     study, found = spent
     names = [r["round"] for r in found.rounds]
-    assert names[:2] == ["the teacher, and 1/64 once", "every student once"] and found.rounds[1]["students"] == 4
-    assert names[2].startswith("seed 2 for ") and names[-1].startswith("learning curves of ") and found.left_out == []
+    assert names[:2] == ["the linear model", "1/64 by Basic"] and sorted(names[2:5]) == [
+        "1/64 by PD",
+        "2/64 by Basic",
+        "2/64 by PD",
+    ]
+    assert names[5].startswith("seed 2 for ") and names[-1].startswith("learning curves of ") and found.left_out == []
+    assert [r["students"] for r in found.rounds[:5]] == [0, 1, 2, 3, 4]
     kinds = set(results.load_curves(study.name).curve)
     assert kinds == {"transfer", "labels"}
     for curve in advise.curves(study.name):
         assert curve.points.texts.nunique() == 4 and np.isfinite(curve.twice) and np.isfinite(curve.forecast_error)
-    assert json.loads((paths.study_folder(study.name) / budget.SPENT).read_text())["rounds"] == found.rounds
+    assert json.loads((paths.study_folder(study.name) / rounds.SPENT).read_text())["rounds"] == found.rounds
+
+
+def test_after_every_round_a_line_tells_the_answer_so_far_and_its_gain(spent):
+    study, found = spent
+    assert json.loads((paths.study_folder(study.name) / "lines.json").read_text()) == [rounds.line(r) for r in found.rounds]
+    last, first = found.rounds[-1], found.rounds[0]
+    chosen = recommendation.recommend(advise.Candidates(study.name)).chosen
+    name = chosen.recipe if chosen.recipe in LINEARS else f"{chosen.recipe} {chosen['size']}"
+    assert (last["recommended"], last["dev"]) == (name, round(chosen.dev, 1)) and first["recommended"] == "Linear"
+    gains = [r["gain"] for r in found.rounds]
+    assert gains[0] is None and first["dev"] + sum(gains[1:]) == pytest.approx(last["dev"])
+    answer = {"minutes": 3.06, "recommended": "PF 2/128", "dev": 85.8, "low": 81.0, "high": 88.9, "gain": 1.6}
+    assert rounds.line(answer) == "3.1 min: PF 2/128, 85.8 % on dev (81.0 to 88.9 on new texts), +1.6"
+    assert rounds.line(answer | {"recommended": None}) == "3.1 min: no student is within the limits yet"
+
+
+def n_measured(store: Store) -> int:
+    """Return how many of Basic and PF are measured."""
+    labels = [json.loads(path.read_text())["label"] for path in store.root.glob("evaluate/*/manifest.json")]
+    return len({"evaluate Basic 1/64 s0", "evaluate PF 1/64 s0"} & set(labels))
+
+
+@pytest.fixture
+def one_and_the_other(tmp_path, monkeypatch):
+    """Return a study of two students in one round, Basic before PF, and its store."""
+    cost = scheduler._chain_costs
+    first = lambda todo: {d: c + 1e15 * ("Basic" in todo[d].label) for d, c in cost(todo).items()}  # noqa: E731
+    monkeypatch.setattr(scheduler, "_chain_costs", first)
+    study = write(tmp_path, 0.8, name=tmp_path.name, sizes=["1/64"], recipes=["Basic", "PF"], seeds=[0])
+    return study, Store(tmp_path / "store")
+
+
+def test_what_is_finished_before_an_interruption_is_in_the_advice(one_and_the_other):
+    study, store = one_and_the_other
+    lines = []
+
+    def listen(progress):
+        if n_measured(store) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        budget.spend(study, 10, workers=0, listen=listen, store=store, tell=lines.append)
+    found = json.loads((paths.study_folder(study.name) / rounds.SPENT).read_text())
+    assert [r["round"] for r in found["rounds"]] == ["the linear model", "1/64 by Basic and PF"] and len(lines) == 2
+    assert found["rounds"][1]["students"] == 1
+    assert set(advise.Candidates(study.name).table.recipe) == {"Linear", "Basic"}
+    again = budget.spend(study, 10, workers=0, store=store)
+    assert {"Linear", "Basic", "PF"} <= set(advise.Candidates(study.name).table.recipe) and again.rounds[1]["students"] == 2
+
+
+def test_at_the_deadline_a_round_is_cut_and_a_second_call_trains_nothing_more(one_and_the_other, monkeypatch):
+    study, store = one_and_the_other
+    monkeypatch.setattr(rounds.Rounds, "seconds_left", property(lambda self: 600.0 * (n_measured(store) == 0)))
+    found = budget.spend(study, 10, workers=0, store=store)
+    assert found.left_out == ["1/64 by Basic and PF, for want of time", "learning curves of 1/64, for want of time"]
+    steps = store.digests()
+    assert set(advise.Candidates(study.name).table.recipe) == {"Linear", "Basic"}
+    again = budget.spend(study, 10, workers=0, store=store)
+    assert again.left_out == found.left_out and store.digests() == steps
+    assert set(advise.Candidates(study.name).table.recipe) == {"Linear", "Basic"}
+
+
+def test_time_is_not_spent_on_seeds_that_cannot_change_the_recommendation(spent, monkeypatch):
+    study, _ = spent
+    shown = []
+    monkeypatch.setattr(budget.early_stop, "why", lambda candidates, students: shown.append(students) or "it cannot help")
+    found = budget.spend(study.model_copy(update={"name": "content"}), 10, workers=0)
+    assert len(shown) == 1 and "seed 2" not in str(found.rounds)
+    assert re.fullmatch(r"Stopped after \d+ of 10 minutes: it cannot help\.", found.stopped)
+    assert found.left_out == ["seeds beyond 1, which cannot change the recommendation"]
+    assert budget.left_out(found) == f"{found.stopped} Left out: {found.left_out[0]}."
+    assert set(results.load_curves("content").curve) == {"transfer", "labels"}, "they answer another question"
 
 
 def test_the_recommendation_stands_on_what_was_measured(spent):
@@ -136,22 +230,26 @@ def test_the_minutes_are_a_study_s_own_and_not_those_of_one_call(tmp_path):
     spent = {"study": "of other settings", "rounds": [{"round": "long ago", "students": 1, "seconds": 7200}]}
     folder = paths.study_folder("again")
     folder.mkdir(parents=True)
-    (folder / budget.SPENT).write_text(json.dumps(spent))
+    (folder / rounds.SPENT).write_text(json.dumps(spent))
     first = budget.spend(study, 0, workers=0)
-    assert len(first.rounds) == 1 and first.rounds[0]["round"] == "the teacher, and 1/64 once"
+    assert [r["round"] for r in first.rounds] == ["the linear model"]
     first.rounds[0]["seconds"] = 3600  # an hour of this study
-    (folder / budget.SPENT).write_text(json.dumps(vars(first)))
+    (folder / rounds.SPENT).write_text(json.dumps(vars(first)))
     again = budget.spend(study, 60, workers=0)
-    assert set(advise.Candidates("again").table["size"]) <= {"1/64", "2/64", "linear"} and len(again.rounds) == 1
-    assert "students of 2/64, for want of time" in again.left_out
+    assert set(advise.Candidates("again").table["size"]) == {"linear"} and len(again.rounds) == 1
+    assert "2/64 by PD, for want of time" in again.left_out
 
 
-def test_without_time_the_smallest_students_are_tried_and_the_rest_is_named(tmp_path):
-    study = write(tmp_path, 0.8, name="no-time")
-    found = budget.spend(study, 0, workers=0)
-    assert set(advise.Candidates(study.name).table["size"]) <= {"1/64", "2/64", "linear"}
-    assert found.left_out[0] == "students of 2/64, for want of time" and len(found.rounds) == 1
-    assert "seeds beyond 1" in budget.left_out(found)
+def test_without_time_the_linear_model_is_the_answer_and_the_rest_is_named(tmp_path):
+    study, lines = write(tmp_path, 0.8, name="no-time"), []
+    found = budget.spend(study, 0, workers=0, tell=lines.append)
+    advice = recommendation.recommend(advise.Candidates(study.name))
+    assert advice.student == "linear" and advice.table.recipe.tolist() == ["Linear"]
+    assert "It was compared with no other student: there was no time to train one." in advice.reasons
+    assert set(found.left_out) == {f"{size} by {recipe}, for want of time" for size in study.sizes for recipe in study.recipes}
+    assert budget.left_out(found).endswith("Allow more time with --max-minutes.")
+    (line,) = lines
+    assert re.fullmatch(rf"\d\.\d min: Linear, {advice.chosen.dev:.1f} % on dev \(\d+\.\d to \d+\.\d on new texts\)", line)
 
 
 def test_a_teacher_that_teaches_nobody_leaves_the_recipes_without_one(tmp_path):
@@ -159,10 +257,10 @@ def test_a_teacher_that_teaches_nobody_leaves_the_recipes_without_one(tmp_path):
     found = budget.spend(study, 10, workers=0)
     assert set(advise.Candidates(study.name).table.recipe) == {"teacher", "Basic", "Linear"}
     assert found.left_out[0].startswith("recipes that distil, for the teacher is right on ")
-    with pytest.raises(RunError, match="the teacher is right on"):
-        budget.spend(
-            write(tmp_path, 0.0, name="hopeless", sizes=["1/64"], seeds=[0], recipes=["PD"], teacher=TEACHER), 10, workers=0
-        )
+    write(tmp_path, 0.0, name="hopeless", sizes=["1/64"], seeds=[0], recipes=["PD"], teacher=TEACHER)
+    done = CliRunner().invoke(app, ["advise", str(tmp_path / "t.yaml"), "--workers", "0"])
+    assert done.exit_code == 2 and "the teacher is right on" in done.output, "there is no student without a teacher"
+    assert "Take the linear model" in done.output and "export hopeless --student linear --to model" in done.output
 
 
 def test_rates_that_were_cleaned_away_are_not_trained_again_and_the_sentences_say_what_the_interval_does_not_allow_for(
@@ -210,7 +308,7 @@ def test_models_that_were_cleaned_away_leave_their_size_unmeasured_and_nothing_f
     for student in made.students:
         if student.size == "2/64" and (folder := store.find(student.model)):
             shutil.rmtree(folder)
-    budget.write_latency(study, made, store)
+    rounds.write_latency(study, made, store)
     table = advise.Candidates(study.name).table
     assert (
         set(table[table.p50_ms.isna()]["size"]) == {"2/64"}

@@ -140,6 +140,11 @@ def test_a_family_is_a_folder_for_all_sizes_or_one_a_size(settings):
         ({"recipes": ["PDF"]}, "unknown recipe 'PDF'; did you mean 'PD-F'? choose from 'Basic', 'Distillation'"),
         ({"family": 3}, "family: input should be a valid string, got 3"),
         ({"family": {"1/64": "zoo"}}, "family: names nothing for 2/64; add it, or others"),
+        ({"rates_by_size": {"9/64": [0.1]}}, "rates_by_size: 9/64 is none of the study's sizes"),
+        (
+            {"rates_by_size": {"1/64": [0.1, 0.2, 0.3]}},
+            "rates_by_size.1/64 lists 3 and finetune.rates 2: sizes are compared fairly",
+        ),
         ({"name": "hub"}, "name 'hub' is reserved for a folder in outputs/"),
         ({"name": "published"}, "name 'published' is reserved"),
         ({"finetune": trained(batch=[8]), "distill": trained(batch=[8])}, "finetune.batch: value should have at least 2 items"),

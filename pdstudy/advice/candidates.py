@@ -88,7 +88,8 @@ class Candidates:
             return 0
         if not math.isfinite(rate):  # nothing was searched
             return 0
-        *earlier, last = (set(self.settings[stage]["rates"]) for stage in RECIPES.get(recipe, TEACHER).stages)
+        own = self.settings.get("rates_by_size", {}).get(size)
+        *earlier, last = (set(own or self.settings[stage]["rates"]) for stage in RECIPES.get(recipe, TEACHER).stages)
         saved = {rate, *self._tried.get((recipe, size), {})}
         unsaved = [r for r in last - saved if (recipe, size, r) not in self._diverged]
         return len(unsaved) + sum(len(rates) - 1 for rates in earlier)
@@ -99,6 +100,10 @@ class Candidates:
         With one seed in common the interval is over texts alone. A linear model has no seed, and is compared with every seed. A
         teacher with another number of seeds is compared with the mean of the seeds.
         """
+        return stats.effect_in_points(self.differences(one, other))
+
+    def differences(self, one: pd.Series, other: pd.Series) -> np.ndarray:
+        """Return the right answers of `one` minus those of `other` on dev, (n_seeds, n_items); see `difference`."""
         a, b = (self.right(row.recipe, row["size"]) for row in (one, other))
         if LINEAR_SIZE not in (one["size"], other["size"]):
             if "teacher" not in (one.recipe, other.recipe):
@@ -106,7 +111,13 @@ class Candidates:
                 a, b = (self.right(row.recipe, row["size"], seeds=sorted(seeds[0] & seeds[1])) for row in (one, other))
             elif len(a) != len(b):
                 a, b = a.mean(0, keepdims=True), b.mean(0, keepdims=True)
-        return stats.effect_in_points(a - b)
+        return a - b
+
+    def spread(self) -> float:
+        """Return the standard deviation of dev accuracy over seeds, pooled over the students; 0 with one seed of each."""
+        seeds = [g.value.to_numpy() for _, g in self.models.groupby(level=["recipe", "size"]) if len(g) > 1]
+        df = sum(len(g) - 1 for g in seeds)
+        return math.sqrt(sum(((g - g.mean()) ** 2).sum() for g in seeds) / df) if df else 0.0
 
     def _table(self) -> pd.DataFrame:
         rows = []
@@ -134,9 +145,7 @@ class Candidates:
 
         The correction for choosing is among the students within the limits, among those outside, and for the teacher alone.
         """
-        seeds = [g.value.to_numpy() for _, g in self.models.groupby(level=["recipe", "size"]) if len(g) > 1]
-        df = sum(len(g) - 1 for g in seeds)
-        spread = math.sqrt(sum(((g - g.mean()) ** 2).sum() for g in seeds) / df) if df else 0.0  # over seeds, pooled over students
+        spread = self.spread()
         for _, rows in table.groupby([table.fits, table.recipe == "teacher"]):
             best_first = rows.sort_values("dev", ascending=False, kind="stable").index
             answers = [self.answers(r.recipe, r.size) for r in rows.itertuples()]

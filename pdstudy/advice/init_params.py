@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 import yaml
 
-from pdstudy.advice import columns
+from pdstudy.advice import columns, taken_student
 from pdstudy.data import cleaning, formats, left_out, own_pieces, scripts, sources
 from pdstudy.data import rare as rare_classes
 from pdstudy.data.dialects import PLAIN, Dialect
@@ -39,6 +39,9 @@ FOR_COUNTS = 600  # pieces; with fewer, word vectors of width 256 cannot be coun
 HELDOUT_WORDS, LEAST_WORDS = 384, 400  # words held out of D_LM to measure pre-training, and in all of it
 # The teacher of the distilled family was trained on pairs of NLI, so no result on pairs of texts may rest on it.
 SINGLE, PAIRS = "zoo/distilled", "zoo"  # the released family that a task of single texts, or of pairs, starts from
+SIZES, RECIPES, TEACHER = ["2/128", "4/128", "2/256", "4/256"], ["Basic", "PF", "PD"], "4/256"
+INIT_STD = {"128": 0.02, "256": 0.04}
+BERT_STD = 0.02  # the initialiser's scale of other BERTs
 RESERVED = {*TASKS, "store", "cache", "hub"}
 
 
@@ -65,13 +68,14 @@ class ParamsFile:
 def params_file(
     train: Path, to: Path, dev: Path | None = None, test: Path | None = None, transfer: list[Path] = (), corpus: list[Path] = (),
     text: tuple[str, ...] = (), label: str | None = None, labels: tuple[str, ...] = (), rare: str | None = None,
-    name: str | None = None, dialect: Dialect = PLAIN, check_header: bool = True,
+    name: str | None = None, dialect: Dialect = PLAIN, check_header: bool = True, student: str | None = None,
 ) -> ParamsFile:  # fmt: skip
     """Return a commented params file for a table of labelled texts and the user's other files.
 
-    Paths are written relative to `to`, the place of the params file. All files are read and cleaned once, so that the numbers
-    are those of the study. Raises TextError.
+    `student` names a pre-trained BERT that is a further student, see taken_student.py. Paths are written relative to `to`, the place of the params file. All files are read and cleaned once, so that the numbers
+    are those of the study. Raises TextError, and ValueError if `student` is not a pre-trained BERT.
     """
+    taken = taken_student.take(student) if student else None
     chosen = columns.find_columns(train, text, label, dialect, check_header)
     lists = {"transfer": tuple(map(str, transfer)), "corpus": tuple(map(str, corpus))}
     splits = {k: str(path) if path else None for k, path in (("dev", dev), ("test", test))}
@@ -100,6 +104,7 @@ def params_file(
         *chosen.reasons,
         *left_out.lines(texts.counts, texts.examples),
         *([] if rare == "keep" else rare_classes.note(counts)),
+        *([_pieces_note(taken, chosen.sample)] if taken else []),
     )
     templates = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     # YAML, not HTML: values from the files are written by a YAML writer, or escaped in a comment.
@@ -128,10 +133,44 @@ def params_file(
         finetune_epochs=epochs,
         distill_epochs=_epochs(DISTILLED, n_transfer, 1),
         pieces=pieces,
-        family=family,
+        **_students(pieces.family, family, taken),
         words="counts" if pieces.family or pieces.vocabulary >= FOR_COUNTS else "random",
     )
     return ParamsFile(written, tuple(escape_control(line) for line in notes))
+
+
+def _students(fits: bool, family: str, taken: taken_student.TakenStudent | None) -> dict:
+    """Return the values of the template that say which students there are: the family's if its pieces fit, and the one taken."""
+    encoders = f"{family}/{{layers}}-{{hidden}}-s0"
+    values = {"sizes": SIZES, "recipes": RECIPES, "init_std": INIT_STD, "encoders": encoders, "teacher": TEACHER, "student": taken}
+    if taken is None:
+        return values
+    size, own = str(taken.size), {str(taken.size): taken.name}
+    values["rates_by_size"] = {size: taken.rates} if taken.rates else {}
+    if not fits:
+        return values | {
+            "sizes": [size],
+            "recipes": ["PF", "PD"],
+            "init_std": {str(taken.size.hidden): BERT_STD},
+            "encoders": own,
+            "teacher": size,
+        }
+    return values | {
+        "sizes": list(dict.fromkeys([*SIZES, size])),
+        "recipe_sizes": {} if size in SIZES else {"Basic": SIZES},
+        "init_std": {str(taken.size.hidden): BERT_STD} | INIT_STD,
+        "encoders": own | {"others": encoders},
+        "teacher": taken.teacher(TEACHER),
+    }
+
+
+def _pieces_note(taken: taken_student.TakenStudent, sample: tuple[str, ...]) -> str:
+    """Return how well the word pieces of a student from elsewhere fit a text."""
+    ids, counts = encode_texts(*open_tokenizer(taken.folder), list(sample), None)
+    n_words = max(1, sum(1 for t in sample for _ in scripts.units(t)))
+    unknown, rate = counts["unknown"] / max(1, counts["pieces"]), (len(ids.flat) - len(sample)) / n_words
+    fit = "" if unknown <= UNKNOWN else "; they do not fit this text"
+    return f"student {taken.size}: {taken.name}, with its own word pieces ({unknown:.1%} unknown, {rate:.2f} a word){fit}"
 
 
 def _class_counts(counts: Counter, n_rows: int) -> str:

@@ -122,6 +122,8 @@ def _against_linear(candidates: Candidates, chosen) -> list[str]:
         linear = rows.loc[rows.dev.idxmax()]
         effect = candidates.difference(chosen, linear)
         return [f"It is {effect.estimate:+.1f} points from {_name(linear)} on dev ({_interval(effect)})."]
+    if candidates.table.recipe.isin([*LINEARS, "teacher"]).all():
+        return ["It was compared with no other student: there was no time to train one."]
     try:
         student = best_student(candidates)
     except AdviceError:

@@ -1,5 +1,6 @@
 """The commands for the user's own task: start, init, advise, texts, domain."""
 
+import contextlib
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +26,7 @@ from pdstudy.console import (
 )
 from pdstudy.storage import files, paths
 from pdstudy.study.sections import NAME
-from pdstudy.study.settings import ParamsError, Study
+from pdstudy.study.settings import Study
 
 Texts = Annotated[list[str] | None, typer.Option("--text", help="The text column; twice for pairs. Default: guessed.")]
 Label = Annotated[str | None, typer.Option(help="The label column. Default: guessed.")]
@@ -85,6 +86,10 @@ def init(
     quotes: Quotes = None,
     header: Header = None,
     encoding: Encoding = "utf-8",
+    student: Annotated[
+        str | None,
+        typer.Option(help="A further student: a pre-trained BERT in a folder, hub:owner/name or wheel:package==version."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The study's name. Default: the file's.")] = None,
     to: Annotated[
         Path | None, typer.Option(help="The params file to write. Default: beside the table, or in the current folder.")
@@ -93,7 +98,7 @@ def init(
 ) -> None:
     """Read a table of labelled texts, print what is used and what is left out, and write a commented params file. Trains nothing."""
     from pdstudy.advice import init_params
-    from pdstudy.data.formats import TextError
+    from pdstudy.data import hub
 
     transfer, corpus = transfer or [], corpus or []
     _check_exists(train, dev, test, *transfer, *corpus)
@@ -105,9 +110,21 @@ def init(
         to = to or _params_place(train)
         if to.exists() and not force:
             fail(f"{to} exists; give another place with --to, or --force to replace it", 2)
-        with exit_on(2, TextError, ParamsError):
+        with exit_on(2, ValueError), exit_on(1, hub.HubError):
+            if student and student.startswith(paths.HUB):
+                hub.fetch_missing((), (student,), print_note)
             params = init_params.params_file(
-                train, to, dev, test, transfer, corpus, **columns, name=name, dialect=style, check_header=header is None
+                train,
+                to,
+                dev,
+                test,
+                transfer,
+                corpus,
+                **columns,
+                name=name,
+                dialect=style,
+                check_header=header is None,
+                student=student,
             )
             with files.atomic_write(to) as new:
                 new.write_text(params.text, encoding="utf-8")
@@ -130,10 +147,12 @@ def advise(
     workers: Workers = None,
 ) -> None:
     """Train what the time allows, measure, and recommend a student with reasons. Exports it, and writes a report."""
-    from pdstudy.advice import budget, candidates, recommendation
+    from pdstudy.advice import budget, candidates, recommendation, rounds
     from pdstudy.advice import costs as costs_of_mistakes
     from pdstudy.data import left_out
     from pdstudy.report.render import ReportError, advice
+    from pdstudy.run.scheduler import RunError
+    from pdstudy.run.worker import Interrupted
 
     study, limits = Study.read(params), candidates.Limits(latency_ms, size_mb)
     with exit_on(2, costs_of_mistakes.CostsError):
@@ -144,15 +163,26 @@ def advise(
         costs_of_mistakes.matrix(by_class, record["labels"])  # before hours of training
         for line in left_out.lines(record["counts"], record.get("examples", {})):
             print_note(line)
-        budget.spend(study, max_minutes, limits, workers, listen)
+        try:
+            spent = budget.spend(study, max_minutes, limits, workers, listen, tell=print_note)
+            print_note(budget.left_out(spent))
+        except (Interrupted, RunError):
+            if rounds.Spent.start(study, max_minutes).rounds:
+                with contextlib.suppress(candidates.AdviceError):
+                    print_line(_export_command(study, recommend()))
+            raise
 
-    with exit_on(1, candidates.AdviceError, costs_of_mistakes.CostsError, ReportError):
-        compute_with_progress(study, train)
+    def recommend() -> str:
+        """Print and save the advice from what is trained so far, and return the student's name."""
         recommended = recommendation.recommend(candidates.Candidates(study.name, limits))
         recommendation.save(recommended, study.name, limits)
         for reason in recommended.reasons:
             print_line(reason)
-        _export(study, recommended.student)
+        return recommended.student
+
+    with exit_on(1, candidates.AdviceError, costs_of_mistakes.CostsError, ReportError):
+        compute_with_progress(study, train)
+        _export(study, recommend())
         print_note("report 05_your_task")
         values = {"latency_ms": latency_ms, "size_mb": size_mb, "max_minutes": max_minutes, "costs": by_class}
         print_line(str(advice(study, values)))
@@ -169,9 +199,13 @@ def _export(study: Study, student: str) -> None:
         export(study.name, student, folder, onnx_files.lacking() is None, folder.exists(), print_note)
     except (ExportError, Unfaithful, UnknownStudent, OSError) as error:
         print_note(f"not exported: {error}")
-        print_line(f"python -m pdstudy export {study.name} --student {student} --to model")
+        print_line(_export_command(study, student))
     else:
         print_line(f"python -m pdstudy predict {folder} new.csv")
+
+
+def _export_command(study: Study, student: str) -> str:
+    return f"python -m pdstudy export {study.name} --student {student} --to model"
 
 
 @app.command(epilog="Example: python -m pdstudy texts reviews.yaml --to to_label.csv")

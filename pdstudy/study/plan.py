@@ -146,8 +146,8 @@ class _StudentSteps:
 
     def searched(self, recipe: str, size: Size, stage: str, section: Train, start: dict) -> str:
         """Train a candidate for each combination of rate, batch size and number of epochs; choose the best on dev."""
-        parents = {}
-        for epochs, batch, rate in product(section.passes, section.batches, section.rates):
+        parents, rates = {}, self.study.rates_by_size.get(str(size), section.rates)
+        for epochs, batch, rate in product(section.passes, section.batches, rates):
             candidate = {"rate": rate}
             candidate |= {"batch": batch} if len(section.batches) > 1 else {}
             candidate |= {"epochs": epochs} if len(section.passes) > 1 else {}

