@@ -42,7 +42,7 @@ def test_a_mean_over_seeds_moves_less_with_every_seed_and_more_if_both_students_
 def test_the_linear_model_stays_where_no_student_can_become_significantly_better():
     worse = ByHand(Linear=[340], PF=[332], PD=[320])  # PF is 2 points below
     assert early_stop.why(worse, [PF, PD]) == (
-        "another seed can bring 2/128 by PF to -0.6 points from the linear model on dev, and to be significantly better it needs "
+        "another seed can bring 2/128 by PF to -0.6 points against the linear model on dev, and to be significantly better it needs "
         "more than +1.4"
     )
     near = ByHand(Linear=[340], PF=[341])  # 0.25 points above, not significantly

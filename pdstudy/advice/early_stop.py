@@ -60,7 +60,7 @@ def _linear_stays(candidates: Candidates, linear, students) -> str:
         return "no student is near the linear model on dev"
     _, row, lead, least = max(reasons, key=lambda reason: reason[0])
     return (
-        f"another seed can bring {row['size']} by {row.recipe} to {lead:+.1f} points from the linear model on dev, and to be "
+        f"another seed can bring {row['size']} by {row.recipe} to {lead:+.1f} points against the linear model on dev, and to be "
         f"significantly better it needs more than {least:+.1f}"
     )
 

@@ -72,8 +72,9 @@ def params_file(
 ) -> ParamsFile:  # fmt: skip
     """Return a commented params file for a table of labelled texts and the user's other files.
 
-    `student` names a pre-trained BERT that is a further student, see taken_student.py. Paths are written relative to `to`, the place of the params file. All files are read and cleaned once, so that the numbers
-    are those of the study. Raises TextError, and ValueError if `student` is not a pre-trained BERT.
+    `student` names a pre-trained BERT that is a further student, see taken_student.py. Paths are written relative to `to`, the place of
+    the params file. All files are read and cleaned once, so that the numbers are those of the study. Raises
+    TextError, and ValueError if `student` is not a pre-trained BERT.
     """
     taken = taken_student.take(student) if student else None
     chosen = columns.find_columns(train, text, label, dialect, check_header)

@@ -121,7 +121,7 @@ def _against_linear(candidates: Candidates, chosen) -> list[str]:
     if chosen.recipe not in LINEARS:
         linear = rows.loc[rows.dev.idxmax()]
         effect = candidates.difference(chosen, linear)
-        return [f"It is {effect.estimate:+.1f} points from {_name(linear)} on dev ({_interval(effect)})."]
+        return [f"It scores {effect.estimate:+.1f} points against {_name(linear)} on dev ({_interval(effect)})."]
     if candidates.table.recipe.isin([*LINEARS, "teacher"]).all():
         return ["It was compared with no other student: there was no time to train one."]
     try:
@@ -129,9 +129,10 @@ def _against_linear(candidates: Candidates, chosen) -> list[str]:
     except AdviceError:
         return ["No student is within the limits."]
     effect = candidates.difference(student, chosen)
+    verdict = "significantly worse" if effect.known and effect.high < 0 else "not significantly better"
     return [
-        f"The best student, {_name(student)}, is {effect.estimate:+.1f} points from it on dev ({_interval(effect)}), which is not "
-        "significantly better."
+        f"The best student, {_name(student)}, scores {effect.estimate:+.1f} points against it on dev ({_interval(effect)}), which is "
+        f"{verdict}."
     ]
 
 
