@@ -56,12 +56,6 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
-@pytest.fixture(scope="module")
-def rendered(smoke) -> Path:
-    """The folder of the smoke study's reports."""
-    return render.render(smoke).parent
-
-
 @pytest.fixture(params=["index", *render.QUESTIONS])
 def page(rendered, request) -> Page:
     return Page((rendered / f"{request.param}.html").read_text())
@@ -166,7 +160,9 @@ def test_pages_and_executed_notebooks_are_light_and_name_no_place_of_this_machin
         for place in (str(paths.ROOT), sys.prefix, str(Path.home()) + "/", "/tmp/"):
             assert place not in text, (path.name, place)
     for path in rendered.glob("*.ipynb"):
-        outputs = [o for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code" for o in c.outputs]
+        cells = [c.outputs for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+        assert max(map(len, cells)) <= 12, "no flood of outputs"
+        outputs = [output for cell in cells for output in cell]
         assert not [o for o in outputs if o.get("name") == "stderr" or o.output_type == "error"]
 
 
