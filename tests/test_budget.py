@@ -51,15 +51,15 @@ def spent(tmp_path_factory):
 
 
 def test_every_student_is_trained_once_the_promising_again_and_the_recommended_on_less_text(spent):
-    study, found = spent
-    names = [r["round"] for r in found.rounds]
-    assert names[:2] == ["the teacher, and 1/64 once", "every student once"] and found.rounds[1]["students"] == 4
-    assert names[2].startswith("seed 2 for ") and names[-1].startswith("learning curves of ") and found.left_out == []
+    study, spending = spent
+    names = [r["round"] for r in spending.rounds]
+    assert names[:2] == ["the teacher, and 1/64 once", "every student once"] and spending.rounds[1]["students"] == 4
+    assert names[2].startswith("seed 2 for ") and names[-1].startswith("learning curves of ") and spending.left_out == []
     kinds = set(results.load_curves(study.name).curve)
     assert kinds == {"transfer", "labels"}
     for curve in advise.curves(study.name):
         assert curve.points.texts.nunique() == 4 and np.isfinite(curve.twice) and np.isfinite(curve.forecast_error)
-    assert json.loads((paths.study_folder(study.name) / budget.SPENT).read_text())["rounds"] == found.rounds
+    assert json.loads((paths.study_folder(study.name) / budget.SPENT).read_text())["rounds"] == spending.rounds
 
 
 def test_the_recommendation_stands_on_what_was_measured(spent):
@@ -82,26 +82,28 @@ def test_the_recommendation_stands_on_what_was_measured(spent):
 
 def test_the_answers_of_every_rate_are_kept_and_the_interval_allows_for_the_choice_among_them(spent):
     study, _ = spent
-    found, tried = advise.Candidates(study.name), results.load_tried(study.name)
+    candidates, tried = advise.Candidates(study.name), results.load_tried(study.name)
     linear = tried[tried.recipe.isin(LINEARS)]
     assert set(linear.rate) == {1, 3, 10, 30, 100} and len(linear) == 2 * 5 * 80, "C stands in the place of a rate"
     tried = tried[~tried.recipe.isin(LINEARS)]
     assert set(tried.groupby(["recipe", "size"]).rate.unique().map(sorted).map(tuple)) == {(0.0005, 0.002)}
-    assert len(tried) == 2 * 80 * (len(found.table) - 2) and not found.table.unsaved.any()
+    assert len(tried) == 2 * 80 * (len(candidates.table) - 2) and not candidates.table.unsaved.any()
     searches = results.load_searches(study.name).set_index(["recipe", "size", "rate"])
     for key, rows in tried.groupby(["recipe", "size", "rate"]):
         assert (rows.label == rows.predicted).mean() == pytest.approx(searches.loc[key].dev_accuracy), "as the search saw it"
-    for student in zip(found.table.recipe, found.table["size"], strict=True):
+    for student in zip(candidates.table.recipe, candidates.table["size"], strict=True):
         if student[0] in LINEARS:
             continue
         first = (
-            results.load_predictions(study.name).set_index(["digest", "split"]).loc[(found.models.loc[(*student, 0)].digest, "dev")]
+            results.load_predictions(study.name)
+            .set_index(["digest", "split"])
+            .loc[(candidates.models.loc[(*student, 0)].digest, "dev")]
         )
         taken = tried[
-            (tried.recipe == student[0]) & (tried["size"] == student[1]) & (tried.rate == found.models.loc[(*student, 0)].rate)
+            (tried.recipe == student[0]) & (tried["size"] == student[1]) & (tried.rate == candidates.models.loc[(*student, 0)].rate)
         ]
         assert (first.predicted.to_numpy() == taken.predicted.to_numpy()).all()
-    assert "students and rates in all, so expect about" in recommendation.recommend(found).prose()
+    assert "students and rates in all, so expect about" in recommendation.recommend(candidates).prose()
 
 
 def test_a_study_that_is_run_without_advice_keeps_no_other_answers_and_the_same_tables(spent, tmp_path):
@@ -148,17 +150,17 @@ def test_the_minutes_are_a_study_s_own_and_not_those_of_one_call(tmp_path):
 
 def test_without_time_the_smallest_students_are_tried_and_the_rest_is_named(tmp_path):
     study = write(tmp_path, 0.8, name="no-time")
-    found = budget.spend(study, 0, workers=0)
+    spending = budget.spend(study, 0, workers=0)
     assert set(advise.Candidates(study.name).table["size"]) <= {"1/64", "2/64", "linear"}
-    assert found.left_out[0] == "students of 2/64, for want of time" and len(found.rounds) == 1
-    assert "seeds beyond 1" in budget.left_out(found)
+    assert spending.left_out[0] == "students of 2/64, for want of time" and len(spending.rounds) == 1
+    assert "seeds beyond 1" in budget.left_out(spending)
 
 
 def test_a_teacher_that_teaches_nobody_leaves_the_recipes_without_one(tmp_path):
     study = write(tmp_path, 0.0, name="hopeless", sizes=["1/64"], seeds=[0], teacher=TEACHER)
-    found = budget.spend(study, 10, workers=0)
+    spending = budget.spend(study, 10, workers=0)
     assert set(advise.Candidates(study.name).table.recipe) == {"teacher", "Basic", "Linear"}
-    assert found.left_out[0].startswith("recipes that distil, for the teacher is right on ")
+    assert spending.left_out[0].startswith("recipes that distil, for the teacher is right on ")
     with pytest.raises(RunError, match="the teacher is right on"):
         budget.spend(
             write(tmp_path, 0.0, name="hopeless", sizes=["1/64"], seeds=[0], recipes=["PD"], teacher=TEACHER), 10, workers=0
@@ -180,9 +182,9 @@ def test_rates_that_were_cleaned_away_are_not_trained_again_and_the_sentences_sa
             shutil.rmtree(folder)
     budget.spend(study, 10, workers=0, store=store)
     assert not (rates | answers) & store.digests()
-    found = advise.Candidates(study.name)
-    assert found.table.unsaved.tolist() == [int(recipe not in LINEARS) for recipe in found.table.recipe]
-    assert f"The answers at {len(found.table) - 3} more rates were not saved" in recommendation.recommend(found).prose()
+    candidates = advise.Candidates(study.name)
+    assert candidates.table.unsaved.tolist() == [int(recipe not in LINEARS) for recipe in candidates.table.recipe]
+    assert f"The answers at {len(candidates.table) - 3} more rates were not saved" in recommendation.recommend(candidates).prose()
 
 
 def test_a_rate_that_diverged_answers_nothing_and_is_owed_nothing(tmp_path):

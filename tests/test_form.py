@@ -67,8 +67,8 @@ def test_a_wrong_value_is_named_with_its_cure_until_it_is_right(filled, key, tex
 def test_comments_beside_and_above_a_field_are_its_documentation(filled):
     notes = form.documentation(sections.Pretrain)
     assert notes["row"] == "pieces in a row" and notes["long_row"].startswith("BERT's second phase: the last `long_share`")
-    shown = [w.value for box in filled.box.children[0].children for w in box.children if isinstance(w, ipywidgets.HTML)]
-    assert "<small>pieces in a row</small>" in shown and any("Masked language modelling" in text for text in shown)
+    descriptions = [w.value for box in filled.box.children[0].children for w in box.children if isinstance(w, ipywidgets.HTML)]
+    assert "<small>pieces in a row</small>" in descriptions and any("Masked language modelling" in text for text in descriptions)
 
 
 def test_what_is_typed_is_not_markup(filled):

@@ -95,7 +95,7 @@ def test_a_byte_order_mark_does_no_harm(settings, written):
 
 
 @pytest.mark.parametrize(
-    ("told", "best"),
+    ("cpuinfo", "best"),
     [
         ("vendor_id : GenuineIntel\nflags : avx512f avx512_bf16 amx_bf16", "bf16"),
         ("vendor_id : GenuineIntel\nflags : avx512f avx512_bf16", "fp32"),  # at half the speed of fp32
@@ -103,8 +103,8 @@ def test_a_byte_order_mark_does_no_harm(settings, written):
         ("vendor_id : AuthenticAMD\nflags : avx2", "fp32"),
     ],
 )
-def test_the_best_precision_is_what_the_processor_multiplies_fastest(tmp_path, told, best):
-    (tmp_path / "cpuinfo").write_text(told)
+def test_the_best_precision_is_what_the_processor_multiplies_fastest(tmp_path, cpuinfo, best):
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
     assert best_precision(tmp_path / "cpuinfo") == best
     assert best_precision(tmp_path / "none") == "fp32"
 

@@ -41,7 +41,7 @@ def sound(outputs) -> bool:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("size", ["64k", "700k", "1600k"])
+@pytest.mark.parametrize("size", ["64k", pytest.param("700k", marks=pytest.mark.night), "1600k"])
 def test_on_a_full_disk_the_run_says_what_it_needs_and_goes_on_once_there_is_room(world, params, unbroken, mounted, size):
     outputs = mounted(f"size={size}") / "outputs"
     done = world.run("run", params, "--workers", "1", outputs=outputs)

@@ -162,7 +162,7 @@ def test_a_step_that_fails_once_is_done_at_the_second_try(world, params, unbroke
     ("number", "code", "steps"),
     [
         (signal.SIGTERM, 143, 4),
-        (signal.SIGINT, 130, 4),
+        pytest.param(signal.SIGINT, 130, 4, marks=pytest.mark.night),
         (signal.SIGINT, 130, 2),  # the second worker is starting
     ],
 )
