@@ -101,11 +101,11 @@ def rendered(smoke, make_once) -> Path:
 
     def make(folder: Path) -> None:
         render.render(smoke)
-        for name in ("reports", "figures"):
-            shutil.copytree(study / name, folder / name)
-        shutil.copy(study / "claims.json", folder)
+        shutil.copytree(study, folder)
 
-    shutil.copytree(make_once("rendered", make), study, dirs_exist_ok=True)
+    pages = make_once("rendered", make)
+    shutil.rmtree(study)  # so that the pages are of the files beside them
+    shutil.copytree(pages, study)
     return study / "reports"
 
 

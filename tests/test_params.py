@@ -122,7 +122,7 @@ def test_a_family_is_a_folder_for_all_sizes_or_one_a_size(settings):
     names = [both.family_name(Size.parse(s)) for s in ("2/128", "1/64")]
     assert Study(**both.model_dump()) == both
     assert names == ["hub:owner/name", "hub:google/bert_uncased_L-1_H-64_A-1"]
-    assert both.family_folder(Size(2, 128)) == paths.MODELS / "owner" / "name"
+    assert paths.absolute(both.family_name(Size(2, 128))) == paths.MODELS / "owner" / "name"
 
 
 # -- keys and types

