@@ -6,10 +6,11 @@ export PYTHONHASHSEED = 0
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
 
+# Modules are compiled when they are first imported; most of these packages' never are.
 .venv/ready: pyproject.toml constraints-cpu.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --no-compile -c constraints-cpu.txt -e ".[test]"  # most modules are never imported
+	$(BIN)/pip install --quiet --no-compile -c constraints-cpu.txt -e ".[test]"
 	touch $@
 
 setup: .venv/ready  ## the environment in .venv, torch's CPU build
