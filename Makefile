@@ -6,10 +6,11 @@ export PYTHONHASHSEED = 0
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
 
+# Modules are compiled when they are first imported; most of these packages' never are.
 .venv/ready: pyproject.toml constraints-cpu.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -c constraints-cpu.txt -e ".[test]"
+	$(BIN)/pip install --quiet --no-compile -c constraints-cpu.txt -e ".[test]"
 	touch $@
 
 setup: .venv/ready  ## the environment in .venv, torch's CPU build
@@ -17,22 +18,25 @@ setup: .venv/ready  ## the environment in .venv, torch's CPU build
 study: .venv/ready  ## run the quick study and render its reports; prints the answer and the path of index.html
 	$(BIN)/python -m pdstudy report params/quick.yaml
 
-# Two workers of one thread each: a suite of tiny models leaves most of a second thread idle.
+# Two workers of one thread each: a suite of tiny models leaves most of a second thread idle. A third where tests wait for processes.
 BESIDE = -n 2 --dist loadfile --durations=8
+WAITING = -n 3 --dist worksteal --durations=8
 
 test: .venv/ready  ## the whole suite, the notebooks with it
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
-	export JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 PDSTUDY_TESTS_SMOKE="$${PDSTUDY_TESTS_SMOKE:-$$folder/smoke}" && \
-	$(BIN)/python -m pytest $(BESIDE) && cp -r "$$PDSTUDY_TESTS_SMOKE" "$$folder/outputs" && \
+	export JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 PDSTUDY_TESTS_SHARED="$${PDSTUDY_TESTS_SHARED:-$$folder}" && \
+	$(BIN)/python -m pytest $(BESIDE) && cp -r "$$PDSTUDY_TESTS_SHARED/smoke" "$$folder/outputs" && \
 	PDSTUDY_OUTPUTS="$$folder/outputs" $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120 notebooks
 
 FAULTS ?= faults
 
 faults: .venv/ready  ## the slow faults: kills, full disks, hostile texts, a fuzz of params files, a cluster of Ray
-	@JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "$(FAULTS)" $(BESIDE) tests/faults
+	@JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "$(FAULTS)" $(WAITING) tests/faults
+
+BROWSER ?= browser
 
 browser: .venv/ready  ## JupyterLab and the reports in this machine's Chromium; the pictures stay in the folder PDSTUDY_SCREENSHOTS
-	@JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 PDSTUDY_SCREENSHOTS="$${PDSTUDY_SCREENSHOTS:-outputs/screenshots}" $(BIN)/python -m pytest -m browser $(BESIDE) tests/browser
+	@JUPYTER_PLATFORM_DIRS=1 OMP_NUM_THREADS=1 PDSTUDY_SCREENSHOTS="$${PDSTUDY_SCREENSHOTS:-outputs/screenshots}" $(BIN)/python -m pytest -m "$(BROWSER)" $(BESIDE) tests/browser
 
 lab: .venv/ready  ## JupyterLab on this machine only, with its token; more for it in LAB="--port=9000 --no-browser"
 	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks $(LAB)

@@ -41,7 +41,7 @@ TIMES, BATCHES, STEPS = 3, 500, 60
 FLAT = 1.2  # the dearest million costs at most so many times as much as the cheapest
 
 
-def held() -> float:
+def peak_mb() -> float:
     """Return the MB that this process has held at most."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
@@ -66,12 +66,12 @@ def text(inputs, pieces: float, path: Path) -> None:
 
 def seconds(work) -> float:
     """Return the least seconds of several goes."""
-    found = []
+    times = []
     for _ in range(TIMES):
         begun = time.perf_counter()
         work()
-        found.append(time.perf_counter() - begun)
-    return min(found)
+        times.append(time.perf_counter() - begun)
+    return min(times)
 
 
 def one(path: Path) -> dict:
@@ -80,17 +80,17 @@ def one(path: Path) -> dict:
     folder = inputs.store.open(inputs.store.manifest(inputs.step.parents["ids"])["parents"]["tokenizer"])
     tokenizer, vocabulary = wordpieces.open_tokenizer(folder)
     wordpieces.encode_texts(tokenizer, vocabulary, ["one text"], None)
-    before = held()
+    before = peak_mb()
     cut = seconds(lambda: wordpieces.write_texts(path.parent, "corpus", tokenizer, vocabulary, Lines(path).batches(), None))
-    ids, cutting = Ids.load(path.parent, "corpus"), held() - before
-    before, n = held(), len(ids.flat)
+    ids, cutting = Ids.load(path.parent, "corpus"), peak_mb() - before
+    before, n = peak_mb(), len(ids.flat)
 
     def draw():
         rows = Rows(ids.flat, 64, 0, vocabulary)
         for step in range(BATCHES):
             mask_rows(rows.batch(step, 32), 0.3, vocabulary, stream(0, MASKING, step))
 
-    drawn, drawing = seconds(draw), held() - before
+    drawn, drawing = seconds(draw), peak_mb() - before
     torch.set_num_threads(1)
     settings = inputs.step.settings | {"tokens": STEPS * 32 * 64, "precision": "fp32"}
     corpus = stages.RunningText(ids.flat, wordpieces.continues(tokenizer))
@@ -98,9 +98,9 @@ def one(path: Path) -> dict:
     reader = encoder.new_masked_lm(encoder.bert_config(Size(2, 128), vocabulary.size, 0.03, dropout=0.0), 0, unigram=counts)
     trained = seconds(lambda: stages.pretrain(reader, corpus, settings, vocabulary))
     per = 1e6 / (32 * 64)
-    found = {"pieces": n, "cut, s a million": cut * 1e6 / n, "drawn, s a million": drawn / BATCHES * per}
-    found |= {"trained, s a million": trained / STEPS * per, "cut, MB": cutting, "drawn, MB": drawing}
-    return {k: v if k == "pieces" else round(v, 3) for k, v in found.items()}
+    row = {"pieces": n, "cut, s a million": cut * 1e6 / n, "drawn, s a million": drawn / BATCHES * per}
+    row |= {"trained, s a million": trained / STEPS * per, "cut, MB": cutting, "drawn, MB": drawing}
+    return {k: v if k == "pieces" else round(v, 3) for k, v in row.items()}
 
 
 def main() -> None:
@@ -125,8 +125,8 @@ def main() -> None:
     spread = {k: round(max(r[k] for r in rows) / min(r[k] for r in rows), 2) for k in kinds}
     print(f"dearest against cheapest: {spread}; flat is up to {FLAT}")
     made = result_tables.environment(plan.make(Study.read("quick")), 0, 0, 0.0)
-    found = {"command": "python benchmarks/corpus.py", "lengths": rows, "dearest against cheapest": spread}
-    OUT.write_text(json.dumps(found | {k: made[k] for k in ("commit", "date", "versions", "machine")}, indent=1) + "\n")
+    record = {"command": "python benchmarks/corpus.py", "lengths": rows, "dearest against cheapest": spread}
+    OUT.write_text(json.dumps(record | {k: made[k] for k in ("commit", "date", "versions", "machine")}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

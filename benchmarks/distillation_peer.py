@@ -92,11 +92,11 @@ def ours(grid: Grid) -> dict[tuple[str, int], encoder.Classifier]:
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         jobs = {student: pool.submit(one_of_ours, grid, *student, soft) for student in grid.students}
         states = {student: job.result() for student, job in jobs.items()}
-    found = {}
+    students = {}
     for (size, seed), state in states.items():
-        found[size, seed] = grid.model(size, seed)
-        found[size, seed].bert.load_state_dict(state)
-    return found
+        students[size, seed] = grid.model(size, seed)
+        students[size, seed].bert.load_state_dict(state)
+    return students
 
 
 def one_of_ours(grid: Grid, size: str, seed: int, soft: np.ndarray) -> dict:
@@ -126,9 +126,9 @@ def theirs(model: encoder.Classifier):
     """Return transformers' own model with the same weights."""
     from transformers import BertForSequenceClassification
 
-    found = BertForSequenceClassification(model.bert.config)
-    found.load_state_dict(model.state(), strict=False)
-    return found
+    theirs = BertForSequenceClassification(model.bert.config)
+    theirs.load_state_dict(model.state(), strict=False)
+    return theirs
 
 
 def optimiser_of(model, steps: int):
@@ -272,16 +272,16 @@ def main() -> None:
     for arm, why in lacking.items():
         print(f"{arm} is left out, it does not load: {why}", flush=True)
     arms = tuple(arm for arm in ARMS if arm not in lacking)
-    found = side_by_side.alternate(__file__, arms, [*options, "--teacher", grid.teacher], asked.rounds)
-    side_by_side.agree(found, OURS, lambda r: float(np.mean([v for of in r["KL from the teacher"].values() for v in of])), 0.05)
-    told = {"command": "python benchmarks/distillation_peer.py", "grid": asdict(grid)}
-    told |= {
-        "runs": found,
+    runs = side_by_side.alternate(__file__, arms, [*options, "--teacher", grid.teacher], asked.rounds)
+    side_by_side.agree(runs, OURS, lambda r: float(np.mean([v for of in r["KL from the teacher"].values() for v in of])), 0.05)
+    record = {"command": "python benchmarks/distillation_peer.py", "grid": asdict(grid)}
+    record |= {
+        "runs": runs,
         "left out": lacking,
-        "ratios": {"the grid": side_by_side.ratios(found, OURS)},
+        "ratios": {"the grid": side_by_side.ratios(runs, OURS)},
         "commit": machine.commit(),
     }
-    side_by_side.keep("distillation_peer", told | {"processor": machine.processor(), "precision of ours": best_precision()})
+    side_by_side.keep("distillation_peer", record | {"processor": machine.processor(), "precision of ours": best_precision()})
 
 
 if __name__ == "__main__":

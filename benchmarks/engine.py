@@ -91,7 +91,7 @@ def main() -> None:
         again = scheduler.run(made, store, asked.workers)
     assert (first.computed, summary.computed, again.computed) == (asked.workers, asked.steps, 0)
     wall = summary.seconds * asked.workers
-    found = {
+    rows = {
         "steps": asked.steps,
         "workers": asked.workers,
         "work_seconds": round(spent, 1),
@@ -104,10 +104,10 @@ def main() -> None:
         "megabytes": [{k: round(v, 1) for k, v in moment.items()} for moment in memory.moments],
         "load_before": os.getloadavg()[0],
     }
-    print(json.dumps(found, indent=1))
+    print(json.dumps(rows, indent=1))
     environment = result_tables.environment(made, 0, 0, 0.0)
-    kept = {k: environment[k] for k in ("commit", "date", "versions", "machine")}
-    OUT.write_text(json.dumps({"command": "python benchmarks/engine.py", "pool": found} | kept, indent=1) + "\n")
+    made_by = {k: environment[k] for k in ("commit", "date", "versions", "machine")}
+    OUT.write_text(json.dumps({"command": "python benchmarks/engine.py", "pool": rows} | made_by, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -76,17 +76,17 @@ def main() -> None:
             work = sum(ray.store.manifest(d)["seconds"] for d in todo) / asked.workers
     assert summary.computed == asked.steps and not summary.failures, summary.failures[:1]
     tenth = next(m for d, m in zip(done, memory, strict=True) if d >= asked.steps // 10)
-    found = {
+    rows = {
         "steps": asked.steps, "milliseconds": asked.milliseconds, "workers": asked.workers,
         "seconds": round(seconds, 2), "work_seconds": round(work, 2), "overhead": round(seconds / work - 1, 4),
         "overhead_ms_per_step": round(1e3 * (seconds - work) * asked.workers / asked.steps, 2),
         "driver_megabytes": {"after a tenth": round(tenth, 1), "at the end": round(memory[-1], 1)},
     }  # fmt: skip
-    for name, value in found.items():
+    for name, value in rows.items():
         print(f"{name:22} {value}")
     machine = {"processor": record.processor(), "cores": os.cpu_count(), "python": platform.python_version(), "ray": version("ray")}
     made = {"commit": record.commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "machine": machine}
-    OUT.write_text(json.dumps({"command": "python benchmarks/engine_ray.py"} | found | made, indent=1) + "\n")
+    OUT.write_text(json.dumps({"command": "python benchmarks/engine_ray.py"} | rows | made, indent=1) + "\n")
 
 
 def cheap(step: Step, store: Store, shares: Path, logs: Path | None, tracker: str | None):

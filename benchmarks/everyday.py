@@ -52,12 +52,12 @@ def spread(seconds: list[float]) -> dict[str, float]:
 def main() -> None:
     study = sys.argv[1] if len(sys.argv) > 1 else "quick"
     pairs = [(started("pass")[0], started(IMPORT)[0]) for _ in range(TIMES)]
-    found = {
+    seconds_of = {
         IMPORT: spread([theirs - bare for bare, theirs in pairs]),
         "Python alone": spread([bare for bare, _ in pairs]),
     }
     plans = [started(PLANNED, "80")[1].split() for _ in range(TIMES)]
-    found["plan"] = {"steps": int(plans[0][0])} | spread([float(seconds) for _, seconds in plans])
+    seconds_of["plan"] = {"steps": int(plans[0][0])} | spread([float(seconds) for _, seconds in plans])
     made, here = plan.make(Study.read(study)), Store().digests()
     if rest := estimate.needed(made, {digest: step for digest, step in made.steps.items() if digest not in here}):
         sys.exit(f"{len(rest)} steps of {study} are to be computed first: python -m pdstudy run {study}")
@@ -65,13 +65,13 @@ def main() -> None:
     done = subprocess.run([sys.executable, "-m", "pdstudy", "report", study], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr[-2000:])
-    found["reports"] = {"study": study, "steps": len(made.steps), "seconds": round(time.perf_counter() - begun, 1)}
-    for name, row in found.items():
+    seconds_of["reports"] = {"study": study, "steps": len(made.steps), "seconds": round(time.perf_counter() - begun, 1)}
+    for name, row in seconds_of.items():
         print(name, row, flush=True)
     versions = {name: version(name) for name in ("torch", "transformers", "papermill")}
     place = {"command": f"python benchmarks/everyday.py {study}", "commit": machine.commit(), "processor": machine.processor()}
     place |= {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "versions": versions}
-    OUT.write_text(json.dumps(found | place, indent=1) + "\n")
+    OUT.write_text(json.dumps(seconds_of | place, indent=1) + "\n")
 
 
 if __name__ == "__main__":

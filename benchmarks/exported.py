@@ -63,10 +63,10 @@ def asked(python: Path, folder: Path, file: Path, columns: list[str]) -> dict:
         with labelled.open(newline="", encoding="utf-8") as lines:
             names = next(csv.reader(lines))
         columns = columns if set(columns) <= set(names) else [names[0]]
-        told = subprocess.run(
+        done = subprocess.run(
             [python, "-I", "-c", CLEAN, folder, labelled, *columns], check=True, cwd=scratch, capture_output=True, text=True
         )
-    return json.loads(told.stdout)
+    return json.loads(done.stdout)
 
 
 def main(tasks: list[str]) -> None:
@@ -74,8 +74,8 @@ def main(tasks: list[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         python = clean_python(Path(scratch))
         for task in tasks:
-            name, given = task.split("=", 1)
-            folder, file, *columns = given.split(",")
+            name, place = task.split("=", 1)
+            folder, file, *columns = place.split(",")
             folder, file = Path(folder).resolve(), Path(file).resolve()
             facts = json.loads((folder / "export.json").read_text())
             engines = [
@@ -86,13 +86,13 @@ def main(tasks: list[str]) -> None:
             rows[name] = {"student": facts["student"], "test": facts["test"]["n"]} | asked(python, folder, file, columns)
             rows[name]["engines"] = engines
             print(name, json.dumps(rows[name]), flush=True)
-    found = {
+    record = {
         "command": "python benchmarks/exported.py " + " ".join(t.split("=")[0] + "=..." for t in tasks),
         "commit": machine.commit(),
     }
-    found |= {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "processor": machine.processor()}
-    found |= {"versions": {n: version(n) for n in ("torch", "transformers", "onnxruntime")}, "tasks": rows}
-    (ROOT / "benchmarks" / "results" / "exported.json").write_text(json.dumps(found, indent=1) + "\n")
+    record |= {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "processor": machine.processor()}
+    record |= {"versions": {n: version(n) for n in ("torch", "transformers", "onnxruntime")}, "tasks": rows}
+    (ROOT / "benchmarks" / "results" / "exported.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ def main(mirror: Path, to: Path) -> None:
     reviews = pd.read_parquet(mirror / "reviews16" / "unlabelled.parquet", columns=["domain", "text"])
     tested = set(pd.read_parquet(mirror / "reviews16" / "test.parquet", columns=["text"]).text.map(letters))
     compared = reviews.text.map(letters)
-    kept = reviews[(reviews.domain != "mr") & ~compared.isin(tested) & ~compared.duplicated()]
+    chosen = reviews[(reviews.domain != "mr") & ~compared.isin(tested) & ~compared.duplicated()]
     (to / "reviews").mkdir(parents=True, exist_ok=True)
-    kept[["text"]].to_parquet(to / "reviews" / "unlabelled.parquet", index=False)
+    chosen[["text"]].to_parquet(to / "reviews" / "unlabelled.parquet", index=False)
     for folder in mirror.iterdir():
         if folder.is_dir() and not (to / folder.name).exists():
             (to / folder.name).symlink_to(folder.resolve())
-    print(f"{len(kept):,} of {len(reviews):,} reviews, {kept.text.str.split().str.len().sum():,} words")
+    print(f"{len(chosen):,} of {len(reviews):,} reviews, {chosen.text.str.split().str.len().sum():,} words")
 
 
 if __name__ == "__main__":

@@ -80,9 +80,9 @@ def trainer(model: encoder.Classifier, train: batches.Labelled, vocabulary, bf16
             use_cpu=True, seed=0, report_to=[], save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         collator = DataCollatorWithPadding(tokenizer)
-        given = Trainer(model=theirs, args=arguments, train_dataset=rows, data_collator=collator)
+        trainer = Trainer(model=theirs, args=arguments, train_dataset=rows, data_collator=collator)
         begun = time.perf_counter()
-        done = given.train()
+        done = trainer.train()
         seconds = time.perf_counter() - begun
     model.bert.load_state_dict(theirs.state_dict(), strict=False)
     return seconds, done.global_step, SETTINGS["epochs"] * len(flat)

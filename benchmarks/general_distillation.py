@@ -177,9 +177,9 @@ def sampler_of(shared: dict, kinds: list[str], device: torch.device, batch: int,
             begins[kind], targets[kind] = at, on[f"{base}.targets"]
             continue
         n = len(at) - times + 1
-        whole = (at[times - 1 :] - at[:n] == (times - 1) * WINDOW).nonzero()[:, 0]  # consecutive windows of one document
-        begins[kind] = at[whole]
-        targets[kind] = sum(on["window.targets"][whole + i].float() for i in range(times)).div(times).half()
+        consecutive = (at[times - 1 :] - at[:n] == (times - 1) * WINDOW).nonzero()[:, 0]  # consecutive windows of one document
+        begins[kind] = at[consecutive]
+        targets[kind] = sum(on["window.targets"][consecutive + i].float() for i in range(times)).div(times).half()
     return Sampler(on["text"], begins, targets, kinds, on["special"], batch, seed)
 
 
@@ -394,35 +394,35 @@ def main() -> None:
     parser.add_argument("--factor-of", nargs="*", default=["6/64=1", "6/128=1"], metavar="SIZE=FACTOR")
     parser.add_argument("--weights", nargs="*", default=[], metavar="SIZE=MLM,EMBEDDING", help="more arms, with other weights")
     parser.add_argument("--weight", default="1,5", metavar="MLM,EMBEDDING")
-    given = parser.parse_args()
+    asked = parser.parse_args()
     begun = time.time()
-    if given.command == "pack":
-        pack(*given.paths)
+    if asked.command == "pack":
+        pack(*asked.paths)
         return
-    if given.command == "release":
-        release(given.paths, given.out)
+    if asked.command == "release":
+        release(asked.paths, asked.out)
         return
     root = Path("/tmp/distilled-store")
     shutil.rmtree(root, ignore_errors=True)
-    until = begun + given.embed_seconds
-    prepared = prepare(given.paths[0], root, until, given.embed_batch, given.most, "short" in given.rows)
+    until = begun + asked.embed_seconds
+    prepared = prepare(asked.paths[0], root, until, asked.embed_batch, asked.most, "short" in asked.rows)
     steps = {step.settings["size"]: step for step in prepared}
-    factors = dict(pair.split("=") for pair in given.factor_of)
+    factors = dict(pair.split("=") for pair in asked.factor_of)
     for size, step in steps.items():
-        factor = float(factors.get(size, given.factor))
+        factor = float(factors.get(size, asked.factor))
         for key in ("rate", "muon_rate"):
             step.settings[key] = float(f"{step.settings[key] * factor:.4g}")
-    arms = [(size, given.weight) for size in given.arms] + [tuple(pair.split("=")) for pair in given.weights]
+    arms = [(size, asked.weight) for size in asked.arms] + [tuple(pair.split("=")) for pair in asked.weights]
     context = multiprocessing.get_context("spawn")
-    results, barrier, until = context.Queue(), context.Barrier(len(arms)), begun + given.seconds - given.reserve
+    results, barrier, until = context.Queue(), context.Barrier(len(arms)), begun + asked.seconds - asked.reserve
     out = root / "out"
     workers = []
     for size, pair in arms:
         weights = tuple(map(float, pair.split(",")))
-        values = (steps[size], weights, given.rows, root, out, given.batch, until, barrier, results)
+        values = (steps[size], weights, asked.rows, root, out, asked.batch, until, barrier, results)
         workers.append(context.Process(target=train, args=values, daemon=True))
         workers[-1].start()
-    given.out.mkdir(parents=True, exist_ok=True)
+    asked.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for _ in arms:
         try:
@@ -431,7 +431,7 @@ def main() -> None:
             print("the time is up; what is not there is lost", flush=True)
             break
         print(json.dumps(rows[-1]), flush=True)
-        (given.out / "rows.json").write_text(json.dumps(rows, indent=1))
+        (asked.out / "rows.json").write_text(json.dumps(rows, indent=1))
     groups: list[list[Path]] = [[]]
     for place in sorted(out.glob("*"), key=lambda p: p.stat().st_mtime):
         size = sum(f.stat().st_size for f in place.iterdir())
@@ -439,7 +439,7 @@ def main() -> None:
             groups.append([])
         groups[-1].append(place)
     for i, places in enumerate(groups):
-        with tarfile.open(given.out / f"part{i}.tar", "w") as tar:
+        with tarfile.open(asked.out / f"part{i}.tar", "w") as tar:
             for place in places:
                 tar.add(place, arcname=place.name)
     for worker in workers:

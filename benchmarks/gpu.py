@@ -101,10 +101,10 @@ def trainer(size: Size, text: np.ndarray, batch: int, n: int) -> tuple[float, fl
             save_strategy="no", disable_tqdm=True, logging_steps=n,
         )  # fmt: skip
         collator = DataCollatorForLanguageModeling(tokenizer=tokenizer, mlm_probability=MASK)
-        given = Trainer(model=theirs, args=arguments, train_dataset=items, data_collator=collator)
+        trainer = Trainer(model=theirs, args=arguments, train_dataset=items, data_collator=collator)
         wait()
         begun = time.perf_counter()
-        done = given.train()
+        done = trainer.train()
         wait()
         seconds = time.perf_counter() - begun
     assert done.global_step == n
@@ -135,17 +135,17 @@ def measured(size: Size, text: np.ndarray, batch: int, n: int, rounds: int, rate
             spent, losses[arm] = run[arm](n)
             seconds[arm].append(spent / n)
     flops, step = flops_of(size, text, batch), {arm: statistics.median(of) for arm, of in seconds.items()}
-    found = {"size": str(size), "gflop_a_step": round(flops / 1e9, 3), "ms": {arm: round(1000 * s, 3) for arm, s in step.items()}}
-    found["pieces_a_second"] = {arm: round(batch * ROW / s) for arm, s in step.items()}
-    found["share"] = {arm: round(flops / s / rate, 3) for arm, s in step.items() if arm != "Trainer"}
-    found["last loss"] = {arm: round(loss, 3) for arm, loss in losses.items()}
+    row = {"size": str(size), "gflop_a_step": round(flops / 1e9, 3), "ms": {arm: round(1000 * s, 3) for arm, s in step.items()}}
+    row["pieces_a_second"] = {arm: round(batch * ROW / s) for arm, s in step.items()}
+    row["share"] = {arm: round(flops / s / rate, 3) for arm, s in step.items() if arm != "Trainer"}
+    row["last loss"] = {arm: round(loss, 3) for arm, loss in losses.items()}
     if beside:
         pairs = {arm: [a / b for a, b in zip(seconds["Trainer"], seconds[arm], strict=True)] for arm in ARMS[:2]}
-        found["Trainer takes"] = {
+        row["Trainer takes"] = {
             arm: {"median": round(statistics.median(of), 2), "low": round(min(of), 2), "high": round(max(of), 2), "pairs": len(of)}
             for arm, of in pairs.items()
         }
-    return found
+    return row
 
 
 def main() -> None:
@@ -163,14 +163,14 @@ def main() -> None:
     text = (rng.choice(ranks, 2_000_000, p=(1 / ranks) / (1 / ranks).sum()) + 4).astype(np.uint16)
     cuda = device().type == "cuda"
     name = torch.cuda.get_device_name() if cuda else machine.processor()
-    found = {"command": "python benchmarks/gpu.py", "processor": name, "commit": machine.commit(), "torch": torch.__version__}
-    found |= {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "batch": asked.batch, "row": ROW, "sizes": []}
+    record = {"command": "python benchmarks/gpu.py", "processor": name, "commit": machine.commit(), "torch": torch.__version__}
+    record |= {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "batch": asked.batch, "row": ROW, "sizes": []}
     for size in map(Size.parse, asked.sizes):
         rate = matrix_rate(asked.square)
-        told = measured(size, text, asked.batch, asked.steps, asked.rounds, rate, str(size) in asked.beside)
-        found["sizes"].append(told | {"matrix_tflops": round(rate / 1e12, 2)})
-        print(json.dumps(found["sizes"][-1]), flush=True)
-        asked.out.write_text(json.dumps(found, indent=1) + "\n")  # a lease may end before the last size
+        row = measured(size, text, asked.batch, asked.steps, asked.rounds, rate, str(size) in asked.beside)
+        record["sizes"].append(row | {"matrix_tflops": round(rate / 1e12, 2)})
+        print(json.dumps(record["sizes"][-1]), flush=True)
+        asked.out.write_text(json.dumps(record, indent=1) + "\n")  # a lease may end before the last size
 
 
 if __name__ == "__main__":

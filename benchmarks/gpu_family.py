@@ -38,11 +38,11 @@ def pack(params: Path, to: Path) -> None:
     from pdstudy.study.steps import Plan
 
     study, store = Study.read(params), Store(families=())
-    whole = pretraining(study, map(Size.parse, study.sizes))
-    text = {digest: step for digest, step in whole.steps.items() if step.stage != "pretrain"}
+    planned = pretraining(study, map(Size.parse, study.sizes))
+    text = {digest: step for digest, step in planned.steps.items() if step.stage != "pretrain"}
     run(Plan(study, text), store, 1, lambda progress: None, to / "logs", None, None, None)
     (to / "parts").mkdir(parents=True, exist_ok=True)
-    steps = [asdict(replace(step, task=None, folder=None)) for step in whole.of_stage("pretrain")]
+    steps = [asdict(replace(step, task=None, folder=None)) for step in planned.of_stage("pretrain")]
     (to / "parts" / "steps.json").write_text(json.dumps(steps, indent=1))
     for digest in {parent for step in steps for parent in step["parents"].values()}:
         folder = store.open(digest)
@@ -61,7 +61,7 @@ def open_parts(parts: Path, root: Path) -> list[Step]:
         place = root / packed.relative_to(parts).with_suffix("")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(lzma.decompress(packed.read_bytes()))
-    return [Step(**given) for given in json.loads((parts / "steps.json").read_text())]
+    return [Step(**fields) for fields in json.loads((parts / "steps.json").read_text())]
 
 
 def work(step: Step, root: Path, deadline: float, results) -> None:
@@ -137,31 +137,31 @@ def main() -> None:
     parser.add_argument("--factor-of", nargs="*", default=[], metavar="SIZE=FACTOR")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--deadline", type=float, default=480, help="seconds")
-    given = parser.parse_args()
+    asked = parser.parse_args()
     begun = time.time()
-    if given.command == "pack":
-        pack(*given.paths)
+    if asked.command == "pack":
+        pack(*asked.paths)
         return
-    if given.command == "unpack":
-        unpack(*given.paths)
+    if asked.command == "unpack":
+        unpack(*asked.paths)
         return
     root = Path("/tmp/family-store")
     shutil.rmtree(root / "pretrain", ignore_errors=True)
-    steps = open_parts(given.paths[0] / "parts", root)
+    steps = open_parts(asked.paths[0] / "parts", root)
     print(f"unpacked in {time.time() - begun:.1f} s", flush=True)
-    tokens = dict(pair.split("=") for pair in given.tokens_of)
-    factors = dict(pair.split("=") for pair in given.factor_of)
+    tokens = dict(pair.split("=") for pair in asked.tokens_of)
+    factors = dict(pair.split("=") for pair in asked.factor_of)
     chosen = []
     for step in steps:
         size = step.settings["size"]
-        if given.sizes and size not in given.sizes:
+        if asked.sizes and size not in asked.sizes:
             continue
-        n = float(tokens.get(size, given.tokens or step.settings["tokens"]))
-        for factor in [float(factors[size])] if size in factors else given.factors:
+        n = float(tokens.get(size, asked.tokens or step.settings["tokens"]))
+        for factor in [float(factors[size])] if size in factors else asked.factors:
             rates = {key: float(f"{step.settings[key] * factor:.4g}") for key in ("rate", "muon_rate")}
-            batch = {"batch": given.batch} if given.batch else {}
+            batch = {"batch": asked.batch} if asked.batch else {}
             chosen.append(replace(step, settings=step.settings | rates | batch | {"tokens": n}))
-    compute(chosen, root, begun + given.deadline - SPARE, given.out, given.command == "train")
+    compute(chosen, root, begun + asked.deadline - SPARE, asked.out, asked.command == "train")
     print(f"done in {time.time() - begun:.1f} s", flush=True)
 
 

@@ -70,9 +70,9 @@ def main() -> None:
     chosen = {str(width): max(rows)[1] for width, rows in best.items()}
     print("chosen:", chosen)
     made = result_tables.environment(plan.make(study), 0, 0, 0.0)
-    kept = {k: made[k] for k in ("commit", "date", "versions", "machine", "precision")}
+    made_by = {k: made[k] for k in ("commit", "date", "versions", "machine", "precision")}
     OUT.write_text(
-        json.dumps({"command": "python benchmarks/initialiser.py", "chosen": chosen, "runs": runs} | kept, indent=1) + "\n"
+        json.dumps({"command": "python benchmarks/initialiser.py", "chosen": chosen, "runs": runs} | made_by, indent=1) + "\n"
     )
 
 

@@ -60,9 +60,9 @@ def trainer(model: encoder.Classifier, ids, batch: int) -> tuple[float, np.ndarr
         arguments = TrainingArguments(
             output_dir=place, per_device_eval_batch_size=batch, use_cpu=True, report_to=[], disable_tqdm=True
         )
-        given = Trainer(model=theirs, args=arguments, data_collator=DataCollatorWithPadding(tokenizer))
+        trainer = Trainer(model=theirs, args=arguments, data_collator=DataCollatorWithPadding(tokenizer))
         begun = time.perf_counter()
-        logits = given.predict(rows).predictions
+        logits = trainer.predict(rows).predictions
         return time.perf_counter() - begun, logits
 
 

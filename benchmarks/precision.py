@@ -50,13 +50,13 @@ def main() -> None:
         print("{0[rows, in, out]}: fp32 {0[fp32_gflops]:.0f}, bf16 {0[bf16_gflops]:.0f} GFLOP/s".format(rows[-1]))
     flags = Path("/proc/cpuinfo").read_text().split()
     has = sorted({f for f in flags if f.startswith("amx") or f == "avx512_bf16"})
-    found = {"auto": best_precision(), "has": has, "processor": machine.processor(), "torch": torch.__version__, "products": rows}
-    found |= {
+    record = {"auto": best_precision(), "has": has, "processor": machine.processor(), "torch": torch.__version__, "products": rows}
+    record |= {
         "commit": machine.commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "command": "python benchmarks/precision.py",
     }
-    (Path(__file__).parent / "results" / "precision.json").write_text(json.dumps(found, indent=1) + "\n")
+    (Path(__file__).parent / "results" / "precision.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def draw(groups: list[list[dict]], path: Path) -> None:
             title=f"{mine[0]['size']}, {mine[0]['pieces'] / 1e6:g} M pieces",
         )
     named = {label: line for ax in axes[0] for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    shown = [name for name in DRAWN if name in named]
-    figure.legend([named[name] for name in shown], shown, loc="outside lower center", ncols=len(shown), frameon=False, fontsize=9)
+    drawn = [name for name in DRAWN if name in named]
+    figure.legend([named[name] for name in drawn], drawn, loc="outside lower center", ncols=len(drawn), frameon=False, fontsize=9)
     figure.savefig(path)
     plt.close(figure)

@@ -74,9 +74,9 @@ def run(arm: str, size: Size, seconds: float, threads: int) -> dict:
     unigram, text = np.load(inputs.folder("ids") / "corpus.counts.npy"), np.array(inputs.ids("corpus").flat)
 
     def level(reader) -> float:
-        found = evaluate.heldout_mlm(reader, heldout, vocabulary, unigram, settings["precision"])["mlm_loss"]
+        loss = evaluate.heldout_mlm(reader, heldout, vocabulary, unigram, settings["precision"])["mlm_loss"]
         reader.train()
-        return found
+        return loss
 
     if arm == "ours":
         counted = np.load(inputs.folder("words") / "words.npy") * settings["words_std"]
@@ -164,10 +164,10 @@ def trainer(arm, size, seconds, text, settings, vocabulary, inputs, level) -> li
         short = {"model": BertForMaskedLM(config), "args": arguments(place, 16), "callbacks": [Stopwatch]}
         Trainer(**short, train_dataset=rows, data_collator=collator).train()
         steps = round(seconds * 12 / (Stopwatch.ends[15] - Stopwatch.ends[3]))  # the schedule ends about when the time does
-        whole = Trainer(
+        trainer = Trainer(
             model=model, args=arguments(place, steps), train_dataset=rows, data_collator=collator, callbacks=[Watcher()]
         )
-        whole.train()
+        trainer.train()
     clock.curve.append({"seconds": round(clock.seconds, 1), "loss": look()})
     return clock.curve
 
@@ -217,9 +217,9 @@ def main() -> None:
             print(f"{arm:24} after {curve[-1]['seconds']:.0f} s: {curve[-1]['loss']:.3f} nats; seconds to {reached}", flush=True)
     known = json.loads(OUT.read_text()) if OUT.exists() else {"sizes": {}}
     made = result_tables.environment(plan.pretraining(Study.read("zoo"), [size]), 0, 0, 0.0)
-    found = {"seconds": asked.seconds, "threads": asked.threads, "runs": runs, "levels": LEVELS}
-    found["seconds_to"] = {a: [[seconds_to(r["curve"], n) for n in LEVELS] for r in runs if r["arm"] == a] for a in ARMS}
-    known["sizes"][asked.size] = found | {k: made[k] for k in ("commit", "date", "versions", "machine")}
+    record = {"seconds": asked.seconds, "threads": asked.threads, "runs": runs, "levels": LEVELS}
+    record["seconds_to"] = {a: [[seconds_to(r["curve"], n) for n in LEVELS] for r in runs if r["arm"] == a] for a in ARMS}
+    known["sizes"][asked.size] = record | {k: made[k] for k in ("commit", "date", "versions", "machine")}
     OUT.write_text(json.dumps(known, indent=1) + "\n")
 
 

@@ -62,9 +62,9 @@ def run(arm: str, size: str, threads: int) -> dict:
     reader = encoder.new_masked_lm(encoder.bert_config(shape, vocabulary.size, 0.05, dropout=0.1), 0)
     if arm == OURS:
         corpus = stages.RunningText(text, np.load(inputs.folder("ids") / "continues.npy"))
-        given = SETTINGS | {"tokens": STEPS[size] * SETTINGS["batch"] * SETTINGS["row"], "precision": best_precision()}
+        settings = SETTINGS | {"tokens": STEPS[size] * SETTINGS["batch"] * SETTINGS["row"], "precision": best_precision()}
         begun = time.perf_counter()
-        steps = stages.pretrain(reader, corpus, given, vocabulary).steps
+        steps = stages.pretrain(reader, corpus, settings, vocabulary).steps
         seconds = time.perf_counter() - begun
     else:
         seconds, steps = trainer(reader, text, inputs, STEPS[size])
@@ -107,9 +107,9 @@ def trainer(reader: encoder.MaskedLanguageModel, text: np.ndarray, inputs: model
             seed=0, report_to=[], save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         collator = DataCollatorForLanguageModeling(tokenizer=tokenizer, mlm_probability=SETTINGS["mask"])
-        given = Trainer(model=theirs, args=arguments, train_dataset=rows, data_collator=collator)
+        trainer = Trainer(model=theirs, args=arguments, train_dataset=rows, data_collator=collator)
         begun = time.perf_counter()
-        done = given.train()
+        done = trainer.train()
         seconds = time.perf_counter() - begun
     reader.bert.load_state_dict(theirs.state_dict(), strict=False)
     return seconds, done.global_step

@@ -22,13 +22,13 @@ PLAIN = {
 
 def compare(name: str, task: Task, splits: dict[str, int]) -> None:
     """Print what is kept with each key, and whether the splits are the same."""
-    raw, found = sources.read(task), {}
+    raw, by_key = sources.read(task), {}
     for key in (repeats.loose_key, repeats.key):
         raw.key = key
-        found[key.__name__] = texts = cleaning.build(raw, splits, None, 0.02, 0)
-        kept = {part: counts["kept"] for part, counts in texts.counts.items() if "kept" in counts}
-        print(f"{name:9} {key.__name__:9}", ", ".join(f"{part} {n:,}" for part, n in kept.items()))
-    one, other = found.values()
+        by_key[key.__name__] = texts = cleaning.build(raw, splits, None, 0.02, 0)
+        n_texts = {part: counts["kept"] for part, counts in texts.counts.items() if "kept" in counts}
+        print(f"{name:9} {key.__name__:9}", ", ".join(f"{part} {n:,}" for part, n in n_texts.items()))
+    one, other = by_key.values()
     print(f"{name:9} same splits: " + ", ".join(f"{s} {one.labelled[s] == other.labelled[s]}" for s in ("train", "dev", "test")))
 
 

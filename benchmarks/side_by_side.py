@@ -39,32 +39,32 @@ def tokenizer_file(stage: str) -> str:
 
 def alternate(script: str, arms: tuple[str, ...], options: list[str], rounds: int) -> dict[str, list[dict]]:
     """Return what each arm printed last, as JSON, in every round; the first round's order is turned in the second."""
-    found: dict[str, list[dict]] = {arm: [] for arm in arms}
+    runs_of: dict[str, list[dict]] = {arm: [] for arm in arms}
     for i in range(rounds):
         for arm in arms if i % 2 == 0 else arms[::-1]:
             done = subprocess.run([sys.executable, script, *options, "--arm", arm], capture_output=True, text=True)
             if done.returncode:
                 sys.exit(f"{arm}: {done.stderr[-3000:]}")
-            found[arm].append(json.loads(done.stdout.splitlines()[-1]))
-            print(f"round {i + 1}, {arm}: {found[arm][-1]['seconds']:.1f} s", flush=True)
-    return found
+            runs_of[arm].append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"round {i + 1}, {arm}: {runs_of[arm][-1]['seconds']:.1f} s", flush=True)
+    return runs_of
 
 
-def ratios(found: dict[str, list[dict]], ours: str) -> dict[str, dict]:
+def ratios(runs_of: dict[str, list[dict]], ours: str) -> dict[str, dict]:
     """Return for each peer how many times as long it took as ours, pair by pair: median, lowest, highest, n."""
-    told = {}
-    for arm, runs in found.items():
+    row = {}
+    for arm, runs in runs_of.items():
         if arm != ours:
-            pairs = [theirs["seconds"] / mine["seconds"] for mine, theirs in zip(found[ours], runs, strict=True)]
-            told[arm] = {"median": round(statistics.median(pairs), 2), "low": round(min(pairs), 2), "high": round(max(pairs), 2)}
-            told[arm]["pairs"] = len(pairs)
-    return told
+            pairs = [theirs["seconds"] / mine["seconds"] for mine, theirs in zip(runs_of[ours], runs, strict=True)]
+            row[arm] = {"median": round(statistics.median(pairs), 2), "low": round(min(pairs), 2), "high": round(max(pairs), 2)}
+            row[arm]["pairs"] = len(pairs)
+    return row
 
 
-def agree(found: dict[str, list[dict]], ours: str, measure: Callable[[dict], float], within: float) -> None:
+def agree(runs_of: dict[str, list[dict]], ours: str, measure: Callable[[dict], float], within: float) -> None:
     """Raise AssertionError where a peer's outcome lies farther than `within` from ours: then it did other work."""
-    mine = statistics.mean(measure(run) for run in found[ours])
-    for arm, runs in found.items():
+    mine = statistics.mean(measure(run) for run in runs_of[ours])
+    for arm, runs in runs_of.items():
         theirs = statistics.mean(measure(run) for run in runs)
         assert abs(theirs - mine) <= within, f"{arm} ends at {theirs:.4f}, {ours} at {mine:.4f}: not the same work"
 
@@ -79,7 +79,7 @@ def compare(
     outcome: str,
     within: float,
     sizes: tuple[str, ...] = ("2/128", "4/256"),
-    **told,
+    **more,
 ):
     """Run a benchmark's command line: every arm at every size, and its record with the ratios to the first arm.
 
@@ -95,23 +95,23 @@ def compare(
     if asked.arm:
         print(json.dumps(run(asked.arm, asked.sizes[0], asked.threads)))
         return
-    runs, found = {}, {}
+    runs, by_size = {}, {}
     for size in asked.sizes:
         prepare(size)
         runs[size] = alternate(script, arms, ["--sizes", size, "--threads", str(asked.threads)], asked.rounds)
         assert len({tuple(r[k] for k in same) for arm in runs[size].values() for r in arm}) == 1, "not the same work"
         agree(runs[size], arms[0], lambda r: r[outcome], within)
-        found[size] = ratios(runs[size], arms[0])
+        by_size[size] = ratios(runs[size], arms[0])
     made = result_tables.environment(plan.make(Study.read("quick")), 0, 0, 0.0)
     place = {k: made[k] for k in ("commit", "date", "versions", "machine")}
-    keep(Path(script).stem, {"ratios": found, "threads": asked.threads, "runs": runs} | told | place)
+    keep(Path(script).stem, {"ratios": by_size, "threads": asked.threads, "runs": runs} | more | place)
 
 
-def keep(name: str, kept: dict) -> None:
+def keep(name: str, record: dict) -> None:
     """Write a benchmark's record, and print its ratios."""
-    (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
-    for place, found in kept["ratios"].items():
-        for arm, ratio in found.items():
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    for place, by_arm in record["ratios"].items():
+        for arm, ratio in by_arm.items():
             print(
                 f"{place}: {arm} takes {ratio['median']} times as long ({ratio['low']} to {ratio['high']}, {ratio['pairs']} pairs)"
             )

@@ -21,17 +21,17 @@ from pdstudy.study.settings import Study
 OUT = Path(__file__).parent / "results" / "starts.json"
 
 
-def study_of(base: Study, i: int, family: str, given: argparse.Namespace) -> Study:
+def study_of(base: Study, i: int, family: str, asked: argparse.Namespace) -> Study:
     """Return the study of one family."""
     settings = base.model_dump() | {"name": f"starts-{base.name}-{i}", "family": family, "recipe_sizes": {}}
-    settings |= {"recipes": given.recipes, "sizes": given.sizes, "seeds": given.seeds, "transfer": {"texts": given.texts}}
+    settings |= {"recipes": asked.recipes, "sizes": asked.sizes, "seeds": asked.seeds, "transfer": {"texts": asked.texts}}
     settings |= {part: {} for part in ("curves", "domains", "compound")}
-    if given.max_length:
-        settings["max_length"] = given.max_length
-    if given.rates:
+    if asked.max_length:
+        settings["max_length"] = asked.max_length
+    if asked.rates:
         for section in ("finetune", "distill"):
-            settings[section] = settings[section] | {"rates": given.rates}
-    if "PD" not in given.recipes:  # nothing is distilled: the linear model stands for the teacher
+            settings[section] = settings[section] | {"rates": asked.rates}
+    if "PD" not in asked.recipes:  # nothing is distilled: the linear model stands for the teacher
         settings["teacher"] = {"size": None, "linear": True, "margin": -1}
     return Study(**settings)
 
@@ -52,11 +52,11 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=2000, help="transfer texts")
     parser.add_argument("--max-length", type=int)
     parser.add_argument("--rates", nargs="*", type=float)
-    given = parser.parse_args()
-    base, rows, first = Study.read(given.params), [], {}
-    for i, pair in enumerate(given.families):
+    asked = parser.parse_args()
+    base, rows, first = Study.read(asked.params), [], {}
+    for i, pair in enumerate(asked.families):
         name, family = pair.split("=", 1)
-        study = study_of(base, i, family, given)
+        study = study_of(base, i, family, asked)
         hub.fetch_missing(*study.named_on_hub())
         run_study(study)
         linear = results.load_results(study.name).query("metric == 'accuracy' and split == 'test' and recipe == 'Linear'").value
@@ -66,7 +66,7 @@ def main() -> None:
             effect = None if base_right is right else stats.crossed_effect(right - base_right).scaled(POINTS)
             rows.append({
                 "task": base.name, "start": name, "recipe": recipe, "size": size, "max_length": study.max_length,
-                "texts": given.texts if "PD" in given.recipes else None, "dev": round(POINTS * dev[recipe, size], 1),
+                "texts": asked.texts if "PD" in asked.recipes else None, "dev": round(POINTS * dev[recipe, size], 1),
                 "test": round(POINTS * float(right.mean()), 1), "linear": round(POINTS * float(linear.iloc[0]), 1),
                 "over the first": effect and {"points": round(effect.estimate, 1), "low": round(effect.low, 1),
                                               "high": round(effect.high, 1)},

@@ -36,7 +36,7 @@ VOCABULARY, ROWS, ROW = Vocabulary(8192), 32, 64
 REPEATS, SECONDS = 5, 4.0  # each repeat trains about so long
 OPERATIONS = torch.ops.aten
 UNCOUNTED = {  # from shapes; torch leaves these out. Fused attention is two products forward, four backward
-    OPERATIONS.addmm_: lambda held, a, b, **_: 2 * a[0] * a[1] * b[1],
+    OPERATIONS.addmm_: lambda bias, a, b, **_: 2 * a[0] * a[1] * b[1],
     OPERATIONS._scaled_dot_product_flash_attention_for_cpu: lambda q, k, *_, **__: 4 * q.numel() * k[2],
     OPERATIONS._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, *_, **__: 8 * q.numel() * k[2],
 }
@@ -143,14 +143,14 @@ def measured(make, size: Size, precision: str) -> dict:
         fitted = train(n)
         steps.append(fitted.seconds / fitted.steps)
     rate, step = (before + machine_rate(precision)) / 2, statistics.median(steps)
-    found = {"ms": round(1000 * step, 2), "least": round(1000 * min(steps), 2), "most": round(1000 * max(steps), 2)}
-    found |= {"pieces_a_second": round(fitted.tokens / fitted.steps / step), "gflop": round(flops / 1e9, 3)}
-    found |= {
+    row = {"ms": round(1000 * step, 2), "least": round(1000 * min(steps), 2), "most": round(1000 * max(steps), 2)}
+    row |= {"pieces_a_second": round(fitted.tokens / fitted.steps / step), "gflop": round(flops / 1e9, 3)}
+    row |= {
         "gflops": round(flops / step / 1e9, 1),
         "machine_gflops": round(rate / 1e9, 1),
         "share": round(flops / step / rate, 3),
     }
-    return found | {"where": where_it_goes(train, 20)}
+    return row | {"where": where_it_goes(train, 20)}
 
 
 STAGES = {"pre-training": pretraining, "pre-training, logits whole": whole_logits, "distillation": distillation}
@@ -166,19 +166,19 @@ def main() -> None:
     for size in map(Size.parse, asked.sizes):
         for stage, make in STAGES.items():
             rows.append({"size": str(size), "stage": stage} | measured(make, size, asked.precision))
-            told = (
+            line = (
                 "{size:6} {stage:26} {ms:7.1f} ms, {pieces_a_second:,} pieces a second, {share:.0%} of {machine_gflops:.0f} GFLOP/s"
             )
-            print(told.format(**rows[-1]), rows[-1]["where"], flush=True)
-    found = {"command": "python benchmarks/steps.py", "commit": machine.commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d")}
-    found |= {
+            print(line.format(**rows[-1]), rows[-1]["where"], flush=True)
+    record = {"command": "python benchmarks/steps.py", "commit": machine.commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d")}
+    record |= {
         "processor": machine.processor(),
         "torch": torch.__version__,
         "threads": 1,
         "precision": asked.precision,
         "steps": rows,
     }
-    OUT.write_text(json.dumps(found, indent=1) + "\n")
+    OUT.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -93,14 +93,14 @@ def table(rows: list[dict]) -> str:
     cells = {(row["option"], row["recipe"], row["size"]): row for row in rows}
     lines = [f"| setting | {' | '.join(f'{recipe} {size}' for recipe, size in arms)} |", "|---" * (1 + len(arms)) + "|"]
     for option in dict.fromkeys(row["option"] for row in rows):
-        shown = []
+        cells = []
         for recipe, size in arms:
             row = cells[option, recipe, size]
             known = np.isfinite(row["low"]) and option != "the paper's"
-            shown.append(
+            cells.append(
                 f"{row['accuracy']:.1f}" + (f" ({row['gain']:+.1f}, {row['low']:+.1f} to {row['high']:+.1f})" if known else "")
             )
-        lines.append(f"| {option} | {' | '.join(shown)} |")
+        lines.append(f"| {option} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

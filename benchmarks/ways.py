@@ -43,16 +43,16 @@ STEPS = {"2/128": 40, "4/256": 10}  # of one measurement
 def in_turn(plain: Callable[[], float], other: Callable[[], float]) -> dict:
     """Return how many times as long the plain way takes as the other: median, lowest and highest of ROUNDS pairs, and both times."""
     pairs = [(plain(), other()) if i % 2 == 0 else (other(), plain())[::-1] for i in range(ROUNDS)]
-    found = [a / b for a, b in pairs]
-    told = {
-        "median": round(statistics.median(found), 3),
-        "low": round(min(found), 3),
-        "high": round(max(found), 3),
+    ratios = [a / b for a, b in pairs]
+    row = {
+        "median": round(statistics.median(ratios), 3),
+        "low": round(min(ratios), 3),
+        "high": round(max(ratios), 3),
         "pairs": ROUNDS,
     }
     for i, name in enumerate(("plain_ms", "other_ms")):
-        told[name] = round(1000 * statistics.median(pair[i] for pair in pairs), 2)
-    return told
+        row[name] = round(1000 * statistics.median(pair[i] for pair in pairs), 2)
+    return row
 
 
 def compiled(size: str, precision: str) -> dict:
@@ -66,11 +66,11 @@ def compiled(size: str, precision: str) -> dict:
     def measured(train):
         return lambda: (f := train(STEPS[size])).seconds / f.steps
 
-    found = in_turn(*map(measured, ways))
+    timing = in_turn(*map(measured, ways))
     losses = [train(STEPS[size]).final_loss for train in ways]  # each from where its turns have brought it: as many steps
     assert abs(losses[0] - losses[1]) < 0.05, f"compiled, the loss is {losses[1]:.4f}, else {losses[0]:.4f}"
-    saved = (found["plain_ms"] - found["other_ms"]) / 1000
-    return found | {"compiling_s": round(seconds, 1), "pays_after_steps": round(seconds / saved) if saved > 0 else None}
+    saved = (timing["plain_ms"] - timing["other_ms"]) / 1000
+    return timing | {"compiling_s": round(seconds, 1), "pays_after_steps": round(seconds / saved) if saved > 0 else None}
 
 
 def together(size: str, precision: str) -> dict:
@@ -90,7 +90,7 @@ def together(size: str, precision: str) -> dict:
         return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
 
     def plain() -> None:
-        found = 0.0
+        total = 0.0
         for student, optimiser in zip(students, one_by_one, strict=True):
             with autocast():
                 loss = objectives.soft_label_loss(student(ids, mask), soft)
@@ -98,8 +98,8 @@ def together(size: str, precision: str) -> dict:
             torch.nn.utils.clip_grad_norm_(student.parameters(), CLIP)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            found += float(loss.detach())
-        losses[0].append(found)
+            total += float(loss.detach())
+        losses[0].append(total)
 
     def of_one(weights, buffers):
         return objectives.soft_label_loss(functional_call(empty, (weights, buffers), (ids, mask)), soft)
@@ -127,10 +127,10 @@ def together(size: str, precision: str) -> dict:
 
     for train in (plain, batched):
         train()
-    found = in_turn(measured(plain), measured(batched))
+    timing = in_turn(measured(plain), measured(batched))
     # Near 0 the trajectories part by rounding; before that they are one.
     np.testing.assert_allclose(losses[0][:5], losses[1][:5], rtol=1e-2 if precision == "bf16" else 1e-4)
-    return found
+    return timing
 
 
 def preparing(size: str, precision: str) -> dict:
@@ -143,7 +143,7 @@ def preparing(size: str, precision: str) -> dict:
     def masked(step: int) -> None:
         mask_rows(rows.batch(step, steps.ROWS), 0.3, steps.VOCABULARY, stream(0, MASKING, step))
 
-    told = {}
+    rows = {}
     for name, batch, make in (("pre-training", masked, steps.pretraining), ("distillation", batches.batch, steps.distillation)):
         batch(0)
         begun = time.perf_counter()
@@ -153,8 +153,8 @@ def preparing(size: str, precision: str) -> dict:
         train = make(Size.parse(size), precision)
         train(5)
         fitted = train(STEPS[size])
-        told[name] = {"batch_ms": round(1000 * seconds, 3), "share": round(seconds * fitted.steps / fitted.seconds, 4)}
-    return told
+        rows[name] = {"batch_ms": round(1000 * seconds, 3), "share": round(seconds * fitted.steps / fitted.seconds, 4)}
+    return rows
 
 
 def one_student(size: str, precision: str, threads: int, n: int) -> float:
@@ -191,13 +191,18 @@ def main() -> None:
     words.add_argument("--precision", choices=("fp32", "bf16"), default=best_precision())
     asked = words.parse_args()
     torch.set_num_threads(1)
-    found = {}
+    by_way = {}
     for way, measure in WAYS.items():
         for size in asked.sizes:
-            found.setdefault(way, {})[size] = measure(size, asked.precision)
-            print(way, size, found[way][size], flush=True)
-    kept = {"ways": found, "precision": asked.precision, "commit": machine.commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d")}
-    OUT.write_text(json.dumps(kept | {"processor": machine.processor()}, indent=1) + "\n")
+            by_way.setdefault(way, {})[size] = measure(size, asked.precision)
+            print(way, size, by_way[way][size], flush=True)
+    record = {
+        "ways": by_way,
+        "precision": asked.precision,
+        "commit": machine.commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+    OUT.write_text(json.dumps(record | {"processor": machine.processor()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

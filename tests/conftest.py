@@ -59,36 +59,68 @@ def fresh_python():
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory, worker_id):
-    """The smoke study, run once for all tests by the local pool; of tests on several workers, by one of them.
+def make_once(tmp_path_factory, worker_id):
+    """Make a folder once for all tests, of several workers too, and return it: `make_once(name, make)` calls `make(folder)`.
 
-    It is made in the folder PDSTUDY_TESTS_SMOKE, where that is set: `make test` lets the notebooks find it there afterwards, and
-    `.ci/run` all its suites.
+    It is made in the folder PDSTUDY_TESTS_SHARED, where that is set: `make test` lets the notebooks find the smoke study there
+    afterwards, and `.ci/run` all its suites.
     """
+    base = tmp_path_factory.getbasetemp()
+    place = Path(os.environ.get("PDSTUDY_TESTS_SHARED") or (base if worker_id == "master" else base.parent))
+
+    def once(name: str, make) -> Path:
+        folder = place / name
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                make(unfinished := place / f"{name}.unfinished")
+                unfinished.rename(folder)
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def smoke(make_once):
+    """The smoke study, run once for all tests by the local pool."""
     from pdstudy import Study
 
-    folder = tmp_path_factory.getbasetemp()
-    kept = os.environ.get("PDSTUDY_TESTS_SMOKE")
-    made = Path(kept) if kept else (folder if worker_id == "master" else folder.parent) / "smoke"
-    with FileLock(f"{made}.lock"):
-        if not made.exists():
-            environment = os.environ | {"PDSTUDY_OUTPUTS": str(made)}
-            subprocess.run([sys.executable, "-m", "pdstudy", "run", "smoke"], env=environment, cwd=paths.ROOT, check=True)
-    shutil.copytree(made, paths.OUTPUTS, dirs_exist_ok=True)
+    def run(folder: Path) -> None:
+        environment = os.environ | {"PDSTUDY_OUTPUTS": str(folder)}
+        subprocess.run([sys.executable, "-m", "pdstudy", "run", "smoke"], env=environment, cwd=paths.ROOT, check=True)
+
+    shutil.copytree(make_once("smoke", run), paths.OUTPUTS, dirs_exist_ok=True)
     return Study.read("smoke")
 
 
 @pytest.fixture(scope="session")
-def exported(smoke, tmp_path_factory):
+def rendered(smoke, make_once) -> Path:
+    """The folder of the smoke study's reports, rendered once for all tests."""
+    from pdstudy.report import render
+
+    study = paths.study_folder("smoke")
+
+    def make(folder: Path) -> None:
+        render.render(smoke)
+        shutil.copytree(study, folder)
+
+    pages = make_once("rendered", make)
+    shutil.rmtree(study)  # so that the pages are of the files beside them
+    shutil.copytree(pages, study)
+    return study / "reports"
+
+
+@pytest.fixture(scope="session")
+def exported(smoke, make_once):
     """A student of the smoke study, exported once for all tests by the command line; a test that changes it copies it."""
     from typer.testing import CliRunner
 
     from pdstudy.__main__ import app
 
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    said = CliRunner().invoke(app, ["export", "smoke", "--student", "2/64-pf-S0", "--to", str(folder)])
-    assert said.exit_code == 0, said.output
-    return folder
+    def export(folder: Path) -> None:
+        result = CliRunner().invoke(app, ["export", "smoke", "--student", "2/64-pf-S0", "--to", str(folder / "model")])
+        assert result.exit_code == 0, result.output
+
+    return make_once("exported", export) / "model"
 
 
 @pytest.fixture

@@ -44,8 +44,8 @@ def write(folder: Path, shares: dict, sizes=("2/64", "2/128"), missing=(), n_ite
     pq.write_table(pa.Table.from_pylist(metrics, schema=result_tables.schema()), folder / results.METRICS)
     pq.write_table(pa.concat_tables(parts), folder / results.PREDICTIONS)
     recipes = [r for r in dict.fromkeys(row["recipe"] for row in metrics) if r not in ("teacher", *LINEARS)]
-    kept = {"sizes": list(sizes), "seeds": SEEDS, "recipes": recipes, "curves": {"transfer": []}} | settings
-    (folder / results.PARAMS).write_text(json.dumps(kept))
+    params = {"sizes": list(sizes), "seeds": SEEDS, "recipes": recipes, "curves": {"transfer": []}} | settings
+    (folder / results.PARAMS).write_text(json.dumps(params))
     return str(folder)
 
 

@@ -66,11 +66,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self):
         path = unquote(urlsplit(self.path).path)
         self.server.asked.append(f"{self.command} {path}")
-        if found := re.fullmatch(r"/api/(datasets|models)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?", path):
-            kind, name, verb, revision, below = found.groups()
+        if match := re.fullmatch(r"/api/(datasets|models)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?", path):
+            kind, name, verb, revision, below = match.groups()
             self._api(kind, name, verb or "revision", revision or "main", below or "")
-        elif found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            datasets, name, revision, file = found.groups()
+        elif match := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            datasets, name, revision, file = match.groups()
             self._file("datasets" if datasets else "models", name, revision, file)
         else:
             self._send(404, b"", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "not found"})
@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
         sha, files = commit
         if verb == "revision":
             siblings = [{"rfilename": path} | _described(path, data) for path, data in files.items()]
-            found = {
+            answer = {
                 "_id": sha[:24],
                 "id": name,
                 "sha": sha,
@@ -101,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "disabled": False,
                 "gated": False,
             }
-            found |= {
+            answer |= {
                 "downloads": 0,
                 "likes": 0,
                 "tags": [],
@@ -109,14 +109,14 @@ class _Handler(BaseHTTPRequestHandler):
                 "createdAt": "2026-01-01T00:00:00.000Z",
             }
         elif verb == "tree":
-            found = _entries(files, below)
-            if below and not found:
+            answer = _entries(files, below)
+            if below and not answer:
                 self._send(404, b"[]", {"X-Error-Code": "EntryNotFound"})
                 return
         else:
             wanted = json.loads(self.body)["paths"] if self.headers.get_content_type() == "application/json" else _form(self.body)
-            found = [entry for path in wanted for entry in _entries(files, "", recursive=True) if entry["path"] == path]
-        self._send(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
+            answer = [entry for path in wanted for entry in _entries(files, "", recursive=True) if entry["path"] == path]
+        self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     def _file(self, kind: str, name: str, revision: str, file: str) -> None:
         if (commit := self._commit(kind, name, revision)) is None:
@@ -153,14 +153,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _described(path: str, data: bytes) -> dict:
-    found = {"size": len(data), "blobId": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
+    record = {"size": len(data), "blobId": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
     if path.endswith(LARGE):
-        found["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
-    return found
+        record["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+    return record
 
 
 def _entries(files: dict[str, bytes], below: str, recursive: bool = False) -> list[dict]:
-    found = {}
+    entries = {}
     for path, data in files.items():
         if below and not path.startswith(f"{below}/"):
             continue
@@ -168,13 +168,13 @@ def _entries(files: dict[str, bytes], below: str, recursive: bool = False) -> li
         parts = rest.split("/")
         for depth in range(1, len(parts)):
             folder = "/".join([*([below] if below else []), *parts[:depth]])
-            found[folder] = {"type": "directory", "path": folder, "size": 0, "oid": hashlib.sha1(folder.encode()).hexdigest()}
+            entries[folder] = {"type": "directory", "path": folder, "size": 0, "oid": hashlib.sha1(folder.encode()).hexdigest()}
         described = _described(path, data)
         oid = described.pop("blobId")
         if "lfs" in described:
             described["lfs"]["oid"] = described["lfs"].pop("sha256")
-        found[path] = {"type": "file", "path": path, "oid": oid} | described
-    return list(found.values())
+        entries[path] = {"type": "file", "path": path, "oid": oid} | described
+    return list(entries.values())
 
 
 def _form(body: bytes) -> list[str]:

@@ -30,7 +30,7 @@ def study(tmp_path):
     """Return a function that writes a study whose students are right with these chances at each of three rates.
 
     A text that is hard for one is hard for all, the more so the more `alike` they are. The rate with the best dev
-    accuracy of seed 0 is a student's own; with `tried` the answers of the others are kept too.
+    accuracy of seed 0 is a student's own; with `tried` the answers of the others are saved too.
     """
 
     def write(
@@ -44,15 +44,16 @@ def study(tmp_path):
             own = lambda n: np.sqrt(1 - alike) * rng.normal(size=n)  # noqa: E731
             return {split: np.sqrt(alike) * h + own(len(h)) < norm.ppf(chance) for split, h in hard.items()}
 
-        metrics, parts, searches, kept = [], [], [], []
+        metrics, parts, searches, tables_of_tried = [], [], [], []
         for (recipe, size), chance in chances.items():
             rates = [r for r in RATES if (recipe, size, r) not in diverged]
             first = {rate: answers(chance) for rate in rates}
             taken = max(rates, key=lambda rate: (first[rate]["dev"].mean(), -rate))
             searches += [{"recipe": recipe, "size": size, "rate": r, "diverged": r not in rates} for r in RATES]
-            for rate, found in first.items():
+            for rate, right in first.items():
                 columns = {"recipe": [recipe] * N["dev"], "size": [size] * N["dev"], "rate": [rate] * N["dev"]}
-                kept.append(pa.table(columns | {"label": np.zeros(N["dev"], int), "predicted": (~found["dev"]).astype(int)}))
+                of_dev = {"label": np.zeros(N["dev"], int), "predicted": (~right["dev"]).astype(int)}
+                tables_of_tried.append(pa.table(columns | of_dev))
             for s in (0,) if recipe == "teacher" else seeds:
                 digest = f"{recipe}-{size}-{s}"
                 for split, right in (first[taken] if s == 0 else answers(chance)).items():
@@ -67,7 +68,7 @@ def study(tmp_path):
         pq.write_table(pa.Table.from_pylist(searches), tmp_path / results.SEARCHES)
         (tmp_path / results.TRIED).unlink(missing_ok=True)
         if tried:
-            pq.write_table(pa.concat_tables(kept), tmp_path / results.TRIED)
+            pq.write_table(pa.concat_tables(tables_of_tried), tmp_path / results.TRIED)
         stages = {stage: {"rates": list(RATES)} for stage in ("finetune", "distill")}
         (tmp_path / results.PARAMS).write_text(json.dumps(stages | {"transfer": {"texts": 4000}, "splits": {"train": 1000}}))
         (tmp_path / results.TEXTS).write_text(json.dumps({"train": {"kept": 1000}}))
@@ -165,36 +166,38 @@ def test_a_latency_that_was_not_measured_keeps_no_limit_and_is_sentences(study):
 
 
 def test_one_seed_gives_an_interval_over_texts_alone_and_no_warning(study):
-    found = Candidates(study(CHANCES, seeds=(0,)))
-    rows = found.table.set_index(["recipe", "size"], drop=False)
-    effect = found.difference(rows.loc[("PD", "4/256")], rows.loc[("PD", "2/128")])
+    candidates = Candidates(study(CHANCES, seeds=(0,)))
+    rows = candidates.table.set_index(["recipe", "size"], drop=False)
+    effect = candidates.difference(rows.loc[("PD", "4/256")], rows.loc[("PD", "2/128")])
     assert effect.known and effect.low > 0 and effect.n_seeds in (1, N["dev"])
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["answers of all rates", "answers of the rate taken"])
-def test_the_interval_allows_for_the_choice_or_the_sentences_say_that_it_does_not(study, kept):
+@pytest.mark.parametrize("all_rates", [True, False], ids=["answers of all rates", "answers of the rate taken"])
+def test_the_interval_allows_for_the_choice_or_the_sentences_say_that_it_does_not(study, all_rates):
     alike = {("PD", size): 0.75 for size in PARAMS} | {("PF", size): 0.75 for size in PARAMS}
-    found = Candidates(study(alike, seeds=(0,), tried=kept))
-    row, words = recommend(found).chosen, sentences(found.study)
+    candidates = Candidates(study(alike, seeds=(0,), tried=all_rates))
+    row, words = recommend(candidates).chosen, sentences(candidates.study)
     assert row.low < row.expected < row.dev < row.high
-    assert (f"It has {row.dev:.1f} % on dev and was compared with {24 if kept else 8} students and rates in all, so expect about "
+    assert (f"It has {row.dev:.1f} % on dev and was compared with {24 if all_rates else 8} students and rates in all, so expect about "
             f"{row.dev - row.expected:.1f} points less on new texts; the interval allows for that.") in words  # fmt: skip
-    assert ("The answers at 16 more rates were not saved: the interval does not allow for choosing among these" in words) != kept
-    assert ("rates that the interval does not allow for" in display_table(found.table)) != kept
+    assert (
+        "The answers at 16 more rates were not saved: the interval does not allow for choosing among these" in words
+    ) != all_rates
+    assert ("rates that the interval does not allow for" in display_table(candidates.table)) != all_rates
 
 
 def test_the_expected_accuracy_is_lower_where_the_best_of_several_rates_was_chosen(study):
     alike = {("PD", size): 0.75 for size in PARAMS}
-    luck = [Candidates(study(alike, seeds=(0,), tried=kept, alike=0.5)).table for kept in (False, True)]
+    luck = [Candidates(study(alike, seeds=(0,), tried=all_rates, alike=0.5)).table for all_rates in (False, True)]
     without, paid = (table.dev.max() - table.sort_values("dev").expected.iloc[-1] for table in luck)
     assert paid > without + 0.2
 
 
 def test_students_outside_the_limits_are_no_rivals_of_those_within(study):
-    found = Candidates(study(CHANCES), Limits(size_mb=4.5))
-    alone = found.table.set_index(["recipe", "size"]).expected
+    candidates = Candidates(study(CHANCES), Limits(size_mb=4.5))
+    alone = candidates.table.set_index(["recipe", "size"]).expected
     for student in (("PD", "2/128"), ("teacher", "4/512")):
-        assert alone[student] == pytest.approx(100 * accuracy_after_selection([found.answers(*student)])[0]), (
+        assert alone[student] == pytest.approx(100 * accuracy_after_selection([candidates.answers(*student)])[0]), (
             "only its rate was chosen"
         )
 
@@ -206,16 +209,16 @@ def test_rates_of_a_first_stage_are_never_saved_and_one_that_diverged_has_no_ans
 
 
 def test_the_interval_of_the_chosen_student_holds_its_accuracy_on_test_as_often_as_it_says(study):
-    kept, by_dev_alone = [], []
+    covered, by_dev_alone = [], []
     for seed in range(60):
         alike = {(recipe, size): 0.75 for recipe in ("PD", "PF", "Basic") for size in PARAMS}
-        found = Candidates(study(alike, seeds=(0,), seed=seed, alike=0.5))
-        row = recommend(found).chosen
-        test = found.right(row.recipe, row["size"], "test", [row.best_seed]).mean()
-        kept.append(row.low <= 100 * test <= row.high)
+        candidates = Candidates(study(alike, seeds=(0,), seed=seed, alike=0.5))
+        row = recommend(candidates).chosen
+        test = candidates.right(row.recipe, row["size"], "test", [row.best_seed]).mean()
+        covered.append(row.low <= 100 * test <= row.high)
         low, high = interval_on_new_texts(row.dev / 100, row.dev / 100, row.n_dev, row.n_test, 1, 0.0)
         by_dev_alone.append(low <= test <= high)
-    assert np.mean(by_dev_alone) < 0.85 < 0.93 <= np.mean(kept)
+    assert np.mean(by_dev_alone) < 0.85 < 0.93 <= np.mean(covered)
 
 
 def test_a_front_holds_what_nothing_beats():

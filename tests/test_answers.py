@@ -205,10 +205,10 @@ def test_a_crossing_is_a_number_of_texts_with_an_interval(tmp_path, kind, shares
 
 def test_without_the_answers_to_every_text_a_crossing_has_an_interval_over_seeds_and_says_so(tmp_path):
     folder = over_texts(tmp_path, {1000: 0.6, 10_000: 0.8}, "transfer")
-    (whole,) = crossings.of_study(folder, "transfer")
+    (pooled,) = crossings.of_study(folder, "transfer")
     (results.folder_of(folder) / results.PREDICTIONS).unlink()
     (crossing,) = crossings.of_study(folder, "transfer")
-    assert crossing.at == pytest.approx(whole.at) and whole.low < crossing.low < crossing.high < whole.high
+    assert crossing.at == pytest.approx(pooled.at) and pooled.low < crossing.low < crossing.high < pooled.high
     assert "(95 % over seeds 3,000 to 3,300)" in crossing.sentence
 
 

@@ -84,7 +84,7 @@ def test_an_encoder_of_another_kind_is_fine_tuned_and_teaches(by_mpnet):
 def test_it_may_be_labelled_in_parts_and_by_rates_and_epochs_that_are_searched(study_of, by_mpnet, mpnet, monkeypatch):
     from pdstudy.study import plan_teachers
 
-    (whole,) = plan.make(by_mpnet).of_stage("label")  # with the same weights, all at once
+    (all_at_once,) = plan.make(by_mpnet).of_stage("label")  # with the same weights, all at once
     monkeypatch.setattr(plan_teachers, "PART", 90)
     study = study_of("parts", {"folder": str(mpnet), "finetune": TUNE | {"epochs": [1, 12]}})
     run_study(study, workers=0)
@@ -94,7 +94,7 @@ def test_it_may_be_labelled_in_parts_and_by_rates_and_epochs_that_are_searched(s
     (choice,), (label,) = made.of_stage("choose"), made.of_stage("label")
     record = json.loads((store.open(choice.digest) / "record.json").read_text())
     assert record["epochs"] == 12 and [row["epochs"] for row in record["searched"]] == [1, 12]
-    logits = [np.load(store.open(step) / "logits.npy") for step in (label.digest, whole.digest)]
+    logits = [np.load(store.open(step) / "logits.npy") for step in (label.digest, all_at_once.digest)]
     assert logits[0].dtype == np.float16 and logits[0].shape == (200, 2)
     assert np.abs(logits[0].astype(float) - logits[1]).max() < 0.01
 

@@ -94,22 +94,22 @@ def test_a_plan_answers_in_a_second_and_loads_no_torch(tmp_path):
 
 def test_every_command_explains_itself():
     for command in ("plan", "run", "report", "serve", "zoo", "claims", "export", "predict", "clean", "doctor"):
-        said = CliRunner().invoke(app, [command, "--help"])
-        assert said.exit_code == 0
-        assert "Example: python -m pdstudy" in said.output
+        result = CliRunner().invoke(app, [command, "--help"])
+        assert result.exit_code == 0
+        assert "Example: python -m pdstudy" in result.output
 
 
 def test_doctor_finds_the_text_and_the_store(smoke):
-    said = CliRunner().invoke(app, ["doctor"])
-    assert said.exit_code == 0, said.output
-    assert "sha256 as pinned" in said.output and "store: pretrain" in said.output
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 0, result.output
+    assert "sha256 as pinned" in result.output and "store: pretrain" in result.output
 
 
 def test_clean_keeps_what_a_kept_study_needs(smoke):
-    said = CliRunner().invoke(app, ["clean", "--keep", "smoke", "--dry-run"])
-    assert said.exit_code == 0
-    kept = CliRunner().invoke(app, ["plan", "smoke"])
-    assert " 0 to do" in kept.output
+    result = CliRunner().invoke(app, ["clean", "--keep", "smoke", "--dry-run"])
+    assert result.exit_code == 0
+    planned = CliRunner().invoke(app, ["plan", "smoke"])
+    assert " 0 to do" in planned.output
     everything = CliRunner().invoke(app, ["clean", "--all", "--dry-run"])
     assert everything.output.count("would remove pretrain/") >= 2
     assert " 0 to do" in CliRunner().invoke(app, ["plan", "smoke"]).output, "a dry run removes nothing"
@@ -117,8 +117,8 @@ def test_clean_keeps_what_a_kept_study_needs(smoke):
 
 @pytest.mark.parametrize("words", [["clean"], ["clean", "--all", "--keep", "smoke"]])
 def test_clean_does_not_guess_what_to_keep(words):
-    said = CliRunner().invoke(app, words)
-    assert said.exit_code == 2 and "--keep" in said.output
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2 and "--keep" in result.output
 
 
 def test_doctor_names_what_is_damaged_and_repair_drops_it(tmp_path):
@@ -143,9 +143,9 @@ def test_a_run_ends_with_the_answer(smoke):
 def test_claims_print_as_json_and_name_a_missing_study(smoke):
     import json
 
-    said = CliRunner().invoke(app, ["claims", "smoke", "--json"])
-    assert said.exit_code == 0
-    assert {row["id"] for row in json.loads(said.output)} >= {"V1", "V2", "R1a", "R2"}
+    result = CliRunner().invoke(app, ["claims", "smoke", "--json"])
+    assert result.exit_code == 0
+    assert {row["id"] for row in json.loads(result.output)} >= {"V1", "V2", "R1a", "R2"}
     missing = CliRunner().invoke(app, ["claims", "nothing"])
     assert missing.exit_code == 2 and "python -m pdstudy run" in missing.output
 

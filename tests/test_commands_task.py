@@ -24,11 +24,11 @@ def reviews(tmp_path):
 
 
 def test_init_writes_a_study_beside_the_table_and_never_over_one_unasked(reviews):
-    code, said = typed("init", reviews)
-    assert code == 0 and said.splitlines()[0] == '300 labelled texts, 2 classes: "bad" 150, "good" 150'
+    code, message = typed("init", reviews)
+    assert code == 0 and message.splitlines()[0] == '300 labelled texts, 2 classes: "bad" 150, "good" 150'
     assert Study.read(reviews.with_suffix(".yaml")).name == "reviews"
-    code, said = typed("init", reviews)
-    assert code == 2 and "exists; give another place with --to, or --force to replace it" in " ".join(said.split())
+    code, message = typed("init", reviews)
+    assert code == 2 and "exists; give another place with --to, or --force to replace it" in " ".join(message.split())
     assert typed("init", reviews, "--force", "--name", "other")[0] == 0
     assert Study.read(reviews.with_suffix(".yaml")).name == "other"
     assert "advise reviews.yaml" in reviews.with_suffix(".yaml").read_text(), "the file, not the study"
@@ -51,8 +51,8 @@ def test_init_refuses_what_is_no_table_of_labelled_texts(name, content, sentence
     monkeypatch.chdir(tmp_path)
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    code, said = typed("init", name)
-    assert code == 2 and sentence in " ".join(said.split())
+    code, message = typed("init", name)
+    assert code == 2 and sentence in " ".join(message.split())
     assert not list(tmp_path.glob("*.yaml"))
 
 
@@ -61,10 +61,10 @@ def test_domain_ranks_corpora_and_a_text_that_is_none_is_no_word(tmp_path):
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "near.txt").write_text("".join(f"these are some words {i}\n" for i in range(800)))
     (tmp_path / "far.txt").write_text("".join(f"nothing of that kind {i}\n" for i in range(800)))
-    code, said = typed("domain", tmp_path / "t.jsonl", tmp_path / "far.txt", tmp_path / "near.txt")
-    unseen = dict(re.findall(r"(near|far)\.txt\D+-?\d\.\d+\D+(\d+\.\d)%", said))
-    assert code == 0 and said.index("near.txt") < said.index("far.txt")
-    assert unseen == {"near": "0.0", "far": "80.0"}, said
+    code, message = typed("domain", tmp_path / "t.jsonl", tmp_path / "far.txt", tmp_path / "near.txt")
+    unseen = dict(re.findall(r"(near|far)\.txt\D+-?\d\.\d+\D+(\d+\.\d)%", message))
+    assert code == 0 and message.index("near.txt") < message.index("far.txt")
+    assert unseen == {"near": "0.0", "far": "80.0"}, message
 
 
 def test_domain_takes_the_columns_that_it_cannot_guess(tmp_path):
@@ -72,8 +72,8 @@ def test_domain_takes_the_columns_that_it_cannot_guess(tmp_path):
         "".join(json.dumps({"text": f"some of the words {i}", "label": f"kind {i}"}) + "\n" for i in range(400))
     )
     (tmp_path / "c.txt").write_text("some of the words\n" * 400)
-    code, said = typed("domain", tmp_path / "t.jsonl", tmp_path / "c.txt")
-    assert code == 2 and "looks like labels; name it with --label" in " ".join(said.split())
+    code, message = typed("domain", tmp_path / "t.jsonl", tmp_path / "c.txt")
+    assert code == 2 and "looks like labels; name it with --label" in " ".join(message.split())
     for option in (("--label", "label"), ("--text", "text")):
-        code, said = typed("domain", tmp_path / "t.jsonl", tmp_path / "c.txt", *option)
-        assert code == 0 and "c.txt" in said
+        code, message = typed("domain", tmp_path / "t.jsonl", tmp_path / "c.txt", *option)
+        assert code == 0 and "c.txt" in message

@@ -91,9 +91,9 @@ def test_a_document_is_cut_into_its_sentences():
     assert sentences(text) == wanted
 
 
-@pytest.mark.parametrize(("words", "kept"), [(3, False), (4, True), (60, True), (61, False)])
-def test_sentences_of_4_to_60_words_are_kept(words, kept):
-    assert bool(sentences(" ".join(["word"] * words))) is kept
+@pytest.mark.parametrize(("words", "complete"), [(3, False), (4, True), (60, True), (61, False)])
+def test_sentences_of_4_to_60_words_are_kept(words, complete):
+    assert bool(sentences(" ".join(["word"] * words))) is complete
 
 
 def test_a_stop_inside_a_word_ends_no_sentence():
@@ -105,8 +105,8 @@ def test_a_stop_inside_a_word_ends_no_sentence():
 
 def test_repeats_empties_and_leaks_are_left_out_and_counted_by_kind():
     texts = ["One film", "", "one FILM!", "One film", "!?", "Two", "Leaked, text", "Three"]
-    kept, left_out = distinct([(t,) for t in texts], against={"leaked text", "unseen"}, known={"three"}, key=loose_key)
-    assert kept == [0, 5]
+    indices, left_out = distinct([(t,) for t in texts], against={"leaked text", "unseen"}, known={"three"}, key=loose_key)
+    assert indices == [0, 5]
     assert left_out.counts == {"read": 8, "empty": 2, "exact": 1, "normalised": 1, "leaks": 1, "known": 1, "kept": 2}
     assert left_out.examples == {
         "empty": ["", "!?"],
@@ -128,14 +128,14 @@ def test_every_text_is_counted_once():
 
 def test_every_class_has_its_share_of_every_split_and_what_is_left_is_train():
     items = [(f"t{i}", int(i % 5 == 0)) for i in range(40)]  # 8 of 40 are of class 1
-    found = _split(items, {"dev": 5, "test": 10})
-    assert {name: (len(labels), sum(labels)) for name, (_, labels) in found.items()} == {
+    splits = _split(items, {"dev": 5, "test": 10})
+    assert {name: (len(labels), sum(labels)) for name, (_, labels) in splits.items()} == {
         "test": (10, 2),
         "dev": (5, 1),
         "train": (25, 5),
     }
-    assert sorted(t for texts, _ in found.values() for t in texts) == sorted(t for t, _ in items)
-    assert all((int(t[1:]) % 5 == 0) == y for texts, labels in found.values() for t, y in zip(texts, labels, strict=True))
+    assert sorted(t for texts, _ in splits.values() for t in texts) == sorted(t for t, _ in items)
+    assert all((int(t[1:]) % 5 == 0) == y for texts, labels in splits.values() for t, y in zip(texts, labels, strict=True))
 
 
 @pytest.mark.parametrize(("dev", "test"), [(3, 3), (6, 1), (1, 1000)])
@@ -194,33 +194,33 @@ def test_a_leaked_sentence_its_review_and_all_repeats_are_gone(movies):
     reviews += ["Snippet number 6 is here. It was learned from already."]
     movies(HEADER + rows + "".join(f'"{r}",1,imdb\n' for r in reviews))
     for seed in range(6):
-        found = build(read(MOVIES), {"dev": 2, "test": 3}, None, 0.2, seed)
-        measured = {loose_key(t) for split in ("dev", "test") for t in found.labelled[split][0]}
-        learned = {loose_key(t) for t in found.labelled["train"][0]}
+        texts = build(read(MOVIES), {"dev": 2, "test": 3}, None, 0.2, seed)
+        measured = {loose_key(t) for split in ("dev", "test") for t in texts.labelled[split][0]}
+        learned = {loose_key(t) for t in texts.labelled["train"][0]}
         quoted = sum(f"snippet number {i} is here" in measured for i in (3, 6))
-        count = found.counts["D_LM"]
+        count = texts.counts["D_LM"]
         assert (count["exact"] + count["normalised"], count["leaks"]) == (2, quoted)
-        assert count["used"] + count["heldout"] == count["kept"] == 8 - quoted == len(found.documents) + len(found.heldout)
-        assert not {loose_key(s) for d in found.documents + found.heldout for s in sentences(d)} & measured
-        assert not {loose_key(t) for t in found.transfer} & (measured | learned)
-        assert not set(found.documents) & set(found.heldout)
-        assert found.counts["D_T"]["kept"] == len(found.transfer) == len({loose_key(t) for t in found.transfer})
+        assert count["used"] + count["heldout"] == count["kept"] == 8 - quoted == len(texts.documents) + len(texts.heldout)
+        assert not {loose_key(s) for d in texts.documents + texts.heldout for s in sentences(d)} & measured
+        assert not {loose_key(t) for t in texts.transfer} & (measured | learned)
+        assert not set(texts.documents) & set(texts.heldout)
+        assert texts.counts["D_T"]["kept"] == len(texts.transfer) == len({loose_key(t) for t in texts.transfer})
 
 
 def test_no_text_stands_in_two_splits(movies):
     movies(HEADER + snippets(30) + snippets(30).upper().replace("ROTTEN_TOMATOES", "rotten_tomatoes") + "A review of four words.,1,imdb\n" * 2
            + "Another review of five words.,1,imdb\n")  # fmt: skip
-    found = build(read(MOVIES), {"dev": 5, "test": 6}, None, 0.1, 0)
-    texts = [loose_key(t) for lines, _ in found.labelled.values() for t in lines]
+    built = build(read(MOVIES), {"dev": 5, "test": 6}, None, 0.1, 0)
+    texts = [loose_key(t) for lines, _ in built.labelled.values() for t in lines]
     assert len(texts) == len(set(texts)) == 30
-    assert {k: v["kept"] for k, v in found.counts.items() if k in found.labelled} == {"test": 6, "dev": 5, "train": 19}
-    assert found.counts["D_L"]["normalised"] == 30
+    assert {k: v["kept"] for k, v in built.counts.items() if k in built.labelled} == {"test": 6, "dev": 5, "train": 19}
+    assert built.counts["D_L"]["normalised"] == 30
 
 
 def test_a_label_stays_with_its_text(movies):
     movies(HEADER + snippets(20) + "A review of four words.,1,imdb\nAnother review of five words.,1,imdb\n")
-    found = build(read(MOVIES), {"dev": 5, "test": 6}, None, 0.1, 3)
-    for lines, labels in found.labelled.values():
+    built = build(read(MOVIES), {"dev": 5, "test": 6}, None, 0.1, 3)
+    for lines, labels in built.labelled.values():
         assert [int(re.search(r"\d+", t)[0]) % 2 for t in lines] == labels
 
 

@@ -15,12 +15,12 @@ def texts(*pieces: list[int]) -> Ids:
 
 
 def test_pairs_are_weighted_by_distance_symmetric_and_never_cross_texts():
-    found = pairs(texts([0, 1, 2], [1, 0]), 4, window=2).toarray()
+    counts = pairs(texts([0, 1, 2], [1, 0]), 4, window=2).toarray()
     expected = np.zeros((4, 4))
     for a, b, weight in ((0, 1, 1), (1, 2, 1), (0, 2, 0.5), (1, 0, 1)):
         expected[a, b] += weight
         expected[b, a] += weight
-    assert (found == expected).all()
+    assert (counts == expected).all()
 
 
 def test_a_piece_beside_itself_is_a_pair_too():
@@ -31,19 +31,19 @@ def test_a_piece_beside_itself_is_a_pair_too():
 def test_pairs_do_not_depend_on_how_many_pieces_are_held_in_memory(monkeypatch, at_once):
     rng = np.random.default_rng(0)
     some = texts(*(rng.integers(0, 20, n) for n in (30, 1, 2, 40, 3)))
-    whole = pairs(some, 20, 4).toarray()
+    expected = pairs(some, 20, 4).toarray()
     monkeypatch.setattr(counts, "AT_ONCE", at_once)
-    assert np.allclose(pairs(some, 20, 4).toarray(), whole, atol=1e-12)
+    assert np.allclose(pairs(some, 20, 4).toarray(), expected, atol=1e-12)
 
 
 def test_mutual_information_by_hand_and_what_is_negative_is_left_out():
-    found = positive_mutual_information(pairs(texts([0, 1], [0, 1], [2, 3], [0, 3]), 4, window=1)).toarray()
+    information = positive_mutual_information(pairs(texts([0, 1], [0, 1], [2, 3], [0, 3]), 4, window=1)).toarray()
     sums = np.array([3, 2, 1, 2])  # pairs of each piece
     context = sums**0.75 / (sums**0.75).sum()
-    assert found[0, 1] == pytest.approx(math.log(2 / (3 * context[1])))
-    assert found[3, 2] == pytest.approx(math.log(1 / (2 * context[2])))
-    assert math.log(1 / (3 * context[3])) > 0 and found[0, 3] > 0
-    assert (found[found != 0] > 0).all() and found[1, 3] == 0  # never met
+    assert information[0, 1] == pytest.approx(math.log(2 / (3 * context[1])))
+    assert information[3, 2] == pytest.approx(math.log(1 / (2 * context[2])))
+    assert math.log(1 / (3 * context[3])) > 0 and information[0, 3] > 0
+    assert (information[information != 0] > 0).all() and information[1, 3] == 0  # never met
 
 
 def test_pieces_of_like_company_have_like_vectors():

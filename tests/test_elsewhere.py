@@ -62,11 +62,11 @@ def test_running_text_holds_no_pairs():
 
 def test_a_transfer_set_takes_alike_of_each_part_and_nothing_that_is_known():
     parts = {"a": [(f"a {i}",) for i in range(9)] + [("A  1",)], "b": [(f"b {i}",) for i in range(9)]}
-    found, counts = cleaning.transfer_set(parts, 9, measured=[("a 0",)], labelled=[("b 0",)], seed=3)
-    assert sorted(t[0][0].lower() for t in found) == ["a"] * 5 + ["b"] * 4 and len(set(found)) == 9
-    assert not {("a 0",), ("b 0",)} & set(found)
+    texts, counts = cleaning.transfer_set(parts, 9, measured=[("a 0",)], labelled=[("b 0",)], seed=3)
+    assert sorted(t[0][0].lower() for t in texts) == ["a"] * 5 + ["b"] * 4 and len(set(texts)) == 9
+    assert not {("a 0",), ("b 0",)} & set(texts)
     assert counts["a"]["leaks"] == 1 and counts["a"]["normalised"] == 1 and counts["b"]["known"] == 1
-    assert cleaning.transfer_set(parts, 9, [("a 0",)], [("b 0",)], 3)[0] == found
+    assert cleaning.transfer_set(parts, 9, [("a 0",)], [("b 0",)], 3)[0] == texts
     with pytest.raises(TextError, match=r"asks for 10 texts of a, which has 9; ask for fewer, or give more text"):
         cleaning.transfer_set(parts, 20, [], [], 0)
 
@@ -77,23 +77,23 @@ def made(tmp_path_factory):
     few = {"domains": {"corpora": ["held-back", "transfer", "news", "held-back+news"], "texts": 121}}
     few |= {"compound": {"corpora": ["transfer", "held-back+news"], "tokens": 1e4}, "recipe_sizes": {}, "curves": {}}
     study = Study(**load(paths.PARAMS / "smoke.yaml") | few | {"recipes": ["PD"], "sizes": ["2/64"]})
-    found, store = plan.make(study), Store(tmp_path_factory.mktemp("store"))
-    for step in found.steps.values():
+    planned, store = plan.make(study), Store(tmp_path_factory.mktemp("store"))
+    for step in planned.steps.values():
         if step.stage in ("texts", "domain", "corpus", "tokenizer") or (step.stage == "ids" and "texts" in step.parents):
             execute.execute(step, store, Watch())
-    return found, store
+    return planned, store
 
 
 def test_every_domain_has_one_size_and_shares_no_text_with_what_is_learned_or_measured(made):
-    found, store = made
-    (texts,) = found.of_stage("texts")
+    planned, store = made
+    (texts,) = planned.of_stage("texts")
     labelled = {
         s: pq.read_table(store.open(texts.digest) / f"{s}.parquet").column("text").to_pylist() for s in ("train", "dev", "test")
     }
     taboo = {key(t) for t in labelled["train"][:400] + labelled["dev"] + labelled["test"]}
     sets = {
         s.settings["corpus"]: pq.read_table(store.open(s.digest) / "transfer.parquet").column("text").to_pylist()
-        for s in found.of_stage("domain")
+        for s in planned.of_stage("domain")
     }
     assert {name: len(lines) for name, lines in sets.items()} == dict.fromkeys(
         ("held-back", "transfer", "news", "held-back+news"), 121
@@ -104,18 +104,18 @@ def test_every_domain_has_one_size_and_shares_no_text_with_what_is_learned_or_me
 
 
 def test_a_domain_tells_how_near_it_is(made):
-    found, store = made
+    planned, store = made
     near = {
         s.settings["corpus"]: json.loads((store.open(s.digest) / "record.json").read_text())["near"]
-        for s in found.of_stage("domain")
+        for s in planned.of_stage("domain")
     }
     assert near["held-back"]["S"] > near["news"]["S"] and near["held-back"]["unseen"] < near["news"]["unseen"]
     assert near["held-back"]["unseen"] < near["held-back+news"]["unseen"] < near["news"]["unseen"]
 
 
 def test_another_corpus_is_all_of_its_text_but_what_is_measured_on(made):
-    found, store = made
-    for step in found.of_stage("corpus"):
+    planned, store = made
+    for step in planned.of_stage("corpus"):
         record = json.loads((store.open(step.digest) / "record.json").read_text())["counts"]["D_LM"]
         assert record["kept"] == record["heldout"] + record["used"]
         read = pq.read_table(store.open(step.digest) / "corpus.parquet").column("text").to_pylist()

@@ -52,16 +52,16 @@ def keywords(call: ast.Call) -> dict[str, object]:
 
 def forbidden(source: str) -> list[str]:
     """Return the calls of a source that could run somebody else's code."""
-    found = []
+    unsafe = []
     for call in calls(source):
         name = ast.unparse(call.func)
         if name == "torch.load" and keywords(call).get("weights_only") is not True:
-            found.append(ast.unparse(call))
+            unsafe.append(ast.unparse(call))
         if name in OPENERS:
-            found.append(ast.unparse(call))
+            unsafe.append(ast.unparse(call))
         if keywords(call).get("trust_remote_code") or keywords(call).get("allow_pickle") or keywords(call).get("shell"):
-            found.append(ast.unparse(call))
-    return found
+            unsafe.append(ast.unparse(call))
+    return unsafe
 
 
 def test_environment_yml_only_wraps_pyproject():

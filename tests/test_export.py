@@ -17,7 +17,7 @@ from pdstudy.escape import escape_markdown
 from pdstudy.models import inference
 from pdstudy.release import export, faithful, model_card, onnx_files, student
 from pdstudy.release.export import ExportError, Unfaithful
-from pdstudy.storage import paths, results
+from pdstudy.storage import files, paths, results
 from pdstudy.storage.store import Store
 from pdstudy.study import plan
 
@@ -50,7 +50,7 @@ class Bomb:
 
 
 @pytest.fixture(scope="module")
-def found(exported):
+def finished(exported):
     return student.find("smoke", "2/64-PF-s0", Store())
 
 
@@ -59,11 +59,11 @@ def facts(exported):
     return json.loads((exported / "export.json").read_text())
 
 
-def test_a_python_without_pdstudy_gives_the_study_s_answers_and_opens_no_pickle(exported, found, facts, tmp_path):
+def test_a_python_without_pdstudy_gives_the_study_s_answers_and_opens_no_pickle(exported, finished, facts, tmp_path):
     folder, gone_off = tmp_path / "model", tmp_path / "gone-off"
     shutil.copytree(exported, folder)
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(gone_off)))
-    (tmp_path / "texts.json").write_text(json.dumps(found.texts("test")))
+    (tmp_path / "texts.json").write_text(json.dumps(finished.texts("test")))
     five_lines = re.search(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.DOTALL)[1]
     assert five_lines.count("\n") == 5
     done = subprocess.run(
@@ -71,10 +71,10 @@ def test_a_python_without_pdstudy_gives_the_study_s_answers_and_opens_no_pickle(
         capture_output=True, text=True, cwd=folder, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told, label = done.stdout.splitlines()
-    names, cut, most = json.loads(told)
+    truncation, label = done.stdout.splitlines()
+    names, cut, most = json.loads(truncation)
     assert names == ["BertForSequenceClassification", "negative", "positive", 1]
-    test, (stored, _) = found.test_ids(), found.test_logits()
+    test, (stored, _) = finished.test_ids(), finished.test_logits()
     logits = np.load(tmp_path / "logits.npy")
     assert np.abs(logits - stored).max() < 1e-4 and (logits.argmax(1) == stored.argmax(1)).all()
     assert 0 < stored.argmax(1).sum() < len(stored) and stored.std(0).min() > 1e-3  # it does say different things
@@ -92,18 +92,20 @@ def test_the_folder_holds_what_its_facts_list_and_no_pickle(exported, facts):
     assert not list(exported.parent.glob(".*"))  # what it was written to is gone
 
 
-def test_a_number_on_the_card_is_a_result_s(exported, found, facts):
+def test_a_number_on_the_card_is_a_result_s(exported, finished, facts):
     metrics = results.load_results("smoke")
     row = metrics[(metrics.digest == facts["digest"]) & (metrics.split == "test") & (metrics.recipe == "PF")].set_index("metric")
     text = (exported / "README.md").read_text()
-    for metric, shown in (("accuracy", "| accuracy | {:.1%} |"), ("f1", "| {:.3f} |"), ("mcc", "| Matthews' r | {:.3f} |")):
+    for metric, cell in (("accuracy", "| accuracy | {:.1%} |"), ("f1", "| {:.3f} |"), ("mcc", "| Matthews' r | {:.3f} |")):
         assert facts["test"][metric] == facts["study_test"][metric] == row.value[metric]
-        assert shown.format(row.value[metric]) in text
+        assert cell.format(row.value[metric]) in text
     assert f"{row.n_params.iloc[0]:,.0f} parameters" in text and "On the 300 test texts" in text
-    told = found.record("texts")["counts"]["D_LM"]
-    assert f"| D\\_LM | {told['read']:,} | {told['empty']} | {told['exact']} | " in text and f" | {told['kept']:,} |" in text
+    counts = finished.record("texts")["counts"]["D_LM"]
+    assert (
+        f"| D\\_LM | {counts['read']:,} | {counts['empty']} | {counts['exact']} | " in text and f" | {counts['kept']:,} |" in text
+    )
     teacher = student.find("smoke", "teacher", Store())
-    same = (teacher.test_logits()[0].argmax(1) == found.test_logits()[0].argmax(1)).mean()
+    same = (teacher.test_logits()[0].argmax(1) == finished.test_logits()[0].argmax(1)).mean()
     assert facts["teacher"]["agreement"] == same and f"| same answer as the teacher | {same:.1%} |" in text
     assert [s["stage"] for s in facts["stages"]] == ["pretrain", "finetune"] and '"rate": 0.001' in text
     assert facts["stages"][1]["searched"][-1] == 0.001 and "Rates tried on dev: " in text
@@ -125,21 +127,21 @@ def test_the_hub_reads_the_card(exported, facts):
         None,
         None,
     )
-    told = {result.metric_type: result.metric_value for result in data.eval_results}
-    assert told == {
+    metrics = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert metrics == {
         "accuracy": round(facts["test"]["accuracy"], 4),
         "f1": round(facts["test"]["f1"], 4),
         "matthews_correlation": round(facts["test"]["mcc"], 4),
     }
 
 
-def test_no_text_of_the_data_is_on_the_card_and_names_cannot_act(exported, found, facts):
+def test_no_text_of_the_data_is_on_the_card_and_names_cannot_act(exported, finished, facts):
     text = (exported / "README.md").read_text()
-    assert not [t for t in found.texts("test") if len(t) > 12 and t in text]
+    assert not [t for t in finished.texts("test") if len(t) > 12 and t in text]
     hostile = facts | {"labels": ["<img src=x onerror=alert(1)>", "a|b`c`\n# d\x1b[2J\u202e"], "task": "x: [y]\n- <b>"}
-    shown = model_card.card(hostile)
-    assert "<img" not in shown and "<b>" not in shown.split("---")[2] and "\x1b" not in shown and "\u202e" not in shown
-    assert "a\\|b\\`c\\` \\# d\\u001b\\[2J\\u202e" in shown
+    card = model_card.card(hostile)
+    assert "<img" not in card and "<b>" not in card.split("---")[2] and "\x1b" not in card and "\u202e" not in card
+    assert "a\\|b\\`c\\` \\# d\\u001b\\[2J\\u202e" in card
     assert escape_markdown("# *x* <y>\n~z~ ![](u)") == "\\# \\*x\\* &lt;y&gt; \\~z\\~ \\!\\[\\](u)"
 
 
@@ -163,9 +165,9 @@ def test_onnx_answers_as_torch_does_at_any_batch_and_length(exported, facts):
     assert small["bytes"] < 0.4 * plain["bytes"] and 0 <= small["accuracy"] <= 1
 
 
-def test_an_onnx_file_that_answers_otherwise_is_refused(exported, found):
+def test_an_onnx_file_that_answers_otherwise_is_refused(exported, finished):
     with pytest.raises(Unfaithful, match=r"ONNX Runtime: logits differ from torch's by 0\.001, more than 0\.0001"):
-        export.engines(found, exported, found.test_logits()[0] + np.float32(0.001))
+        export.engines(finished, exported, finished.test_logits()[0] + np.float32(0.001))
 
 
 def test_no_file_tells_of_the_machine_that_wrote_it(exported):
@@ -175,20 +177,20 @@ def test_no_file_tells_of_the_machine_that_wrote_it(exported):
         assert b"site-packages" not in data
 
 
-def test_weights_or_pieces_that_are_not_the_student_s_are_not_exported(found, tmp_path):
+def test_weights_or_pieces_that_are_not_the_student_s_are_not_exported(finished, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    export.write(found, tmp_path)
-    assert np.abs(export.check(found, tmp_path) - found.test_logits()[0]).max() < 1e-4
+    export.write(finished, tmp_path)
+    assert np.abs(export.check(finished, tmp_path) - finished.test_logits()[0]).max() < 1e-4
     weights = load_file(tmp_path / "model.safetensors")
     moved = weights | {"classifier.bias": weights["classifier.bias"] + 0.001}
     save_file(moved, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(Unfaithful, match=r"logits differ from the study's by 0\.001, more than"):
-        export.check(found, tmp_path)
+        export.check(finished, tmp_path)
     settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": 47}))
     with pytest.raises(Unfaithful, match=r"test text \d+: the exported tokenizer gives other word pieces"):
-        export.check(found, tmp_path)
+        export.check(finished, tmp_path)
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
@@ -224,21 +226,21 @@ def test_a_student_of_pairs_is_exported_and_labels_pairs(tmp_path):
     short = {"epochs": 1, "batch": 16, "rates": [0.002]}
     more = {"name": "pairs-out", "task": task, "recipes": ["Basic"], "finetune": short, "tokenizer": {"vocabulary": 64}}
     run_study(Study(**STUDY | more), workers=0)
-    found = student.find("pairs-out", "1/64-basic-s0", Store())
-    export.write(found, tmp_path)
-    test, (stored, _) = found.test_ids(), found.test_logits()
+    finished = student.find("pairs-out", "1/64-basic-s0", Store())
+    export.write(finished, tmp_path)
+    test, (stored, _) = finished.test_ids(), finished.test_logits()
     assert test.lengths.max() == 16 and test.second is not None  # some pairs are cut
-    assert np.abs(export.check(found, tmp_path) - stored).max() < 1e-4
-    facts = student.facts(found, stored)
+    assert np.abs(export.check(finished, tmp_path) - stored).max() < 1e-4
+    facts = student.facts(finished, stored)
     assert facts["pairs"] and facts["task"] == "alike" and not facts["without_tags"]
     (tmp_path / "export.json").write_text(json.dumps(facts))
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"a": a, "b": b}) + "\n" for a, b in found.texts("test")))
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"a": a, "b": b}) + "\n" for a, b in finished.texts("test")))
     labeller = predict.open_labeller(tmp_path)
     predict.label_file(labeller, tmp_path / "in.jsonl", tmp_path / "out.csv", ("a", "b"))
-    told = [line.split(",")[-2:] for line in (tmp_path / "out.csv").read_text().splitlines()[1:]]
+    rows = [line.split(",")[-2:] for line in (tmp_path / "out.csv").read_text().splitlines()[1:]]
     share = np.exp(stored) / np.exp(stored).sum(1, keepdims=True)
-    assert [float(p) for _, p in told] == pytest.approx(share.max(1).tolist(), abs=1e-4)
-    assert [label for label, _ in told] == ["ny"[i] for i in stored.argmax(1)]
+    assert [float(p) for _, p in rows] == pytest.approx(share.max(1).tolist(), abs=1e-4)
+    assert [label for label, _ in rows] == ["ny"[i] for i in stored.argmax(1)]
     with pytest.raises(predict.PredictError, match="trained on pairs: give --text twice"):
         predict.label_file(labeller, tmp_path / "in.jsonl", tmp_path / "more.csv", ("a",))
 
@@ -263,8 +265,8 @@ def test_a_student_is_found_by_its_name_however_it_is_written(exported, tmp_path
     for made in plan.make(Study(**settings | {"precision": "bf16"})).students:
         (store.root / "evaluate" / made.evaluation).mkdir(parents=True)
         (store.root / "evaluate" / made.evaluation / "manifest.json").touch()
-    found = student.find(tmp_path, "2/64-pd (TRUNCATED)-s1", store)
-    assert found.name == "2/64-PD (truncated)-s1" and found.precision == "bf16"  # as it was run, not as this machine prefers
+    finished = student.find(tmp_path, "2/64-pd (TRUNCATED)-s1", store)
+    assert finished.name == "2/64-PD (truncated)-s1" and finished.precision == "bf16"  # as it was run, not as this machine prefers
     assert student.find(tmp_path, "teacher", store).name == "2/128-teacher-s0"
     with pytest.raises(student.UnknownStudent, match=r"no student '2/64-PDF-s1'; the nearest of its 11: '2/64-PD-F-s1', "):
         student.find(tmp_path, "2/64-PDF-s1", store)
@@ -299,12 +301,15 @@ def test_an_export_that_breaks_off_leaves_the_earlier_one(exported, tmp_path, mo
     assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "model").iterdir()} == before
 
 
-def test_a_whole_export_takes_the_earlier_one_s_place(tmp_path):
-    for name, text in (("model", "old"), (".model.abc.new", "new")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(text)
-    export._move(tmp_path / ".model.abc.new", tmp_path / "model")
-    assert [p.name for p in tmp_path.iterdir()] == ["model"] and (tmp_path / "model" / "file").read_text() == "new"
+def test_a_finished_folder_takes_the_place_of_the_one_before_and_an_unfinished_one_leaves_it(tmp_path):
+    model = tmp_path / "model"
+    for text in ("old", "new"):
+        with files.atomic_folder(model) as folder:
+            (folder / "file").write_text(text)
+    with pytest.raises(RuntimeError), files.atomic_folder(model) as folder:
+        (folder / "file").write_text("half")
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["model"] and (model / "file").read_text() == "new"
 
 
 def test_without_the_extra_a_sentence_names_the_cure_and_nothing_is_written(exported, tmp_path, monkeypatch):
@@ -328,6 +333,6 @@ def test_bad_input_ends_with_a_sentence_and_exit_2(exported, tmp_path, words, se
     from pdstudy.__main__ import app
 
     to = [] if "--to" in words else ["--to", str(tmp_path / "model")]
-    said = CliRunner().invoke(app, ["export", *(str(paths.ROOT / w) if w == "tests" else w for w in words), *to])
-    assert said.exit_code == 2 and sentence in said.output.replace("\n", " ")
-    assert isinstance(said.exception, SystemExit) and not list(tmp_path.iterdir())
+    result = CliRunner().invoke(app, ["export", *(str(paths.ROOT / w) if w == "tests" else w for w in words), *to])
+    assert result.exit_code == 2 and sentence in result.output.replace("\n", " ")
+    assert isinstance(result.exception, SystemExit) and not list(tmp_path.iterdir())

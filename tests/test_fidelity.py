@@ -30,6 +30,6 @@ def test_calibration_error_is_the_gap_of_confidence_and_accuracy_by_hand():
 
 
 def test_a_study_tells_of_every_student_and_its_teacher_agrees_with_itself(smoke):
-    found = fidelity.table("smoke").set_index("recipe")
-    assert found.loc["teacher", "agreement"] == 1 and found.loc["teacher", "divergence"] == pytest.approx(0)
-    assert found.agreement.between(0, 1).all() and len(found) == 3 + sum(2 * len(smoke.sizes_of(r)) for r in smoke.recipes)
+    table = fidelity.table("smoke").set_index("recipe")
+    assert table.loc["teacher", "agreement"] == 1 and table.loc["teacher", "divergence"] == pytest.approx(0)
+    assert table.agreement.between(0, 1).all() and len(table) == 3 + sum(2 * len(smoke.sizes_of(r)) for r in smoke.recipes)

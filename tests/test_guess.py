@@ -33,7 +33,7 @@ def reviews(n: int = 300) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("held", "text", "label"),
+    ("table_columns", "text", "label"),
     [
         ({"text": reviews(), "label": ["a", "b"] * 150}, ("text",), "label"),
         ({"words": reviews(), "kind": ["a", "b", "c"] * 100}, ("words",), "kind"),
@@ -43,13 +43,13 @@ def reviews(n: int = 300) -> list[str]:
     ids=["plain", "unnamed", "pair", "several"],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_columns_are_guessed_by_name_and_by_what_they_hold(held, text, label, kind, tmp_path):
-    found = columns.find_columns(table(tmp_path / f"t.{kind}", some(**held)))
-    assert (found.text, found.label) == (text, label)
+def test_columns_are_guessed_by_name_and_by_what_they_hold(table_columns, text, label, kind, tmp_path):
+    guess = columns.find_columns(table(tmp_path / f"t.{kind}", some(**table_columns)))
+    assert (guess.text, guess.label) == (text, label)
 
 
 @pytest.mark.parametrize(
-    ("held", "sentence"),
+    ("table_columns", "sentence"),
     [
         ({"text": reviews()}, "none of its columns, id, stars, text, looks like labels; name it with --label"),
         (
@@ -58,9 +58,9 @@ def test_columns_are_guessed_by_name_and_by_what_they_hold(held, text, label, ki
         ),
     ],
 )
-def test_what_cannot_be_guessed_is_asked_for(held, sentence, tmp_path):
+def test_what_cannot_be_guessed_is_asked_for(table_columns, sentence, tmp_path):
     with pytest.raises(TextError, match=re.escape(sentence)):
-        columns.find_columns(table(tmp_path / "t.csv", some(**held)))
+        columns.find_columns(table(tmp_path / "t.csv", some(**table_columns)))
 
 
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path):

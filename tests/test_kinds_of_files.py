@@ -30,16 +30,16 @@ def typed(*words) -> tuple[int, str]:
 
 def init(path, *words) -> tuple[str, dict]:
     """Return what `init` says of a file that it reads, and the task that it writes."""
-    code, said = typed("init", path, "--to", path.with_name("out.yaml"), "--force", *words)
-    assert code == 0, said
-    return said, yaml.safe_load(path.with_name("out.yaml").read_text(encoding="utf-8"))["task"]
+    code, message = typed("init", path, "--to", path.with_name("out.yaml"), "--force", *words)
+    assert code == 0, message
+    return message, yaml.safe_load(path.with_name("out.yaml").read_text(encoding="utf-8"))["task"]
 
 
 def refused(path, *words) -> str:
     """Return the sentence with which `init` refuses a file, having written nothing."""
-    code, said = typed("init", path, "--to", path.with_name("out.yaml"), *words)
-    assert code == 2 and not path.with_name("out.yaml").exists(), said
-    return said
+    code, message = typed("init", path, "--to", path.with_name("out.yaml"), *words)
+    assert code == 2 and not path.with_name("out.yaml").exists(), message
+    return message
 
 
 def write(path, rows, **how):
@@ -63,10 +63,10 @@ def task_of(**values) -> tasks.Task:
 def test_numbers_beside_names_are_refused_and_read_in_the_order_that_is_given(tmp_path):
     train = write(tmp_path / "train.csv", [("text", "label"), *reviews(names=("World", "Art"))])
     test = write(tmp_path / "test.csv", [("text", "label"), ("one more", "0"), ("and another", "1")])
-    said = refused(train, "--test", test)
+    message = refused(train, "--test", test)
     assert (
-        "test.csv, line 2: the labels are the numbers 0, 1" in said
-        and "labels: [...] in the params file or --labels of init" in said
+        "test.csv, line 2: the labels are the numbers 0, 1" in message
+        and "labels: [...] in the params file or --labels of init" in message
     )
     _, task = init(train, "--test", test, "--labels", "World", "--labels", "Art")
     assert task["labels"] == ["World", "Art"]
@@ -76,8 +76,8 @@ def test_numbers_beside_names_are_refused_and_read_in_the_order_that_is_given(tm
 
 def as_parquet(path, table, names):
     feature = {"_type": "ClassLabel", "names": names}
-    told = json.dumps({"info": {"features": {"text": {"dtype": "string", "_type": "Value"}, "label": feature}}})
-    pq.write_table(pa.table(table).replace_schema_metadata({"huggingface": told}), path)
+    features = json.dumps({"info": {"features": {"text": {"dtype": "string", "_type": "Value"}, "label": feature}}})
+    pq.write_table(pa.table(table).replace_schema_metadata({"huggingface": features}), path)
 
 
 def as_folder(path, table, names):
@@ -116,8 +116,8 @@ def test_a_label_of_another_type_is_named(values, sentence, tmp_path):
 
 
 def test_a_class_called_nan_is_a_class(tmp_path):
-    said, task = init(write(tmp_path / "t.csv", [("text", "lang"), *reviews(names=("nan", "yue", "inf"))]))
-    assert '"nan" 67' in said and task["label"] == "lang"
+    message, task = init(write(tmp_path / "t.csv", [("text", "lang"), *reviews(names=("nan", "yue", "inf"))]))
+    assert '"nan" 67' in message and task["label"] == "lang"
 
 
 # -- what a repeat is, and what is said of losses
@@ -128,8 +128,8 @@ def test_a_class_called_nan_is_a_class(tmp_path):
 )
 def test_texts_that_differ_by_a_sign_all_stay(signs, tmp_path):
     rows = [(f"how to read number {i} in {sign}", str(k)) for i in range(60) for k, sign in enumerate(signs)]
-    said, _ = init(write(tmp_path / "t.csv", [("text", "label"), *rows]))
-    assert "180 labelled texts, 3 classes" in said and "repeated" not in said
+    message, _ = init(write(tmp_path / "t.csv", [("text", "label"), *rows]))
+    assert "180 labelled texts, 3 classes" in message and "repeated" not in message
 
 
 def test_texts_of_emoji_are_texts(tmp_path):
@@ -137,8 +137,8 @@ def test_texts_of_emoji_are_texts(tmp_path):
     rows = [
         (f"{faces[k][i % 4]}{faces[k][i // 4 % 4]}{faces[k][i // 16 % 4]} {'!' * (i // 64)}", k) for i in range(150) for k in faces
     ]
-    said, _ = init(write(tmp_path / "t.csv", [("text", "label"), *rows]))
-    assert "300 labelled texts" in said and "without a word" not in said
+    message, _ = init(write(tmp_path / "t.csv", [("text", "label"), *rows]))
+    assert "300 labelled texts" in message and "without a word" not in message
 
 
 LOST = [
@@ -149,11 +149,11 @@ LOST = [
 
 def test_every_loss_is_said_with_its_count_and_examples_by_init_and_before_advice_trains(tmp_path, monkeypatch):
     path = write(tmp_path / "t.csv", [("text", "label"), *LOST])
-    said, _ = init(path)
-    assert "200 labelled texts in 205 rows" in said
-    assert "train: 2 of 205 texts without a word" in said and "train: 1 of 205 texts repeated with another label" in said
-    assert "train: 3 of 205 texts repeated" in said or "texts repeated except for case, white space or Unicode form" in said
-    assert '"the film number 1 was as one expects it"' in said or '"The film NUMBER 0 was as one expects it"' in said
+    message, _ = init(path)
+    assert "200 labelled texts in 205 rows" in message
+    assert "train: 2 of 205 texts without a word" in message and "train: 1 of 205 texts repeated with another label" in message
+    assert "train: 3 of 205 texts repeated" in message or "texts repeated except for case, white space or Unicode form" in message
+    assert '"the film number 1 was as one expects it"' in message or '"The film NUMBER 0 was as one expects it"' in message
     monkeypatch.setattr(budget, "spend", lambda *words: (_ for _ in ()).throw(RunError("stopped before training", bad_input=True)))
     code, advised = typed("advise", path.with_name("out.yaml"))
     assert code == 2 and "train: 2 of 205 texts without a word" in advised and advised.endswith("stopped before training")
@@ -184,18 +184,18 @@ TEXTS = [f"a longer text with a number {i} in it" for i in range(600)]
     ids=["many intents", "split", "lang", "language is the label", "one-hot", "score", "passage", "two texts"],
 )  # fmt: skip
 def test_init_says_which_columns_it_took_and_offers_the_other_reading(columns, label, sentence, tmp_path):
-    said, task = init(write(tmp_path / "t.csv", table(**columns)), "--rare", "keep")
-    assert task["label"] == label and sentence in said
+    message, task = init(write(tmp_path / "t.csv", table(**columns)), "--rare", "keep")
+    assert task["label"] == label and sentence in message
 
 
 def test_rare_classes_are_named_all_at_once_and_may_be_dropped_merged_or_kept(tmp_path):
     rows = [*reviews(190), *((f"seldom seen {i}", f"rare{i // 2}") for i in range(12))]
     path = write(tmp_path / "t.csv", [("text", "label"), *rows])
-    said = refused(path)
-    assert "'rare" in said and "--rare drop, merge or keep" in said and "label: 'label' (named so)" in said
+    message = refused(path)
+    assert "'rare" in message and "--rare drop, merge or keep" in message and "label: 'label' (named so)" in message
     for how, n, classes in (("drop", 190, 2), ("merge", 202, 3), ("keep", 202, 8)):
-        said, task = init(path, "--rare", how)
-        assert f"{n} labelled texts" in said and f"{classes} classes" in said and task["rare"] == how
+        message, task = init(path, "--rare", how)
+        assert f"{n} labelled texts" in message and f"{classes} classes" in message and task["rare"] == how
         made = plan.make(Study.read(tmp_path / "out.yaml"))
         (step,) = made.of_stage("texts")
         record = json.loads((execute(step, store.Store(), Watch()) / "record.json").read_text())
@@ -222,8 +222,8 @@ GERMAN = [("text", "label"), *reviews(120, ("schlecht", "gut"))]
 def test_another_dialect_is_noticed_and_the_option_that_is_named_reads_it(name, write_as, option, tmp_path):
     path = write(tmp_path / name, GERMAN, **write_as)
     assert option[0] in refused(path)
-    said, task = init(path, *option)
-    assert '"schlecht" 60' in said and (task["text"], task["label"]) == (["text"], "label")
+    message, task = init(path, *option)
+    assert '"schlecht" 60' in message and (task["text"], task["label"]) == (["text"], "label")
     made = sources.read(Study.read(tmp_path / "out.yaml").resolved_task())
     assert made.labels == ("gut", "schlecht") and made.labelled["train"][0][0] == (GERMAN[1][0],)
 
@@ -248,8 +248,8 @@ def test_a_quoted_line_break_of_a_tsv_names_the_option(tmp_path):
 )
 def test_what_a_file_says_of_itself_is_read(content, name, tmp_path):
     (tmp_path / "t.csv").write_text(content, encoding="utf-8", newline="")
-    said, task = init(tmp_path / "t.csv")
-    assert '120 labelled texts, 2 classes: "gut" 60, "schlecht" 60' in said and task["label"] == "label"
+    message, task = init(tmp_path / "t.csv")
+    assert '120 labelled texts, 2 classes: "gut" 60, "schlecht" 60' in message and task["label"] == "label"
 
 
 @pytest.mark.parametrize(
@@ -257,10 +257,10 @@ def test_what_a_file_says_of_itself_is_read(content, name, tmp_path):
 )
 def test_a_first_row_that_looks_like_data_is_no_header_in_silence(rows, tmp_path):
     path = write(tmp_path / "t.csv", rows)
-    said = refused(path)
-    assert "--no-header" in said and "--header" in said
-    said, task = init(path, "--no-header")
-    assert "120 labelled texts" in said and task["header"] is False
+    message = refused(path)
+    assert "--no-header" in message and "--header" in message
+    message, task = init(path, "--no-header")
+    assert "120 labelled texts" in message and task["header"] is False
     assert init(path, "--header", "--rare", "drop")[1]["header"] is True
 
 
@@ -271,8 +271,8 @@ def test_another_encoding_is_read_with_the_option_that_is_named(encoding, text, 
     rows = [("text", "label"), *((f"{text} {i}", "ab"[i % 2]) for i in range(150))]
     (tmp_path / "t.csv").write_bytes("".join(f"{a},{b}\n" for a, b in rows).encode(encoding))
     assert "--encoding" in refused(tmp_path / "t.csv")
-    said, task = init(tmp_path / "t.csv", "--encoding", encoding)
-    assert "150 labelled texts" in said and task["encoding"] != "utf-8"
+    message, task = init(tmp_path / "t.csv", "--encoding", encoding)
+    assert "150 labelled texts" in message and task["encoding"] != "utf-8"
     assert sources.read(Study.read(tmp_path / "out.yaml").resolved_task()).labelled["train"][0][0] == (f"{text} 0",)
 
 
@@ -297,8 +297,8 @@ NAMES = [
 @pytest.mark.parametrize("column", ["text", "on", "~", "feedback 😀", "a: b", "null"])
 def test_any_name_of_a_file_or_a_column_gives_a_study_that_can_be_planned(name, column, tmp_path):
     path = write(tmp_path / name, [(column, "null" if column != "null" else "x"), *reviews(60)])
-    code, said = typed("init", "--to", tmp_path / "out.yaml", "--", path)
-    assert code == 0, said
+    code, message = typed("init", "--to", tmp_path / "out.yaml", "--", path)
+    assert code == 0, message
     study = Study.read(tmp_path / "out.yaml")
     assert study.task.text == [column] and plan.make(study).of_stage("texts")
 
@@ -306,11 +306,11 @@ def test_any_name_of_a_file_or_a_column_gives_a_study_that_can_be_planned(name, 
 def test_a_place_that_cannot_be_written_to_is_said_and_another_is_taken_by_default(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     path = write(tmp_path / "data" / "t.csv", [("text", "label"), *reviews(60)])
-    code, said = typed("init", path, "--to", tmp_path / "gone" / "t.yaml")
-    assert code == 2 and "cannot be written" in said and "--to" in said
+    code, message = typed("init", path, "--to", tmp_path / "gone" / "t.yaml")
+    assert code == 2 and "cannot be written" in message and "--to" in message
     (tmp_path / "file").write_text("")
-    code, said = typed("init", path, "--to", tmp_path / "file" / "t.yaml")
-    assert code == 2 and "cannot be written" in said
+    code, message = typed("init", path, "--to", tmp_path / "file" / "t.yaml")
+    assert code == 2 and "cannot be written" in message
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(files, "writable", lambda folder: "data" not in str(folder))
     assert typed("init", path)[0] == 0 and (tmp_path / "t.yaml").is_file() and not (tmp_path / "data" / "t.yaml").exists()
@@ -318,8 +318,8 @@ def test_a_place_that_cannot_be_written_to_is_said_and_another_is_taken_by_defau
 
 
 def test_classes_are_shown_in_their_own_letters(tmp_path):
-    said, _ = init(write(tmp_path / "t.csv", [("text", "label"), *reviews(60, ("плохо", "好"))]))
-    assert '"плохо" 30, "好" 30' in said
+    message, _ = init(write(tmp_path / "t.csv", [("text", "label"), *reviews(60, ("плохо", "好"))]))
+    assert '"плохо" 30, "好" 30' in message
 
 
 def test_a_vocabulary_is_one_that_the_text_supports(tmp_path):

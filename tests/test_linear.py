@@ -73,8 +73,8 @@ def test_it_is_kept_as_json_and_safetensors(tmp_path):
 
 def test_files_that_do_not_fit_each_other_are_refused(tmp_path):
     fitted()[0].save(tmp_path)
-    told = json.loads((tmp_path / linear.VOCABULARY).read_text())
-    (tmp_path / linear.VOCABULARY).write_text(json.dumps(told | {"grams": told["grams"][1:]}))
+    vocabulary = json.loads((tmp_path / linear.VOCABULARY).read_text())
+    (tmp_path / linear.VOCABULARY).write_text(json.dumps(vocabulary | {"grams": vocabulary["grams"][1:]}))
     with pytest.raises(ValueError, match="do not fit each other"):
         linear.load(tmp_path)
     (tmp_path / linear.WEIGHTS).unlink()

@@ -59,12 +59,12 @@ def test_hidden_states_with_segments_equal_those_of_transformers():
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_and_its_gradients_are_those_of_the_formula(batch, heads, queries, keys, masked, dtype, close):
     torch.manual_seed(batch * keys)
-    given = [torch.randn(batch, heads, n, 64, dtype=torch.float64) for n in (queries, keys, keys)]
+    inputs = [torch.randn(batch, heads, n, 64, dtype=torch.float64) for n in (queries, keys, keys)]
     mask = torch.rand(batch, 1, 1, keys) < 0.5 if masked else torch.ones(batch, 1, 1, keys, dtype=torch.bool)
     mask[..., 0] = True  # [CLS] is always real
     results = []
     for kind in (torch.float64, dtype):
-        q, k, v = (t.to(kind, copy=True).requires_grad_() for t in given)
+        q, k, v = (t.to(kind, copy=True).requires_grad_() for t in inputs)
         if kind is torch.float64 and not results:
             y = ((q @ k.transpose(2, 3)) / 8).masked_fill(~mask, -torch.inf).softmax(-1) @ v
         else:

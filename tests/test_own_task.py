@@ -123,11 +123,11 @@ def test_a_given_teacher_whose_classes_have_no_names_is_believed_where_it_is_rig
 
 
 def test_a_given_teacher_whose_classes_have_no_names_needs_an_order_that_somebody_gave(study, teacher):
-    given = taught_by(study, teacher)
+    from_folder = taught_by(study, teacher)
     with pytest.raises(
         RunError, match=r"the teacher's classes have no names, only numbers; say which is which: id2label .* or task.labels"
     ):
-        run_study(given.model_copy(update={"task": study.task}), workers=0)
+        run_study(from_folder.model_copy(update={"task": study.task}), workers=0)
 
 
 def test_a_teacher_with_swapped_classes_is_found_out(study, teacher):
@@ -181,8 +181,8 @@ def test_pairs_are_learned_from_both_texts(tmp_path):
         json.dumps(STUDY | {"task": task, "name": "own-pairs", "recipes": ["Basic"], "finetune": long})
     )
     study = Study.read(tmp_path / "pairs.yaml")
-    found = run_study(study, workers=0)
-    accuracy = found[(found.split == "test") & (found.metric == "accuracy") & (found.recipe == "Basic")].value
+    metrics = run_study(study, workers=0)
+    accuracy = metrics[(metrics.split == "test") & (metrics.metric == "accuracy") & (metrics.recipe == "Basic")].value
     assert accuracy.min() > 0.65, "one text alone says nothing: half would be right"
     (ids,) = [s for s in plan.make(study).of_stage("ids") if s.settings["of"] == "task"]
     assert Ids.load(Store().open(ids.digest), "test").second is not None
@@ -199,12 +199,12 @@ def test_students_may_begin_from_a_family_that_has_read_another_text(study, fold
     values = yaml.safe_load((folder / "own.yaml").read_text())
     values |= {"name": "own-family", "family": str(tmp_path / "family" / "{layers}-{hidden}")}
     (folder / "family.yaml").write_text(json.dumps(values))
-    found = run_study(Study.read(folder / "family.yaml"), workers=0)
+    metrics = run_study(Study.read(folder / "family.yaml"), workers=0)
     assert not plan.make(Study.read(folder / "family.yaml")).of_stage("pretrain")
     ours = load_results(study.name)
     pick = lambda table, recipe: table[(table.recipe == recipe) & (table.split == "test")].value.tolist()  # noqa: E731
-    assert pick(found, "PD") == pick(ours, "PD"), "the same start, wherever it lies, gives the same student"
-    assert found[(found.recipe == "start") & (found.metric == "mlm_loss")].value.notna().all()
+    assert pick(metrics, "PD") == pick(ours, "PD"), "the same start, wherever it lies, gives the same student"
+    assert metrics[(metrics.recipe == "start") & (metrics.metric == "mlm_loss")].value.notna().all()
     values["sizes"] = ["1/64", "2/64"]
     (folder / "family.yaml").write_text(json.dumps(values))
     with pytest.raises(ParamsError, match=r"2-64: holds none of tokenizer.json, vocab.txt"):

@@ -95,7 +95,7 @@ def test_a_byte_order_mark_does_no_harm(settings, written):
 
 
 @pytest.mark.parametrize(
-    ("told", "best"),
+    ("cpuinfo", "best"),
     [
         ("vendor_id : GenuineIntel\nflags : avx512f avx512_bf16 amx_bf16", "bf16"),
         ("vendor_id : GenuineIntel\nflags : avx512f avx512_bf16", "fp32"),  # at half the speed of fp32
@@ -103,8 +103,8 @@ def test_a_byte_order_mark_does_no_harm(settings, written):
         ("vendor_id : AuthenticAMD\nflags : avx2", "fp32"),
     ],
 )
-def test_the_best_precision_is_what_the_processor_multiplies_fastest(tmp_path, told, best):
-    (tmp_path / "cpuinfo").write_text(told)
+def test_the_best_precision_is_what_the_processor_multiplies_fastest(tmp_path, cpuinfo, best):
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
     assert best_precision(tmp_path / "cpuinfo") == best
     assert best_precision(tmp_path / "none") == "fp32"
 
@@ -122,7 +122,7 @@ def test_a_family_is_a_folder_for_all_sizes_or_one_a_size(settings):
     names = [both.family_name(Size.parse(s)) for s in ("2/128", "1/64")]
     assert Study(**both.model_dump()) == both
     assert names == ["hub:owner/name", "hub:google/bert_uncased_L-1_H-64_A-1"]
-    assert both.family_folder(Size(2, 128)) == paths.MODELS / "owner" / "name"
+    assert paths.absolute(both.family_name(Size(2, 128))) == paths.MODELS / "owner" / "name"
 
 
 # -- keys and types

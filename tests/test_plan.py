@@ -264,9 +264,9 @@ def test_a_point_of_a_curve_is_the_same_student_on_fewer_texts_at_the_same_rate(
     (label,) = p.of_stage("label")
     for s in p.students:
         if s.curve == "transfer":
-            model, whole = p.steps[s.model], model_of(p, "PD", "2/64", seed=1)
+            model, student = p.steps[s.model], model_of(p, "PD", "2/64", seed=1)
             assert model.parents["label"] == label.digest, "the soft labels are computed once"
-            assert model.parents["search"] == whole.parents["search"] and model.settings["texts"] == s.texts
+            assert model.parents["search"] == student.parents["search"] and model.settings["texts"] == s.texts
     n_texts = [step.settings["texts"] for step in p.of_stage("linear")]
     assert n_texts == [0, 100, 20_000], "the linear model of all of D_L, of the curve, and of D_T with soft labels"
     without = planned(settings, recipes=["Basic", "PD", "PD-F"])
@@ -331,7 +331,7 @@ def test_a_start_that_reads_another_text_shares_its_word_pieces_and_nothing_else
 
 
 @pytest.mark.parametrize(
-    "changes, said",
+    "changes, message",
     [
         ({"domains": {"corpora": ["nwes"]}}, "no corpus 'nwes'; known: transfer, held-back, news, python"),
         ({"compound": {"corpora": ["news", "news"]}}, "'news' is listed twice"),
@@ -339,8 +339,8 @@ def test_a_start_that_reads_another_text_shares_its_word_pieces_and_nothing_else
         ({"recipe_sizes": {"PF": ["1/64"]}}, "recipe_sizes.PF.recipes: 'PF' is none of the study's recipes"),
     ],
 )
-def test_other_text_that_the_study_cannot_have_is_refused(settings, changes, said):
-    with pytest.raises(ValueError, match=re.escape(said)):
+def test_other_text_that_the_study_cannot_have_is_refused(settings, changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         planned(settings, **changes)
 
 
@@ -651,24 +651,24 @@ def test_measuring_every_rate_adds_evaluations_and_nothing_else(settings):
 def test_a_single_rate_a_given_teacher_and_other_seeds_than_the_searching_one_have_their_searches(settings, teacher):
     one = planned(settings, finetune__rates=[1e-3], distill__rates=[1e-3])
     assert plan.with_candidates_measured(one).steps == one.steps, "nothing was chosen among"
-    given = planned(settings, teacher={"size": None, "folder": str(teacher)}, seeds=[3], recipes=["Basic"])
-    assert {s.recipe: plan.search_of(given, s) is None for s in given.students if s.recipe != "Linear"} == {
+    p = planned(settings, teacher={"size": None, "folder": str(teacher)}, seeds=[3], recipes=["Basic"])
+    assert {s.recipe: plan.search_of(p, s) is None for s in p.students if s.recipe != "Linear"} == {
         "teacher": True,
         "Basic": False,
     }
-    assert len(plan.with_candidates_measured(given).steps) == len(given.steps) + 2 * 2
+    assert len(plan.with_candidates_measured(p).steps) == len(p.steps) + 2 * 2
 
 
 def test_a_rate_that_was_cleaned_away_after_its_search_is_not_asked_for(settings):
     made = planned(settings, recipes=["Basic"], sizes=["1/64"])
-    whole = plan.with_candidates_measured(made)
+    with_candidates = plan.with_candidates_measured(made)
     rates = {candidate for search in made.of_stage("search") for candidate in search.parents.values()}
-    answers = set(whole.steps) - set(made.steps)
+    answers = set(with_candidates.steps) - set(made.steps)
     assert plan.with_candidates_measured(made, set(made.steps) - rates).steps == made.steps
     assert (
         plan.with_candidates_measured(made, set(made.steps)).steps
         == plan.with_candidates_measured(made, set(made.steps) - rates | answers).steps
-        == whole.steps
+        == with_candidates.steps
     )
 
 

@@ -27,10 +27,10 @@ NAMES = ["negative", "positive"]
 @pytest.fixture(scope="module")
 def test_split(exported):
     """The test texts, the label that the study's student gave each, and its probability."""
-    found = student.find("smoke", "2/64-PF-s0", Store())
-    logits = found.test_logits()[0].astype(float)
+    finished = student.find("smoke", "2/64-PF-s0", Store())
+    logits = finished.test_logits()[0].astype(float)
     share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    return found.texts("test"), [NAMES[i] for i in logits.argmax(1)], share.max(1)
+    return finished.texts("test"), [NAMES[i] for i in logits.argmax(1)], share.max(1)
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +78,9 @@ KINDS = {"csv": as_csv, "tsv": as_tsv, "txt": as_txt, "jsonl": as_jsonl, "parque
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_of_any_kind_gets_the_study_s_answers(kind, labeller, test_split, tmp_path):
     texts, labels, shares = test_split
-    found = label_file(labeller, KINDS[kind](tmp_path / f"in.{kind}", texts), tmp_path / "out.csv")
+    summary = label_file(labeller, KINDS[kind](tmp_path / f"in.{kind}", texts), tmp_path / "out.csv")
     rows = read(tmp_path / "out.csv")
-    assert (found.rows, found.blank) == (len(texts), 0) and [row["text"] for row in rows] == texts
+    assert (summary.rows, summary.blank) == (len(texts), 0) and [row["text"] for row in rows] == texts
     assert [row["label"] for row in rows] == labels and set(labels) == set(NAMES)
     assert [float(row["probability"]) for row in rows] == pytest.approx(shares.tolist(), abs=1e-4)
     more = {"csv": ["id", "text"], "tsv": ["id", "text"], "txt": ["text"], "jsonl": ["text", "more"], "parquet": ["n", "text"]}[
@@ -94,14 +94,14 @@ def test_a_file_with_its_labels_is_measured_and_keeps_them(exported, test_split,
     texts, labels, _ = test_split
     right = [NAMES[i < 60] if i < 100 else "" for i in range(len(texts))]
     source = write_csv(tmp_path / "in.csv", [["text", "label"], *zip(texts, right, strict=True)])
-    said = CliRunner().invoke(app, ["predict", str(exported), str(source)])
+    result = CliRunner().invoke(app, ["predict", str(exported), str(source)])
     rows = read(tmp_path / "in.labelled.csv")
-    assert said.exit_code == 0 and list(rows[0]) == ["text", "label", "predicted label", "probability"]
+    assert result.exit_code == 0 and list(rows[0]) == ["text", "label", "predicted label", "probability"]
     assert [row["label"] for row in rows] == right and [row["predicted label"] for row in rows] == labels
     hits = sum(a == b for a, b in zip(right[:100], labels, strict=False))
-    assert f"accuracy {hits}.0%" in said.output and "on the 100 texts with a label in 'label'" in said.output
+    assert f"accuracy {hits}.0%" in result.output and "on the 100 texts with a label in 'label'" in result.output
     counts = [sum((a, b) == pair for a, b in zip(right[:100], labels, strict=False)) for pair in itertools.product(NAMES, NAMES)]
-    assert [int(n) for n in re.findall(r"│ +(\d+)(?= +│)", said.output)] == counts
+    assert [int(n) for n in re.findall(r"│ +(\d+)(?= +│)", result.output)] == counts
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ def test_a_file_with_its_labels_is_measured_and_keeps_them(exported, test_split,
 )
 def test_labels_that_the_student_does_not_know_measure_nothing_and_are_said(cells, sentence, exported, tmp_path):
     source = write_csv(tmp_path / "in.csv", [["text", "label"], ["a film", cells[0]], ["it ends", cells[1]]])
-    said = CliRunner().invoke(app, ["predict", str(exported), str(source)])
-    assert said.exit_code == 0 and sentence in " ".join(said.output.split()) and "accuracy" not in said.output
-    said = CliRunner().invoke(app, ["predict", str(exported), str(source), "--label", "label", "--to", str(tmp_path / "b.csv")])
-    assert said.exit_code == 2 and sentence in " ".join(said.output.split()) and not (tmp_path / "b.csv").exists()
+    result = CliRunner().invoke(app, ["predict", str(exported), str(source)])
+    assert result.exit_code == 0 and sentence in " ".join(result.output.split()) and "accuracy" not in result.output
+    result = CliRunner().invoke(app, ["predict", str(exported), str(source), "--label", "label", "--to", str(tmp_path / "b.csv")])
+    assert result.exit_code == 2 and sentence in " ".join(result.output.split()) and not (tmp_path / "b.csv").exists()
 
 
 def test_a_json_line_keeps_its_fields_and_may_lack_any_but_the_text(labeller, tmp_path):
@@ -135,16 +135,16 @@ def test_what_is_written_goes_here_where_the_files_folder_cannot_be_written_to(e
     as_txt(tmp_path / "there" / "in.txt", ["a film"])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(files, "writable", lambda folder: "there" not in str(folder))
-    said = CliRunner().invoke(app, ["predict", str(exported), "there/in.txt"])
-    assert said.exit_code == 0 and (tmp_path / "in.labelled.csv").is_file()
+    result = CliRunner().invoke(app, ["predict", str(exported), "there/in.txt"])
+    assert result.exit_code == 0 and (tmp_path / "in.labelled.csv").is_file()
 
 
 @pytest.mark.parametrize("flag", ["--onnx", "--int8"])
 def test_onnx_runtime_labels_as_torch_does(flag, exported, test_split, tmp_path):
     texts, labels, shares = test_split
     source = as_txt(tmp_path / "in.txt", texts)
-    said = CliRunner().invoke(app, ["predict", str(exported), str(source), flag])
-    assert said.exit_code == 0 and "in.labelled.csv: 300 rows" in said.output.replace("\n", "")
+    result = CliRunner().invoke(app, ["predict", str(exported), str(source), flag])
+    assert result.exit_code == 0 and "in.labelled.csv: 300 rows" in result.output.replace("\n", "")
     rows = read(tmp_path / "in.labelled.csv")
     assert [float(row["probability"]) for row in rows] == pytest.approx(shares.tolist(), abs=1e-4 if flag == "--onnx" else 0.02)
     assert flag == "--int8" or [row["label"] for row in rows] == labels
@@ -152,9 +152,9 @@ def test_onnx_runtime_labels_as_torch_does(flag, exported, test_split, tmp_path)
 
 def test_words_that_mean_missing_elsewhere_are_texts_and_a_row_without_text_gets_no_label(labeller, tmp_path):
     texts = ["NA", "null", "None", "nan", "", 'two\nlines, "quoted"', "  "]
-    found = label_file(labeller, as_csv(tmp_path / "in.csv", texts), tmp_path / "out.csv")
+    summary = label_file(labeller, as_csv(tmp_path / "in.csv", texts), tmp_path / "out.csv")
     rows = read(tmp_path / "out.csv")
-    assert [row["text"] for row in rows] == texts and (found.rows, found.blank) == (7, 2)
+    assert [row["text"] for row in rows] == texts and (summary.rows, summary.blank) == (7, 2)
     assert [row["label"] in NAMES for row in rows] == [True, True, True, True, False, True, False]
     assert rows[4]["label"] == rows[4]["probability"] == ""
 
@@ -173,8 +173,8 @@ def test_pairs_go_to_the_encoder_as_pairs_and_half_a_pair_gets_no_label(labeller
         (["it  ends", "a film"], ("a film", "it ends")),
         (["", "b"], None),
     ]
-    found = label_file(both, source, tmp_path / "out.csv", ("a", "b"))
-    assert (found.rows, found.blank) == (2, 1)
+    summary = label_file(both, source, tmp_path / "out.csv", ("a", "b"))
+    assert (summary.rows, summary.blank) == (2, 1)
     assert [row["label"] in NAMES for row in read(tmp_path / "out.csv")] == [True, False]
 
 
@@ -219,9 +219,9 @@ BAD = {
 @pytest.mark.parametrize(("name", "data", "sentence"), BAD.values(), ids=BAD)
 def test_what_cannot_be_read_ends_with_a_sentence_exit_2_and_nothing_written(name, data, sentence, exported, tmp_path):
     (tmp_path / name).write_bytes(data)
-    said = CliRunner().invoke(app, ["predict", str(exported), str(tmp_path / name), "--to", str(tmp_path / "out.csv")])
-    assert said.exit_code == 2 and isinstance(said.exception, SystemExit)
-    assert name in said.output and sentence in said.output
+    result = CliRunner().invoke(app, ["predict", str(exported), str(tmp_path / name), "--to", str(tmp_path / "out.csv")])
+    assert result.exit_code == 2 and isinstance(result.exception, SystemExit)
+    assert name in result.output and sentence in result.output
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
@@ -233,10 +233,10 @@ def test_what_cannot_be_written_ends_with_a_sentence(exported, tmp_path):
         ("out.tsv", "ends in .csv"),
         ("no/out.csv", "does not exist; make it"),
     ):
-        said = CliRunner().invoke(app, ["predict", str(exported), str(tmp_path / "in.txt"), "--to", str(tmp_path / to)])
-        assert said.exit_code == 2 and sentence in said.output
-    said = CliRunner().invoke(app, ["predict", str(exported), str(tmp_path / "gone.csv")])
-    assert said.exit_code == 2 and "gone.csv: cannot be read (No such file or directory)" in said.output
+        result = CliRunner().invoke(app, ["predict", str(exported), str(tmp_path / "in.txt"), "--to", str(tmp_path / to)])
+        assert result.exit_code == 2 and sentence in result.output
+    result = CliRunner().invoke(app, ["predict", str(exported), str(tmp_path / "gone.csv")])
+    assert result.exit_code == 2 and "gone.csv: cannot be read (No such file or directory)" in result.output
     assert (tmp_path / "there.csv").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
 
 

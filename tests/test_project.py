@@ -21,7 +21,7 @@ def test_the_hooks_are_pinned_and_strip_a_notebook_as_it_is_kept(tmp_path):
     assert all("==" in pin for hook in hooks.values() for pin in hook["additional_dependencies"])
     notebook = tmp_path / "00_one_student.ipynb"
     shutil.copy(paths.NOTEBOOKS / notebook.name, notebook)
-    kept = notebook.read_text()
+    before = notebook.read_text()
     import nbformat
 
     used = nbformat.read(notebook, as_version=4)
@@ -33,7 +33,7 @@ def test_the_hooks_are_pinned_and_strip_a_notebook_as_it_is_kept(tmp_path):
     nbformat.write(used, notebook)
     program, *options = shlex.split(hooks["nbstripout"]["entry"])
     subprocess.run([sys.executable, "-m", program, *options, str(notebook)], check=True, timeout=60)
-    assert not render.clean_source(notebook) and notebook.read_text() == kept
+    assert not render.clean_source(notebook) and notebook.read_text() == before
     assert version("ruff") and version("nbstripout")
 
 

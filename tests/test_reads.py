@@ -68,16 +68,16 @@ def texts(**changes) -> cleaning.Texts:
 
 
 def test_the_named_data_are_read_and_the_transfer_set_stays_the_tasks_own(data):
-    found, own = texts(), texts(corpus={"heldout": 0.1})
-    read = [*found.documents, *found.heldout]
+    named, own = texts(), texts(corpus={"heldout": 0.1})
+    read = [*named.documents, *named.heldout]
     assert sorted(text.split()[0] for text in read) == ["article"] * 30 + ["review"] * 40
     assert not any("<br" in text for text in read)
-    assert found.counts["D_LM"]["leaks"] == 1
+    assert named.counts["D_LM"]["leaks"] == 1
     # D_T: two sentences of each of the 80 reviews, of the split that is not read too
-    assert sorted(found.transfer) == sorted(
+    assert sorted(named.transfer) == sorted(
         s for i in (*range(40), *range(100, 140)) for s in (f"review {i} goes on here.", f"and it ends {i} times so.")
     )
-    assert found.labelled == own.labelled
+    assert named.labelled == own.labelled
     assert len(own.documents) + len(own.heldout) == 80
 
 
@@ -102,7 +102,7 @@ def test_a_study_on_named_data_runs_and_says_what_it_read(data):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"corpus": {"data": ["wikipedia/train"]}},
@@ -116,8 +116,8 @@ def test_a_study_on_named_data_runs_and_says_what_it_read(data):
         ({"task": {"train": "a.csv", "corpus": ["b.txt"]}}, "corpus.data and task.corpus both say what D_LM is"),
     ],
 )
-def test_a_d_lm_that_cannot_be_is_refused(changes, said):
-    with pytest.raises(ParamsError, match=said):
+def test_a_d_lm_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(ParamsError, match=message):
         Study.checked(SMALL | changes)
 
 
@@ -138,7 +138,7 @@ def test_the_two_studies_for_a_gpu_read_wikipedia_and_reviews_and_are_planned(da
     shutil.copy(paths.PARAMS / params.name, params)
     monkeypatch.setattr(paths, "ROOT", data)
     task = yaml.safe_load(params.read_text())["task"]
-    for name in (task["train"], task["test"], *task["transfer"], *(p for given in task["elsewhere"].values() for p in given)):
+    for name in (task["train"], task["test"], *task["transfer"], *(p for files in task["elsewhere"].values() for p in files)):
         path = params.parent / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("review,rating\n" + "".join(f"book {i},{'good' if i % 2 else 'bad'}\n" for i in range(500)))

@@ -56,12 +56,6 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
-@pytest.fixture(scope="module")
-def rendered(smoke) -> Path:
-    """The folder of the smoke study's reports."""
-    return render.render(smoke).parent
-
-
 @pytest.fixture(params=["index", *render.QUESTIONS])
 def page(rendered, request) -> Page:
     return Page((rendered / f"{request.param}.html").read_text())
@@ -136,20 +130,20 @@ def test_every_claim_on_the_index_leads_to_its_figure_and_its_data(rendered):
 def test_a_question_leads_to_its_neighbours_and_to_its_own_sections(rendered):
     names = ["index.html", *(f"{stem}.html" for stem in render.QUESTIONS)]
     for before, name, after in zip([None, *names], names, [*names[1:], None], strict=False):
-        found = bs4.BeautifulSoup((rendered / name).read_text(), "html5lib")
+        soup = bs4.BeautifulSoup((rendered / name).read_text(), "html5lib")
         top, contents, turns = (
-            [a["href"] for a in found.find("nav", attrs={"aria-label": label}).find_all("a")]
+            [a["href"] for a in soup.find("nav", attrs={"aria-label": label}).find_all("a")]
             for label in ("pages", "on this page", "previous and next")
         )
-        assert top == names and found.find("a", attrs={"aria-current": "page"})["href"] == name
-        assert contents == [f"#{heading['id']}" for heading in found.find_all("h2")] and len(contents) >= 5
+        assert top == names and soup.find("a", attrs={"aria-current": "page"})["href"] == name
+        assert contents == [f"#{heading['id']}" for heading in soup.find_all("h2")] and len(contents) >= 5
         assert turns == [n for n in (before, after) if n]
 
 
 def test_code_is_folded(rendered):
     for path in rendered.glob("0*.html"):
-        found = bs4.BeautifulSoup(path.read_text(), "html5lib")
-        inputs = found.select("div.input")
+        soup = bs4.BeautifulSoup(path.read_text(), "html5lib")
+        inputs = soup.select("div.input")
         assert inputs and all(code.find_parent("details") and not code.find_parent("details").has_attr("open") for code in inputs)
 
 
@@ -166,7 +160,9 @@ def test_pages_and_executed_notebooks_are_light_and_name_no_place_of_this_machin
         for place in (str(paths.ROOT), sys.prefix, str(Path.home()) + "/", "/tmp/"):
             assert place not in text, (path.name, place)
     for path in rendered.glob("*.ipynb"):
-        outputs = [o for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code" for o in c.outputs]
+        cells = [c.outputs for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+        assert max(map(len, cells)) <= 12, "no flood of outputs"
+        outputs = [output for cell in cells for output in cell]
         assert not [o for o in outputs if o.get("name") == "stderr" or o.output_type == "error"]
 
 
@@ -242,9 +238,9 @@ def test_hostile_text_is_shown_and_not_run(tmp_path):
     hostile = "<script>alert(1)</script><img src=x onerror=alert(1)>"
     source = f"import pandas as pd\nfrom pdstudy.escape import Prose\ndisplay(Prose({hostile!r}))\npd.DataFrame({{'text': [{hostile!r}]}})"
     made = render.execute(notebook(tmp_path, source), {"name": "x"}, tmp_path)
-    found = Page(made.read_text())
-    assert found.scripts == [OUR_SCRIPT] and "x" not in found.addresses and not found.handlers
-    assert hostile in " ".join(found.words)
+    page = Page(made.read_text())
+    assert page.scripts == [OUR_SCRIPT] and "x" not in page.addresses and not page.handlers
+    assert hostile in " ".join(page.words)
 
 
 def test_a_report_does_not_say_where_a_params_file_outside_the_workspace_lies(tmp_path):

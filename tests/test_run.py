@@ -186,21 +186,21 @@ def saved_teacher(small, unbroken, tmp_path) -> Path:
     return folder
 
 
-def given(small: Study, folder: Path) -> Study:
+def with_teacher(small: Study, folder: Path) -> Study:
     return Study(
         **small.model_dump() | {"name": "given", "recipes": ["PD"], "teacher": {"size": None, "folder": str(folder), "margin": -1}}
     )
 
 
 def test_a_teacher_from_a_folder_labels_as_it_did_where_it_was_trained(small, saved_teacher):
-    run_study(given(small, saved_teacher), workers=0)
+    run_study(with_teacher(small, saved_teacher), workers=0)
     metrics, before = results.load_results("given"), results.load_results("small")
 
     def teacher(table):
         return table[(table.recipe == "teacher") & (table.split == "test")].set_index("metric").value
 
     assert teacher(metrics).to_dict() == pytest.approx(teacher(before).to_dict())
-    store, made = Store(), plan.make(given(small, saved_teacher))
+    store, made = Store(), plan.make(with_teacher(small, saved_teacher))
     logits = [
         np.load(store.open(p.of_stage("label")[0].digest) / "logits.npy") for p in (made, plan.make(small))
     ]  # its own word pieces are the same ones here, so the soft labels are too
@@ -224,7 +224,7 @@ def test_a_teacher_whose_labels_do_not_match_by_name_is_refused(small, saved_tea
             weights[name] = torch.cat([weights[name], weights[name][:1]])
         save_file(weights, saved_teacher / "model.safetensors")
     with pytest.raises(RunError, match=sentence) as caught:
-        run_study(given(small, saved_teacher), workers=0)
+        run_study(with_teacher(small, saved_teacher), workers=0)
     assert caught.value.bad_input
     assert "PD" not in set(results.load_results("given").recipe)
 

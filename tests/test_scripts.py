@@ -56,7 +56,7 @@ def accuracy(language: str, control: bool, folder) -> float:
     values |= {
         "finetune": TRAIN | {"epochs": 8, "rates": [0.003]},
         "distill": TRAIN,
-        "teacher": {"size": "1/64", "margin": -1},
+        "teacher": {"size": None, "linear": True, "margin": -1},
         "family": None,
         "corpus": {"heldout": 0.3},
     }

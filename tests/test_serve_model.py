@@ -44,8 +44,8 @@ def ask(port, method="POST", path="/predict", body=None, connection=None, **head
     """Return (status, answer) of one request; `body` is sent as it is if it is bytes, else as JSON."""
     connection = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    given = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, path, data, {"Content-Type": "application/json"} | given)
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, data, {"Content-Type": "application/json"} | sent)
     response = connection.getresponse()
     text = response.read().decode()
     return response.status, json.loads(text) if response.headers["Content-Type"] == "application/json" else text

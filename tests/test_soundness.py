@@ -18,7 +18,7 @@ SOUND = {
 
 
 @pytest.fixture
-def said(tmp_path):
+def sentences_of(tmp_path):
     """Return the sentences about made-up counts."""
 
     def write(counts: dict, train=(40, 40), nearness=None, dev: dict | None = None) -> str:
@@ -33,11 +33,11 @@ def said(tmp_path):
     return write
 
 
-def test_of_sound_data_only_the_classes_and_lengths_are_said(said):
+def test_of_sound_data_only_the_classes_and_lengths_are_said(sentences_of):
     lengths = (
         "train: 10 word pieces a text are used on average; 2% of the texts are longer than max_length and are cut at their ends."
     )
-    assert said(SOUND) == f"train: 80 texts; a 40 (50%), b 40 (50%).\n{lengths}"
+    assert sentences_of(SOUND) == f"train: 80 texts; a 40 (50%), b 40 (50%).\n{lengths}"
 
 
 @pytest.mark.parametrize(
@@ -52,20 +52,20 @@ def test_of_sound_data_only_the_classes_and_lengths_are_said(said):
         ({"D_T": {"of train": 50}}, "There is no transfer text"),
     ],
 )
-def test_what_matters_is_said_with_its_count(said, counts, sentence):
+def test_what_matters_is_said_with_its_count(sentences_of, counts, sentence):
     merged = {name: SOUND.get(name, {}) | counts.get(name, {}) for name in SOUND}
-    assert sentence in said(merged)
+    assert sentence in sentences_of(merged)
 
 
-def test_a_lopsided_train_is_said_and_so_is_a_transfer_text_of_another_kind(said):
-    words = said(
+def test_a_lopsided_train_is_said_and_so_is_a_transfer_text_of_another_kind(sentences_of):
+    words = sentences_of(
         SOUND, (1, 99), [{"corpus": "D_T", "texts": 5, "words": 9, "S": 0.1, "unseen": 0.3, "repeats": 0, "words a text": 9.0}]
     )
     assert "99% of train is b: accuracy says little here" in words
     assert "30% of the running words of train never occur in D_T" in words
 
 
-def test_the_teacher_stands_beside_the_majority_class(said):
-    assert "The teacher is right on 85.0% of dev, the majority class on 50.1%." in said(
+def test_the_teacher_stands_beside_the_majority_class(sentences_of):
+    assert "The teacher is right on 85.0% of dev, the majority class on 50.1%." in sentences_of(
         SOUND, dev={"teacher": 0.85, "majority": 0.501}
     )

@@ -69,8 +69,8 @@ def test_every_kind_of_table_gives_the_same_texts_and_words_like_na_stay_texts(k
 def test_a_lone_quote_in_a_tsv_is_a_quote_and_every_line_a_row(tmp_path):
     lines = ["text\tlabel", 'the 12" record\tpos', 'he said "no\tneg', "fine\tpos"]
     (tmp_path / "t.tsv").write_text("\n".join(lines) + "\n")
-    found = sources.read(task(train=tmp_path / "t.tsv")).labelled["train"]
-    assert [t for (t,), _ in found] == ['the 12" record', 'he said "no', "fine"]
+    rows = sources.read(task(train=tmp_path / "t.tsv")).labelled["train"]
+    assert [t for (t,), _ in rows] == ['the 12" record', 'he said "no', "fine"]
 
 
 def test_class_numbers_are_classes_in_their_order(tmp_path):
@@ -223,27 +223,27 @@ def test_a_leak_of_test_into_train_and_transfer_is_removed_and_counted(tmp_path)
         "\n".join([t for t, _ in test[:5]] + [t for t, _ in train[:4]] + [f"new text {i}" for i in range(20)])
     )
     files = {"train": csv_of(train + planted, tmp_path / "train.csv"), "test": csv_of(test, tmp_path / "test.csv")}
-    found = cleaning.build(sources.read(task(**files, transfer=[tmp_path / "more.txt"])), {"dev": 9, "test": 5}, None, 0.1, 0)
-    measured = {repeats.key(t) for t in found.labelled["test"][0]}
+    built = cleaning.build(sources.read(task(**files, transfer=[tmp_path / "more.txt"])), {"dev": 9, "test": 5}, None, 0.1, 0)
+    measured = {repeats.key(t) for t in built.labelled["test"][0]}
     assert len(measured) == 30, "test is as it was given"
-    assert not measured & {repeats.key(t) for t in found.labelled["train"][0] + found.transfer + found.documents + found.heldout}
-    assert found.counts["D_L"]["leaks"] == 7
-    count = found.counts["D_T"]
+    assert not measured & {repeats.key(t) for t in built.labelled["train"][0] + built.transfer + built.documents + built.heldout}
+    assert built.counts["D_L"]["leaks"] == 7
+    count = built.counts["D_T"]
     assert count["leaks"] >= 5 and count["leaks"] + count["known"] == 9 and count["kept"] == 20  # some of train's became dev's
 
 
 def test_splits_that_are_missing_are_cut_off_train_in_every_class_share(tmp_path):
     files = {"train": csv_of(many(90), tmp_path / "train.csv"), "dev": csv_of(many(12, "dev"), tmp_path / "dev.csv")}
-    found = cleaning.build(sources.read(task(**files)), {"test": 30}, None, 0.1, 0)
-    assert {name: np.bincount(labels).tolist() for name, (_, labels) in found.labelled.items()} == {
+    built = cleaning.build(sources.read(task(**files)), {"test": 30}, None, 0.1, 0)
+    assert {name: np.bincount(labels).tolist() for name, (_, labels) in built.labelled.items()} == {
         "dev": [4, 8], "test": [10, 20], "train": [20, 40],
     }  # fmt: skip
 
 
 def test_without_transfer_or_corpus_the_texts_of_train_serve_and_nothing_measured_does(tmp_path):
-    found = cleaning.build(sources.read(task(train=csv_of(many(60), tmp_path / "t.csv"))), {"dev": 9, "test": 12}, None, 0.1, 0)
-    assert found.transfer == found.labelled["train"][0] and found.counts["D_T"]["of train"] == 39
-    assert sorted(found.documents + found.heldout) == sorted(found.transfer)
+    built = cleaning.build(sources.read(task(train=csv_of(many(60), tmp_path / "t.csv"))), {"dev": 9, "test": 12}, None, 0.1, 0)
+    assert built.transfer == built.labelled["train"][0] and built.counts["D_T"]["of train"] == 39
+    assert sorted(built.documents + built.heldout) == sorted(built.transfer)
 
 
 def test_one_text_under_two_labels_is_counted(tmp_path):

@@ -61,17 +61,17 @@ def test_masking_never_chooses_a_special_piece():
 def test_of_the_masked_80_percent_become_mask_10_a_random_piece_and_10_stay():
     rows = some_rows()
     inputs, positions, pieces = mask_rows(rows, 0.5, WORDS, stream(0, MASKING, 0))
-    shown, n = inputs.reshape(-1)[positions], len(positions)
-    found = np.array([(shown == WORDS.mask).sum(), ((shown != pieces) & (shown != WORDS.mask)).sum(), (shown == pieces).sum()])
+    masked, n = inputs.reshape(-1)[positions], len(positions)
+    counts = np.array([(masked == WORDS.mask).sum(), ((masked != pieces) & (masked != WORDS.mask)).sum(), (masked == pieces).sum()])
     share = np.array([0.8, 0.1 * 99 / 100, 0.1 + 0.1 / 100])  # a random piece is the true one in 1 of 100
-    assert (abs(found - n * share) < 4 * np.sqrt(n * share * (1 - share))).all()
+    assert (abs(counts - n * share) < 4 * np.sqrt(n * share * (1 - share))).all()
 
 
 def test_a_random_replacement_is_never_a_special_piece_and_may_be_any_other():
     rows = some_rows(n_rows=2000)
     inputs, positions, pieces = mask_rows(rows, 0.5, WORDS, stream(0, MASKING, 0))
-    shown = inputs.reshape(-1)[positions]
-    replaced = shown[(shown != WORDS.mask) & (shown != pieces)]
+    masked = inputs.reshape(-1)[positions]
+    replaced = masked[(masked != WORDS.mask) & (masked != pieces)]
     assert set(replaced.tolist()) == set(range(5, 105))
 
 
@@ -102,16 +102,16 @@ CONTINUES = np.arange(WORDS.size) >= 60  # pieces 60 to 104 continue a word
 
 def words_of(rows: np.ndarray) -> list[set[int]]:
     """Return the words of some rows as sets of flat positions, special pieces left out."""
-    found: list[set[int]] = []
+    words: list[set[int]] = []
     flat, length = rows.reshape(-1), rows.shape[1]
     for i, piece in enumerate(flat):
         if piece < 5:
             continue
-        if found and CONTINUES[piece] and i % length and flat[i - 1] >= 5:
-            found[-1].add(i)
+        if words and CONTINUES[piece] and i % length and flat[i - 1] >= 5:
+            words[-1].add(i)
         else:
-            found.append({i})
-    return found
+            words.append({i})
+    return words
 
 
 @pytest.mark.parametrize("rate", [0.15, 0.4])
@@ -225,8 +225,8 @@ def test_the_same_seed_gives_the_same_batches_and_another_seed_another_order():
 
 def test_batches_hold_texts_of_similar_length():
     lengths = np.random.default_rng(0).integers(1, 60, size=400)
-    found = tokens.by_length(lengths, 10, stream(0, ORDER, 0))
-    assert max(np.ptp(lengths[index]) for index in found) <= 6
+    batches = tokens.by_length(lengths, 10, stream(0, ORDER, 0))
+    assert max(np.ptp(lengths[index]) for index in batches) <= 6
 
 
 def test_half_an_epochs_texts_are_the_first_ones_and_nothing_is_copied():

@@ -50,8 +50,8 @@ def test_pairs_have_the_ids_and_segments_that_transformers_gives_them_at_every_l
         assert [ids.flat[a:b].tolist() for a, b in zip(ids.starts, ids.starts[1:], strict=False)] == theirs["input_ids"]
         segments = [padded(ids, np.array([i]), 0)[2][0].tolist() for i in range(len(pairs))]
         assert segments == theirs["token_type_ids"]
-        whole = wordpieces.encode_texts(tokenizer, vocabulary, pairs, 512)[0]
-        assert counts["truncated"] == (whole.lengths > length).sum()
+        untruncated = wordpieces.encode_texts(tokenizer, vocabulary, pairs, 512)[0]
+        assert counts["truncated"] == (untruncated.lengths > length).sum()
     ids.save(tmp_path, "pairs")
     assert (Ids.load(tmp_path, "pairs").second == ids.second).all()
 
@@ -134,12 +134,12 @@ def test_texts_written_in_batches_are_the_files_of_all_at_once(opened, tmp_path,
     _, tokenizer, vocabulary = opened
     batches = (texts[i : i + at_once] for i in range(0, len(texts), at_once))
     counts, seen = wordpieces.write_texts(tmp_path, "new", tokenizer, vocabulary, batches, length)
-    whole, expected = wordpieces.encode_texts(tokenizer, vocabulary, texts, length)
-    whole.save(tmp_path, "old")
+    ids, expected = wordpieces.encode_texts(tokenizer, vocabulary, texts, length)
+    ids.save(tmp_path, "old")
     parts = {path.name.removeprefix("old.") for path in tmp_path.glob("old.*")}
     assert parts == {path.name.removeprefix("new.") for path in tmp_path.glob("new.*")}
     assert all((tmp_path / f"new.{part}").read_bytes() == (tmp_path / f"old.{part}").read_bytes() for part in parts)
-    assert counts == expected and seen.tolist() == np.bincount(whole.flat, minlength=vocabulary.size).tolist()
+    assert counts == expected and seen.tolist() == np.bincount(ids.flat, minlength=vocabulary.size).tolist()
 
 
 def test_a_growing_file_has_the_header_of_any_length(tmp_path):

@@ -56,8 +56,8 @@ def test_evidence_is_replaced_by_the_listed_files_alone(tmp_path, monkeypatch):
     (evidence / "advice.json").write_text("of an earlier run")
     assert publish.publish("desk", tmp_path / "published") == evidence
     files = {str(p.relative_to(evidence)): p.read_bytes() for p in evidence.rglob("*") if p.is_file()}
-    kept = publish.PUBLISHED / "desk"
-    assert files == {str(p.relative_to(kept)): p.read_bytes() for p in kept.rglob("*") if p.is_file()}
+    published = publish.PUBLISHED / "desk"
+    assert files == {str(p.relative_to(published)): p.read_bytes() for p in published.rglob("*") if p.is_file()}
     with pytest.raises(FileNotFoundError, match=results.METRICS):
         publish.publish("nothing", tmp_path / "published")
 

@@ -39,8 +39,8 @@ def test_a_miniature_opens_with_transformers_alone_and_reads_as_ours_does(family
     ours = modelfiles.load_masked_lm(folder).eval()
     with torch.no_grad():
         expected = theirs.eval()(ids).logits[0]
-        found = ours(ids, torch.arange(ids.numel()))
-    assert torch.allclose(found, expected, atol=1e-4)
+        logits = ours(ids, torch.arange(ids.numel()))
+    assert torch.allclose(logits, expected, atol=1e-4)
 
 
 def test_a_card_tells_what_the_record_says(family):
@@ -58,10 +58,10 @@ def test_a_card_shows_what_the_model_puts_in_for_each_mask(family):
 
     folder = family[0] / "2-128-s0"
     card, cloze = (folder / "README.md").read_text(), TASKS["movies"].cloze
-    found = zoo.fill_mask(folder, cloze)
-    assert len(cloze) == len(found) == 10
-    piece, share = found[0][0]
-    assert 0 < found[0][2][1] <= found[0][1][1] <= share < 1 and f" {share:.0%}" in card
+    predictions = zoo.fill_mask(folder, cloze)
+    assert len(cloze) == len(predictions) == 10
+    piece, share = predictions[0][0]
+    assert 0 < predictions[0][2][1] <= predictions[0][1][1] <= share < 1 and f" {share:.0%}" in card
     assert "the acting was absolutely \\[MASK\\] ." in card.replace("\\\\", "\\") and piece in card
 
 

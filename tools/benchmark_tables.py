@@ -19,7 +19,7 @@ PEERS = {  # benchmarks that compare us with others on the same work
 }
 
 
-def record(name: str) -> dict | None:
+def load_record(name: str) -> dict | None:
     """Return what a benchmark wrote, None where it has not run."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -27,42 +27,42 @@ def record(name: str) -> dict | None:
 
 def peers() -> str:
     """Return the table of how many times as long others take for the same work: median, least and most of pairs."""
-    rows, told, lacking = [], [], []
+    rows, notes, lacking = [], [], []
     for name, what in PEERS.items():
-        found = record(name)
-        if found is None:
+        record = load_record(name)
+        if record is None:
             lacking.append(missing(name))
             continue
-        for size, ratios in found["ratios"].items():
+        for size, ratios in record["ratios"].items():
             for arm, r in ratios.items():
                 rows.append((what, size, arm, f"{r['median']} ({r['low']} to {r['high']})", r["pairs"]))
-        absent = "; ".join(f"{arm} is left out, it does not load there: {why}" for arm, why in found.get("left out", {}).items())
-        told.append(f"{what}: {provenance(name, found)}" + (f" · {absent}" if absent else ""))
+        absent = "; ".join(f"{arm} is left out, it does not load there: {why}" for arm, why in record.get("left out", {}).items())
+        notes.append(f"{what}: {provenance(name, record)}" + (f" · {absent}" if absent else ""))
     text = table(("the same work", "size", "whose", "takes, times ours", "pairs"), rows)
-    return "\n".join([text, "", *lacking, f"<sub>{'<br>'.join(told)}</sub>"])
+    return "\n".join([text, "", *lacking, f"<sub>{'<br>'.join(notes)}</sub>"])
 
 
 def steps() -> str:
     """Return the table of one training step's time and its share of the machine's own matrix rate, and where the rest goes."""
-    found = record("steps")
-    if found is None:
+    record = load_record("steps")
+    if record is None:
         return missing("steps")
     rows = []
-    for s in found["steps"]:
+    for s in record["steps"]:
         most = ", ".join(f"{kind} {share:.0%}" for kind, share in list(s["where"].items())[:4])
         rows.append((s["size"], s["stage"], s["ms"], f"{s['pieces_a_second']:,}", f"{s['share']:.0%}", most))
-    rate = found["steps"][0]["machine_gflops"]
+    rate = record["steps"][0]["machine_gflops"]
     head = ("size", "stage", "ms a step", "pieces a second", f"of about {rate:.0f} GFLOP/s", "where the time goes")
-    return f"{table(head, rows)}\n\n<sub>{provenance('steps', found)}, one thread, {found['precision']}</sub>"
+    return f"{table(head, rows)}\n\n<sub>{provenance('steps', record)}, one thread, {record['precision']}</sub>"
 
 
 def ways() -> str:
     """Return the table of ways to make a step faster that were tried, and what each was worth."""
-    found = record("ways")
-    if found is None:
+    record = load_record("ways")
+    if record is None:
         return missing("ways")
     rows = []
-    for way, sizes in found["ways"].items():
+    for way, sizes in record["ways"].items():
         for size, r in sizes.items():
             if "median" not in r:  # what a thread could take over
                 for stage, took in r.items():
@@ -74,9 +74,7 @@ def ways() -> str:
             if "compiling_s" in r:
                 note += f"; {r['compiling_s']:.0f} s to compile: {_pays(r)}"
             rows.append((way, size, f"{r['median']} ({r['low']} to {r['high']})", note))
-    return (
-        f"{table(('way', 'size', 'times as fast', 'a step'), rows)}\n\n<sub>{provenance('ways', found)}, {found['precision']}</sub>"
-    )
+    return f"{table(('way', 'size', 'times as fast', 'a step'), rows)}\n\n<sub>{provenance('ways', record)}, {record['precision']}</sub>"
 
 
 def _pays(way: dict) -> str:
@@ -88,12 +86,12 @@ def _pays(way: dict) -> str:
 
 def gpu() -> str:
     """Return the table of pre-training on one GPU, by size."""
-    found = record("gpu")
-    if found is None:
+    record = load_record("gpu")
+    if record is None:
         return missing("gpu")
-    arms = list(found["sizes"][0]["pieces_a_second"])
+    arms = list(record["sizes"][0]["pieces_a_second"])
     rows = []
-    for s in found["sizes"]:
+    for s in record["sizes"]:
         read = (f"{s['pieces_a_second'][arm]:,}" if arm in s["pieces_a_second"] else "" for arm in arms)
         share = ", ".join(f"{share:.0%}" for share in s["share"].values())
         peer = ", ".join(
@@ -101,26 +99,26 @@ def gpu() -> str:
         )
         rows.append((s["size"], *read, f"{share} of {s['matrix_tflops']:.0f} TFLOP/s", peer))
     head = ("size", *(f"{arm}, pieces a second" for arm in arms), "ours, ours compiled", "Trainer takes, times ours, ours compiled")
-    return f"{table(head, rows)}\n\n<sub>{provenance('gpu', found)}, rows of {found['row']}, {found['batch']} a step, bf16</sub>"
+    return f"{table(head, rows)}\n\n<sub>{provenance('gpu', record)}, rows of {record['row']}, {record['batch']} a step, bf16</sub>"
 
 
 def large_teacher() -> str:
     """Return the table of what a teacher of BERT-Base's size costs."""
-    found = record("large_teacher")
-    if found is None:
+    record = load_record("large_teacher")
+    if record is None:
         return missing("large_teacher")
-    rows = [(w["way"], w["texts"], w["seconds"], w["texts_a_second"], f"{w['peak_mb']:,}") for w in found["ways"]]
+    rows = [(w["way"], w["texts"], w["seconds"], w["texts_a_second"], f"{w['peak_mb']:,}") for w in record["ways"]]
     head = ("way", "texts", "seconds", "texts a second", "peak memory of a process, MB")
-    return f"{table(head, rows)}\n\n<sub>{provenance('large_teacher', found)}, {found['ways'][0]['precision']}</sub>"
+    return f"{table(head, rows)}\n\n<sub>{provenance('large_teacher', record)}, {record['ways'][0]['precision']}</sub>"
 
 
 def reading() -> str:
     """Return the table of the seconds until a held-out loss is reached, in every run of every arm."""
-    found = record("pretraining_peer")
-    if found is None:
+    record = load_record("pretraining_peer")
+    if record is None:
         return missing("pretraining_peer")
     parts = []
-    for size, at in found["sizes"].items():
+    for size, at in record["sizes"].items():
         rows = []
         for arm, runs in at["seconds_to"].items():
             ends = [run["curve"][-1]["loss"] for run in at["runs"] if run["arm"] == arm]
@@ -137,36 +135,36 @@ def reading() -> str:
 
 def corpus() -> str:
     """Return the table of what a long corpus costs."""
-    found = record("corpus")
-    if found is None:
+    record = load_record("corpus")
+    if record is None:
         return missing("corpus")
-    kinds = [k for k in found["lengths"][0] if k != "pieces"]
-    rows = [(f"{row['pieces']:,}", *(row[k] for k in kinds)) for row in found["lengths"]]
-    rows.append(("dearest against cheapest", *(found["dearest against cheapest"].get(k, "") for k in kinds)))
-    return f"{table(('pieces', *kinds), rows)}\n\n<sub>{provenance('corpus', found)}</sub>"
+    kinds = [k for k in record["lengths"][0] if k != "pieces"]
+    rows = [(f"{row['pieces']:,}", *(row[k] for k in kinds)) for row in record["lengths"]]
+    rows.append(("dearest against cheapest", *(record["dearest against cheapest"].get(k, "") for k in kinds)))
+    return f"{table(('pieces', *kinds), rows)}\n\n<sub>{provenance('corpus', record)}</sub>"
 
 
 def everyday() -> str:
     """Return the list of what everybody waits for."""
-    found = record("everyday")
-    if found is None:
+    record = load_record("everyday")
+    if record is None:
         return missing("everyday")
-    plan, reports = found["plan"], found["reports"]
-    started = next(row for name, row in found.items() if name.startswith("from pdstudy"))
+    plan, reports = record["plan"], record["reports"]
+    started = next(row for name, row in record.items() if name.startswith("from pdstudy"))
     return "\n".join(
         [
             f"- the package's start, beside Python's own: {started['seconds']:.2f} s, and torch stays unloaded",
             f"- a plan of {plan['steps']:,} steps: {plan['seconds']:.2f} s",
             f"- all reports of `{reports['study']}` ({reports['steps']:,} steps) from a full store: {reports['seconds']:.0f} s",
             "",
-            f"<sub>{provenance('everyday', found)}</sub>",
+            f"<sub>{provenance('everyday', record)}</sub>",
         ]
     )
 
 
 def serve_load() -> str:
     """Return the tables of an exported student under load, beside a `transformers` pipeline of the same folder."""
-    load = record("serve_load")
+    load = load_record("serve_load")
     if load is None:
         return missing("serve_load")
     ways = [(arm, way, speeds) for arm, ways in load["arms"].items() for way, speeds in ways.items()]
@@ -236,14 +234,14 @@ def _export_name(candidate: dict) -> str:
 
 def exported() -> list[str]:
     """Return the lines of the table of students that were exported and asked in another environment."""
-    found = record("exported")
-    if found is None:
+    record = load_record("exported")
+    if record is None:
         return [missing("exported")]
     rows, head = (
         [],
         ("exported student", "test, %", "int8, test, %", "MB: fp32, int8", "ms: fp32, int8", "answers like ours elsewhere"),
     )
-    for name, of in found["tasks"].items():
+    for name, of in record["tasks"].items():
         fp32, int8 = (next(e for e in of["engines"] if "ONNX" in e["engine"] and e["precision"] == p) for p in ("fp32", "int8"))
         cells = (f"{name}, {of['student']}", f"{100 * fp32['accuracy']:.1f} of {of['test']:,}", f"{100 * int8['accuracy']:.1f}")
         cells += (f"{fp32['bytes'] / 1e6:.1f}, {int8['bytes'] / 1e6:.1f}", f"{fp32['p50_ms']:.1f}, {int8['p50_ms']:.1f}")
@@ -251,7 +249,7 @@ def exported() -> list[str]:
     text = (
         "Students of an earlier run of these tasks, exported and asked in another environment that has only torch and transformers:"
     )
-    return [text, "", table(head, rows), "", f"<sub>{provenance('exported', found)}</sub>"]
+    return [text, "", table(head, rows), "", f"<sub>{provenance('exported', record)}</sub>"]
 
 
 def table(head: tuple, rows: list[tuple]) -> str:
@@ -259,15 +257,15 @@ def table(head: tuple, rows: list[tuple]) -> str:
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows))
 
 
-def provenance(name: str, found: dict) -> str:
+def provenance(name: str, record: dict) -> str:
     """Return the line under a table: command, commit, date, versions, machine."""
-    machine = found.get("machine", {})
+    machine = record.get("machine", {})
     versions = ", ".join(
-        f"{k} {v}" for k, v in found.get("versions", {}).items() if k in ("torch", "transformers", "papermill", "onnxruntime")
+        f"{k} {v}" for k, v in record.get("versions", {}).items() if k in ("torch", "transformers", "papermill", "onnxruntime")
     )
-    where = machine.get("processor", found.get("processor")) + (f", {machine['cores']} cores" if machine else "")
-    told = (found.get("command", f"python benchmarks/{name}.py"), f"commit {found['commit'][:12]}", found.get("date"), versions)
-    return " · ".join(filter(None, (*told, where)))
+    where = machine.get("processor", record.get("processor")) + (f", {machine['cores']} cores" if machine else "")
+    parts = (record.get("command", f"python benchmarks/{name}.py"), f"commit {record['commit'][:12]}", record.get("date"), versions)
+    return " · ".join(filter(None, (*parts, where)))
 
 
 def missing(name: str) -> str:

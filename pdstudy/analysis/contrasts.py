@@ -229,7 +229,6 @@ def _linear(e: Evidence, recipe: str) -> Arm:
     arm = Arm(recipe, LINEAR_SIZE)
     if not e.has(arm):
         raise Missing("the linear model trained on soft labels" if recipe == LINEAR_TAUGHT else "the linear model")
-
     return arm
 
 

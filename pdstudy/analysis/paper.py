@@ -48,7 +48,6 @@ _SST2 = """layers,hidden,params,speedup,PD,PF,Distillation,Basic
 12,768,110.1,1.25,93.1,91.2,85.3,81.8
 """
 SST2_SOURCE = "Fig 6, SST-2"
-SST2_TEACHER = Number(94.0, SST2_SOURCE, "digitised")
 _INITIALISATIONS = """recipe,2/128,4/256,4/512,8/512,12/768
 PD,72.2,78.4,79.8,81.9,83.9
 PD (truncated),66.2,76.9,77.6,81.2,83.9
@@ -145,11 +144,6 @@ dev,PD,91.1,89.4,84.9,87.4,90.7,82.5,83.4,89.4,66.7,84.4
 dev,DistilBERT,92.7,88.3,82.4,87.7,90.6,81.6,81.1,85.5,60.0,82.3
 """
 TABLE3_SOURCE = "Table 3, students of 6/768"
-TABLE3_CITED = {
-    "TF": "BERT-Base truncated and fine-tuned, as cited from Sun et al. (2019)",
-    "Patient KD": "Sun et al. (2019)",
-    "DistilBERT": "Sanh et al. (2019)",
-}
 
 
 def table3() -> pd.DataFrame:

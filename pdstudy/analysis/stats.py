@@ -277,7 +277,6 @@ def interval_on_new_texts(dev: float, expected: float, n_dev: int, n_test: int, 
 
 def pareto_front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
     """Return which points are on the Pareto front: no other is as cheap and better, or cheaper and as good; never if the cost is nan."""
-
     on = np.zeros(len(cost), dtype=bool)
     for i in range(len(cost)):
         beats = ((cost <= cost[i]) & (value > value[i])) | ((cost < cost[i]) & (value >= value[i]))

@@ -215,5 +215,4 @@ def _sentence(row: dict) -> str:
     interval = f"95 % {row['low']:+.1f} to {row['high']:+.1f}" if math.isfinite(row["low"]) else no_interval
     n = f"{row['n_seeds']} seed{'s' * (row['n_seeds'] != 1)} x {row['n_items']:,} texts"
     paper = f"; in the paper {row['paper']:+.1f}" if math.isfinite(row["paper"]) else ""
-
     return f"{row['claim']}: {row['verdict']}, {row['estimate']:+.1f} points ({interval}; {n}{paper})"

@@ -59,7 +59,8 @@ def predict(
     """Write a file's columns with a label and its probability for every text, as CSV; measure the accuracy if the file has labels."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from pdstudy.release.predict import PredictError, label_file, open_labeller
+    from pdstudy.data.formats import TextError
+    from pdstudy.release.predict import label_file, open_labeller
 
     default = f"{file.stem}.labelled.csv"
     to = to or (file.with_name(default) if file.name else Path(default))
@@ -67,7 +68,7 @@ def predict(
         to = Path(default)
     columns = (BarColumn(24), TextColumn("{task.description}"), TimeElapsedColumn())
     bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
-    with exit_on(2, PredictError), _writing(to), bar:
+    with exit_on(2, TextError), _writing(to), bar:
         job = bar.add_task("opening the model", total=1.0)
         labeller = open_labeller(model, "int8" if int8 else "fp32" if onnx else None)
         listen = lambda share, n: bar.update(job, completed=share, description=f"{n:,} rows")  # noqa: E731

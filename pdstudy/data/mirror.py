@@ -91,8 +91,8 @@ def identity(name: str) -> dict[str, str]:
     """
     from pdstudy.data import wheels
 
-    if pinned := wheels.known(name):
-        return pinned
+    if name in wheels.KNOWN:
+        return dict(wheels.KNOWN[name])
     folder = model_folder(name)
     tokenizer = next((file for file in (*VOCABULARIES, "vocab.json") if (folder / file).is_file()), None)
     for file, present in ((CONFIG, (folder / CONFIG).is_file()), ("tokenizer", tokenizer is not None)):

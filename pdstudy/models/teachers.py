@@ -34,11 +34,6 @@ class Teacher:
     fresh_head: bool  # the folder had no classifier: it starts at random and must be trained
     order: list[int]  # the column of the model's logits for each class of the task
 
-    @property
-    def n_params(self) -> int:
-        """Return the number of weights."""
-        return sum(p.numel() for p in self.model.parameters())
-
 
 def open_model(folder: Path, labels: Sequence[str], seed: int = 0) -> Teacher:
     """Return the model of a folder as a classifier of `labels`; if it has no classifier, one starts at random from `seed`.

@@ -7,8 +7,6 @@ on, and their model the study's logits. The card has the scores of these files.
 import json
 import os
 import platform
-import shutil
-import uuid
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -65,10 +63,7 @@ def export(
     if not linear:
         _check_exportable(finished, onnx)
     finished.folder("evaluation")  # raises if it is missing, before anything is written
-    to.parent.mkdir(parents=True, exist_ok=True)
-    new = to.with_name(f".{to.name}.{uuid.uuid4().hex[:8]}.new")
-    new.mkdir()
-    try:
+    with files.atomic_folder(to) as new:
         facts = linear_export.fill(finished, new, report) if linear else _fill(finished, new, onnx, report)
         facts |= {"trained": results.provenance(study), "exported": _provenance(finished)}
         facts["files"] = {p.relative_to(new).as_posix(): mirror.file_record(p) for p in _files(new)}
@@ -76,9 +71,6 @@ def export(
         facts["files"][CARD] = mirror.file_record(new / CARD)
         (new / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
         files.flush(*_files(new))
-        _move(new, to)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return facts
 
 
@@ -228,12 +220,3 @@ def _check_free(to: Path, force: bool) -> None:
     for path in _files(to):
         if (name := path.relative_to(to).as_posix()) not in earlier:
             raise ExportError(f"{to}: {name} is not of the earlier export; move it away, --force would remove it")
-
-
-def _move(new: Path, to: Path) -> None:
-    """Move a folder to its place; an earlier export is renamed first and removed last."""
-    old = to.with_name(new.name.removesuffix(".new") + ".old")
-    if to.exists():
-        to.replace(old)
-    new.replace(to)
-    shutil.rmtree(old, ignore_errors=True)

@@ -26,7 +26,7 @@ CHUNK = 1024  # rows that are in memory at a time
 PIECES = 1024  # in a batch: on a processor larger ones are slower and take more memory
 
 
-class PredictError(ValueError):
+class PredictError(TextError):
     """Raised when a folder, a file or a row cannot be used; the message says what to do."""
 
 
@@ -124,7 +124,7 @@ def label_file(
 
     `text` names the column of the texts, or the two of pairs; `label` the one of the right classes, by default "label" if there is
     one. All columns are written, values other than text as JSON. The file is read twice, so that an unreadable row is reported
-    before any prediction; `to` appears when all rows are done. Raises PredictError naming the file and the row.
+    before any prediction; `to` appears when all rows are done. Raises PredictError, or TextError naming the file and the row.
     """
     source, to = Path(source), Path(to)
     _check_arguments(labeller, to, text)
@@ -183,7 +183,7 @@ def _check_arguments(labeller: Labeller, to: Path, text: Sequence[str]) -> None:
 def _columns(source: Path, text: tuple[str, ...], label: str | None, dialect: Dialect) -> list[str]:
     """Return the columns to write. Raises PredictError if a text column is missing or a name occurs twice."""
     if formats.is_table(source):
-        columns = _read(source, lambda: _all_columns(source, dialect))
+        columns = _all_columns(source, dialect)
     elif source.suffix.lower() == ".txt":
         columns = ["text"]
     else:
@@ -233,10 +233,8 @@ class Row:
 def _rows(
     source: Path, columns: list[str], text: Sequence[str], dialect: Dialect = PLAIN, truth: str | None = None
 ) -> Iterator[Row]:
-    """Yield the rows of a file. Raises PredictError, naming the row."""
-    rows = _values(source, columns, text, dialect)
-    while (row := _read(source, lambda: next(rows, None))) is not None:
-        place, values = row
+    """Yield the rows of a file. Raises TextError, naming the row."""
+    for place, values in _values(source, columns, text, dialect):
         cells = dict(zip(columns, values, strict=True))
         label = None if truth is None or cells[truth] in (None, "") else str(cells[truth]).strip()
         item = as_item(place, [cells[name] for name in text])
@@ -276,13 +274,3 @@ def _as_cell(place: str, value: object) -> str:
         return json.dumps(value, ensure_ascii=False, default=str)
     except ValueError:
         raise PredictError(f"{place}: a number with thousands of digits; remove it") from None
-
-
-def _read(source: Path, function: Callable):
-    """Return `function()`. Raises PredictError if the file cannot be read."""
-    try:
-        return function()
-    except formats.TextError as error:
-        raise PredictError(str(error)) from None
-    except OSError as error:
-        raise PredictError(f"{source}: cannot be read ({error.strerror or str(error).splitlines()[0]})") from None

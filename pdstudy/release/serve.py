@@ -16,7 +16,7 @@ from pdstudy.data import formats
 from pdstudy.data.mirror import CONFIG
 from pdstudy.models import linear
 from pdstudy.release.model_card import TEMPLATES
-from pdstudy.release.predict import FACTS, Labeller, PredictError, as_item, open_labeller
+from pdstudy.release.predict import FACTS, Labeller, as_item, open_labeller
 from pdstudy.report import html, server
 
 PREDICT, HEALTH, PAGE = "/predict", "/healthz", "/"
@@ -68,7 +68,7 @@ class Model:
                 if isinstance(value, str):
                     formats.check_text(place, value)
             return as_item(place, values)
-        except (formats.TextError, PredictError) as error:
+        except formats.TextError as error:
             raise RequestError(HTTPStatus.BAD_REQUEST, str(error)) from None
 
     def _prediction(self, row) -> dict:

@@ -21,7 +21,7 @@ from pdstudy.release.model_card import render
 from pdstudy.report import charts, style
 from pdstudy.run.inputs import read_record
 from pdstudy.sizes import Size
-from pdstudy.storage import paths, results
+from pdstudy.storage import files, paths, results
 from pdstudy.storage.store import Store
 from pdstudy.study.plan import pretraining
 from pdstudy.study.settings import Study
@@ -145,9 +145,5 @@ def copy_sealed(source: Path, place: Path) -> None:
     """
     if source.resolve() == place.resolve():
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    new = place.with_name(f".new-{place.name}")
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.copytree(source, new)
-    shutil.rmtree(place, ignore_errors=True)
-    new.replace(place)
+    with files.atomic_folder(place) as new:
+        shutil.copytree(source, new, dirs_exist_ok=True)

@@ -11,7 +11,7 @@ from pdstudy.models import evaluate, linear
 from pdstudy.models.train import Diverged, Watch
 from pdstudy.run.inputs import Inputs
 from pdstudy.run.label_steps import LOGITS, untrained
-from pdstudy.run.model_steps import training_record
+from pdstudy.run.model_steps import n_params, training_record
 from pdstudy.run.student_steps import diverged_record, score
 from pdstudy.stages import COLLAPSE_MARGIN
 from pdstudy.storage.files import sha256
@@ -29,7 +29,7 @@ def outside(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str,
     for name in (mirror.CONFIG, mirror.WEIGHTS):
         shutil.copy(source / name, folder / name)
     teachers.copy_tokenizer(source, folder)
-    return untrained(opened.n_params)
+    return untrained(n_params(opened.model))
 
 
 def tune(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def tune(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, An
         raise ValueError(f"{source}: it is a classifier already, but its {mirror.CONFIG} does not say so; set its architectures")
     watch.save_every = SAVE_EVERY
     texts, classes = inputs.texts("train", s["texts"]), inputs.labelled("train", s["texts"]).labels
-    record: dict[str, Any] = {"rate": s["rate"], "epochs": s["epochs"], "n_params": opened.n_params}
+    record: dict[str, Any] = {"rate": s["rate"], "epochs": s["epochs"], "n_params": n_params(opened.model)}
     try:
         fitted = teachers.finetune(opened, texts, classes, s, watch)
     except Diverged as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pdstudy.run.progress import PlainError
 from pdstudy.storage import files, paths
 from pdstudy.storage.store import Store
+from pdstudy.storage.store_care import is_running
 from pdstudy.study.steps import Step
 
 GRACE = 20.0  # seconds that a step has to reach its next safe point before it is killed
@@ -48,9 +49,7 @@ def open_shares(store: Store) -> Path:
     """Return a new folder for this run's progress files, after removing those of killed runs of this machine."""
     prefix = f"progress-{socket.gethostname()}-"
     for old in (store.root / "work").glob(f"{prefix}*"):
-        try:
-            os.kill(int(old.name.removeprefix(prefix)), 0)  # signal 0 only checks that the process exists
-        except ProcessLookupError:
+        if not is_running(int(old.name.removeprefix(prefix))):
             shutil.rmtree(old, ignore_errors=True)
     folder = store.root / "work" / f"{prefix}{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -47,6 +47,23 @@ def atomic_write(path: Path, keep_same: bool = False) -> Iterator[Path]:
         new.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(place: Path) -> Iterator[Path]:
+    """Yield a new folder beside `place`, then rename it to `place`; on any error remove it. A folder that was there is replaced."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    new = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.new")
+    old = new.with_suffix(".old")
+    new.mkdir()
+    try:
+        yield new
+        if place.exists():  # renamed first and removed last, so that one of the two is always there
+            place.replace(old)
+        new.replace(place)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
 def writable(folder: Path) -> bool:
     """Return whether a file can be created in a folder. It creates one, because permissions do not reveal a read-only disk."""
     try:

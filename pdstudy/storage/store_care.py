@@ -86,7 +86,7 @@ def _in_use(folder: Path, store: Store) -> bool:
     """Return whether a running process works in a folder."""
     if folder.name.startswith("progress-"):
         host, _, pid = folder.name.removeprefix("progress-").rpartition("-")
-        return host != socket.gethostname() or _is_running(int(pid))
+        return host != socket.gethostname() or is_running(int(pid))
     digest = DIGEST.search(folder.name)
     if digest is None or not (store.root / "locks" / f"{digest[0]}.lock").exists():
         return False
@@ -94,9 +94,10 @@ def _in_use(folder: Path, store: Store) -> bool:
         return not locked
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Return whether a process of this machine exists, whoever owns it."""
     try:
-        os.kill(pid, 0)  # signal 0 only tests whether the process exists
+        os.kill(pid, 0)  # signal 0 only tests that
     except ProcessLookupError:
         return False
     except PermissionError:

@@ -117,8 +117,8 @@ class Form:
             self._problem = paths.scrub(str(error))
         self.settings = self.settings if self._problem else settings
         self._line.value = "" if self._problem else f"settings = {settings!r}"
-        shown = html.escape(escape_control(self._problem or "All values are right."))
-        self._message.value = f'<p role="status"><b>{shown}</b></p>' if self._problem else f'<p role="status">{shown}</p>'
+        message = html.escape(escape_control(self._problem or "All values are right."))
+        self._message.value = f'<p role="status"><b>{message}</b></p>' if self._problem else f'<p role="status">{message}</p>'
 
     def _value(self, name: str) -> Any:
         """Return the value of a field. Raises ParamsError for text that is neither JSON nor YAML."""

@@ -45,9 +45,7 @@ class Own(Settings):
             raise ValueError("give train, a table of labelled texts; or only a corpus, to pre-train a family on")
         if len({*self.text, self.label}) < len(self.text) + 1:
             raise ValueError("text and label must be different columns")
-        if self.delimiter is not None:
-            checked_delimiter(self.delimiter)
-        checked_encoding(self.encoding)
+        self.dialect()  # raises ValueError for an unusable delimiter or encoding
         if self.labels and (len(self.labels) < 2 or len(set(self.labels)) < len(self.labels)):
             raise ValueError("labels: name at least two classes, each once")
         return self

@@ -163,7 +163,7 @@ class EncoderSteps:
         """Take a pre-trained encoder from the family's folder."""
         sha256 = self.digest(self._member(size), mirror.CONFIG, mirror.WEIGHTS)
         settings = {"sha256": sha256, "size": str(size), "precision": self.precision}
-        folder, room = str(self.study.family_folder(size)), SMALL + 4 * self.weights(size)
+        folder, room = path_of_model(self._member(size)), SMALL + 4 * self.weights(size)
         parents = {"ids": self.corpus_ids(tokenizer=self.tokenizer_of(size))}
         return self.add("adopt", settings, parents, f"take {size} from the family", folder=folder, room=room)
 

@@ -83,7 +83,7 @@ class TeacherSteps:
 
     def takes_word_pieces(self, folder: str) -> bool:
         """Return whether a model is a fine-tuned BERT, which the study's own forward pass can run; also if it cannot be read."""
-        if folder.startswith(paths.WHEEL) and wheels.known(folder):
+        if folder in wheels.KNOWN:
             return False
         try:
             fields = json.loads((mirror.model_folder(folder) / mirror.CONFIG).read_text())
@@ -131,7 +131,7 @@ class TeacherSteps:
 
     def _configuration(self, folder: str) -> dict[str, Any]:
         """Return a model's configuration, empty for a pinned wheel that is not unpacked: its labels may have been released."""
-        if folder.startswith(paths.WHEEL) and wheels.known(folder) and not paths.absolute(folder).is_dir():
+        if folder in wheels.KNOWN and not paths.absolute(folder).is_dir():
             return {}
         try:
             return mirror.configuration(mirror.model_folder(folder))

@@ -120,7 +120,7 @@ class Study(Settings):
             if self.tokenizer.folder is not None:
                 raise ValueError("family: its own tokenizer is used; set tokenizer.folder to null")
             for size in self.all_sizes:
-                self.family_folder(Size.parse(size))
+                self.family_name(Size.parse(size))
         for size in self.pretrain_by_size:
             try:
                 self.pretraining(Size.parse(size))
@@ -170,10 +170,6 @@ class Study(Settings):
     def pretraining(self, size: Size) -> Pretrain:
         """Return the pre-training settings of one size."""
         return Pretrain(**(self.pretrain.model_dump() | self.pretrain_by_size.get(str(size), {})))
-
-    def family_folder(self, size: Size) -> Path:
-        """Return the folder of the family's encoder of a size."""
-        return paths.absolute(self.family_name(size))
 
     def family_name(self, size: Size) -> str:
         """Return the folder of the family's encoder of a size as the params file has it, or its name on the hub."""

@@ -11,13 +11,13 @@ from playwright.sync_api import sync_playwright
 @pytest.fixture(scope="session")
 def chromium():
     """The machine's own Chromium."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
         pytest.fail(
             "no Chromium on this machine, and these tests are about one; on Debian: apt-get install chromium", pytrace=False
         )
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.geteuid() == 0 else [])
         yield browser
         browser.close()
 

@@ -31,6 +31,8 @@ MINUTE = 60
 IDLE = "Python 3 (ipykernel) | Idle"  # in the status bar
 STEPS = re.compile(r"\d+ of \d+ steps|nothing to compute")
 STUDY = "01_pretraining_value"  # the notebook that computes the smoke study, for all that come after it
+EXPLORER = "06_explore"
+SHORT = "05_your_task"  # of the others, one; nbval and `test_report` run their cells too
 
 
 @dataclass
@@ -43,12 +45,12 @@ class Lab:
 
     def workers(self) -> list[psutil.Process]:
         """Return the processes that the kernels have started for steps of a study."""
-        found = []
+        elementsses = []
         for child in self.process.children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 if "spawn_main" in " ".join(child.cmdline()):
-                    found.append(child)
-        return found
+                    elementsses.append(child)
+        return elementsses
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +112,10 @@ class Opened:
                     return [c for c in nbformat.read(self.path, as_version=4).cells if c.cell_type == "code"]
             assert time.monotonic() < asked + MINUTE
 
-    def when(self, told, minutes: float) -> list[nbformat.NotebookNode]:
-        """Return the code cells as soon as `told` is true of them."""
+    def when(self, is_true, minutes: float) -> list[nbformat.NotebookNode]:
+        """Return the code cells as soon as `is_true` is true of them."""
         deadline = time.monotonic() + minutes * MINUTE
-        while not told(cells := self.saved()):
+        while not is_true(cells := self.saved()):
             assert time.monotonic() < deadline, [c.outputs for c in cells if c.outputs][-1:]
             self.page.wait_for_timeout(1000)
         return cells
@@ -140,12 +142,12 @@ class Opened:
 
     def look_at(self, selector: str, text: str | re.Pattern = "") -> None:
         """Scroll to what holds this text; cells that are out of sight are not in the page."""
-        found, view = self.page.locator(selector, has_text=text).first, self.page.locator(".jp-WindowedPanel-outer").first
+        element, view = self.page.locator(selector, has_text=text).first, self.page.locator(".jp-WindowedPanel-outer").first
         view.evaluate("e => e.scrollTo(0, 0)")
         for _ in range(60):
             self.page.wait_for_timeout(150)
-            if found.is_visible():
-                found.evaluate("e => e.scrollIntoView()")  # at once: a display that is updated meanwhile is another element
+            if element.is_visible():
+                element.evaluate("e => e.scrollIntoView()")  # at once: a display that is updated meanwhile is another element
                 break
             view.evaluate("e => e.scrollBy(0, 500)")
         self.page.wait_for_timeout(500)
@@ -189,6 +191,19 @@ def progress(cells: list) -> list[str]:
     return [t for t in texts if STEPS.search(t)]
 
 
+def all_ran(notebook: Opened, pictures: Path) -> list[nbformat.NotebookNode]:
+    """Check that Run All ran every cell and that there is nothing to complain of; return the code cells."""
+    cells = notebook.ended()
+    assert not failures(cells)
+    counts = [c.execution_count for c in cells]
+    assert counts == list(range(counts[0], counts[0] + len(cells)))
+    assert not [o.text for o in outputs(cells, "stream") if o.name == "stderr"], "no warning, of widgets or of anything else"
+    assert max(len(c.outputs) for c in cells) <= 12, "no flood of outputs"
+    assert notebook.path.stat().st_size < TWO_MB
+    notebook.page.screenshot(path=pictures / f"lab_{notebook.path.stem}.png")
+    return cells
+
+
 def test_a_run_shows_its_progress_stops_when_it_is_interrupted_and_goes_on(lab, opened, pictures):
     notebook = opened(STUDY)
     notebook.run_all()
@@ -199,16 +214,15 @@ def test_a_run_shows_its_progress_stops_when_it_is_interrupted_and_goes_on(lab, 
     notebook.page.screenshot(path=pictures / "lab_running.png")
     notebook.choose("Kernel", "Interrupt Kernel")
     cells = notebook.when(lambda cells: failures(cells) and notebook.idle(), minutes=2)
-    (said,) = failures(cells)
-    assert said.startswith("Interrupted: stopped; finished steps are in the store") and len(said.splitlines()) == 1
+    (message,) = failures(cells)
+    assert message.startswith("Interrupted: stopped; finished steps are in the store") and len(message.splitlines()) == 1
     assert re.fullmatch(r"\d+ of \d+ steps; stopped", progress(cells)[0])
     assert not lab.workers()
     notebook.look_at(".jp-OutputArea-output pre", "Interrupted")
     notebook.page.screenshot(path=pictures / "lab_interrupted.png")
     done, steps = map(int, re.findall(r"\d+", progress(cells)[0]))
     notebook.run_all()
-    cells = notebook.ended()
-    assert not failures(cells)
+    cells = all_ran(notebook, pictures)
     (finished,) = progress(cells)
     left = int(re.fullmatch(r"(\d+) of \1 steps done in \d+:\d\d", finished)[1])
     assert left == steps - done, "what was finished is not computed again"
@@ -216,23 +230,19 @@ def test_a_run_shows_its_progress_stops_when_it_is_interrupted_and_goes_on(lab, 
     notebook.page.screenshot(path=pictures / "lab_finished.png")
 
 
-@pytest.mark.parametrize("stem", NOTEBOOKS)
+@pytest.mark.parametrize(
+    "stem", [SHORT, *(pytest.param(s, marks=pytest.mark.night) for s in NOTEBOOKS if s not in (STUDY, EXPLORER, SHORT))]
+)
 def test_run_all_ends_with_every_cell_run_and_nothing_to_complain_of(opened, pictures, stem):
     notebook = opened(stem)
     notebook.run_all()
-    cells = notebook.ended()
-    assert not failures(cells)
-    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
-    assert not [o.text for o in outputs(cells, "stream") if o.name == "stderr"], "no warning, of widgets or of anything else"
-    assert max(len(c.outputs) for c in cells) <= 12, "no flood of outputs"
-    assert notebook.path.stat().st_size < TWO_MB
-    notebook.page.screenshot(path=pictures / f"lab_{stem}.png")
+    all_ran(notebook, pictures)
 
 
 def test_the_explorer_answers_to_its_widgets(opened, pictures):
-    notebook = opened("06_explore")
+    notebook = opened(EXPLORER)
     notebook.run_all()
-    assert not failures(notebook.ended())
+    all_ran(notebook, pictures)
     page = notebook.page
     figure = page.locator(".widget-html img")
     figure.scroll_into_view_if_needed()

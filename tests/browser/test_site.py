@@ -10,17 +10,15 @@ from playwright.sync_api import expect
 from pdstudy.analysis import claims
 from pdstudy.report import render
 from pdstudy.report.server import make_server
-from pdstudy.storage import paths
 
 pytestmark = pytest.mark.browser
 PAGES = ["index", *render.QUESTIONS]
 
 
 @pytest.fixture(scope="module")
-def site(smoke):
+def site(rendered):
     """The address of the smoke study's pages, served as `pdstudy serve` does."""
-    render.render(smoke)
-    with make_server(paths.study_folder("smoke")) as serving:
+    with make_server(rendered.parent) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{serving.server_port}"
         serving.shutdown()
@@ -36,7 +34,7 @@ def reader(chromium, site):
         contexts.append(context)
         context.on("request", lambda request: asked.append(request.url))
         page = context.new_page()
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(f"{site}/reports/{name}.html")
         return page
@@ -74,8 +72,8 @@ def test_a_page_is_whole_and_fits_its_window_and_is_kept_as_a_picture(reader, pi
 
 def violations(page) -> list[tuple[str, str]]:
     """Return what axe-core finds against the rules of accessibility, with the places."""
-    found = Axe().run(page).response["violations"]
-    return [(violation["id"], str(node["target"])) for violation in found for node in violation["nodes"]]
+    broken_rules = Axe().run(page).response["violations"]
+    return [(violation["id"], str(node["target"])) for violation in broken_rules for node in violation["nodes"]]
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
@@ -99,17 +97,17 @@ def test_a_table_sorts_by_its_numbers_by_mouse_and_by_keyboard_and_back(reader):
     table = section.locator("table")
     head = table.locator("th", has_text="read")
     at = table.locator("thead th").all_inner_texts().index(head.inner_text())
-    before, shown = column(table, 0), column(table, at)
-    numbers = sorted(float(text) for text in shown if text)
-    assert len(set(numbers)) > 2 and len(numbers) < len(shown), "there is something to sort, and something that is no number"
-    for press, said, expected in (
+    before, cells = column(table, 0), column(table, at)
+    numbers = sorted(float(text) for text in cells if text)
+    assert len(set(numbers)) > 2 and len(numbers) < len(cells), "there is something to sort, and something that is no number"
+    for press, direction, expected in (
         (head.get_by_role("button").click, "ascending", numbers),
         (lambda: head.get_by_role("button").press("Enter"), "descending", numbers[::-1]),
     ):
         press()
-        shown = column(table, at)
-        assert head.get_attribute("aria-sort") == said
-        assert [float(text) for text in shown[: len(numbers)]] == expected and not any(shown[len(numbers) :]), "no value stays last"
+        cells = column(table, at)
+        assert head.get_attribute("aria-sort") == direction
+        assert [float(text) for text in cells[: len(numbers)]] == expected and not any(cells[len(numbers) :]), "no value stays last"
     head.get_by_role("button").press("Space")
     assert head.get_attribute("aria-sort") is None and column(table, 0) == before
 
@@ -120,13 +118,13 @@ def test_a_column_of_words_sorts_as_people_count_and_one_column_at_a_time(reader
     table = page.locator("details table").first
     names = table.locator("th", has_text="row")
     names.get_by_role("button").click()
-    shown = column(table, 0)
-    assert shown.index("R2") < shown.index("R13"), "R2 before R13"
+    cells = column(table, 0)
+    assert cells.index("R2") < cells.index("R13"), "R2 before R13"
     verdicts = table.locator("th", has_text="verdict")
     verdicts.get_by_role("button").click()
     where = [claim.strip() for claim in table.locator("thead th").all_inner_texts()].index(verdicts.inner_text().strip())
-    shown = column(table, where)
-    assert shown == sorted(shown) and names.get_attribute("aria-sort") is None
+    cells = column(table, where)
+    assert cells == sorted(cells) and names.get_attribute("aria-sort") is None
 
 
 def test_colours_follow_the_system_until_they_are_chosen_and_the_choice_is_remembered(reader):
@@ -212,7 +210,9 @@ def test_a_page_itself_refuses_every_other_script_and_every_request(reader):
         return window.ran === undefined;
     }""")
     assert page.evaluate("fetch('/claims.json').then(() => 'answered', () => 'refused')") == "refused"
-    assert len(reader.complaints) >= 2 and all("Content Security Policy" in said for said in reader.complaints), "and says why"
+    assert len(reader.complaints) >= 2 and all("Content Security Policy" in complaint for complaint in reader.complaints), (
+        "and says why"
+    )
     reader.complaints.clear()
 
 

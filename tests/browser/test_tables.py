@@ -54,7 +54,7 @@ def path(request, tmp_path):
     return tmp_path / "page.html"
 
 
-def shown(page) -> list[str]:
+def first_cells(page) -> list[str]:
     return page.locator("table.texts").first.locator("tbody tr td:first-child").all_inner_texts()
 
 
@@ -66,15 +66,15 @@ def test_texts_are_paged_searched_sorted_and_chosen_offline(chromium, path, pict
     page.goto(f"file://{path}", wait_until="commit")
     box = page.locator(".texts-box").first
     expect(box.get_by_label("Search")).to_be_visible()
-    assert len(shown(page)) == 10 and shown(page)[0] == HOSTILE and page.title() != "hacked"
+    assert len(first_cells(page)) == 10 and first_cells(page)[0] == HOSTILE and page.title() != "hacked"
     box.get_by_role("button", name="10 texts: good, answered <b>bad</b>").click()
     expect(box.get_by_text("10 entries")).to_be_visible()
-    assert sorted(shown(page)) == sorted(f"text number {i}" for i in range(3, N, 6))
+    assert sorted(first_cells(page)) == sorted(f"text number {i}" for i in range(3, N, 6))
     box.locator("select.choose").select_option(label="2/64-PD-s0 and teacher differ: 20")
     expect(box.get_by_text("of 20 entries")).to_be_visible()
     assert box.locator("button[aria-pressed=true]").count() == 0
     box.get_by_label("Search").fill("number 33")
-    assert shown(page) == ["text number 33"]
+    assert first_cells(page) == ["text number 33"]
     box.get_by_label("Search").fill("")
     box.locator("select.choose").select_option("")
     box.locator("table.texts thead th").first.locator(".dt-column-order").press("Enter")
@@ -82,8 +82,8 @@ def test_texts_are_paged_searched_sorted_and_chosen_offline(chromium, path, pict
     box.locator("nav button").get_by_text("2", exact=True).click()
     expect(box.get_by_text("Showing 11 to 20 of 60 entries")).to_be_visible()
     assert page.locator(".texts-box img, .texts-box script").count() == 0 or "nbconvert" in request.node.name
-    found = Axe().run(page, {"include": [[".texts-box"]]}).response["violations"]
-    assert not found, [(v["id"], v["nodes"][0]["target"]) for v in found]
+    broken_rules = Axe().run(page, {"include": [[".texts-box"]]}).response["violations"]
+    assert not broken_rules, [(v["id"], v["nodes"][0]["target"]) for v in broken_rules]
     if "report" in request.node.name:
         assert not Axe().run(page).response["violations"] and page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.screenshot(path=pictures / f"tables-{theme}-{width}.png", full_page=True)
@@ -94,5 +94,6 @@ def test_texts_are_paged_searched_sorted_and_chosen_offline(chromium, path, pict
 def test_without_scripts_every_text_is_in_the_page_and_nothing_that_does_nothing(chromium, path):
     page = chromium.new_context(java_script_enabled=False, offline=True).new_page()
     page.goto(f"file://{path}", wait_until="commit")
-    assert len(shown(page)) == N and page.locator(".texts-box select, .texts-box button").filter(visible=True).count() == 0
+    expect(page.locator("table.texts").first.locator("tbody tr")).to_have_count(N)
+    assert page.locator(".texts-box select, .texts-box button").filter(visible=True).count() == 0
     page.context.close()

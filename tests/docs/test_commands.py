@@ -168,9 +168,9 @@ def known(command: str) -> None:
     elif program == "torchrun":
         from torch.distributed.run import get_args_parser
 
-        found = get_args_parser().parse_args(rest)
-        assert found.module and found.training_script == "pdstudy"
-        parsed(found.training_script_args)
+        arguments = get_args_parser().parse_args(rest)
+        assert arguments.module and arguments.training_script == "pdstudy"
+        parsed(arguments.training_script_args)
     elif program == "ray":
         from ray.scripts.scripts import cli
 
@@ -196,8 +196,8 @@ class Here:
         _, words = split(command)
         if words[:3] == ["python", "-m", "pdstudy"]:
             parsed(words[3:])
-            said = CliRunner().invoke(app, words[3:])
-            assert said.exit_code == 0, f"{command}\n{said.output}\n{said.exception!r}"
+            result = CliRunner().invoke(app, words[3:])
+            assert result.exit_code == 0, f"{command}\n{result.output}\n{result.exception!r}"
         elif words[:2] == ["python", "-c"]:
             exec(words[2], {})
         else:
@@ -240,11 +240,11 @@ def here(smoke, tmp_path_factory):
 def registries():
     """Recipes and tasks as they were, after a page has added its own."""
     known = (recipes.RECIPES, tasks.TASKS, tasks.DATA)
-    kept = [dict(registry) for registry in known]
+    contents = [dict(registry) for registry in known]
     yield
-    for registry, before in zip(known, kept, strict=True):
+    for registry, content in zip(known, contents, strict=True):
         registry.clear()
-        registry.update(before)
+        registry.update(content)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -256,8 +256,8 @@ def test_a_page_has_no_command_that_is_not_run_here(page):
 
 
 def test_the_tables_of_commands_hold_none_that_no_page_shows():
-    shown = {command for page in PAGES for command in commands(page)}
-    assert AS_TYPED | set(SHORTER) <= shown, (AS_TYPED | set(SHORTER)) - shown
+    on_pages = {command for page in PAGES for command in commands(page)}
+    assert AS_TYPED | set(SHORTER) <= on_pages, (AS_TYPED | set(SHORTER)) - on_pages
     assert not AS_TYPED & set(SHORTER) and all(reason for _, reason in SHORTER.values())
 
 

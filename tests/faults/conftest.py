@@ -1,4 +1,4 @@
-"""The small study's unbroken run, against which every broken one is held."""
+"""The small study's unbroken run, with which every broken one is compared."""
 
 from pathlib import Path
 
@@ -19,15 +19,18 @@ def params(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def whole(world, params, tmp_path_factory) -> Path:
-    """The outputs of an unbroken run."""
-    outputs = tmp_path_factory.mktemp("whole") / "outputs"
-    done = world.run("run", params, "--workers", "1", outputs=outputs)
-    assert done.returncode == 0, done.stderr
-    return outputs
+def unbroken_run(world, params, make_once) -> Path:
+    """The outputs of an unbroken run; a test that changes them copies them."""
+
+    def run(folder: Path) -> None:
+        folder.mkdir()
+        done = world.run("run", params, "--workers", "1", outputs=folder / "outputs")
+        assert done.returncode == 0, done.stderr
+
+    return make_once("unbroken", run) / "outputs"
 
 
 @pytest.fixture(scope="session")
-def unbroken(whole) -> dict[str, bytes]:
+def unbroken(unbroken_run) -> dict[str, bytes]:
     """The tables of an unbroken run."""
-    return small.tables(whole)
+    return small.tables(unbroken_run)

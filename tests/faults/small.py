@@ -88,10 +88,10 @@ class World:
         """Run `python -m pdstudy <words>` to its end."""
         process = self.start(*words, outputs=outputs, **more)
         try:
-            said = process.communicate(timeout=timeout)
+            streams = process.communicate(timeout=timeout)
         finally:
             process.kill()
-        return subprocess.CompletedProcess(words, process.returncode, *said)
+        return subprocess.CompletedProcess(words, process.returncode, *streams)
 
 
 def written(folder: Path, **changes) -> Path:
@@ -122,8 +122,8 @@ def wait_for(outputs: Path, count: int, process: subprocess.Popen, seconds: floa
 
 def children(pid: int) -> list[int]:
     """Return the workers that a run has started."""
-    found = [int(c) for t in Path(f"/proc/{pid}/task").iterdir() for c in (t / "children").read_text().split()]
-    return [c for c in found if is_worker(c)]
+    pids = [int(c) for t in Path(f"/proc/{pid}/task").iterdir() for c in (t / "children").read_text().split()]
+    return [c for c in pids if is_worker(c)]
 
 
 def is_worker(pid: int) -> bool:

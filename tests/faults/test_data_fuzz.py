@@ -94,7 +94,7 @@ def strategies() -> dict[str, st.SearchStrategy]:
     objects = st.lists(
         st.dictionaries(st.sampled_from(["text", "label", "id"]) | st.text(max_size=3), VALUES, max_size=4) | VALUES, max_size=12
     )
-    lines = objects.map(lambda found: "\n".join(json.dumps(o) for o in found).encode())
+    lines = objects.map(lambda records: "\n".join(json.dumps(o) for o in records).encode())
     steady = st.tuples(learnable, VALUES).map(
         lambda t: "\n".join(json.dumps({"text": a, "label": b, "more": t[1]}) for a, b in t[0]).encode()
     )
@@ -133,11 +133,11 @@ def check(name: str, content: bytes | None, options: tuple[str, ...], place: Pat
         code = 0
     except SystemExit as end:
         code = end.code or 0
-    said = err.getvalue()
-    assert code in (0, 2), said
-    assert not re.search("[\x00-\x08\x1b\u202e]", said + out.getvalue()), "no words of a file act on the terminal"
+    message = err.getvalue()
+    assert code in (0, 2), message
+    assert not re.search("[\x00-\x08\x1b\u202e]", message + out.getvalue()), "no words of a file act on the terminal"
     if code == 2:
-        assert re.search(r"\w{3,}", said) and "Traceback" not in said and len(said) < 20_000
+        assert re.search(r"\w{3,}", message) and "Traceback" not in message and len(message) < 20_000
         assert [p.name for p in place.iterdir()] == [name], "nothing is written"
     else:
         assert plan.make(Study.read("out.yaml")).of_stage("texts")

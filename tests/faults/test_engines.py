@@ -47,23 +47,23 @@ def start(outputs: Path, *words, launcher=(sys.executable,), settings=TINY, verb
     file = outputs / f"{settings['name']}.yaml"
     file.write_text(json.dumps(settings))
     command = [*launcher, "-m", "pdstudy", verb, str(file), *map(str, words)]
-    said = (outputs / f"said-{time.monotonic_ns()}").open("w+")
+    log = (outputs / f"output-{time.monotonic_ns()}").open("w+")
     process = subprocess.Popen(
-        command, env=os.environ | {"PDSTUDY_OUTPUTS": str(outputs)}, stdout=said, stderr=said, start_new_session=True
+        command, env=os.environ | {"PDSTUDY_OUTPUTS": str(outputs)}, stdout=log, stderr=log, start_new_session=True
     )
-    process.said = said
+    process.log = log
     return process
 
 
 def end(process: subprocess.Popen, within: float = PATIENCE) -> str:
-    """Wait for a process and return what it said."""
+    """Wait for a process and return what it printed."""
     try:
         process.wait(within)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    process.said.seek(0)
-    return process.said.read()
+    process.log.seek(0)
+    return process.log.read()
 
 
 def table(outputs: Path) -> bytes:
@@ -73,10 +73,10 @@ def table(outputs: Path) -> bytes:
 def until(true, process: subprocess.Popen, what: str):
     """Wait until something is true while a process lives; return it."""
     last = time.monotonic() + PATIENCE
-    while not (found := true()):
+    while not (value := true()):
         assert process.poll() is None and time.monotonic() < last, f"no {what}: {end(process, 0.1)}"
         time.sleep(0.02)
-    return found
+    return value
 
 
 def made(outputs: Path) -> int:
@@ -97,12 +97,14 @@ def title(pid: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory) -> Path:
+def pool(make_once) -> Path:
     """The outputs of the local pool."""
-    outputs = tmp_path_factory.mktemp("pool")
-    said = end(process := start(outputs))
-    assert process.returncode == 0, said
-    return outputs
+
+    def run(outputs: Path) -> None:
+        message = end(process := start(outputs))
+        assert process.returncode == 0, message
+
+    return make_once("tiny", run)
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +121,8 @@ def trained(outputs: Path) -> dict[str, int]:
 @pytest.fixture
 def two_nodes(monkeypatch):
     """A Ray of two nodes with one processor each, on loopback; returns the cluster and its second node."""
-    for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")):
-        monkeypatch.setenv(name, value)
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_worker_niceness"):
+        monkeypatch.setenv(name, "0")
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
@@ -131,17 +133,24 @@ def two_nodes(monkeypatch):
     cluster.shutdown()
 
 
-def test_ray_on_one_node_makes_the_same_table_on_loopback_alone(unbroken, tmp_path):
-    process = start(tmp_path, "--engine", "ray")
-    until(lambda: made(tmp_path) >= 2, process, "artifact")
+def test_ray_listens_on_loopback_alone_and_sigterm_ends_it_as_it_ends_the_pool_which_goes_on(tmp_path):
+    settings = TINY | {"pretrain": LONG}
+    process = start(tmp_path, "--engine", "ray", settings=settings)
+    (log,) = until(lambda: list(tmp_path.glob("tiny/logs/pretrain*.jsonl")), process, "pre-training")
     mine = {process.pid, *family(process.pid)}
     lines = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines()
     places = [line.split()[3] for line in lines if any(f"pid={pid}," in line for pid in mine)]
     assert len(places) >= 5 and not [p for p in places if "127.0.0.1" not in p and "[::1]" not in p]
-    said = end(process)
-    assert process.returncode == 0, said
-    assert table(tmp_path) == unbroken
+    process.send_signal(signal.SIGTERM)
+    message = end(process, within=30)
+    assert process.returncode == 143 and "the same command continues" in message and "Traceback" not in message, message
+    assert list(tmp_path.glob("store/work/*/[0-9]*/state.safetensors")), "the pre-training has saved its state"
     assert not [pid for pid in mine if "ray" in title(pid)], "Ray outlives its run"
+    logged = log.read_text().count("\n")
+    again = start(tmp_path, settings=settings)
+    until(lambda: log.read_text().count("\n") > logged, again, "further step")
+    again.send_signal(signal.SIGTERM)
+    end(again, within=60)
 
 
 def test_one_of_two_nodes_is_killed_and_the_table_is_the_same(unbroken, tmp_path, two_nodes):
@@ -154,42 +163,37 @@ def test_one_of_two_nodes_is_killed_and_the_table_is_the_same(unbroken, tmp_path
 
     assert until(at_work, process, "step on the second node")
     cluster.remove_node(second, allow_graceful=False)
-    said = end(process)
-    assert process.returncode == 0, said
+    message = end(process)
+    assert process.returncode == 0, message
     assert table(tmp_path) == unbroken
 
 
-def test_a_driver_killed_on_ray_is_resumed_by_the_pool(unbroken, tmp_path):
+def test_a_driver_killed_on_ray_is_resumed_there_and_makes_the_same_table(unbroken, tmp_path):
     process = start(tmp_path, "--engine", "ray")
     until(lambda: made(tmp_path) >= 8, process, "artifact")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    said = end(again := start(tmp_path))
-    assert again.returncode == 0, said
+    again = start(tmp_path, "--engine", "ray")
+    until(lambda: made(tmp_path) >= 9, again, "artifact")
+    mine = {again.pid, *family(again.pid)}
+    message = end(again)
+    assert again.returncode == 0, message
     assert table(tmp_path) == unbroken
     assert not list(tmp_path.glob("store/work/*"))
-
-
-def test_sigterm_ends_a_run_on_ray_as_it_ends_one_on_the_pool(tmp_path):
-    process = start(tmp_path, "--engine", "ray", settings=TINY | {"pretrain": LONG})
-    until(lambda: list(tmp_path.glob("tiny/logs/pretrain*.jsonl")), process, "pre-training")
-    process.send_signal(signal.SIGTERM)
-    said = end(process, within=30)
-    assert process.returncode == 143 and "the same command continues" in said and "Traceback" not in said, said
-    assert list(tmp_path.glob("store/work/*/[0-9]*/state.safetensors")), "the pre-training has saved its state"
+    assert not [pid for pid in mine if "ray" in title(pid)], "Ray outlives its run"
 
 
 def test_four_shards_make_the_same_table_and_each_step_once(pool, unbroken, tmp_path):
     processes = [start(tmp_path, "--shard", f"{i}/4", "--workers", 1) for i in range(4)]
-    said = [end(p) for p in processes]
-    assert [p.returncode for p in processes] == [0] * 4, said
+    messages = [end(p) for p in processes]
+    assert [p.returncode for p in processes] == [0] * 4, messages
     assert table(tmp_path) == unbroken
     assert trained(tmp_path) == trained(pool), "a step was trained twice"
 
 
 def test_a_shard_waits_for_none_that_never_starts(unbroken, tmp_path):
-    said = end(process := start(tmp_path, "--shard", "3/4"))
-    assert process.returncode == 0, said
+    message = end(process := start(tmp_path, "--shard", "3/4", "--workers", 1))
+    assert process.returncode == 0, message
     assert table(tmp_path) == unbroken
 
 
@@ -198,21 +202,16 @@ def test_a_shard_waits_for_none_that_never_starts(unbroken, tmp_path):
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
-def start_of(outputs: Path) -> Path:
-    (folder,) = outputs.glob("store/pretrain/*")
-    return folder
-
-
-def test_two_ranks_make_the_start_of_one_process_and_one_of_them_writes(tmp_path):
+def test_two_ranks_make_the_start_of_one_process_and_one_of_them_writes(pool, tmp_path):
     """Sums over two halves round otherwise than over the whole: loss to 1e-4, matrices to 0.1 % of their norm, the rest to 1 %."""
-    for name, launcher in (("one", (sys.executable,)), ("two", TORCHRUN)):
-        words = ("--to", tmp_path / name / "zoo", "--allow-plateau")
-        said = end(process := start(tmp_path / name, *words, launcher=launcher, verb="zoo"))
-        assert process.returncode == 0, said
-        assert said.count("held-out loss") == 1
-    one, two = start_of(tmp_path / "one"), start_of(tmp_path / "two")
-    assert one.name == two.name == plan.make(Study(**TINY)).of_stage("pretrain")[0].digest
-    assert not list((tmp_path / "two").glob("store/pretrain/.*")) and Store(tmp_path / "two" / "store").find(two.name)
+    process = start(tmp_path, "--to", tmp_path / "zoo", "--allow-plateau", launcher=TORCHRUN, verb="zoo")
+    message = end(process)
+    assert process.returncode == 0, message
+    assert message.count("held-out loss") == 1
+    (two,) = tmp_path.glob("store/pretrain/*")
+    assert two.name == plan.make(Study(**TINY)).of_stage("pretrain")[0].digest
+    assert not list(tmp_path.glob("store/pretrain/.*")) and Store(tmp_path / "store").find(two.name)
+    one = pool / "store" / "pretrain" / two.name
     curves = [[json.loads(line) for line in (f / "curve.jsonl").read_text().splitlines()] for f in (one, two)]
     for a, b in zip(*curves, strict=True):
         assert a["tokens"] == b["tokens"] and a["loss"] == pytest.approx(b["loss"], abs=1e-4)

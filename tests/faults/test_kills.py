@@ -14,6 +14,7 @@ from pdstudy import stages
 from pdstudy.data import batches
 from pdstudy.data.batches import Ids, Vocabulary
 from pdstudy.models import encoder
+from pdstudy.run import worker
 from pdstudy.sizes import Size
 from pdstudy.storage.store import damage
 
@@ -25,10 +26,10 @@ def killed(process) -> str:
 
 
 @pytest.fixture
-def without_one(whole, tmp_path):
+def without_one(unbroken_run, tmp_path):
     """A copy of the unbroken run's outputs that lacks one evaluation; return the outputs and the artifact's folder."""
     outputs = tmp_path / "outputs"
-    shutil.copytree(whole, outputs)
+    shutil.copytree(unbroken_run, outputs)
     place = next(p.parent for p in small.artifacts(outputs) if p.parent.parent.name == "evaluate")
     shutil.rmtree(place)
     return outputs, place
@@ -44,8 +45,8 @@ def test_killed_at_three_moments_and_once_in_a_worker_the_tables_are_those_of_an
     process = world.start("run", params, "--workers", "2", outputs=outputs)
     small.wait_for(outputs, 12, process)
     os.kill(small.children(process.pid)[0], signal.SIGKILL)
-    _, said = process.communicate(timeout=200)
-    assert process.returncode == 0, said
+    _, message = process.communicate(timeout=200)
+    assert process.returncode == 0, message
     assert small.tables(outputs) == unbroken
     assert not list(outputs.glob("store/work/*")), "nothing is left of finished steps, nor of killed runs"
     assert not list(outputs.glob("store/*/.new-*"))
@@ -86,9 +87,9 @@ def test_killed_while_a_folder_is_replaced_the_next_run_makes_it_again(world, pa
 
 
 @pytest.mark.faults
-def test_a_flipped_byte_is_found_warned_of_and_made_good(world, params, unbroken, whole, tmp_path):
+def test_a_flipped_byte_is_found_warned_of_and_made_good(world, params, unbroken, unbroken_run, tmp_path):
     outputs = tmp_path / "outputs"
-    shutil.copytree(whole, outputs)
+    shutil.copytree(unbroken_run, outputs)
     weights = next(outputs.glob("store/search/*/model.safetensors"))
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
@@ -109,7 +110,7 @@ def test_a_step_that_kills_every_worker_is_tried_twice_and_reported_and_the_othe
     stages = [p.parent.parent.name for p in small.artifacts(outputs)]
     assert "label" not in stages and "distill" not in stages
     assert stages.count("evaluate") == 4, "the teacher, Basic's two seeds and the linear model are done"
-    done = world.run("run", params, "--workers", "2", outputs=outputs)
+    done = world.run("run", params, "--workers", "0", outputs=outputs)
     assert done.returncode == 0 and small.tables(outputs) == unbroken
 
 
@@ -161,7 +162,7 @@ def test_a_step_that_fails_once_is_done_at_the_second_try(world, params, unbroke
     ("number", "code", "steps"),
     [
         (signal.SIGTERM, 143, 4),
-        (signal.SIGINT, 130, 4),
+        pytest.param(signal.SIGINT, 130, 4, marks=pytest.mark.night),
         (signal.SIGINT, 130, 2),  # the second worker is starting
     ],
 )
@@ -176,26 +177,30 @@ def test_a_request_to_stop_ends_cleanly_in_one_line_and_the_same_command_goes_on
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    _, message = process.communicate(timeout=30)
     assert process.returncode == code
-    assert "the same command continues from there" in said and "Traceback" not in said
+    assert "the same command continues from there" in message and "Traceback" not in message
     assert workers and not any(map(small.is_worker, workers))
-    done = world.run("run", params, "--workers", "2", outputs=outputs)
+    done = world.run("run", params, "--workers", "0", outputs=outputs)
     assert done.returncode == 0 and small.tables(outputs) == unbroken
 
 
 @pytest.mark.faults
-def test_a_step_that_does_not_hear_is_killed_within_half_a_minute(world, params, without_one):
+def test_a_step_that_does_not_hear_is_killed_within_half_a_minute(world, params, without_one, tmp_path):
     outputs, _ = without_one
-    process = world.start("run", params, "--workers", "1", outputs=outputs, PDSTUDY_FAULT="sleep in evaluate")
+    assert worker.GRACE < 30
+    asleep = tmp_path / "asleep"
+    fault = {"PDSTUDY_FAULT": "sleep in evaluate", "PDSTUDY_FAULT_ONCE": str(asleep), "PDSTUDY_GRACE": "3"}
+    process = world.start("run", params, "--workers", "1", outputs=outputs, **fault)
     until = time.monotonic() + 60
-    while not (workers := small.children(process.pid)):
+    while not asleep.exists():
         assert time.monotonic() < until
         time.sleep(0.05)
-    time.sleep(15)  # it sleeps by now
+    workers, asked = small.children(process.pid), time.monotonic()
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 143 and not any(map(small.is_worker, workers)), said
+    _, message = process.communicate(timeout=30)
+    assert 3 < time.monotonic() - asked < 13
+    assert process.returncode == 143 and workers and not any(map(small.is_worker, workers)), message
 
 
 @pytest.mark.faults
@@ -203,8 +208,8 @@ def test_a_worker_that_somebody_else_asks_to_stop_costs_nothing(world, params, u
     outputs = tmp_path / "outputs"
     process = world.start("run", params, "--workers", "2", outputs=outputs)
     small.wait_for(outputs, 4, process)
-    for worker in small.children(process.pid):
-        os.kill(worker, signal.SIGTERM)
-    _, said = process.communicate(timeout=200)
-    assert process.returncode == 0, said
+    for pid in small.children(process.pid):
+        os.kill(pid, signal.SIGTERM)
+    _, message = process.communicate(timeout=200)
+    assert process.returncode == 0, message
     assert small.tables(outputs) == unbroken

@@ -88,10 +88,10 @@ def test_twenty_kills_in_one_pre_training_end_with_the_weights_of_an_unbroken_on
         with capsys.disabled():
             print(f"\npre-training, kill {kills:2}: begun at step {resumed:3}, killed at step {before:3} of {steps}", end="")
         assert resumed >= 0 and (kills == 1 or resumed > 0), "a state that was saved is used"
-    found = json.loads((place / "manifest.json").read_text())["files"]["model.safetensors"]["sha256"]
+    sha256 = json.loads((place / "manifest.json").read_text())["files"]["model.safetensors"]["sha256"]
     with capsys.disabled():
-        print(f"\npre-training, {kills} kills: weights {found[:16]}, unbroken {expected[:16]}")
-    assert found == expected
+        print(f"\npre-training, {kills} kills: weights {sha256[:16]}, unbroken {expected[:16]}")
+    assert sha256 == expected
 
 
 def plan_of(params, world) -> str:

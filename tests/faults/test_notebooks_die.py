@@ -45,9 +45,9 @@ def test_a_kernel_that_is_killed_by_want_of_memory_ends_the_command_with_exit_1(
     nbformat.write(made, path)
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
     monkeypatch.setattr(render, "QUESTIONS", {path.stem: "?"})
-    said = CliRunner().invoke(app, ["report", "smoke"])
-    assert said.exit_code == 1
-    assert "09_test.ipynb: cell 3: MemoryError" in said.output and "Traceback" not in said.output
+    result = CliRunner().invoke(app, ["report", "smoke"])
+    assert result.exit_code == 1
+    assert "09_test.ipynb: cell 3: MemoryError" in result.output and "Traceback" not in result.output
     left = paths.study_folder("smoke") / "reports"
     assert not (left / "09_test.html").exists()
     (left / "09_test.failed.ipynb").unlink()

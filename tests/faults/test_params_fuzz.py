@@ -88,12 +88,12 @@ def answer(text: bytes, place: Path, monkeypatch) -> tuple[int, str]:
 def check(text: bytes, place: Path, monkeypatch) -> int:
     """Hold one answer against the promise, and return its exit code."""
     outputs = set(paths.OUTPUTS.rglob("*")) if paths.OUTPUTS.is_dir() else set()
-    code, said = answer(text, place, monkeypatch)
-    assert code in (0, 2), said
+    code, message = answer(text, place, monkeypatch)
+    assert code in (0, 2), message
     if code == 2:
-        assert said.startswith("fuzz.yaml: ") or "PD (truncated)" in said or "holds none of" in said, said
-        assert re.search(r"\w{3,}", said.removeprefix("fuzz.yaml: ")) and "Traceback" not in said and len(said) < 20_000
-        assert not re.search("[\x00-\x08\x1b\u202e]", said), "no words of a file act on the terminal"
+        assert message.startswith("fuzz.yaml: ") or "PD (truncated)" in message or "holds none of" in message, message
+        assert re.search(r"\w{3,}", message.removeprefix("fuzz.yaml: ")) and "Traceback" not in message and len(message) < 20_000
+        assert not re.search("[\x00-\x08\x1b\u202e]", message), "no words of a file act on the terminal"
     else:
         assert isinstance(Study.read("fuzz.yaml"), Study)
     assert [p.name for p in place.iterdir()] == ["fuzz.yaml"]
@@ -143,7 +143,7 @@ def strategies():
             lambda lines: "\n".join(lines).encode("utf-8", "surrogatepass")
         ),
         "cut": st.tuples(st.integers(0, 1600), st.integers(0, 40), st.binary(max_size=6)).map(
-            lambda cut: (whole := "\n".join(LINES).encode())[: cut[0]] + cut[2] + whole[cut[0] + cut[1] :]
+            lambda cut: (full := "\n".join(LINES).encode())[: cut[0]] + cut[2] + full[cut[0] + cut[1] :]
         ),
         "noise": st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")),
     }

@@ -1,7 +1,8 @@
 """Read by every Python that a fault test starts, workers and kernels too: the small task, and the fault that is asked for.
 
 The faults are real: a process that kills itself with SIGKILL, sleeps through a request to stop, or raises.
-PDSTUDY_FAULT is "<what> <stage>"; with PDSTUDY_FAULT_ONCE, a path, it strikes in one process only.
+PDSTUDY_FAULT is "<what> <stage>"; with PDSTUDY_FAULT_ONCE, a path, it strikes in one process only, which writes that file.
+PDSTUDY_GRACE is how many seconds a step has that is asked to stop.
 """
 
 import os
@@ -75,6 +76,11 @@ def faulty_set_aside(self, folder):
 
 
 store.Store.write, store.seal, store.Store.set_aside = faulty_write, faulty_seal, faulty_set_aside
+
+if os.environ.get("PDSTUDY_GRACE"):
+    from pdstudy.run import engine_local
+
+    engine_local.GRACE = float(os.environ["PDSTUDY_GRACE"])
 
 if os.environ.get("PDSTUDY_OFFLINE"):  # whoever asks for more than this machine leaves a note and gets an error
     connect, resolve = socket.socket.connect, socket.getaddrinfo
