@@ -154,7 +154,9 @@ def test_every_loss_is_said_with_its_count_and_examples_by_init_and_before_advic
     assert "train: 2 of 205 texts without a word" in message and "train: 1 of 205 texts repeated with another label" in message
     assert "train: 3 of 205 texts repeated" in message or "texts repeated except for case, white space or Unicode form" in message
     assert '"the film number 1 was as one expects it"' in message or '"The film NUMBER 0 was as one expects it"' in message
-    monkeypatch.setattr(budget, "spend", lambda *words: (_ for _ in ()).throw(RunError("stopped before training", bad_input=True)))
+    monkeypatch.setattr(
+        budget, "spend", lambda *words, **options: (_ for _ in ()).throw(RunError("stopped before training", bad_input=True))
+    )
     code, advised = typed("advise", path.with_name("out.yaml"))
     assert code == 2 and "train: 2 of 205 texts without a word" in advised and advised.endswith("stopped before training")
 
