@@ -3,7 +3,7 @@
 The rounds are a form of successive halving over sizes and recipes. The linear model is first and takes seconds. Then every student
 is trained once, those that take the least time first, so recipes without a teacher come before it. Further rounds train more seeds
 of the better students, unless that cannot change the recommendation, and the learning curves of the best one. After every round
-the answer so far is told (rounds.py). What there was no time for is recorded.
+the answer so far is printed (rounds.py). Students that did not fit into the time are recorded.
 """
 
 import json
@@ -43,7 +43,7 @@ def spend(
 ) -> Spent:
     """Train what so many minutes allow, write the study's tables, and return how the time was used.
 
-    The linear model is trained however short the time is. After each round `tell` gets a line with the answer so far. Earlier
+    The linear model is trained however short the time is. After each round `tell` is called with a line that has the answer so far. Earlier
     calls for the same study count: a second call with the same minutes trains nothing more. Raises RunError if a step fails, and
     Interrupted, after the tables of what is finished are written.
     """

@@ -95,9 +95,9 @@ def _in_use(folder: Path, store: Store) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process of this machine exists, whoever owns it."""
+    """Return whether this machine has a process of this number, also if another user owns it."""
     try:
-        os.kill(pid, 0)  # signal 0 only tests that
+        os.kill(pid, 0)  # signal 0 only tests whether the process exists
     except ProcessLookupError:
         return False
     except PermissionError:

@@ -53,9 +53,8 @@ class Form:
         self._begin = {name: field.value for name, field in self.fields.items()}
         titles = list(groups)
         accordion = widgets.Accordion([widgets.VBox(rows) for rows in groups.values()], titles=titles, selected_index=0)
-        scrolled = widgets.VBox(
-            [accordion], layout={"max_height": "26rem", "overflow": "auto"}
-        )  # so that the message stays in sight
+        # The settings scroll, so that the message and the line below them stay in sight.
+        scrolled = widgets.VBox([accordion], layout={"max_height": "26rem", "overflow": "auto"})
         self.box = widgets.VBox([scrolled, self._message, self._line])
         self._check()
 
