@@ -112,6 +112,30 @@ def large_teacher() -> str:
     return f"{table(head, rows)}\n\n<sub>{provenance('large_teacher', record)}, {record['ways'][0]['precision']}</sub>"
 
 
+def memory() -> str:
+    """Return the table of the most memory that commands held."""
+    record = load_record("memory")
+    if record is None:
+        return missing("memory")
+    rows = [(name, f"{r['peak_gib']} GiB", f"{r['seconds']:,.0f} s") for name, r in record.items()]
+    notes = [f"{name}: {r['command']} · commit {r['commit']} · {r['date']} · torch {r['torch']} · {r['machine']}" for name, r in record.items()]
+    return f"{table(('command', 'most memory of all its processes', 'time'), rows)}\n\n<sub>{'<br>'.join(notes)}</sub>"
+
+
+def static_student() -> str:
+    """Return the table of students without attention beside the linear model, taught by the same soft labels."""
+    record = load_record("static_student")
+    if record is None:
+        return missing("static_student")
+    rows = []
+    for arm in record["arms"]:
+        scores = arm["test"]
+        spread = f" ({min(scores):.1f} to {max(scores):.1f}, {len(scores)} seeds)" if len(scores) > 1 else ""
+        rows.append((arm["arm"], f"{arm['texts']:,}", f"{sum(scores) / len(scores):.1f}{spread}", arm["mb"], arm["seconds"]))
+    head = ("student", "texts of D_T", "test, %", "MB", "seconds of training")
+    return f"{table(head, rows)}\n\n<sub>{provenance('static_student', record)}</sub>"
+
+
 def reading() -> str:
     """Return the table of the seconds until a held-out loss is reached, in every run of every arm."""
     record = load_record("pretraining_peer")

@@ -31,8 +31,8 @@ from pdstudy.storage import paths, results
 from pdstudy.storage.files import atomic_write
 
 README, DOCS = paths.ROOT / "README.md", paths.ROOT / "docs"
-RESULTS, TABLE, OWN, SPEED, PAPER_SCALE = (
-    DOCS / f"{name}.md" for name in ("results", "paper_to_code", "own_data", "speed", "paper_scale")
+RESULTS, TABLE, OWN, SPEED, PAPER_SCALE, METHOD = (
+    DOCS / f"{name}.md" for name in ("results", "paper_to_code", "own_data", "speed", "paper_scale", "method")
 )
 PUBLISHED = paths.ROOT / "outputs" / "published"  # the committed evidence, written by tools/publish.py
 SST2 = str(PUBLISHED / "desk-sst2")  # the paper's own task, as far as two cores go
@@ -178,7 +178,9 @@ def records() -> list[tuple[Path, str, str]]:
         benchmark_tables.serve_load,
         benchmark_tables.gpu,
         benchmark_tables.large_teacher,
+        benchmark_tables.memory,
     )
+    others += [(METHOD, "static_student", benchmark_tables.static_student())]
     return [*others, *((SPEED, part.__name__, part()) for part in parts)]
 
 
