@@ -99,7 +99,9 @@ def main() -> None:
             from sklearn.feature_extraction.text import CountVectorizer
 
             counter = CountVectorizer(ngram_range=(shortest, longest), max_features=most, binary=True)
-            x = {"transfer": counter.fit_transform(texts["transfer"][:n])} | {s: counter.transform(texts[s]) for s in ("dev", "test")}
+            x = {"transfer": counter.fit_transform(texts["transfer"][:n])} | {
+                s: counter.transform(texts[s]) for s in ("dev", "test")
+            }
             begun = time.perf_counter()
             tried = {rate: train(x["transfer"], targets, rate, SEEDS[0]) for rate in RATES}
             seconds = (time.perf_counter() - begun) / len(RATES)

@@ -65,6 +65,7 @@ def test_a_wide_one_teaches_and_is_searched_at_lower_rates(table, tmp_path):
     wide = write_encoder(tmp_path / "wide", hidden_size=384, intermediate_size=1536, num_attention_heads=12, num_hidden_layers=6)
     assert typed("init", table, "--student", wide)[0] == 0
     study = Study.read(table.with_suffix(".yaml"))
+    assert study.sizes_of("PD") == study.sizes[:4]  # it would learn from a teacher of its own size
     assert study.teacher.size == "6/384" and study.rates_by_size == {"6/384": [5e-5, 1e-4]}
     made = plan.make(study, {("PF", "6/384"): [0], ("PF", "2/128"): [0]})
     rates = {(s.settings["size"], s.settings["rate"]) for s in made.of_stage("finetune")}

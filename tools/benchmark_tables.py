@@ -118,7 +118,10 @@ def memory() -> str:
     if record is None:
         return missing("memory")
     rows = [(name, f"{r['peak_gib']} GiB", f"{r['seconds']:,.0f} s") for name, r in record.items()]
-    notes = [f"{name}: {r['command']} · commit {r['commit']} · {r['date']} · torch {r['torch']} · {r['machine']}" for name, r in record.items()]
+    notes = [
+        f"{name}: {r['command']} · commit {r['commit']} · {r['date']} · torch {r['torch']} · {r['machine']}"
+        for name, r in record.items()
+    ]
     return f"{table(('command', 'most memory of all its processes', 'time'), rows)}\n\n<sub>{'<br>'.join(notes)}</sub>"
 
 

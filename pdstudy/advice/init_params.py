@@ -156,12 +156,13 @@ def _students(fits: bool, family: str, taken: taken_student.TakenStudent | None)
             "encoders": own,
             "teacher": size,
         }
+    teacher = taken.teacher(TEACHER)
     return values | {
         "sizes": list(dict.fromkeys([*SIZES, size])),
-        "recipe_sizes": {} if size in SIZES else {"Basic": SIZES},
+        "recipe_sizes": {} if size in SIZES else {"Basic": SIZES} | ({"PD": SIZES} if teacher == size else {}),
         "init_std": {str(taken.size.hidden): BERT_STD} | INIT_STD,
         "encoders": own | {"others": encoders},
-        "teacher": taken.teacher(TEACHER),
+        "teacher": teacher,
     }
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pdstudy.analysis import contrasts, paper, stats, summary, verdicts
 from pdstudy.analysis.evidence import Arm, Evidence, Missing, between
-from pdstudy.recipes import LINEAR
+from pdstudy.recipes import LINEAR, LINEARS
 from pdstudy.report import charts, style
 from pdstudy.report.charts import STRATEGIES, students
 from pdstudy.report.style import StudyFigure, two_panels
@@ -29,7 +29,10 @@ def which_student(study: str) -> StudyFigure:
     ylabel = "test accuracy, %\n(bars: 95 % over seeds and texts)"
     linear = table[table.recipe == LINEAR].accuracy.mean()
     ax = charts.front(table.assign(x=table[cost]), cost, COSTS[cost], ylabel, teacher.accuracy.mean(), linear)
-    front = ", ".join(f"{r.recipe} {r.size} {r.accuracy:.1f} %" for r in table[table.front].sort_values(cost).itertuples())
+    names = table.recipe.where(table.recipe.isin(LINEARS), table.recipe + " " + table["size"])
+    front = ", ".join(
+        f"{r.model} {r.accuracy:.1f} %" for r in table.assign(model=names)[table.front].sort_values(cost).itertuples()
+    )
     alt = f"Test accuracy of {len(table)} models over {'latency' if cost == 'ms' else 'size'}"
     return StudyFigure(ax, every.assign(front=table.front), alt, (f"On the Pareto front: {front}",))
 
