@@ -169,7 +169,7 @@ def test_where_the_largest_rate_wins_rates_are_chosen_on_several_seeds(study_of,
         right = right if s["seed"] == 0 or s["rate"] == 0.001 else 0.5
         for file in ("model.safetensors", "config.json", "curve.jsonl"):
             (folder / file).write_text("{}")
-        return {"rate": s["rate"], "dev": {"accuracy": right}, "collapsed": False, "diverged": False, "seconds": 0.0}
+        return {"rate": s["rate"], "dev": {"accuracy": right}, "collapsed": False, "diverged": False, "seconds": 2.0}
 
     monkeypatch.setattr(student_steps, "train_student", train)
     (search,) = plan.make(study).of_stage("search")
@@ -184,6 +184,7 @@ def test_where_the_largest_rate_wins_rates_are_chosen_on_several_seeds(study_of,
     record = student_steps.search(search, Inputs(search, store), place, Watch())
     assert len(trained) == n_trained
     assert record["rate"] == 0.001
+    assert record["seconds"] == 2.0 * n_trained  # those of its parents are theirs
 
 
 def _candidate(step, folder, train):

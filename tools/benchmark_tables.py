@@ -139,6 +139,29 @@ def static_student() -> str:
     return f"{table(head, rows)}\n\n<sub>{provenance('static_student', record)}</sub>"
 
 
+def sentence_vectors() -> str:
+    """Return the table of logistic regression on sentence vectors from elsewhere beside the linear model."""
+    record = load_record("sentence_vectors")
+    if record is None:
+        return missing("sentence_vectors")
+    rows = []
+    for a in record["arms"]:
+        gain = "{:+.1f} ({:+.1f} to {:+.1f})".format(*a["gain"]) if a["gain"] else ""
+        rows.append(
+            (
+                f"{a['task']}, {a['labels']:,} labels",
+                a["arm"],
+                f"{a['test']:.1f} of {a['n']:,}",
+                gain,
+                a["mb"],
+                a["ms"],
+                a["seconds"],
+            )
+        )
+    head = ("task", "model", "test, %", "points over the linear model (95 %)", "MB", "ms a text", "seconds of training")
+    return f"{table(head, rows)}\n\n<sub>{provenance('sentence_vectors', record)}, one thread, {record['precision']}</sub>"
+
+
 def reading() -> str:
     """Return the table of the seconds until a held-out loss is reached, in every run of every arm."""
     record = load_record("pretraining_peer")

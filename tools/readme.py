@@ -25,8 +25,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from pdstudy.analysis import answers, claims, summary, verdicts
 from pdstudy.analysis.stats import POINTS
+from pdstudy.recipes import LINEAR, LINEAR_TAUGHT, TEACHER
 from pdstudy.report import figures, render
+from pdstudy.report.charts import STRATEGIES
 from pdstudy.report.style import StudyFigure
+from pdstudy.sizes import Size
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import atomic_write
 
@@ -36,7 +39,7 @@ RESULTS, TABLE, OWN, SPEED, PAPER_SCALE, METHOD = (
 )
 PUBLISHED = paths.ROOT / "outputs" / "published"  # the committed evidence, written by tools/publish.py
 SST2 = str(PUBLISHED / "desk-sst2")  # the paper's own task, as far as two cores go
-QUICK = str(PUBLISHED / "quick")  # the newcomer's study, with a larger teacher and more transfer text than desk
+DESK = str(PUBLISHED / "desk")  # a teacher of the family's own sizes, and less transfer text
 PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
 MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python tools/readme.py`, not typed -->)")
 # One or two for each question, of those that do not need the answers to every text: predictions.parquet is not committed.
@@ -163,10 +166,12 @@ def reword_evidence() -> list[str]:
 
 def records() -> list[tuple[Path, str, str]]:
     """Return (page, part, text) of the parts from benchmarks and from the study of SST-2."""
+    shown, n_texts = str(PUBLISHED / published_study()), results.load_settings(DESK)["transfer"]["texts"]
+    teacher = smaller_teacher(verdicts.load(DESK), results.load_results(DESK), n_texts)
     others = [(OWN, "tasks", benchmark_tables.own_tasks()), (PAPER_SCALE, "sst2", sst2())]
     others += [
-        (README, "teacher", larger_teacher(verdicts.load(QUICK), results.load_results(QUICK))),
-        (RESULTS, "teacher", tables(QUICK)),
+        (README, "teacher", f"{in_order(results.load_results(shown))} {teacher}"),
+        (RESULTS, "teacher", tables(DESK)),
     ]
     parts = (
         benchmark_tables.peers,
@@ -180,7 +185,7 @@ def records() -> list[tuple[Path, str, str]]:
         benchmark_tables.large_teacher,
         benchmark_tables.memory,
     )
-    others += [(METHOD, "static_student", benchmark_tables.static_student())]
+    others += [(METHOD, part.__name__, part()) for part in (benchmark_tables.static_student, benchmark_tables.sentence_vectors)]
     return [*others, *((SPEED, part.__name__, part()) for part in parts)]
 
 
@@ -190,18 +195,25 @@ def sst2() -> str:
     return f"![{drawn.alt}]({PICTURES.name}/{record['study']}.png)\n\n{tables(SST2)}"
 
 
-def larger_teacher(judged: pd.DataFrame, metrics: pd.DataFrame) -> str:
-    """Return what a larger teacher and more transfer text change, in two sentences, from verdicts and the table of metrics."""
-    rows, accuracy = judged.set_index("id"), results.accuracies(metrics)
-    scores = accuracy.groupby("recipe").value.mean() * POINTS
-    size = accuracy[accuracy.recipe == "Distillation"]["size"].iloc[-1]  # the one size that every recipe has
-    by_recipe = accuracy[accuracy["size"] == size].groupby("recipe").value.mean() * POINTS
-    ranked = by_recipe.sort_values(ascending=False).items()
+def in_order(metrics: pd.DataFrame) -> str:
+    """Return the test accuracy of every recipe at the smallest size of Distillation, the best first, and of the linear models."""
+    accuracy = results.accuracies(metrics)
+    size = min(accuracy[accuracy.recipe == "Distillation"]["size"], key=lambda name: Size.parse(name).layers)
+    at_size, scores = accuracy[accuracy["size"] == size], accuracy.groupby("recipe").value.mean() * POINTS
+    ranked = (at_size.groupby("recipe").value.mean() * POINTS).sort_values(ascending=False).items()
     return (
-        f"With a larger teacher ({scores['teacher']:.1f} %), PD scores {answers.points(rows.loc['R1a'])} against PF "
-        f"({rows.verdict['R1a']}; in the paper {rows.paper['R1a']:+.1f}). At {size}: "
-        f"{', '.join(f'{recipe} {score:.1f} %' for recipe, score in ranked)}; the linear model {scores['Linear']:.1f} %, taught by "
-        f"the same teacher {scores['Linear, taught']:.1f} %."
+        f"At {size}: {', '.join(f'{recipe} {score:.1f} %' for recipe, score in ranked if recipe in (*STRATEGIES, "PD-F"))}; "
+        f"the linear model {scores[LINEAR]:.1f} %, taught by the same teacher {scores[LINEAR_TAUGHT]:.1f} %."
+    )
+
+
+def smaller_teacher(judged: pd.DataFrame, metrics: pd.DataFrame, n_texts: int) -> str:
+    """Return what a small teacher and little transfer text change, in one sentence."""
+    rows, accuracy = judged.set_index("id"), results.accuracies(metrics)
+    return (
+        f"With a teacher of the students' own kind ({accuracy[accuracy.recipe == TEACHER.name].value.mean() * POINTS:.1f} %) and "
+        f"{n_texts:,} transfer texts, PD scores {answers.points(rows.loc['R1a'])} against PF ({rows.verdict['R1a']}; in the paper "
+        f"{rows.paper['R1a']:+.1f})."
     )
 
 

@@ -44,36 +44,40 @@ def search(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
     usable = [r for r in tried if not r["diverged"]]
     if not usable:
         raise Diverged(f"every rate from {tried[0]['rate']:g} to {tried[-1]['rate']:g} diverged; search lower rates")
-    best, n_seeds = better(usable), step.settings.get("seeds", 1)
+    best, n_seeds, seconds = better(usable), step.settings.get("seeds", 1), sum(r["seconds"] for r, _ in lower)
     if n_seeds > 1 and (best["rate"] == tried[-1]["rate"] or any(r["collapsed"] for r in tried)):
-        best = _best_over_seeds(candidates, records, inputs, folder, watch, n_seeds) or best
+        best_over_seeds, spent = _best_over_seeds(candidates, records, inputs, folder, watch, n_seeds)
+        best, seconds = best_over_seeds or best, seconds + spent
     source = next((p for r, p in lower if r is best), None) or inputs.folder(next(k for k, r in records.items() if r is best))
     for name in (mirror.WEIGHTS, mirror.CONFIG, "curve.jsonl"):
         shutil.copy(source / name, folder / name)
     for _, place in lower:
         shutil.rmtree(place)
     table = [{k: r[k] for k in ("rate", "batch", "epochs", "dev", "collapsed", "diverged", "dev_by_seed") if k in r} for r in tried]
-    return best | {"searched": table, "seconds": sum(r["seconds"] for r, _ in lower)}
+    return best | {"searched": table, "seconds": seconds}
 
 
 def _best_over_seeds(
     candidates: dict[str, Step], records: dict[str, dict], inputs: Inputs, folder: Path, watch: Watch, n_seeds: int
-) -> dict[str, Any] | None:
-    """Return the record of the candidate with the best mean score on dev over seeds, None if all diverged on the first seed.
+) -> tuple[dict[str, Any] | None, float]:
+    """Return the record of the candidate with the best mean score on dev over seeds, None if all diverged, and the seconds of training.
 
     The scores are added to the records. A seed on which a candidate diverged has a score of 0.
     """
-    means = {}
+    means, seconds = {}, 0.0
     for role, candidate in candidates.items():
         scores = [score(records[role])]
         for seed in range(1, n_seeds):
             other, place = replace(candidate, settings=candidate.settings | {"seed": seed}), folder / f"seed-{seed}"
             place.mkdir()
-            scores.append(score(train_student(other, Inputs(other, inputs.store), place, watch)))
+            trained = train_student(other, Inputs(other, inputs.store), place, watch)
+            scores.append(score(trained))
+            seconds += trained["seconds"]
             shutil.rmtree(place)
         records[role]["dev_by_seed"], means[role] = scores, sum(scores) / n_seeds
     usable = [role for role in records if not records[role]["diverged"]]
-    return records[max(usable, key=lambda role: (means[role], -records[role]["rate"]))] if usable else None
+    best = max(usable, key=lambda role: (means[role], -records[role]["rate"]), default=None)
+    return (records[best] if best else None), seconds
 
 
 def score(record: dict[str, Any]) -> float:
