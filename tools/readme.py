@@ -199,10 +199,11 @@ def in_order(metrics: pd.DataFrame) -> str:
     """Return the test accuracy of every recipe at the smallest size of Distillation, the best first, and of the linear models."""
     accuracy = results.accuracies(metrics)
     size = min(accuracy[accuracy.recipe == "Distillation"]["size"], key=lambda name: Size.parse(name).layers)
-    at_size, scores = accuracy[accuracy["size"] == size], accuracy.groupby("recipe").value.mean() * POINTS
+    at_size = accuracy[(accuracy["size"] == size) & accuracy.recipe.isin([*STRATEGIES, "PD-F"])]
+    scores = accuracy.groupby("recipe").value.mean() * POINTS
     ranked = (at_size.groupby("recipe").value.mean() * POINTS).sort_values(ascending=False).items()
     return (
-        f"At {size}: {', '.join(f'{recipe} {score:.1f} %' for recipe, score in ranked if recipe in (*STRATEGIES, "PD-F"))}; "
+        f"At {size}: {', '.join(f'{recipe} {score:.1f} %' for recipe, score in ranked)}; "
         f"the linear model {scores[LINEAR]:.1f} %, taught by the same teacher {scores[LINEAR_TAUGHT]:.1f} %."
     )
 
