@@ -136,7 +136,7 @@ def update(study: str | None = None) -> list[str]:
     )  # first, so that an error changes no page
     pictures = drawn | {Path(SST2).name: draw(SST2, "strategies")}
     changed += [f"{name}.png" for name, shows in pictures.items() if picture(name, *shows)]
-    before = {page: page.read_text(encoding="utf-8") for page in (README, RESULTS, TABLE, OWN, SPEED, PAPER_SCALE)}
+    before = {page: page.read_text(encoding="utf-8") for page in (README, RESULTS, TABLE, OWN, SPEED, PAPER_SCALE, METHOD)}
     for page, text in before.items():
         page.write_text(MARKER.sub(rf"\g<1>{name}\g<3>", text), encoding="utf-8")
     fill(README, "answer", answers.answer(study, verdicts.load(study)))
