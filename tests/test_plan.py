@@ -612,6 +612,14 @@ def test_the_time_left_follows_the_speed_measured_and_the_number_of_workers(tmp_
     assert estimate(steps[1:], store, 2) == pytest.approx(3 * (1 + 1) / 2)
 
 
+def test_a_search_on_several_seeds_may_train_every_candidate_again_and_its_estimate_says_so(settings):
+    p, more = planned(settings), planned(settings, search_seeds=3)
+    assert all(s.flops == 0 for s in p.of_stage("search"))
+    for search in more.of_stage("search"):
+        assert search.flops == 2 * sum(more.steps[d].flops for d in search.parents.values()) > 0
+        assert cost(search, {"distill": 1e9}) == pytest.approx(1 + search.flops / 1e9)
+
+
 def test_a_family_of_a_width_without_an_initial_scale_is_refused_with_the_cure(settings):
     with pytest.raises(ParamsError, match=r'init_std has no scale for width 192; add it, such as \{"192": 0.04\}'):
         plan.pretraining(Study(**settings), [Size(1, 192)])

@@ -154,7 +154,7 @@ def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
 def linear_lines(ax: Axes, metrics: pd.DataFrame) -> None:
     """Draw a horizontal line at the test accuracy of each linear model that was measured."""
     rows = accuracies(metrics)
-    for recipe, ls, x in ((LINEAR, "-.", 0.99), (LINEAR_TAUGHT, (0, (1, 1)), 0.7)):
+    for recipe, ls, x in ((LINEAR, "-.", 0.99), (LINEAR_TAUGHT, (0, (1, 1)), 0.45)):
         level = rows[rows.recipe == recipe].value.mean() * 100
         if np.isfinite(level):
             text = {"color": LINEAR_COLOUR, "path_effects": HALO}

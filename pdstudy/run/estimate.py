@@ -14,7 +14,7 @@ GPU_FLOPS_PER_SECOND = 20e12
 UPDATES_PER_SECOND = 60.0  # of a small model: launching its kernels limits this
 FIXED_SECONDS = 1.0  # of every step
 SHORTEST = 5.0  # seconds; start-up dominates shorter steps
-ALIKE = {"finetune": "distill", "distill": "finetune"}  # stages whose speeds are nearly equal
+ALIKE = {"finetune": "distill", "distill": "finetune", "search": "distill"}  # stages whose speeds are nearly equal
 
 
 class Work(NamedTuple):

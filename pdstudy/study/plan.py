@@ -148,13 +148,13 @@ class _StudentSteps:
         """Train a candidate for each combination of rate, batch size and number of epochs; choose the best on dev."""
         parents, rates = {}, self.study.rates_by_size.get(str(size), section.rates)
         for epochs, batch, rate in product(section.passes, section.batches, rates):
-            candidate = {"rate": rate}
-            candidate |= {"batch": batch} if len(section.batches) > 1 else {}
+            candidate = {"rate": rate} | ({"batch": batch} if len(section.batches) > 1 else {})
             candidate |= {"epochs": epochs} if len(section.passes) > 1 else {}
             parents[_role(candidate)] = self.train(recipe, size, stage, section, start, SEARCH_SEED, candidate)
         settings = {} if self.study.search_seeds == 1 else {"seeds": self.study.search_seeds}
-        room = SMALL + 4 * self.encoders.weights(size)
-        return self.encoders.add("search", settings, parents, f"{recipe} {size} {stage}: search the rate", room=room)
+        flops = (self.study.search_seeds - 1) * sum(self.encoders.plan.steps[d].flops for d in parents.values())  # at most
+        label, room = f"{recipe} {size} {stage}: search the rate", SMALL + 4 * self.encoders.weights(size)
+        return self.encoders.add("search", settings, parents, label, flops, room=room)
 
     def recipe(self, name: str, size: Size, seeds: list[int], corpus: str | None = None) -> None:
         """Add all seeds of one recipe at one size, stage after stage, with their points of the curves and domains.
