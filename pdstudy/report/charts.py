@@ -40,7 +40,7 @@ def accuracy_by_size(metrics: pd.DataFrame, ax: Axes | None = None, recipes: Ite
     floor, ceiling = (test[test.recipe == name].value.mean() * 100 for name in ("majority", "teacher"))
     if np.isfinite(ceiling):
         style.reference_line(ax, ceiling, f"teacher {ceiling:.1f}")
-    style.linear_lines(ax, test)
+    style.linear_lines(ax, test, ends)
     if np.isfinite(floor):  # a line far below the students would compress the figure
         visible = floor > ax.get_ylim()[0] - 5
         if visible:

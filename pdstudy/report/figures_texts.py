@@ -112,7 +112,7 @@ def _curves(ax: Axes, study: str, kind: str, xlabel: str) -> tuple[pd.DataFrame,
             colour, note = RECIPE_COLOURS.get(recipe, GREY), "" if fitted else ", all labels"
             style.reference_line(ax, level, f"{recipe} {level:.1f}{note}", colour, DOTTED, color=colour, path_effects=style.HALO)
     if fitted:
-        style.linear_lines(ax, own)
+        style.linear_lines(ax, own, ends)
     ticks = [*sorted(table.texts.unique()), *[2 * table.texts.max()] * fitted]
     style.name_ticks(ax, ticks, [f"{t / 1000:g}k" if t >= 1000 else f"{t:g}" for t in ticks], 0)
     style.label_ends(ax, ends)
@@ -136,7 +136,7 @@ def domains(study: str) -> StudyFigure:
         text = {"path_effects": style.HALO, "color": colour}
         style.reference_line(left, finetuned.value.mean() * 100, "PF, no transfer text", colour, **text)
     if len(table):
-        style.linear_lines(left, own)
+        style.linear_lines(left, own, ends)
     left.margins(x=0.15, y=0.12)
     low, high = left.get_ylim()
     left.set_ylim(low - 0.15 * (high - low), high)  # space for the names of the corpora

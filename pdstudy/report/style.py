@@ -151,14 +151,22 @@ def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
         )  # fmt: skip
 
 
-def linear_lines(ax: Axes, metrics: pd.DataFrame) -> None:
-    """Draw a horizontal line at the test accuracy of each linear model that was measured."""
+def linear_lines(ax: Axes, metrics: pd.DataFrame, ends: list | None = None) -> None:
+    """Draw a horizontal line at the test accuracy of each linear model that was measured.
+
+    Their names are added to `ends`, for `label_ends`, where other lines have theirs there; else they are on the lines.
+    """
     rows = accuracies(metrics)
-    for recipe, ls, x in ((LINEAR, "-.", 0.99), (LINEAR_TAUGHT, (0, (1, 1)), 0.45)):
+    for recipe, ls, x in ((LINEAR, "-.", 0.99), (LINEAR_TAUGHT, (0, (1, 1)), 0.7)):
         level = rows[rows.recipe == recipe].value.mean() * 100
-        if np.isfinite(level):
-            text = {"color": LINEAR_COLOUR, "path_effects": HALO}
-            reference_line(ax, level, f"{recipe.lower()} {level:.1f}", LINEAR_COLOUR, ls, x, **text)
+        if not np.isfinite(level):
+            continue
+        name = f"{recipe.lower()} {level:.1f}"
+        if ends:
+            ax.axhline(level, color=LINEAR_COLOUR, lw=1, ls=ls, zorder=0)
+            ends.append((level, name, LINEAR_COLOUR, max(x for *_, x in ends)))
+        else:
+            reference_line(ax, level, name, LINEAR_COLOUR, ls, x, color=LINEAR_COLOUR, path_effects=HALO)
 
 
 def spread(places: Iterable[float], step: float) -> np.ndarray:
