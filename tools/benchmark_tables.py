@@ -9,8 +9,8 @@ from pdstudy.recipes import LINEAR_NAMES
 from pdstudy.storage import paths
 
 RESULTS = paths.ROOT / "benchmarks" / "results"
-# The example tasks that were advised: those of benchmarks/plain_tasks.py, and movies.
-TASKS = ("books", "movies-snippets", "products", "rte")
+# The example tasks that were advised: those of benchmarks/plain_tasks.py, books with a student from elsewhere too, and movies.
+TASKS = ("books", "books-minilm", "movies-snippets", "products", "rte")
 PEERS = {  # benchmarks that compare us with others on the same work
     "pretraining_speed": "pre-training by BERT's own recipe",
     "finetuning_peer": "fine-tuning",
