@@ -220,6 +220,18 @@ def test_one_seed_has_a_crossing_without_an_interval(tmp_path):
     assert "no interval from one seed" in crossing.sentence
 
 
+def test_a_point_of_fewer_seeds_than_the_study_is_compared_on_those_it_has(tmp_path):
+    """Advice may stop before it trains the points of every seed."""
+    folder = over_texts(tmp_path, {1000: 0.6, 10_000: 0.8}, "transfer")
+    (whole,) = crossings.of_study(folder, "transfer")
+    table = pd.read_parquet(tmp_path / results.METRICS)
+    table[(table.seed == 0) | table.texts.isna()].to_parquet(tmp_path / results.METRICS)
+    (crossing,) = crossings.of_study(folder, "transfer")
+    assert crossing.at == pytest.approx(whole.at, rel=0.1) and "no interval from one seed" in crossing.sentence
+    table[table.texts.isna()].to_parquet(tmp_path / results.METRICS)
+    assert crossings.of_study(folder, "transfer") == []
+
+
 def test_the_answer_about_transfer_text_says_where_curves_cross(tmp_path):
     folder = over_texts(tmp_path, {1000: 0.6, 10_000: 0.8}, "transfer")
     text = answers.answer(folder, judged(R10=GAIN, R11a=GAIN), ROBUST)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from pdstudy.analysis import stats
-from pdstudy.analysis.evidence import Arm, Evidence, between
+from pdstudy.analysis.evidence import Arm, Evidence
 from pdstudy.analysis.stats import POINTS
 from pdstudy.recipes import LINEAR, LINEAR_SIZE, LINEARS
 from pdstudy.storage import results
@@ -84,7 +84,9 @@ def of_study(study: str | Path, kind: str) -> list[Crossing]:
                 texts = n if n < numbers[-1] else None  # the study's own models have all texts
                 one, other = Arm(better, size, texts), Arm(worse, ends, texts if also_curve else None)
                 rows.append({"texts": n} | effect(one, other))
-            gains = pd.DataFrame(rows)
+            gains = pd.DataFrame(rows).dropna(subset="estimate")
+            if len(gains) < 2:
+                continue
             at, low, high = (stats.overtakes_at(gains.texts, gains[column]) for column in ("estimate", "high", "low"))
             crossings.append(Crossing(kind, Arm(better, size), Arm(worse, ends), at, low, high, gains, over))
     return crossings
@@ -96,7 +98,14 @@ def _effects(study: str | Path):
         e = Evidence(study)
     except FileNotFoundError:
         return _over_seeds(study), " over seeds"
-    return lambda one, other: {k: v for k, v in e.row(between(one, other)).items() if k in ("estimate", "low", "high")}, ""
+
+    def effect(one: Arm, other: Arm) -> dict[str, float]:
+        if not (seeds := e.seeds_of(one, other)):
+            return dict.fromkeys(("estimate", "low", "high"), math.nan)
+        over_both = stats.crossed_effect(e.right(one, seeds) - e.right(other, seeds)).scaled(POINTS)
+        return {k: getattr(over_both, k) for k in ("estimate", "low", "high")}
+
+    return effect, ""
 
 
 def _over_seeds(study: str | Path):

@@ -113,15 +113,20 @@ class Evidence:
                 raise Missing(f"the recipe {recipe}")
         return [s for s in self.sizes if all(s in self._recipe_sizes.get(r, self.sizes) for r in recipes)]
 
-    def right(self, arm: Arm) -> np.ndarray:
-        """Return right (1) and wrong (0) answers, (n_seeds, n_items). Raises Missing with the first missing student."""
-        digests = self._digests.get(arm, {})
+    def seeds_of(self, *arms: Arm) -> list[int]:
+        """Return the study's seeds for which all these students were measured: advice may stop before it trains them all."""
+        students = [self._digests.get(arm, {}) for arm in arms if arm.size != LINEAR_SIZE]
+        return [seed for seed in self.seeds if all(seed in digests for digests in students)]
+
+    def right(self, arm: Arm, seeds: list[int] | None = None) -> np.ndarray:
+        """Return right (1) and wrong (0) answers of `seeds`, by default all, (n_seeds, n_items). Raises Missing for the first missing."""
+        digests, seeds = self._digests.get(arm, {}), self.seeds if seeds is None else seeds
         if arm.size == LINEAR_SIZE and digests:  # it has no seed: the same answers are paired with every seed of a student
-            return np.stack([self._right[next(iter(digests.values()))]] * len(self.seeds))
-        for seed in self.seeds:
+            return np.stack([self._right[next(iter(digests.values()))]] * len(seeds))
+        for seed in seeds:
             if seed not in digests:
                 raise Missing(f"{arm} seed {seed}")
-        return np.stack([self._right[digests[seed]] for seed in self.seeds])
+        return np.stack([self._right[digests[seed]] for seed in seeds])
 
     def differences(self, contrast: Contrast) -> np.ndarray:
         """Return the value of a contrast for every seed and test text, (n_seeds, n_items)."""
