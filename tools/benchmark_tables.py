@@ -138,9 +138,7 @@ def static_student() -> str:
     head = ("student", "texts of D_T", "test, %", "MB", "seconds of training")
     n = max(arm["texts"] for arm in record["arms"])
     taught, *others = (sum(a["test"]) / len(a["test"]) for a in record["arms"] if a["texts"] == n)
-    text = (
-        f"With {n:,} texts the best student without attention is {max(others) - taught:+.1f} points from the taught linear model."
-    )
+    text = f"With {n:,} texts the best student without attention scores {max(others) - taught:+.1f} points against the taught linear model."
     return f"{table(head, rows)}\n\n{text}\n\n<sub>{provenance('static_student', record)}</sub>"
 
 

@@ -83,27 +83,29 @@ def of_study(study: str | Path, kind: str) -> list[Crossing]:
             for n in numbers:
                 texts = n if n < numbers[-1] else None  # the study's own models have all texts
                 one, other = Arm(better, size, texts), Arm(worse, ends, texts if also_curve else None)
-                rows.append({"texts": n} | effect(one, other))
-            gains = pd.DataFrame(rows).dropna(subset="estimate")
-            if len(gains) < 2:
+                if difference := effect(one, other):
+                    rows.append({"texts": n} | {k: getattr(difference, k) for k in ("estimate", "low", "high")})
+            if len(rows) < 2:
                 continue
+            gains = pd.DataFrame(rows)
             at, low, high = (stats.overtakes_at(gains.texts, gains[column]) for column in ("estimate", "high", "low"))
             crossings.append(Crossing(kind, Arm(better, size), Arm(worse, ends), at, low, high, gains, over))
     return crossings
 
 
 def _effects(study: str | Path):
-    """Return a function of two arms that returns their difference in points (estimate, low, high), and what its interval is over."""
+    """Return a function of two arms, and what its intervals are over.
+
+    It returns their difference in points over the seeds that both have, None if there are none.
+    """
     try:
         e = Evidence(study)
     except FileNotFoundError:
         return _over_seeds(study), " over seeds"
 
-    def effect(one: Arm, other: Arm) -> dict[str, float]:
-        if not (seeds := e.seeds_of(one, other)):
-            return dict.fromkeys(("estimate", "low", "high"), math.nan)
-        over_both = stats.crossed_effect(e.right(one, seeds) - e.right(other, seeds)).scaled(POINTS)
-        return {k: getattr(over_both, k) for k in ("estimate", "low", "high")}
+    def effect(one: Arm, other: Arm) -> stats.Effect | None:
+        seeds = e.seeds_of(one, other)
+        return stats.crossed_effect(e.right(one, seeds) - e.right(other, seeds)).scaled(POINTS) if seeds else None
 
     return effect, ""
 
@@ -117,11 +119,10 @@ def _over_seeds(study: str | Path):
         at = students.texts.isna() if arm.texts is None else students.texts == arm.texts
         return students[at & (students.recipe == arm.recipe) & (students["size"] == arm.size)].set_index("seed").value
 
-    def effect(one: Arm, other: Arm) -> dict[str, float]:
+    def effect(one: Arm, other: Arm) -> stats.Effect | None:
         a, b = accuracy(one), accuracy(other)
-        difference = a - (b.mean() if other.size == LINEAR_SIZE else b)
-        over_seeds = stats.mean_interval(difference.dropna().to_numpy()).scaled(POINTS)
-        return {k: getattr(over_seeds, k) for k in ("estimate", "low", "high")}
+        differences = (a - (b.mean() if other.size == LINEAR_SIZE else b)).dropna().to_numpy()
+        return stats.mean_interval(differences).scaled(POINTS) if len(differences) else None
 
     return effect
 

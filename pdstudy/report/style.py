@@ -164,7 +164,7 @@ def linear_lines(ax: Axes, metrics: pd.DataFrame, ends: list | None = None) -> N
         name = f"{recipe.lower()} {level:.1f}"
         if ends:
             ax.axhline(level, color=LINEAR_COLOUR, lw=1, ls=ls, zorder=0)
-            ends.append((level, name, LINEAR_COLOUR, max(x for *_, x in ends)))
+            ends.append((level, name, LINEAR_COLOUR, max(right for *_, right in ends)))
         else:
             reference_line(ax, level, name, LINEAR_COLOUR, ls, x, color=LINEAR_COLOUR, path_effects=HALO)
 
