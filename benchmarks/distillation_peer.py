@@ -126,7 +126,7 @@ def theirs(model: encoder.Classifier):
     """Return transformers' own model with the same weights."""
     from transformers import BertForSequenceClassification
 
-    theirs = BertForSequenceClassification(model.bert.config)
+    theirs = BertForSequenceClassification(model.bert.config.for_transformers())
     theirs.load_state_dict(model.state(), strict=False)
     return theirs
 

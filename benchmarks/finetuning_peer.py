@@ -63,7 +63,7 @@ def trainer(model: encoder.Classifier, train: batches.Labelled, vocabulary, bf16
         TrainingArguments,
     )
 
-    theirs = BertForSequenceClassification(model.bert.config)
+    theirs = BertForSequenceClassification(model.bert.config.for_transformers())
     theirs.load_state_dict(model.state(), strict=False)
     starts, flat = train.ids.starts, np.asarray(train.ids.flat).astype(np.int64)
     texts = [flat[a:b].tolist() for a, b in itertools.pairwise(starts)]

@@ -89,7 +89,7 @@ def trainer(size: Size, text: np.ndarray, batch: int, n: int) -> tuple[float, fl
         sep_token="[SEP]", mask_token="[MASK]",
     )  # fmt: skip
     reader = reader_of(size)
-    theirs = BertForMaskedLM(reader.bert.config)
+    theirs = BertForMaskedLM(reader.bert.config.for_transformers())
     theirs.load_state_dict(reader.bert.state_dict(), strict=False)
     rows = Rows(text, ROW, 0, VOCABULARY)
     ids = torch.from_numpy(np.concatenate([rows.batch(step, batch) for step in range(n)]).astype(np.int64))

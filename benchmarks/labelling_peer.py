@@ -50,7 +50,7 @@ def trainer(model: encoder.Classifier, ids, batch: int) -> tuple[float, np.ndarr
         TrainingArguments,
     )
 
-    theirs = BertForSequenceClassification(model.bert.config)
+    theirs = BertForSequenceClassification(model.bert.config.for_transformers())
     theirs.load_state_dict(model.state(), strict=False)
     flat = np.asarray(ids.flat).astype(np.int64)
     texts = [flat[a:b].tolist() for a, b in itertools.pairwise(ids.starts)]

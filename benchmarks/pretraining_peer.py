@@ -127,7 +127,7 @@ def trainer(arm, size, seconds, text, settings, vocabulary, inputs, level) -> li
     config = encoder.bert_config(size, vocabulary.size, 0.02, dropout=0.1)
     config.attention_probs_dropout_prob = 0.1
     torch.manual_seed(0)
-    model = BertForMaskedLM(config)
+    model = BertForMaskedLM(config.for_transformers())
     reader = encoder.MaskedLanguageModel(config)
 
     def look() -> float:
@@ -161,7 +161,7 @@ def trainer(arm, size, seconds, text, settings, vocabulary, inputs, level) -> li
 
     collator = DataCollatorForLanguageModeling(tokenizer=tokenizer, mlm_probability=0.15)
     with tempfile.TemporaryDirectory() as place:
-        short = {"model": BertForMaskedLM(config), "args": arguments(place, 16), "callbacks": [Stopwatch]}
+        short = {"model": BertForMaskedLM(config.for_transformers()), "args": arguments(place, 16), "callbacks": [Stopwatch]}
         Trainer(**short, train_dataset=rows, data_collator=collator).train()
         steps = round(seconds * 12 / (Stopwatch.ends[15] - Stopwatch.ends[3]))  # the schedule ends about when the time does
         trainer = Trainer(

@@ -88,7 +88,7 @@ def trainer(reader: encoder.MaskedLanguageModel, text: np.ndarray, inputs: model
         TrainingArguments,
     )
 
-    theirs = BertForMaskedLM(reader.bert.config)
+    theirs = BertForMaskedLM(reader.bert.config.for_transformers())
     theirs.load_state_dict(reader.bert.state_dict(), strict=False)
     ours = Rows(text, SETTINGS["row"], SETTINGS["seed"], inputs.vocabulary())
     ids = np.concatenate([ours.batch(step, SETTINGS["batch"]) for step in range(steps)])

@@ -153,7 +153,8 @@ def test_scores_that_were_not_measured_are_not_invented(tmp_path):
 
 def test_answers_come_from_the_results_of_a_complete_study(tmp_path):
     folder = complete_study(tmp_path)
-    texts = {question: answers.answer(folder, verdicts.judge(folder), question) for question in QUESTIONS}
+    table = verdicts.judge(folder)
+    texts = {question: answers.answer(folder, table, question) for question in QUESTIONS}
     starts = (
         "Pre-train the student: ",
         "At equal parameters take the deeper student: ",

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import transformers
 from transformers import BertForMaskedLM, BertForSequenceClassification
 
 from pdstudy.models.bert import MaskedLM, SequenceClassifier
+from pdstudy.models.bert_config import BertConfig
 from pdstudy.models.encoder import bert_config
 from pdstudy.sizes import Size
 
@@ -14,9 +16,9 @@ from pdstudy.sizes import Size
 def test_a_seed_gives_the_weights_that_transformers_draws(ours, theirs, size):
     config = bert_config(Size.parse(size), 120, init_std=0.07, dropout=0.1, n_classes=3)
     made = []
-    for kind in (ours, theirs):
+    for kind, its in ((ours, config), (theirs, config.for_transformers())):
         torch.manual_seed(11)
-        made.append((kind(config), torch.rand(3)))  # and as much is left of the stream
+        made.append((kind(its), torch.rand(3)))  # and as much is left of the stream
     (one, after), (other, as_well) = made
     assert [n for n, _ in one.named_parameters()] == [n for n, _ in other.named_parameters()]
     weights, expected = one.state_dict(), other.state_dict()
@@ -31,6 +33,35 @@ def test_the_output_layer_is_tied_to_the_word_embeddings():
     assert model.cls.predictions.decoder.bias is model.cls.predictions.bias
 
 
-def test_a_worker_starts_without_transformers_modelling_code(fresh_python):
-    code = "import sys, pdstudy.run.model_steps; print([m for m in ('transformers.modeling_utils', 'sklearn', 'scipy', 'torch._dynamo') if m in sys.modules])"
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512, "num_labels": 3},
+        {
+            "id2label": {"0": "bad", "1": "good"},
+            "label2id": {"bad": 0, "good": 1},
+            "classifier_pooling": "mean",
+            "dtype": "float32",
+        },
+        {"architectures": ["BertForMaskedLM"], "hidden_dropout_prob": 0.0, "gradient_checkpointing": False, "model_type": "bert"},
+    ],
+    ids=["defaults", "a size", "classes", "an older file"],
+)
+def test_our_configuration_has_the_fields_of_transformers_own(fields):
+    ours = BertConfig(**{k: v for k, v in fields.items() if k != "dtype"})
+    theirs = transformers.BertConfig(**fields).to_dict() | {"dtype": None, "transformers_version": None}
+    assert ours.to_dict() | {"dtype": None, "transformers_version": None} == theirs
+    assert ours.for_transformers().to_dict() | {"dtype": None, "transformers_version": None} == theirs
+    assert ours.num_labels == transformers.BertConfig(**fields).num_labels
+
+
+@pytest.mark.parametrize("wrong", [{"hidden_size": "wide"}, {"num_hidden_layers": 0}, {"vocab_size": 1.5}])
+def test_a_size_that_is_no_whole_number_is_named(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} of a BERT's config.json"):
+        BertConfig(**wrong)
+
+
+def test_a_worker_starts_without_transformers(fresh_python):
+    code = "import sys, pdstudy.run.execute; print([m for m in ('transformers', 'sklearn', 'scipy', 'torch._dynamo') if m in sys.modules])"
     assert fresh_python(code) == "[]"

@@ -46,7 +46,8 @@ def test_where_the_paper_is_wrong_every_claim_about_a_gain_is_refuted(whole_stud
 def test_every_answer_changes_with_the_numbers(whole_study):
     def every_answer(*turn) -> set[str]:
         folder = whole_study(*turn)
-        return {answers.answer(folder, claims.judge(folder), question, with_scores=False) for question in QUESTIONS}
+        table = claims.judge(folder)
+        return {answers.answer(folder, table, question, with_scores=False) for question in QUESTIONS}
 
     before, after = every_answer(), every_answer(lambda share: 1.35 - share)
     assert len(before) == len(after) == len(QUESTIONS) and not before & after

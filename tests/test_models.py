@@ -17,7 +17,7 @@ def transformers_own(ours: torch.nn.Module, kind=None) -> torch.nn.Module:
     """Return transformers' model with the weights of ours."""
     kind = kind or (BertForMaskedLM if isinstance(ours, MaskedLanguageModel) else BertForSequenceClassification)
     weight = next(ours.parameters())
-    theirs = kind(ours.bert.config).to(weight.dtype).eval()
+    theirs = kind(ours.bert.config.for_transformers()).to(weight.dtype).eval()
     theirs.load_state_dict(ours.bert.state_dict())
     return theirs
 

@@ -28,7 +28,7 @@ def test_parameter_count_is_the_papers_printed_one(size):
 @pytest.mark.parametrize("size", PRINTED_MILLIONS)
 def test_a_real_model_of_each_size_has_the_papers_number_of_parameters(size):
     with torch.device("meta"):  # tensors have a shape but no memory
-        full = BertForMaskedLM(bert_config(Size.parse(size), BERT_VOCABULARY, 0.02, 0.1))
+        full = BertForMaskedLM(bert_config(Size.parse(size), BERT_VOCABULARY, 0.02, 0.1).for_transformers())
         ours = MaskedLM(bert_config(Size.parse(size), BERT_VOCABULARY, 0.02, 0.1))
     pooler = Size.parse(size).hidden * (
         Size.parse(size).hidden + 1
@@ -47,7 +47,7 @@ def test_the_five_named_counts_are_exact():
 @pytest.mark.parametrize("vocabulary", [100, 997])
 def test_the_formula_counts_a_real_model(text, vocabulary):
     size = Size.parse(text)
-    full = BertForPreTraining(bert_config(size, vocabulary, 0.02, 0.1))
+    full = BertForPreTraining(bert_config(size, vocabulary, 0.02, 0.1).for_transformers())
     next_sentence = sum(p.numel() for p in full.cls.seq_relationship.parameters())
     assert sum(p.numel() for p in full.parameters()) - next_sentence == size.n_params(vocabulary)
 

@@ -177,9 +177,7 @@ def teaching() -> str:
     for option in dict.fromkeys(row["option"] for row in arms):
         here = [cells[option, *column] for column in columns]
         rows.append((option, *(f"{r['accuracy']:.1f}" + _points(r["over_first"], " ({})") for r in here)))
-    text = (
-        f"Test accuracy, % (points over the first row, 95 %), {record['transfer_texts']:,} transfer texts, {arms[0]['seeds']} seeds."
-    )
+    text = f"Test accuracy, % (points over the first row, 95 %), {record['transfer_texts']:,} transfer texts, {arms[0]['seeds']} seeds."
     head = ("setting", *(f"{recipe} {size}" for recipe, size in columns))
     return f"{text}\n\n{table(head, rows)}\n\n<sub>{provenance('teaching', record)}</sub>"
 
@@ -196,7 +194,9 @@ def teachers() -> str:
     rows = []
     for option, of in by_teacher.items():
         taught = f"{of[LINEAR_TAUGHT, 'linear']['accuracy']:.1f}" if (LINEAR_TAUGHT, "linear") in of else ""
-        teacher = next((row["accuracy"] for (recipe, _), row in of.items() if recipe == "teacher"), of[LINEAR, "linear"]["accuracy"])
+        teacher = next(
+            (row["accuracy"] for (recipe, _), row in of.items() if recipe == "teacher"), of[LINEAR, "linear"]["accuracy"]
+        )
         students = (f"{of['PD', size]['accuracy']:.1f} ({_points(of['PD', size]['over_pf'])})" for size in sizes)
         rows.append((option, f"{teacher:.1f}", taught, *students))
     head = ("teacher", "its test, %", "linear, taught", *(f"PD {size}, and points over PF (95 %)" for size in sizes))

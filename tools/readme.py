@@ -185,7 +185,12 @@ def records() -> list[tuple[Path, str, str]]:
         benchmark_tables.large_teacher,
         benchmark_tables.memory,
     )
-    of_method = (benchmark_tables.teachers, benchmark_tables.teaching, benchmark_tables.static_student, benchmark_tables.sentence_vectors)
+    of_method = (
+        benchmark_tables.teachers,
+        benchmark_tables.teaching,
+        benchmark_tables.static_student,
+        benchmark_tables.sentence_vectors,
+    )
     others += [(METHOD, part.__name__, part()) for part in of_method]
     return [*others, *((SPEED, part.__name__, part()) for part in parts)]
 

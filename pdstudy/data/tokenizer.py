@@ -83,12 +83,14 @@ def open_tokenizer(folder: Path):
 
     Raises ValueError if a special piece is missing.
     """
-    from transformers import BertTokenizerFast, PreTrainedTokenizerFast
+    from tokenizers import Tokenizer
 
     folder = Path(folder)
     if (folder / "tokenizer.json").is_file():
-        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")).backend_tokenizer
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     else:
+        from transformers import BertTokenizerFast
+
         config = folder / "tokenizer_config.json"
         settings = json.loads(config.read_text()) if config.is_file() else {}
         lower = bool(settings.get("do_lower_case", True))

@@ -8,7 +8,8 @@ that they are equal bit for bit.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import BertConfig
+
+from pdstudy.models.bert_config import BertConfig
 
 
 class Parts(nn.Module):

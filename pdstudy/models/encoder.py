@@ -15,10 +15,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import BertConfig
 
 from pdstudy.models import fused_loss
 from pdstudy.models.bert import MaskedLM, SequenceClassifier
+from pdstudy.models.bert_config import BertConfig
 from pdstudy.sizes import POSITIONS, Size
 
 POSITION_SCALE = 2 * math.sqrt(2)  # of sinusoid positions, so that their norm is twice that of the initial word embeddings

@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import BertConfig
 
 from pdstudy.data.mirror import CONFIG, WEIGHTS, pickled_message
+from pdstudy.models.bert_config import BertConfig
 from pdstudy.models.encoder import Classifier, MaskedLanguageModel, size_of
 
 TIED = {"weight": "bert.embeddings.word_embeddings.weight", "bias": "cls.predictions.bias"}  # the decoder's

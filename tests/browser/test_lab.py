@@ -30,7 +30,8 @@ TWO_MB = 2_000_000
 MINUTE = 60
 IDLE = "Python 3 (ipykernel) | Idle"  # in the status bar
 STEPS = re.compile(r"\d+ of \d+ steps|nothing to compute")
-STUDY = "01_pretraining_value"  # the notebook that computes the smoke study, for all that come after it
+STUDY = "01_pretraining_value"  # the notebook that computes the rest of the smoke study, for all that come after it
+REST = ("finetune", "search", "distill", "evaluate")  # the stages of that rest
 EXPLORER = "06_explore"
 SHORT = "05_your_task"  # of the others, one; nbval and `test_report` run their cells too
 
@@ -45,18 +46,19 @@ class Lab:
 
     def workers(self) -> list[psutil.Process]:
         """Return the processes that the kernels have started for steps of a study."""
-        elementsses = []
+        workers = []
         for child in self.process.children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 if "spawn_main" in " ".join(child.cmdline()):
-                    elementsses.append(child)
-        return elementsses
+                    workers.append(child)
+        return workers
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """JupyterLab by `make lab` beside copies of the notebooks, with outputs and settings of its own."""
+def lab(smoke, tmp_path_factory):
+    """JupyterLab by `make lab` beside copies of the notebooks, with outputs and settings of its own; no student is trained yet."""
     folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(paths.OUTPUTS / "store", folder / "outputs" / "store", ignore=shutil.ignore_patterns(*REST))
     shutil.copytree(paths.NOTEBOOKS, folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -207,7 +209,7 @@ def all_ran(notebook: Opened, pictures: Path) -> list[nbformat.NotebookNode]:
 def test_a_run_shows_its_progress_stops_when_it_is_interrupted_and_goes_on(lab, opened, pictures):
     notebook = opened(STUDY)
     notebook.run_all()
-    (running,) = progress(notebook.when(lambda cells: any(re.match(r"[3-9] of ", t) for t in progress(cells)), minutes=6))
+    (running,) = progress(notebook.when(lambda cells: any(re.match(r"([3-9]|\d\d) of ", t) for t in progress(cells)), minutes=6))
     assert len(running.splitlines()) > 5 and " left" in running and "█" in running
     assert lab.workers()
     notebook.look_at(".jp-OutputArea-output pre", STEPS)
