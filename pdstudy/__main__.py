@@ -2,13 +2,13 @@
 
 import sys
 
-from pdstudy.cli import store, student, study, task  # each adds its commands
+from pdstudy.cli import own_texts, store, student, study, task  # each adds its commands
 from pdstudy.console import app, print_error
 from pdstudy.data.mirror import MirrorError
 from pdstudy.storage import paths
 from pdstudy.study.settings import ParamsError
 
-__all__ = ["app", "main", "store", "student", "study", "task"]
+__all__ = ["app", "main", "own_texts", "store", "student", "study", "task"]
 
 
 def main() -> None:

@@ -114,6 +114,12 @@ def params_file(
     n_transfer, n_train = min(len(texts.transfer), MOST_TRANSFER), len(texts.labelled["train"][0])
     epochs = _epochs(FINETUNED, n_train, 3)
     affordable = [n for n in LENGTHS if n * n_train * epochs <= MOST_PIECES] or LENGTHS[:1]
+    needed = pieces.length + 1 + len(chosen.text)
+    max_length = next((n for n in affordable if n >= needed), affordable[-1])
+    if max_length < needed:
+        notes += (
+            f"more than one text in twenty is longer than {max_length} pieces and is cut; `lengths` measures what more is worth",
+        )
     written = environment.get_template("own.yaml.j2").render(
         notes=[escape_control(" ".join(line.split())) for line in notes],
         name=name or _name(train),
@@ -129,7 +135,7 @@ def params_file(
         rare=rare,
         n_split=n_split,
         heldout=HELDOUT if pieces.family else heldout,
-        max_length=next((n for n in affordable if n >= pieces.length + 1 + len(chosen.text)), affordable[-1]),
+        max_length=max_length,
         n_transfer=n_transfer,
         finetune_epochs=epochs,
         distill_epochs=_epochs(DISTILLED, n_transfer, 1),

@@ -127,8 +127,8 @@ class Rounds:
         plan = make(study, waiting | grid)
         if not any(distils(recipe) for recipe, _ in grid):
             taught = [s for s in plan.students if s.recipe in (TEACHER.name, LINEAR_TAUGHT)]
-            if any(step.flops for digest, step in _part(plan, taught).steps.items() if digest not in cached):
-                plan = _part(plan, [s for s in plan.students if s not in taught])
+            if any(step.flops for digest, step in part_of(plan, taught).steps.items() if digest not in cached):
+                plan = part_of(plan, [s for s in plan.students if s not in taught])
         return with_candidates_measured(plan, cached)
 
     def seconds(self, grid: Grid, study: Study | None = None) -> float:
@@ -261,7 +261,7 @@ class _Engine(LocalEngine):
         self.busy.clear()
 
 
-def _part(plan: Plan, students: list[Student]) -> Plan:
+def part_of(plan: Plan, students: list[Student]) -> Plan:
     """Return the plan of only these of its students: the steps that they need."""
     wanted = {digest for student in students for digest in (student.model, student.evaluation)}
     for digest in reversed(plan.steps):  # parents come first

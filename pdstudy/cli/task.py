@@ -1,4 +1,4 @@
-"""The commands for the user's own task: start, init, advise, texts, domain."""
+"""The commands for the user's own task: start, init, advise."""
 
 import contextlib
 from enum import StrEnum
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from pdstudy.console import (
     Delimiter,
@@ -20,7 +19,6 @@ from pdstudy.console import (
     dialect,
     exit_on,
     fail,
-    out,
     print_line,
     print_note,
 )
@@ -52,7 +50,7 @@ class Rare(StrEnum):
     keep = "keep"
 
 
-def _check_exists(*files: Path | None) -> None:
+def check_exists(*files: Path | None) -> None:
     """End the command with one sentence if a file does not exist, or its name cannot be one."""
     for path in filter(None, files):
         try:
@@ -101,7 +99,7 @@ def init(
     from pdstudy.data import hub
 
     transfer, corpus = transfer or [], corpus or []
-    _check_exists(train, dev, test, *transfer, *corpus)
+    check_exists(train, dev, test, *transfer, *corpus)
     if name is not None and not NAME.fullmatch(name):
         fail(f"--name {name!r}: use small letters, digits, '.', '_' or '-'", 2)
     style = dialect(delimiter, quotes, header, encoding)
@@ -206,73 +204,3 @@ def _export(study: Study, student: str) -> None:
 
 def _export_command(study: Study, student: str) -> str:
     return f"python -m pdstudy export {study.name} --student {student} --to model"
-
-
-@app.command(epilog="Example: python -m pdstudy texts reviews.yaml --to to_label.csv")
-def texts(
-    params: Params,
-    to: Annotated[Path, typer.Option(help="The CSV file to write.")],
-    n: Annotated[int | None, typer.Option(min=1, help="The number of texts of D_T. Default: transfer.texts.")] = None,
-) -> None:
-    """Write the texts that a file of soft labels must have, for another teacher to label: D_T, dev and test, with a column `split`.
-
-    Trains nothing.
-    """
-    import csv
-
-    from pdstudy.run.inputs import tuples
-    from pdstudy.run.scheduler import run
-    from pdstudy.storage.files import atomic_write
-    from pdstudy.storage.store import Store
-    from pdstudy.study.plan import only_texts
-
-    if to.suffix.lower() != ".csv":
-        fail(f"{to}: texts are written as CSV; give a name that ends in .csv", 2)
-    study, store = Study.read(params), Store()
-    plan = only_texts(study)
-    compute_with_progress(study, lambda listen: run(plan, store, 0, listen))
-    folder = store.open(next(iter(plan.steps)))
-    columns = list(getattr(study.resolved_task().source, "text", ("text",)))
-    limits = {"transfer": n or study.transfer.texts, "dev": None, "test": None}
-    rows = [(split, *text) for split, limit in limits.items() for text in tuples(folder / f"{split}.parquet")[:limit]]
-    n_columns = len(rows[0]) - 1
-    with atomic_write(to) as new, new.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["split", *(columns if len(columns) == n_columns else ("text", "pair")[:n_columns])])
-        writer.writerows(rows)
-    print_line(f"{to}: {len(rows):,} texts; add the columns p_<class>, one for each class, or label")
-
-
-@app.command(epilog="Example: python -m pdstudy domain reviews.csv news.txt more_reviews.txt")
-def domain(
-    labelled: Annotated[Path, typer.Argument(help="A table of the task's labelled texts.")],
-    candidates: Annotated[list[Path], typer.Argument(help="Corpora that could be transfer text: tables, or text one a line.")],
-    text: Texts = None,
-    label: Label = None,
-    delimiter: Delimiter = None,
-    quotes: Quotes = None,
-    header: Header = None,
-    encoding: Encoding = "utf-8",
-) -> None:
-    """Rank transfer corpora by their similarity to a task's texts, before anything is trained."""
-    from pdstudy.advice import columns, init_params
-    from pdstudy.data import similarity
-
-    _check_exists(labelled, *candidates)
-    style = dialect(delimiter, quotes, header, encoding)
-    with exit_on(2, ValueError):
-        texts = list(text or columns.find_columns(labelled, (), label, style, header is None).text)
-        names = [path.name for path in candidates]
-        corpora = {
-            path.name if names.count(path.name) == 1 else paths.scrub(str(path)): init_params.texts_of(path, texts, style)
-            for path in candidates
-        }
-        rows = similarity.compare(init_params.texts_of(labelled, texts, style), corpora)
-    table = Table(
-        "corpus", "S", "unseen words", "repeats", "texts", "words", "words a text", title=f"transfer text for {labelled.name}"
-    )
-    for row in rows:
-        s = "too few words" if row["S"] != row["S"] else f"{row['S']:.3f}"
-        counts = (f"{row[k]:,}" for k in ("repeats", "texts", "words"))
-        table.add_row(row["corpus"], s, f"{row['unseen']:.1%}", *counts, f"{row['words a text']:.0f}")
-    out.print(table)

@@ -91,6 +91,9 @@ SHORTER = {
     "python -m pdstudy advise reviews.yaml --latency-ms 5 --size-mb 20 --max-minutes 60": (
         "python -m pdstudy advise small.yaml --latency-ms 500 --size-mb 20 --max-minutes 3 --workers 0", "minutes, with students that are worth it",
     ),
+    "python -m pdstudy lengths reviews.yaml": (
+        "python -m pdstudy lengths small.yaml --length 16 --length 32 --workers 0", "a minute, with a student that is worth it",
+    ),
     "python -m pdstudy export reviews --student 4/128-PD-s0 --to model": (
         "python -m pdstudy export small --student 1/64-PD-s0 --to model --no-onnx", "ONNX takes seconds; tests/test_export.py writes it",
     ),
