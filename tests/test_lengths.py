@@ -40,7 +40,9 @@ def test_a_student_that_reads_the_ends_of_the_texts_is_better_and_its_length_is_
     assert trained <= store.digests(), "the study's own students, not others"
     done = CliRunner().invoke(app, ["lengths", str(params), "--length", "16", "--length", "64", "--workers", "0"])
     assert done.exit_code == 0 and "100.0%" in done.output
-    assert "max_length: 64 # the shortest that is not significantly worse on dev than the best; now 16" in " ".join(done.output.split())
+    assert "max_length: 64 # the shortest that is not significantly worse on dev than the best; now 16" in " ".join(
+        done.output.split()
+    )
 
 
 def test_a_length_that_no_bert_reads_is_refused(params):

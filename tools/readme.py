@@ -38,8 +38,12 @@ RESULTS, TABLE, OWN, SPEED, PAPER_SCALE, METHOD = (
     DOCS / f"{name}.md" for name in ("results", "paper_to_code", "own_data", "speed", "paper_scale", "method")
 )
 PUBLISHED = paths.ROOT / "outputs" / "published"  # the committed evidence, written by tools/publish.py
-SST2 = str(PUBLISHED / "desk-sst2")  # the paper's own task, as far as two cores go
 DESK = str(PUBLISHED / "desk")  # a teacher of the family's own sizes, and less transfer text
+TRANSFER = "transfer-200k"  # README's study with more transfer text
+BESIDE = {  # study -> page, part and figure: what pages show beside README's study
+    "desk-sst2": (PAPER_SCALE, "sst2", "strategies"),  # the paper's own task, as far as two cores go
+    TRANSFER: (RESULTS, "transfer", "transfer_size"),
+}
 PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
 MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python tools/readme.py`, not typed -->)")
 # One or two for each question, of those that do not need the answers to every text: predictions.parquet is not committed.
@@ -134,7 +138,7 @@ def update(study: str | None = None) -> list[str]:
         paper_to_code(study),
         {name: draw(study, name) for name in KEY_FIGURES},
     )  # first, so that an error changes no page
-    pictures = drawn | {Path(SST2).name: draw(SST2, "strategies")}
+    pictures = drawn | {name: draw(str(PUBLISHED / name), figure) for name, (_, _, figure) in BESIDE.items()}
     changed += [f"{name}.png" for name, shows in pictures.items() if picture(name, *shows)]
     before = {page: page.read_text(encoding="utf-8") for page in (README, RESULTS, TABLE, OWN, SPEED, PAPER_SCALE, METHOD)}
     for page, text in before.items():
@@ -165,10 +169,12 @@ def reword_evidence() -> list[str]:
 
 
 def records() -> list[tuple[Path, str, str]]:
-    """Return (page, part, text) of the parts from benchmarks and from the study of SST-2."""
+    """Return (page, part, text) of the parts from benchmarks and from the studies beside README's."""
     shown, n_texts = str(PUBLISHED / published_study()), results.load_settings(DESK)["transfer"]["texts"]
     teacher = smaller_teacher(verdicts.load(DESK), results.load_results(DESK), n_texts)
-    others = [(OWN, "tasks", benchmark_tables.own_tasks()), (PAPER_SCALE, "sst2", sst2())]
+    teacher += f", {more_text(str(PUBLISHED / TRANSFER))}"
+    others = [(OWN, "tasks", benchmark_tables.own_tasks())]
+    others += [(page, part, with_figure(name, figure)) for name, (page, part, figure) in BESIDE.items()]
     others += [
         (README, "teacher", f"{in_order(results.load_results(shown))} {teacher}"),
         (RESULTS, "teacher", tables(DESK)),
@@ -195,10 +201,11 @@ def records() -> list[tuple[Path, str, str]]:
     return [*others, *((SPEED, part.__name__, part()) for part in parts)]
 
 
-def sst2() -> str:
-    """Return the answers of the study of SST-2 in Markdown, its figure in front."""
-    drawn, record = draw(SST2, "strategies")
-    return f"![{drawn.alt}]({PICTURES.name}/{record['study']}.png)\n\n{tables(SST2)}"
+def with_figure(name: str, figure: str) -> str:
+    """Return the claims and scores of a published study in Markdown, one of its figures in front."""
+    study = str(PUBLISHED / name)
+    drawn, _ = draw(study, figure)
+    return f"![{drawn.alt}]({PICTURES.name}/{name}.png)\n\n{tables(study)}"
 
 
 def in_order(metrics: pd.DataFrame) -> str:
@@ -215,13 +222,19 @@ def in_order(metrics: pd.DataFrame) -> str:
 
 
 def smaller_teacher(judged: pd.DataFrame, metrics: pd.DataFrame, n_texts: int) -> str:
-    """Return what a small teacher and little transfer text change, in one sentence."""
+    """Return what a small teacher and little transfer text change, as the start of a sentence."""
     rows, accuracy = judged.set_index("id"), results.accuracies(metrics)
     return (
-        f"With a teacher of the students' own kind ({accuracy[accuracy.recipe == TEACHER.name].value.mean() * POINTS:.1f} %) and "
-        f"{n_texts:,} transfer texts, PD scores {answers.points(rows.loc['R1a'])} against PF ({rows.verdict['R1a']}; in the paper "
-        f"{rows.paper['R1a']:+.1f})."
+        f"PD scores {answers.points(rows.loc['R1a'])} against PF with a small teacher "
+        f"({accuracy[accuracy.recipe == TEACHER.name].value.mean() * POINTS:.1f} %) and {n_texts:,} transfer texts "
+        f"({rows.verdict['R1a']}; in the paper {rows.paper['R1a']:+.1f})"
     )
+
+
+def more_text(study: str) -> str:
+    """Return what more transfer text changes, as the end of that sentence."""
+    row, n_texts = verdicts.load(study).set_index("id").loc["R1a"], results.load_settings(study)["transfer"]["texts"]
+    return f"{answers.points(row)} with this teacher and {n_texts:,} texts ({row.verdict})."
 
 
 def main_claims(judged: pd.DataFrame) -> str:

@@ -223,7 +223,7 @@ def crossings(ax: Axes, crossed: Sequence[Crossing]) -> None:
         bounds = np.clip([crossing.low, crossing.high], *ends)
         ax.plot(bounds, [y, y], color=colour, lw=2.5, alpha=0.5, transform=where, solid_capstyle="butt")
         ax.plot(crossing.at, y, "|", color=colour, ms=9, mew=2, transform=where)
-        text = f"{crossing.better.recipe} overtakes {crossing.worse.recipe}"
+        text = f"{crossing.better} overtakes {crossing.worse.recipe}"
         ax.annotate(text, (ends[1], y), xycoords=where, ha="right", va="center", color=colour, fontsize=8, path_effects=style.HALO)
 
 

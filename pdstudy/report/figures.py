@@ -32,6 +32,7 @@ TITLED: dict[str, tuple[Callable[[str], StudyFigure], tuple[str, ...]]] = {  # t
 TITLES = {name: ids for name, (_, ids) in TITLED.items()}
 EFFECTS = {f"gains_{question}": question for question in claims.QUESTIONS}  # the claims of one question that have an effect
 NAMES = (*TITLED, *EFFECTS)
+LINE = 0.17  # inches of a title's line
 
 
 def draw(study: str, name: str, verdicts: pd.DataFrame | None = None) -> StudyFigure:
@@ -42,7 +43,9 @@ def draw(study: str, name: str, verdicts: pd.DataFrame | None = None) -> StudyFi
     figure = effects(verdicts, EFFECTS[name]) if name in EFFECTS else TITLED[name][0](study)
     findings = [*(headline(verdicts, id) for id in TITLES.get(name, ()) if id in set(verdicts.id)), *figure.findings]
     if findings:
-        figure.axes.figure.suptitle("\n".join(findings), fontsize=10, x=0.01, ha="left")
+        drawn = figure.axes.figure
+        drawn.suptitle("\n".join(findings), fontsize=10, x=0.01, ha="left")
+        drawn.set_figheight(drawn.get_figheight() + LINE * max(0, len(findings) - 2))  # the panels keep their height
     return replace(figure, alt=". ".join([figure.alt, *findings]))
 
 

@@ -115,10 +115,10 @@ def _curves(ax: Axes, study: str, kind: str, xlabel: str) -> tuple[pd.DataFrame,
         style.linear_lines(ax, own, ends)
     ticks = [*sorted(table.texts.unique()), *[2 * table.texts.max()] * fitted]
     style.name_ticks(ax, ticks, [f"{t / 1000:g}k" if t >= 1000 else f"{t:g}" for t in ticks], 0)
-    style.label_ends(ax, ends)
     ax.margins(x=0.28)
     crossed = crossings.of_study(study, kind)
     charts.crossings(ax, crossed)
+    style.label_ends(ax, ends)  # last: the names are set apart by a share of the axis
     ax.set(xlabel=xlabel, ylabel="test accuracy, %")
     return table, tuple(crossing.sentence for crossing in crossed)
 
