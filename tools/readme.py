@@ -39,11 +39,8 @@ RESULTS, TABLE, OWN, SPEED, PAPER_SCALE, METHOD = (
 )
 PUBLISHED = paths.ROOT / "outputs" / "published"  # the committed evidence, written by tools/publish.py
 DESK = str(PUBLISHED / "desk")  # a teacher of the family's own sizes, and less transfer text
-TRANSFER = "transfer-200k"  # README's study with more transfer text
-BESIDE = {  # study -> page, part and figure: what pages show beside README's study
-    "desk-sst2": (PAPER_SCALE, "sst2", "strategies"),  # the paper's own task, as far as two cores go
-    TRANSFER: (RESULTS, "transfer", "transfer_size"),
-}
+SST2 = str(PUBLISHED / "desk-sst2")  # the paper's own task, as far as two cores go
+MORE_TEXT = str(PUBLISHED / "transfer-200k")  # README's study with more transfer text
 PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
 MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python tools/readme.py`, not typed -->)")
 # One or two for each question, of those that do not need the answers to every text: predictions.parquet is not committed.
@@ -138,7 +135,7 @@ def update(study: str | None = None) -> list[str]:
         paper_to_code(study),
         {name: draw(study, name) for name in KEY_FIGURES},
     )  # first, so that an error changes no page
-    pictures = drawn | {name: draw(str(PUBLISHED / name), figure) for name, (_, _, figure) in BESIDE.items()}
+    pictures = drawn | {Path(name).name: draw(name, figure) for name, (_, _, figure) in beside().items()}
     changed += [f"{name}.png" for name, shows in pictures.items() if picture(name, *shows)]
     before = {page: page.read_text(encoding="utf-8") for page in (README, RESULTS, TABLE, OWN, SPEED, PAPER_SCALE, METHOD)}
     for page, text in before.items():
@@ -172,9 +169,9 @@ def records() -> list[tuple[Path, str, str]]:
     """Return (page, part, text) of the parts from benchmarks and from the studies beside README's."""
     shown, n_texts = str(PUBLISHED / published_study()), results.load_settings(DESK)["transfer"]["texts"]
     teacher = smaller_teacher(verdicts.load(DESK), results.load_results(DESK), n_texts)
-    teacher += f", {more_text(str(PUBLISHED / TRANSFER))}"
+    teacher += f", {more_text(MORE_TEXT)}"
     others = [(OWN, "tasks", benchmark_tables.own_tasks())]
-    others += [(page, part, with_figure(name, figure)) for name, (page, part, figure) in BESIDE.items()]
+    others += [(page, part, with_figure(name, figure)) for name, (page, part, figure) in beside().items()]
     others += [
         (README, "teacher", f"{in_order(results.load_results(shown))} {teacher}"),
         (RESULTS, "teacher", tables(DESK)),
@@ -201,11 +198,15 @@ def records() -> list[tuple[Path, str, str]]:
     return [*others, *((SPEED, part.__name__, part()) for part in parts)]
 
 
-def with_figure(name: str, figure: str) -> str:
+def beside() -> dict[str, tuple[Path, str, str]]:
+    """Return study -> page, part and figure: what pages show beside README's study."""
+    return {SST2: (PAPER_SCALE, "sst2", "strategies"), MORE_TEXT: (RESULTS, "transfer", "transfer_size")}
+
+
+def with_figure(study: str, figure: str) -> str:
     """Return the claims and scores of a published study in Markdown, one of its figures in front."""
-    study = str(PUBLISHED / name)
-    drawn, _ = draw(study, figure)
-    return f"![{drawn.alt}]({PICTURES.name}/{name}.png)\n\n{tables(study)}"
+    drawn, record = draw(study, figure)
+    return f"![{drawn.alt}]({PICTURES.name}/{record['study']}.png)\n\n{tables(study)}"
 
 
 def in_order(metrics: pd.DataFrame) -> str:
