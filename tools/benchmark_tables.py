@@ -5,7 +5,7 @@ A benchmark that has left no record is shown as missing, with the command that m
 
 import json
 
-from pdstudy.recipes import LINEAR, LINEAR_NAMES, LINEAR_TAUGHT
+from pdstudy.recipes import LINEAR_NAMES
 from pdstudy.storage import paths
 
 RESULTS = paths.ROOT / "benchmarks" / "results"
@@ -123,92 +123,6 @@ def memory() -> str:
         for name, r in record.items()
     ]
     return f"{table(('command', 'most memory of all its processes', 'time'), rows)}\n\n<sub>{'<br>'.join(notes)}</sub>"
-
-
-def static_student() -> str:
-    """Return the table of students without attention beside the linear model, taught by the same soft labels."""
-    record = load_record("static_student")
-    if record is None:
-        return missing("static_student")
-    rows = []
-    for arm in record["arms"]:
-        scores = arm["test"]
-        spread = f" ({min(scores):.1f} to {max(scores):.1f}, {len(scores)} seeds)" if len(scores) > 1 else ""
-        rows.append((arm["arm"], f"{arm['texts']:,}", f"{sum(scores) / len(scores):.1f}{spread}", arm["mb"], arm["seconds"]))
-    head = ("student", "texts of D_T", "test, %", "MB", "seconds of training")
-    n = max(arm["texts"] for arm in record["arms"])
-    taught, *others = (sum(a["test"]) / len(a["test"]) for a in record["arms"] if a["texts"] == n)
-    text = f"With {n:,} texts the best student without attention scores {max(others) - taught:+.1f} points against the taught linear model."
-    return f"{table(head, rows)}\n\n{text}\n\n<sub>{provenance('static_student', record)}</sub>"
-
-
-def sentence_vectors() -> str:
-    """Return the table of logistic regression on sentence vectors from elsewhere beside the linear model."""
-    record = load_record("sentence_vectors")
-    if record is None:
-        return missing("sentence_vectors")
-    rows = []
-    for a in record["arms"]:
-        gain = "{:+.1f} ({:+.1f} to {:+.1f})".format(*a["gain"]) if a["gain"] else ""
-        rows.append(
-            (
-                f"{a['task']}, {a['labels']:,} labels",
-                a["arm"],
-                f"{a['test']:.1f} of {a['n']:,}",
-                gain,
-                a["mb"],
-                a["ms"],
-                a["seconds"],
-            )
-        )
-    head = ("task", "model", "test, %", "points over the linear model (95 %)", "MB", "ms a text", "seconds of training")
-    return f"{table(head, rows)}\n\n<sub>{provenance('sentence_vectors', record)}, one thread, {record['precision']}</sub>"
-
-
-def teaching() -> str:
-    """Return the table of what each setting of teaching is worth that the paper leaves open."""
-    record = load_record("teaching")
-    if record is None:
-        return missing("teaching")
-    arms = [row for row in record["rows"] if row["recipe"] in ("PF", "PD")]
-    columns = list(dict.fromkeys((row["recipe"], row["size"]) for row in arms))
-    cells = {(row["option"], row["recipe"], row["size"]): row for row in arms}
-    rows = []
-    for option in dict.fromkeys(row["option"] for row in arms):
-        here = [cells[option, *column] for column in columns]
-        rows.append((option, *(f"{r['accuracy']:.1f}" + _points(r["over_first"], " ({})") for r in here)))
-    text = f"Test accuracy, % (points over the first row, 95 %), {record['transfer_texts']:,} transfer texts, {arms[0]['seeds']} seeds."
-    head = ("setting", *(f"{recipe} {size}" for recipe, size in columns))
-    return f"{text}\n\n{table(head, rows)}\n\n<sub>{provenance('teaching', record)}</sub>"
-
-
-def teachers() -> str:
-    """Return the table of the same students taught by better and worse teachers."""
-    record = load_record("teachers")
-    if record is None:
-        return missing("teachers", "teaching")
-    by_teacher: dict[str, dict[tuple[str, str], dict]] = {}
-    for row in record["rows"]:
-        by_teacher.setdefault(row["option"], {})[row["recipe"], row["size"]] = row
-    sizes = list(dict.fromkeys(row["size"] for row in record["rows"] if row["recipe"] == "PD"))
-    rows = []
-    for option, of in by_teacher.items():
-        taught = f"{of[LINEAR_TAUGHT, 'linear']['accuracy']:.1f}" if (LINEAR_TAUGHT, "linear") in of else ""
-        teacher = next(
-            (row["accuracy"] for (recipe, _), row in of.items() if recipe == "teacher"), of[LINEAR, "linear"]["accuracy"]
-        )
-        students = (f"{of['PD', size]['accuracy']:.1f} ({_points(of['PD', size]['over_pf'])})" for size in sizes)
-        rows.append((option, f"{teacher:.1f}", taught, *students))
-    head = ("teacher", "its test, %", "linear, taught", *(f"PD {size}, and points over PF (95 %)" for size in sizes))
-    return f"{table(head, rows)}\n\n<sub>{provenance('teachers', record)}</sub>"
-
-
-def _points(effect: dict | None, form: str = "{}") -> str:
-    """Return a difference with its interval in `form`; nothing where there is none."""
-    if effect is None:
-        return ""
-    interval = f", {effect['low']:+.1f} to {effect['high']:+.1f}" if effect["low"] is not None else ""
-    return form.format(f"{effect['gain']:+.1f}{interval}")
 
 
 def reading() -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 import benchmark_tables
 import matplotlib.pyplot as plt
 import pandas as pd
+import student_tables
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -175,6 +176,7 @@ def records() -> list[tuple[Path, str, str]]:
     others += [
         (README, "teacher", f"{in_order(results.load_results(shown))} {teacher}"),
         (RESULTS, "teacher", tables(DESK)),
+        (RESULTS, "students", student_tables.students()),
     ]
     parts = (
         benchmark_tables.peers,
@@ -188,12 +190,7 @@ def records() -> list[tuple[Path, str, str]]:
         benchmark_tables.large_teacher,
         benchmark_tables.memory,
     )
-    of_method = (
-        benchmark_tables.teachers,
-        benchmark_tables.teaching,
-        benchmark_tables.static_student,
-        benchmark_tables.sentence_vectors,
-    )
+    of_method = (student_tables.teachers, student_tables.teaching, student_tables.static_student, student_tables.sentence_vectors)
     others += [(METHOD, part.__name__, part()) for part in of_method]
     return [*others, *((SPEED, part.__name__, part()) for part in parts)]
 
