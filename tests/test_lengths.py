@@ -11,6 +11,7 @@ from pdstudy import Study
 from pdstudy.__main__ import app
 from pdstudy.advice import lengths
 from pdstudy.advice.lengths import Length
+from pdstudy.storage import paths
 from pdstudy.storage.store import Store
 from pdstudy.study import plan
 
@@ -40,9 +41,11 @@ def test_a_student_that_reads_the_ends_of_the_texts_is_better_and_its_length_is_
     assert trained <= store.digests(), "the study's own students, not others"
     done = CliRunner().invoke(app, ["lengths", str(params), "--length", "16", "--length", "64", "--workers", "0"])
     assert done.exit_code == 0 and "100.0%" in done.output
-    assert "max_length: 64 # the shortest that is not significantly worse on dev than the best; now 16" in " ".join(
-        done.output.split()
-    )
+    words = " ".join(done.output.split())
+    assert "max_length: 64 # the shortest that is not significantly worse on dev than the best; now 16" in words
+    record = json.loads((paths.study_folder("ends") / lengths.FILE).read_text())
+    assert record["max_length"] == 64 and [row["pieces"] for row in record["rows"]] == [16, 64]
+    assert record["rows"][0]["interval"] is None and record["rows"][1]["gain"] == pytest.approx(long.dev - short.dev)
 
 
 def test_a_length_that_no_bert_reads_is_refused(params):

@@ -2,20 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from pdstudy.advice.rounds import part_of
+from pdstudy.advice.rounds import part_of, write_json
 from pdstudy.analysis import stats
 from pdstudy.analysis.stats import POINTS, Effect
 from pdstudy.run.inputs import read_record
 from pdstudy.run.progress import Progress
+from pdstudy.run.run_study import writable
 from pdstudy.run.scheduler import raise_failures, run
 from pdstudy.sizes import POSITIONS, Size
 from pdstudy.storage.store import Store
 from pdstudy.study.plan import make
 from pdstudy.study.settings import Study
 
+FILE = "lengths.json"
 SEEDS = (0, 1, 2)
 LEAST = 16  # pieces of a text
 
@@ -58,6 +61,7 @@ def measure(
 
     The steps at the study's own length are those of the study. Raises RunError if a step fails.
     """
+    writable(study)
     store, key, rows = store or Store(), student_of(study), []
     for pieces in sorted(set(lengths)):
         whole = make(study.model_copy(update={"max_length": pieces}), {key: list(SEEDS)})
@@ -76,3 +80,17 @@ def enough(rows: Sequence[Length]) -> Length:
     """Return the shortest length that is not significantly worse on dev than the best one."""
     best = max(rows, key=lambda row: (row.dev, -row.pieces))
     return next(row for row in rows if row is best or not best.gain(row).low > 0)
+
+
+def save(rows: Sequence[Length], study: Study) -> dict[str, Any]:
+    """Return what was measured, after writing it into the study's folder: the student, dev's size, a row for each length, the choice."""
+    recipe, size = student_of(study)
+    record: dict[str, Any] = {"student": f"{recipe} {size}", "seeds": len(SEEDS), "n_dev": rows[0].right.shape[1], "rows": []}
+    for row in rows:
+        gain = row.gain(rows[0])
+        interval = [gain.low, gain.high] if gain.known else None
+        points = {"gain": gain.estimate, "interval": interval}  # over the shortest length
+        record["rows"].append({"pieces": row.pieces, "cut": row.cut, "dev": row.dev, "seconds": row.seconds} | points)
+    record |= {"max_length": enough(rows).pieces}
+    write_json(study, FILE, record)
+    return record

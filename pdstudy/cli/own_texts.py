@@ -43,18 +43,17 @@ def lengths(
         fail(f"--length {wrong[0]}: give {of_texts.LEAST} to {of_texts.POSITIONS} pieces", 2)
     rows: list[of_texts.Length] = []
     compute_with_progress(study, lambda listen: rows.extend(of_texts.measure(study, asked, workers, listen)))
-    recipe, size = of_texts.student_of(study)
+    record = of_texts.save(rows, study)
     table = Table(
         "pieces", "texts cut", "dev", f"points over {rows[0].pieces} (95 %)", "seconds a seed",
-        title=f"{recipe} {size}, {len(of_texts.SEEDS)} seeds x {rows[0].right.shape[1]:,} dev texts",
+        title=f"{record['student']}, {record['seeds']} seeds x {record['n_dev']:,} dev texts",
     )  # fmt: skip
-    for row in rows:
-        gain = row.gain(rows[0])
-        points = f"{gain.estimate:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})" if gain.known else ""
-        table.add_row(f"{row.pieces}", f"{row.cut:.1%}", f"{row.dev:.1f}%", points, f"{row.seconds:.1f}")
+    for row in record["rows"]:
+        points = "{:+.1f} ({:+.1f} to {:+.1f})".format(row["gain"], *row["interval"]) if row["interval"] else ""
+        table.add_row(f"{row['pieces']}", f"{row['cut']:.1%}", f"{row['dev']:.1f}%", points, f"{row['seconds']:.1f}")
     out.print(table)
-    enough = of_texts.enough(rows).pieces
-    print_line(f"max_length: {enough}  # the shortest that is not significantly worse on dev than the best; now {study.max_length}")
+    words = "the shortest that is not significantly worse on dev than the best"
+    print_line(f"max_length: {record['max_length']}  # {words}; now {study.max_length}")
 
 
 @app.command(epilog="Example: python -m pdstudy texts reviews.yaml --to to_label.csv")
