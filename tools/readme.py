@@ -171,7 +171,7 @@ def records() -> list[tuple[Path, str, str]]:
     shown, n_texts = str(PUBLISHED / published_study()), results.load_settings(DESK)["transfer"]["texts"]
     teacher = smaller_teacher(verdicts.load(DESK), results.load_results(DESK), n_texts)
     teacher += f", {more_text(MORE_TEXT)}"
-    others = [(OWN, "tasks", benchmark_tables.own_tasks())]
+    others = [(OWN, "tasks", benchmark_tables.own_tasks()), (OWN, "lengths", student_tables.lengths())]
     others += [(page, part, with_figure(name, figure)) for name, (page, part, figure) in beside().items()]
     others += [
         (README, "teacher", f"{in_order(results.load_results(shown))} {teacher}"),

@@ -51,6 +51,20 @@ def _models(study: str, task: str) -> list[tuple]:
     return [row[1:] for row in sorted(rows, reverse=True)]
 
 
+def lengths() -> str:
+    """Return the table of what longer texts are worth on dev, for every published study that measured it."""
+    rows = []
+    for path in sorted(PUBLISHED.glob("*/lengths.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        student = f"{path.parent.name}, {record['student']} ({record['seeds']} seeds x {record['n_dev']:,} texts)"
+        for row in record["rows"]:
+            points = "{:+.1f} ({:+.1f} to {:+.1f})".format(row["gain"], *row["interval"]) if row["interval"] else ""
+            pieces = f"**{row['pieces']}**" if row["pieces"] == record["max_length"] else row["pieces"]
+            rows.append((student, pieces, f"{row['cut']:.1%}", f"{row['dev']:.1f}", points, f"{row['seconds']:.0f}"))
+    head = ("study, student", "pieces", "texts cut", "dev, %", "points over the shortest (95 %)", "seconds a seed")
+    return table(head, rows)
+
+
 def static_student() -> str:
     """Return the table of students without attention beside the linear model, taught by the same soft labels."""
     record = load_record("static_student")
