@@ -1,5 +1,7 @@
 """Tables of models by accuracy for docs: every model of the published studies, settings of teaching, teachers, students of other kinds."""
 
+import json
+
 from benchmark_tables import load_record, missing, provenance, table
 
 from pdstudy.analysis import stats
