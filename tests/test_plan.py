@@ -612,6 +612,13 @@ def test_the_time_left_follows_the_speed_measured_and_the_number_of_workers(tmp_
     assert estimate(steps[1:], store, 2) == pytest.approx(3 * (1 + 1) / 2)
 
 
+@pytest.mark.parametrize(("processor", "seconds"), [("bf16", [1 + 100 / 240, 1 + 100 / 60]), ("fp32", [1 + 100 / 60] * 2)])
+def test_a_large_teacher_is_expected_to_be_faster_in_bf16_where_the_processor_is(processor, seconds, monkeypatch):
+    monkeypatch.setattr("pdstudy.run.estimate.best_precision", lambda: processor)
+    steps = [Step("tune", {"precision": precision}, {}, "", flops=100e9) for precision in ("bf16", "fp32")]
+    assert [cost(step, {}) for step in steps] == pytest.approx(seconds)
+
+
 def test_a_search_on_several_seeds_may_train_every_candidate_again_and_its_estimate_says_so(settings):
     p, more = planned(settings), planned(settings, search_seeds=3)
     assert all(s.flops == 0 for s in p.of_stage("search"))
