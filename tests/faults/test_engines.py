@@ -168,6 +168,7 @@ def test_one_of_two_nodes_is_killed_and_the_table_is_the_same(unbroken, tmp_path
     assert table(tmp_path) == unbroken
 
 
+@pytest.mark.night  # a killed driver of the pool is resumed in test_kills; Ray loses a node in the test above
 def test_a_driver_killed_on_ray_is_resumed_there_and_makes_the_same_table(unbroken, tmp_path):
     process = start(tmp_path, "--engine", "ray")
     until(lambda: made(tmp_path) >= 8, process, "artifact")
