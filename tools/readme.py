@@ -41,6 +41,7 @@ RESULTS, TABLE, OWN, SPEED, PAPER_SCALE, METHOD = (
 PUBLISHED = paths.ROOT / "outputs" / "published"  # the committed evidence, written by tools/publish.py
 DESK = str(PUBLISHED / "desk")  # a teacher of the family's own sizes, and less transfer text
 SST2 = str(PUBLISHED / "desk-sst2")  # the paper's own task, as far as two cores go
+BOOKS = str(PUBLISHED / "reviews16-mpnet")  # the paper's own domain, and Fig 9's sixteen transfer sets
 MORE_TEXT = str(PUBLISHED / "transfer-200k")  # README's study with more transfer text
 PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
 MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python tools/readme.py`, not typed -->)")
@@ -197,7 +198,11 @@ def records() -> list[tuple[Path, str, str]]:
 
 def beside() -> dict[str, tuple[Path, str, str]]:
     """Return study -> page, part and figure: what pages show beside README's study."""
-    return {SST2: (PAPER_SCALE, "sst2", "strategies"), MORE_TEXT: (RESULTS, "transfer", "transfer_size")}
+    return {
+        SST2: (PAPER_SCALE, "sst2", "strategies"),
+        MORE_TEXT: (RESULTS, "transfer", "transfer_size"),
+        BOOKS: (RESULTS, "books", "domains"),
+    }
 
 
 def with_figure(study: str, figure: str) -> str:

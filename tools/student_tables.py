@@ -14,6 +14,7 @@ TASKS = {  # published study -> its task
     "transfer-200k": "movies",
     "desk-mpnet": "movies",
     "desk-sst2": "SST-2",
+    "reviews16-mpnet": "books",
     "books": "books",
     "books-minilm": "books",
     "products": "products",
