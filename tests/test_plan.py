@@ -369,6 +369,7 @@ MATTERS = {
     "finetune__epochs": 2, "finetune__batch": 16, "finetune__rates": [2e-4, 1e-3], "finetune__warmup": 0.2, "finetune__weight_decay": 0.1,
     "distill__epochs": 2, "distill__batch": 16, "distill__rates": [2e-4, 1e-3], "distill__warmup": 0.2, "distill__weight_decay": 0.1,
     "distill__temperature": 2.0, "distill__loss": "logits", "distill__labelled": True, "search_seeds": 2, "pooling": "mean", "rates_by_size": {"2/64": [2e-4, 1e-3]},
+    "distill__match_classes": True,
 }  # fmt: skip
 
 

@@ -191,7 +191,13 @@ def records() -> list[tuple[Path, str, str]]:
         benchmark_tables.large_teacher,
         benchmark_tables.memory,
     )
-    of_method = (student_tables.teachers, student_tables.teaching, student_tables.static_student, student_tables.sentence_vectors)
+    of_method = (
+        student_tables.teachers,
+        student_tables.teaching,
+        student_tables.match_classes,
+        student_tables.static_student,
+        student_tables.sentence_vectors,
+    )
     others += [(METHOD, part.__name__, part()) for part in of_method]
     return [*others, *((SPEED, part.__name__, part()) for part in parts)]
 

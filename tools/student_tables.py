@@ -108,11 +108,16 @@ def sentence_vectors() -> str:
     return f"{table(head, rows)}\n\n<sub>{provenance('sentence_vectors', record)}, one thread, {record['precision']}</sub>"
 
 
-def teaching() -> str:
+def match_classes() -> str:
+    """Return the table of what it is worth to give a student the class shares of D_L, where D_T has others."""
+    return teaching("match_classes")
+
+
+def teaching(name: str = "teaching") -> str:
     """Return the table of what each setting of teaching is worth that the paper leaves open."""
-    record = load_record("teaching")
+    record = load_record(name)
     if record is None:
-        return missing("teaching")
+        return missing(name, "teaching")
     arms = [row for row in record["rows"] if row["recipe"] in ("PF", "PD")]
     columns = list(dict.fromkeys((row["recipe"], row["size"]) for row in arms))
     cells = {(row["option"], row["recipe"], row["size"]): row for row in arms}
@@ -122,7 +127,7 @@ def teaching() -> str:
         rows.append((option, *(f"{r['accuracy']:.1f}" + _points(r["over_first"], " ({})") for r in here)))
     text = f"Test accuracy, % (points over the first row, 95 %), {record['transfer_texts']:,} transfer texts, {arms[0]['seeds']} seeds."
     head = ("setting", *(f"{recipe} {size}" for recipe, size in columns))
-    return f"{text}\n\n{table(head, rows)}\n\n<sub>{provenance('teaching', record)}</sub>"
+    return f"{text}\n\n{table(head, rows)}\n\n<sub>{provenance(name, record)}</sub>"
 
 
 def teachers() -> str:

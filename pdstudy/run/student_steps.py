@@ -110,7 +110,8 @@ def train_student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: 
         if step.stage == "finetune":
             outcome = stages.finetune(model, inputs.labelled("train", s["texts"]), dev, settings, vocabulary, watch)
         else:
-            outcome = stages.distill(model, *_soft_labelled(inputs, s), dev, settings, vocabulary, watch)
+            labelled = inputs.labelled("train", s["match_classes"]) if "match_classes" in s else None
+            outcome = stages.distill(model, *_soft_labelled(inputs, s), dev, settings, vocabulary, watch, labelled)
     except Diverged as error:
         if "search" in step.parents:
             raise

@@ -17,7 +17,12 @@ from pdstudy.study.settings import ParamsError, Study
 from pdstudy.study.steps import Plan, Step, Student, mean_pieces
 
 SEARCH_SEED = 0  # the rate is searched once per size and recipe, on this seed
-DISTILL_DEFAULTS = {"loss": "soft", "labelled": False, "true_labels": 0.0}  # left out of a step, so that old digests stay valid
+DISTILL_DEFAULTS = {
+    "loss": "soft",
+    "labelled": False,
+    "true_labels": 0.0,
+    "match_classes": False,
+}  # left out of a step, so that old digests stay valid
 
 
 def make(study: Study, only: dict[tuple[str, str], list[int]] | None = None, assumed: bool = False) -> Plan:
@@ -128,6 +133,7 @@ class _StudentSteps:
         settings["texts"] = texts or (study.transfer.texts if stage == "distill" else study.splits.train)
         parents = {"ids": encoders.ids_of(size)} | ({"start": start["parent"]} if "parent" in start else {})
         if stage == "distill":
+            settings |= {"match_classes": study.splits.train} if "match_classes" in settings else {}
             parents |= {role: start[role] for role in ("label", "transfer", "labelled") if role in start}
         if "search" in rate:
             parents |= rate
@@ -135,10 +141,7 @@ class _StudentSteps:
         else:
             settings |= rate
             note = _role(rate)
-        if texts:
-            note = f"{texts:,} texts"
-        if corpus := start.get("domain"):
-            note = f"on {corpus}"
+        note = f"on {start['domain']}" if "domain" in start else f"{texts:,} texts" if texts else note
         n, pieces = settings["texts"] or encoders.n_train, mean_pieces(study.max_length)
         flops = 3 * n * max(section.passes) * pieces * size.flops_per_token(pieces)
         label, room = f"{recipe} {size} s{seed} {stage} {note}", SMALL + 4 * encoders.weights(size)

@@ -187,6 +187,7 @@ class Distill(Train):
     loss: Literal["soft", "logits"] = "soft"  # logits: the squared distance of centred logits instead of cross-entropy
     labelled: bool = False  # also distil on the texts of D_L
     true_labels: Annotated[float, Field(ge=0, le=1)] = 0.0  # weight of their true labels beside the soft ones, if labelled
+    match_classes: bool = False  # shift the student's bias until its mean probabilities over D_L are the class shares there
 
     @model_validator(mode="after")
     def _true_labels(self):
