@@ -15,7 +15,7 @@ from pdstudy.models import evaluate, inference, losses
 from pdstudy.models.encoder import Classifier, MaskedLanguageModel
 from pdstudy.models.train import Fitted, Loss, Schedule, Watch, device, fit, ranks, text_batch
 
-SHIFT_STEPS, SHIFT_ERROR = 1000, 1e-5  # of class shares
+SHIFT_STEPS, SHIFT_ERROR = 1000, 1e-5  # of `matching_shift`: the most steps, and the difference of a class share at which it stops
 COLLAPSE_MARGIN = 0.02  # a model less than two points above the majority class (or a Pearson's r of 0) has collapsed
 
 
@@ -121,11 +121,7 @@ def distill(
             return Loss(losses.logit_loss(logits, teacher_logits), n_pieces)
         return Loss(losses.soft_label_loss(logits, teacher_logits, settings["temperature"]), n_pieces)
 
-    def finish():
-        if labelled is not None:
-            match_classes(model, labelled, vocabulary, settings["precision"])
-
-    return _train(model, transfer, soft, loss, dev, settings, vocabulary, watch, finish)
+    return _train(model, transfer, soft, loss, dev, settings, vocabulary, watch, labelled)
 
 
 def match_classes(model: Classifier, labelled: Labelled, vocabulary: Vocabulary, precision: str) -> None:
@@ -169,11 +165,12 @@ def label(teacher: Classifier, transfer: Ids, vocabulary: Vocabulary, precision:
     return inference.logits(teacher, transfer, vocabulary.pad, precision)
 
 
-def _train(model, ids, targets, loss, dev, settings, vocabulary, watch, finish=lambda: None) -> Outcome:
+def _train(model, ids, targets, loss, dev, settings, vocabulary, watch, matched: Labelled | None = None) -> Outcome:
     batches = Batches(ids, targets, settings["batch"], settings["seed"], vocabulary.pad)
     steps = max(1, round(settings["epochs"] * batches.per_epoch))
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"])
     fitted = fit(model, text_batch(batches), loss, schedule, settings["seed"], settings["precision"], watch)
-    finish()
+    if matched is not None:
+        match_classes(model, matched, vocabulary, settings["precision"])
     scores = evaluate.metrics(inference.logits(model, dev.ids, vocabulary.pad, settings["precision"]), dev.labels, dev.scale)
     return Outcome(fitted, scores, dev.above_baseline(scores) < COLLAPSE_MARGIN)

@@ -17,12 +17,8 @@ from pdstudy.study.settings import ParamsError, Study
 from pdstudy.study.steps import Plan, Step, Student, mean_pieces
 
 SEARCH_SEED = 0  # the rate is searched once per size and recipe, on this seed
-DISTILL_DEFAULTS = {
-    "loss": "soft",
-    "labelled": False,
-    "true_labels": 0.0,
-    "match_classes": False,
-}  # left out of a step, so that old digests stay valid
+# Left out of a step, so that old digests stay valid.
+DISTILL_DEFAULTS = {"loss": "soft", "labelled": False, "true_labels": 0.0, "match_classes": False}
 
 
 def make(study: Study, only: dict[tuple[str, str], list[int]] | None = None, assumed: bool = False) -> Plan:
