@@ -44,7 +44,12 @@ def pack(params: Path, to: Path) -> None:
     (to / "parts").mkdir(parents=True, exist_ok=True)
     steps = [asdict(replace(step, task=None, folder=None)) for step in planned.of_stage("pretrain")]
     (to / "parts" / "steps.json").write_text(json.dumps(steps, indent=1))
-    for digest in {parent for step in steps for parent in step["parents"].values()}:
+    pack_artifacts(store, {parent for step in steps for parent in step["parents"].values()}, to)
+
+
+def pack_artifacts(store: Store, digests: set[str], to: Path) -> None:
+    """Write the files of artifacts, compressed, and print their size."""
+    for digest in digests:
         folder = store.open(digest)
         for file in folder.iterdir():
             place = to / "parts" / folder.parent.name / digest / f"{file.name}.xz"
@@ -55,13 +60,14 @@ def pack(params: Path, to: Path) -> None:
     print(f"{to}: {sum(f.stat().st_size for f in (to / 'parts').rglob('*') if f.is_file()) / 2**20:.1f} MiB")
 
 
-def open_parts(parts: Path, root: Path) -> list[Step]:
-    """Unpack the text steps into a store, beside those of an earlier call, and return the pre-training steps."""
+def open_parts(parts: Path, root: Path, without: tuple[str, ...] = ()) -> list[Step]:
+    """Unpack the artifacts into a store, beside those of an earlier call, and return the steps; `without` these keys of the list."""
     for packed in parts.rglob("*.xz"):
         place = root / packed.relative_to(parts).with_suffix("")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(lzma.decompress(packed.read_bytes()))
-    return [Step(**fields) for fields in json.loads((parts / "steps.json").read_text())]
+    rows = json.loads((parts / "steps.json").read_text())
+    return [Step(**{k: v for k, v in row.items() if k not in without}) for row in rows]
 
 
 def work(step: Step, root: Path, deadline: float, results) -> None:
