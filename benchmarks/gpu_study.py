@@ -79,7 +79,7 @@ def train(folder: Path, root: Path, out: Path, seconds: float, workers: int) -> 
         print(f"round {last}: {summary.computed} steps, {time.time() - begun:.1f} s", flush=True)
         for failure in summary.failures:
             print(failure.step.label, failure.reason, failure.trace[-1000:], flush=True)
-    done = {digest for digest in store.digests()}
+    done = store.digests()
     missing = [row["step"].label for row in rows if row["step"].digest not in done]
     print(f"{len(rows) - len(missing)} of {len(rows)} steps are there; missing: {missing[:20]}", flush=True)
 

@@ -1,6 +1,7 @@
 """A run computes what is missing, once. Killed runs are in tests/faults."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from pdstudy import Study, run_study
 from pdstudy.models import weights as modelfiles
 from pdstudy.models.train import Watch
-from pdstudy.run import execute
+from pdstudy.run import execute, result_tables
 from pdstudy.run.scheduler import RunError, run
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
@@ -92,6 +93,20 @@ def test_a_second_run_computes_nothing_and_writes_the_same_bytes(smoke):
     unchanged = "its date says when its content last changed, so the verdicts hold"
     assert (paths.study_folder("smoke") / results.METRICS).stat().st_mtime_ns == written, unchanged
     assert results.load_environment("smoke") == made_by, "the record stays that of the run that made the numbers"
+
+
+def test_results_name_the_gpu_that_computed_their_steps(smoke, tmp_path, monkeypatch):
+    shutil.copytree(paths.STORE, tmp_path / "store", copy_function=os.link)
+    shutil.copytree(paths.study_folder("smoke"), tmp_path / "smoke")
+    store = Store(tmp_path / "store")
+    manifest = store.open(plan.make(smoke).students[0].evaluation) / "manifest.json"
+    record = json.loads(manifest.read_text())
+    manifest.unlink()  # it is a link to the one of the other tests
+    manifest.write_text(json.dumps(record | {"device": "NVIDIA H200"}))
+    monkeypatch.setattr(paths, "OUTPUTS", tmp_path)
+    result_tables.write(plan.make(smoke), store, results.load_environment("smoke"))
+    assert results.load_environment("smoke")["devices"] == ["NVIDIA H200"]
+    assert "· NVIDIA H200, reported on " in results.provenance("smoke")
 
 
 def test_steps_computed_by_another_run_meanwhile_are_counted_as_reused(smoke):

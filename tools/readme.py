@@ -43,11 +43,11 @@ DESK = str(PUBLISHED / "desk")  # a teacher of the family's own sizes, and less 
 SST2 = str(PUBLISHED / "desk-sst2")  # the paper's own task, as far as two cores go
 BOOKS = str(PUBLISHED / "reviews16-mpnet")  # the paper's own domain, and Fig 9's sixteen transfer sets
 MORE_TEXT = str(PUBLISHED / "transfer-200k")  # README's study with more transfer text
+EIGHT = str(PUBLISHED / "eight-sizes")  # the paper's main result: more sizes and transfer text, on a GPU
 PICTURES, REFERENCE = paths.ROOT / "docs" / "figures", paths.ROOT / "docs" / "reference"
 MARKER = re.compile(r"(<!-- \w+ of )([\w.-]+)(: made by `python tools/readme.py`, not typed -->)")
 # One or two for each question, of those that do not need the answers to every text: predictions.parquet is not committed.
 KEY_FIGURES = ("which_student", "strategies", "depth_width", "compound", "transfer_size", "domains")
-MAIN_FIGURE = "which_student"  # README's
 MAIN_CLAIMS = ("V1", "V2", "R1a", "R5a", "R7c", "R11a")  # README's: the strategies, and one of each other question
 MOST_BYTES = 60_000  # of a picture
 DPI = 92
@@ -142,9 +142,7 @@ def update(study: str | None = None) -> list[str]:
     before = {page: page.read_text(encoding="utf-8") for page in (README, RESULTS, TABLE, OWN, SPEED, PAPER_SCALE, METHOD)}
     for page, text in before.items():
         page.write_text(MARKER.sub(rf"\g<1>{name}\g<3>", text), encoding="utf-8")
-    fill(README, "answer", answers.answer(study, verdicts.load(study)))
-    fill(README, "claims", main_claims(verdicts.load(study)))
-    fill(README, "figure", key_figures(study, {MAIN_FIGURE: drawn[MAIN_FIGURE][0].alt}, "docs/figures"))
+    fill(README, "claims", main_claims(study))
     fill(RESULTS, "answers", tables(study))
     fill(RESULTS, "figures", key_figures(study, {name: figure.alt for name, (figure, _) in drawn.items()}, "figures"))
     fill(TABLE, "parts", parts)
@@ -169,13 +167,16 @@ def reword_evidence() -> list[str]:
 
 def records() -> list[tuple[Path, str, str]]:
     """Return (page, part, text) of the parts from benchmarks and from the studies beside README's."""
-    shown, n_texts = str(PUBLISHED / published_study()), results.load_settings(DESK)["transfer"]["texts"]
+    n_texts = results.load_settings(DESK)["transfer"]["texts"]
     teacher = smaller_teacher(verdicts.load(DESK), results.load_results(DESK), n_texts)
-    teacher += f", {more_text(MORE_TEXT)}"
+    _, _, figure = beside()[EIGHT]
+    strategies = {Path(EIGHT).name: draw(EIGHT, figure)[0].alt}
     others = [(OWN, "tasks", benchmark_tables.own_tasks()), (OWN, "lengths", student_tables.lengths())]
     others += [(page, part, with_figure(name, figure)) for name, (page, part, figure) in beside().items()]
     others += [
-        (README, "teacher", f"{in_order(results.load_results(shown))} {teacher}"),
+        (README, "answer", answers.answer(EIGHT, verdicts.load(EIGHT))),
+        (README, "teacher", f"{in_order(results.load_results(EIGHT))} {teacher}"),
+        (README, "figure", key_figures(EIGHT, strategies, "docs/figures")),
         (RESULTS, "teacher", tables(DESK)),
         (RESULTS, "students", student_tables.students()),
     ]
@@ -206,6 +207,7 @@ def beside() -> dict[str, tuple[Path, str, str]]:
     """Return study -> page, part and figure: what pages show beside README's study."""
     return {
         SST2: (PAPER_SCALE, "sst2", "strategies"),
+        EIGHT: (RESULTS, "sizes", "strategies"),
         MORE_TEXT: (RESULTS, "transfer", "transfer_size"),
         BOOKS: (RESULTS, "books", "domains"),
     }
@@ -231,29 +233,28 @@ def in_order(metrics: pd.DataFrame) -> str:
 
 
 def smaller_teacher(judged: pd.DataFrame, metrics: pd.DataFrame, n_texts: int) -> str:
-    """Return what a small teacher and little transfer text change, as the start of a sentence."""
-    rows, accuracy = judged.set_index("id"), results.accuracies(metrics)
+    """Return a sentence on what a small teacher and little transfer text change."""
+    row, accuracy = judged.set_index("id").loc["R1a"], results.accuracies(metrics)
     return (
-        f"PD scores {answers.points(rows.loc['R1a'])} against PF with a small teacher "
-        f"({accuracy[accuracy.recipe == TEACHER.name].value.mean() * POINTS:.1f} %) and {n_texts:,} transfer texts "
-        f"({rows.verdict['R1a']}; in the paper {rows.paper['R1a']:+.1f})"
+        f"With {n_texts:,} transfer texts and a small teacher ({accuracy[accuracy.recipe == TEACHER.name].value.mean() * POINTS:.1f} %) "
+        f"PD scores {answers.points(row)} against PF ({row.verdict})."
     )
 
 
-def more_text(study: str) -> str:
-    """Return what more transfer text changes, as the end of that sentence."""
-    row, n_texts = verdicts.load(study).set_index("id").loc["R1a"], results.load_settings(study)["transfer"]["texts"]
-    return f"{answers.points(row)} with this teacher and {n_texts:,} texts ({row.verdict})."
-
-
-def main_claims(judged: pd.DataFrame) -> str:
-    """Return README's table of claims in Markdown."""
-    table = verdicts.display_table(judged)
-    rows = ["| claim | points | 95 % interval | verdict | paper |", "|---|---|---|---|---|"]
-    for row in table.loc[list(MAIN_CLAIMS)].itertuples():
-        _, claim, points, interval, *_ = row
-        rows.append(f"| {claim} | {points} | {interval} | **{row.verdict}** | {row.paper} |")
+def main_claims(study: str) -> str:
+    """Return README's table of claims in Markdown: with the most transfer text, of README's study, and in the paper."""
+    many, few = (verdicts.display_table(verdicts.load(name)) for name in (EIGHT, study))
+    n_many, n_few = (results.load_settings(name)["transfer"]["texts"] for name in (EIGHT, study))
+    rows = [f"| claim | {n_many:,} transfer texts | {n_few:,} transfer texts | paper |", "|---|---|---|---|"]
+    rows += [
+        f"| {few.claim[i]} | {_with_interval(many.loc[i])} | {_with_interval(few.loc[i])} | {few.paper[i]} |" for i in MAIN_CLAIMS
+    ]
     return "\n".join(rows)
+
+
+def _with_interval(row: pd.Series) -> str:
+    """Return a claim's points, interval and verdict in one cell of a table."""
+    return row.verdict if row.verdict == verdicts.NOT_MEASURED else f"{row.points} ({row['95 % interval']}) **{row.verdict}**"
 
 
 def tables(study: str) -> str:

@@ -22,6 +22,7 @@ STRATEGIES = ["PD", "PF", "Distillation", "Basic"]  # Fig 6
 BESIDE = 1.014  # factor between the places of recipes of one size, so that they do not hide each other
 ROOM = 5  # points above and below the students; wider intervals are cut at the edge
 APART = 0.13  # share of the x-axis for the name of a size
+NAME_HEIGHT = 0.06  # share of the y-axis for the name of a student
 
 
 def students(metrics: pd.DataFrame, recipes: list[str]) -> pd.DataFrame:
@@ -151,16 +152,14 @@ def front(table: pd.DataFrame, cost: str, xlabel: str, ylabel: str, teacher: flo
         ax.plot(row.x, row.accuracy, marker, color=colour, ms=8, gid=f"{row.size} {row.recipe}")
     line = table[table.front].sort_values("x")
     ax.plot(line.x, line.accuracy, color=style.GREY, lw=1, zorder=0)
-    for row in line.itertuples():
+    line = line.sort_values("accuracy")  # a name is below its point where the one above it is too near
+    near = np.abs(np.log(line.x.shift(-1) / line.x)) < 1.5 * APART * np.ptp(np.log(table.x))
+    below = near & (line.accuracy.diff().shift(-1) < NAME_HEIGHT * np.ptp(table.accuracy))
+    for row, under in zip(line.itertuples(), below, strict=True):
         name = row.recipe if row.recipe in LINEARS else f"{row.size} {row.recipe}"
-        look = {
-            "ha": "right",
-            "fontsize": 8.5,
-            "weight": "bold",
-            "color": style.MODEL_COLOURS[row.recipe],
-            "path_effects": style.HALO,
-        }
-        ax.annotate(name, (row.x, row.accuracy), xytext=(-6, 5), textcoords="offset points", **look)
+        look = {"fontsize": 8.5, "weight": "bold", "color": style.MODEL_COLOURS[row.recipe], "path_effects": style.HALO}
+        at = {"xytext": (-6, -4 if under else 4), "ha": "right", "va": "top" if under else "bottom"}
+        ax.annotate(name, (row.x, row.accuracy), textcoords="offset points", **look, **at)
     if np.isfinite(teacher):
         style.reference_line(ax, teacher, f"teacher\n{teacher:.1f}", x=1.01, ha="left", va="center")
     if np.isfinite(linear):
@@ -169,7 +168,7 @@ def front(table: pd.DataFrame, cost: str, xlabel: str, ylabel: str, teacher: flo
     ax.set_ylim(np.fmin(low, np.fmin(teacher, linear) - 1), np.fmax(high, np.fmax(teacher, linear) + 1))
     costs = [f"{x / 1e6:.2f} M" if cost == "n_params" else f"{x:.3g}" for x in sizes.x]
     style.name_ticks(ax, sizes.x, map("{}\n{}".format, sizes["size"], costs), APART, fontsize=8.5)
-    ax.margins(x=0.16)
+    ax.margins(x=0.2)
     style.recipe_legend(ax, recipes, loc="lower left", bbox_to_anchor=(1, 0))
     ax.set(xlabel=xlabel, ylabel=ylabel)
     return ax

@@ -130,6 +130,8 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
             pq.write_table(table, new, compression="zstd")
     if environment["steps"]["computed"] == 0 and (folder / results.ENVIRONMENT).is_file():
         environment = json.loads((folder / results.ENVIRONMENT).read_text())  # of the run that computed the results
+    if devices := _devices(plan, store):
+        environment = environment | {"devices": devices}
     contents = {
         results.ENVIRONMENT: environment,
         results.PARAMS: plan.study.model_dump(mode="json"),
@@ -223,6 +225,12 @@ def _cost(digest: str, store: Store) -> dict[str, Any]:
     tokens = record.get("tokens", 0) if manifest["stage"] not in ("search", "evaluate") else 0  # counted with a parent
     columns = {"digest": digest} | {k: manifest[k] for k in ("stage", "label", "seconds", "flops")}
     return columns | {"tokens": tokens, "family": digest in store.released()}
+
+
+def _devices(plan: Plan, store: Store) -> list[str]:
+    """Return the names of the GPUs that computed steps of the plan, also on another machine; released artifacts do not count."""
+    manifests = map(store.manifest, (store.digests() - store.released()) & plan.steps.keys())
+    return sorted({m["device"] for m in manifests if m.get("device")})
 
 
 def environment(plan: Plan, computed: int, reused: int, seconds: float) -> dict:

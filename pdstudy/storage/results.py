@@ -191,9 +191,10 @@ def provenance(study: str | Path) -> str:
     """Return one line about the run that wrote the results: command, commit, date, versions, machine, precision."""
     e = load_environment(study)
     v, m = e["versions"], e["machine"]
+    trained_on = "".join(f"{device}, reported on " for device in e.get("devices", ()))
     return (
         f"{e['command']} · commit {e['commit']} · {e['date']} · torch {v['torch']}, transformers {v['transformers']}, "
-        f"pdstudy {v['pdstudy']} · {m['processor']}, {m['cores']} cores · {e['precision']}"
+        f"pdstudy {v['pdstudy']} · {trained_on}{m['processor']}, {m['cores']} cores · {e['precision']}"
     )
 
 
