@@ -12,9 +12,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from pdstudy import Study, load_results, run_study, stages
 from pdstudy.data.batches import Ids
 from pdstudy.models import encoder, inference, losses
+from pdstudy.models.train import Watch
 from pdstudy.models.weights import load_classifier
 from pdstudy.run import student_steps
-from pdstudy.run.inputs import Inputs
+from pdstudy.run.inputs import Inputs, read_record
 from pdstudy.storage.store import Store
 from pdstudy.study import plan
 from pdstudy.study.settings import ParamsError
@@ -200,8 +201,6 @@ def test_where_the_largest_rate_wins_rates_are_chosen_on_several_seeds(study_of,
     monkeypatch.setattr(student_steps, "train_student", train)
     (search,) = plan.make(study).of_stage("search")
     store = Store()
-    from pdstudy.models.train import Watch
-    from pdstudy.run.inputs import Inputs
 
     for step in plan.make(study).of_stage("finetune"):
         store.write(step.stage, step.digest, lambda folder, step=step: _candidate(step, folder, train))
@@ -210,7 +209,32 @@ def test_where_the_largest_rate_wins_rates_are_chosen_on_several_seeds(study_of,
     record = student_steps.search(search, Inputs(search, store), place, Watch())
     assert len(trained) == n_trained
     assert record["rate"] == 0.001
-    assert record["seconds"] == 2.0 * n_trained  # those of its parents are theirs
+    kept = sorted(folder.name for folder in place.iterdir() if folder.is_dir())
+    assert kept == (["seed-1", "seed-2"] if n_trained else [])
+    assert record["seconds"] == 2.0 * (n_trained - len(kept))  # those of its parents and of kept students are theirs
+
+
+def test_a_student_that_the_search_has_trained_is_not_trained_again_and_is_the_same(study_of, tmp_path, monkeypatch):
+    """With one rate the largest always wins, so that the search trains seeds 0 and 1."""
+    rates = reviews.TRAIN | {"rates": [0.002]}
+    study = study_of("kept", search_seeds=2, recipes=["PF"], seeds=[0, 1, 2], teacher={"size": None, "linear": True},
+                     finetune=rates, distill=rates, curves={"transfer": [], "labels": [100], "sizes": ["1/64"], "recipes": ["PF"]})  # fmt: skip
+    run_study(study, 0)
+    store, trained = Store(), student_steps._trained_in_search
+    of_seeds = {s.settings["seed"]: s for s in plan.make(study).of_stage("finetune") if s.label.endswith("best rate")}
+    kept = trained(of_seeds[1], Inputs(of_seeds[1], store), tmp_path)
+    assert kept is not None and trained(of_seeds[2], Inputs(of_seeds[2], store), tmp_path) is None
+    for step in plan.make(study).of_stage("finetune"):
+        if step.label.endswith("100 texts"):
+            assert trained(step, Inputs(step, store), tmp_path) is None, "a curve's student has fewer texts"
+    monkeypatch.setattr(student_steps, "_trained_in_search", lambda *_: None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a run
+    again = student_steps.train_student(of_seeds[1], Inputs(of_seeds[1], store), tmp_path, Watch())
+    torch.set_num_threads(threads)
+    there = store.open(of_seeds[1].digest)
+    assert (there / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+    assert kept["dev"] == again["dev"] and read_record(there)["seconds"] == kept["seconds"]
 
 
 def _candidate(step, folder, train):

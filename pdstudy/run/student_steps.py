@@ -1,5 +1,6 @@
 """The steps that train students, and choose among them by their scores on dev."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from pdstudy.study.steps import Step
 
 LOWER_BY = 3.0  # if every rate of a search collapses, rates lower by this factor are tried,
 LOWER_TIMES = 2  # this many times
+TRAINED = "trained.json"  # settings, parents and record of a student that a search has trained
 
 
 def search(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
@@ -62,22 +64,43 @@ def _best_over_seeds(
 ) -> tuple[dict[str, Any] | None, float]:
     """Return the record of the candidate with the best mean score on dev over seeds, None if all diverged, and the seconds of training.
 
-    The scores are added to the records. A seed on which a candidate diverged has a score of 0.
+    The scores are added to the records. A seed on which a candidate diverged has a score of 0. Each seed of the best is kept in a
+    folder of its own; its seconds are those of the student that is made of it.
     """
-    means, seconds = {}, 0.0
-    for role, candidate in candidates.items():
+    means, seconds, places = {}, {}, {}
+    for i, (role, candidate) in enumerate(candidates.items()):
         scores = [score(records[role])]
         for seed in range(1, n_seeds):
-            other, place = replace(candidate, settings=candidate.settings | {"seed": seed}), folder / f"seed-{seed}"
+            other = replace(candidate, settings=candidate.settings | {"seed": seed})
+            place = places[role, seed] = folder / f"seed-{seed}-{i}"
             place.mkdir()
-            trained = train_student(other, Inputs(other, inputs.store), place, watch)
-            scores.append(score(trained))
-            seconds += trained["seconds"]
-            shutil.rmtree(place)
+            record = train_student(other, Inputs(other, inputs.store), place, watch)
+            (place / TRAINED).write_text(json.dumps({"settings": other.settings, "parents": other.parents, "record": record}))
+            scores.append(score(record))
+            seconds[role, seed] = record["seconds"]
         records[role]["dev_by_seed"], means[role] = scores, sum(scores) / n_seeds
     usable = [role for role in records if not records[role]["diverged"]]
     best = max(usable, key=lambda role: (means[role], -records[role]["rate"]), default=None)
-    return (records[best] if best else None), seconds
+    for (role, seed), place in places.items():
+        if role == best and (place / mirror.WEIGHTS).is_file():  # otherwise it diverged
+            place.rename(folder / f"seed-{seed}")
+            del seconds[role, seed]
+        else:
+            shutil.rmtree(place)
+    return (records[best] if best else None), sum(seconds.values())
+
+
+def _trained_in_search(step: Step, inputs: Inputs, folder: Path) -> dict[str, Any] | None:
+    """Return the record of this student after copying it from its search, or None if the search did not train it."""
+    if "search" not in step.parents or not (place := inputs.folder("search") / f"seed-{step.settings['seed']}").is_dir():
+        return None
+    trained = json.loads((place / TRAINED).read_text())
+    given = [{k: v for k, v in s.items() if k not in ("rate", "batch", "epochs")} for s in (trained["settings"], step.settings)]
+    if given[0] != given[1] or trained["parents"] != {role: digest for role, digest in step.parents.items() if role != "search"}:
+        return None  # such as a point of a curve, which has fewer texts
+    for name in (mirror.WEIGHTS, mirror.CONFIG, "curve.jsonl"):
+        shutil.copy(place / name, folder / name)
+    return trained["record"]
 
 
 def score(record: dict[str, Any]) -> float:
@@ -92,6 +115,8 @@ def better(records: list[dict]) -> dict:
 
 def train_student(step: Step, inputs: Inputs, folder: Path, watch: Watch, rate: float | None = None) -> dict[str, Any]:
     """Fine-tune on D_L or distil on D_T, at `rate` or else the step's own, and write the student, also if it collapsed."""
+    if (record := _trained_in_search(step, inputs, folder)) is not None:
+        return record
     s, vocabulary, labels = step.settings, inputs.vocabulary(), inputs.labels
     if rate is None:
         rate = s["rate"] if "rate" in s else inputs.record("search")["rate"]
