@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdstudy.analysis import stats
-from pdstudy.analysis.evidence import Arm, Evidence
+from pdstudy.analysis import evidence, stats
+from pdstudy.analysis.evidence import Arm
 from pdstudy.analysis.stats import POINTS
 from pdstudy.recipes import LINEAR, LINEAR_SIZE, LINEARS
 from pdstudy.storage import results
@@ -71,6 +71,8 @@ def of_study(study: str | Path, kind: str) -> list[Crossing]:
     """
     curves = results.accuracies(results.load_curves(study))
     curves = curves[curves.curve == kind]
+    if curves.empty:
+        return []
     own = results.accuracies(results.load_results(study))
     (effect, over), crossings = _effects(study), []
     for better, worse in PAIRS[kind]:
@@ -99,7 +101,7 @@ def _effects(study: str | Path):
     It returns their difference in points over the seeds that both have, None if there are none.
     """
     try:
-        e = Evidence(study)
+        e = evidence.of_study(study)
     except FileNotFoundError:
         return _over_seeds(study), " over seeds"
 

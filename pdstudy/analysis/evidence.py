@@ -6,6 +6,7 @@ is a weighted sum of arms with the same texts and seeds; its weights sum to zero
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,7 @@ class Evidence:
         predictions = results.load_predictions(study)
         test = predictions[predictions.split == "test"]
         right = (test.label == test.predicted).astype(float)
-        self._right = {d: right[index].to_numpy() for d, index in test.groupby("digest", observed=True).groups.items()}
+        self._right = {digest: of.to_numpy() for digest, of in right.groupby(test.digest, observed=True)}
         settings = results.load_settings(study)
         self._metrics = results.load_results(study)
         self.seeds, self.recipes = list(settings["seeds"]), list(settings["recipes"])
@@ -148,3 +149,13 @@ class Evidence:
     def has(self, arm: Arm) -> bool:
         """Return whether an arm was measured with any seed."""
         return arm in self._digests
+
+
+def of_study(study: str | Path) -> Evidence:
+    """Return a study's evidence, read once until its files change. Raises FileNotFoundError without results or answers to every text."""
+    return _read(results.folder_of(study), results.dates(study))
+
+
+@lru_cache(maxsize=2)
+def _read(folder: Path, dates: tuple[int, ...]) -> Evidence:
+    return Evidence(folder)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from pdstudy.analysis import contrasts, stats
+from pdstudy.analysis import contrasts, evidence, stats
 from pdstudy.analysis.claims import ABOVE, CLAIMS, EQUAL, MARGIN, NOT_BELOW, Check, Claim
 from pdstudy.analysis.evidence import Evidence, Missing
 from pdstudy.analysis.paper import Number
@@ -30,7 +30,7 @@ def judge(study: str | Path, claims: tuple = CLAIMS) -> pd.DataFrame:
 
     Raises FileNotFoundError if the study has no results, or no answers to every text.
     """
-    e = Evidence(study)
+    e = evidence.of_study(study)
     table = pd.DataFrame([_row(claim) | _measure(claim, e) for claim in claims])
     together = table.groupby(["question", "family"])
     table["p_holm"] = together.p.transform(lambda p: stats.holm(p.tolist()))
@@ -48,11 +48,9 @@ def of_study(study: str | Path) -> pd.DataFrame:
     folder = results.folder_of(study)
     path = folder / results.CLAIMS
     if path.is_file():
-        inputs = (results.METRICS, results.PREDICTIONS, results.PARAMS, results.DOMAINS, results.LATENCY)
-        dates = [(folder / name).stat().st_mtime_ns for name in inputs if (folder / name).is_file()]
         table = load(study)
         same_claims = table.id.tolist() == [claim.id for claim in CLAIMS]
-        if not (folder / results.PREDICTIONS).is_file() or (same_claims and max(dates) <= path.stat().st_mtime_ns):
+        if not (folder / results.PREDICTIONS).is_file() or (same_claims and max(results.dates(study)) <= path.stat().st_mtime_ns):
             return table
     table = judge(study)
     save(table, study)
@@ -84,7 +82,7 @@ def gains_by_size(study: str | Path, pairs: list[tuple[str, str]], corpus: str |
 
     `corpus` is that of `contrasts.over`. Sizes that were not measured are left out.
     """
-    e, rows = Evidence(study), []
+    e, rows = evidence.of_study(study), []
     for better, worse in pairs:
         for size in e.sizes_of(better, worse) if {better, worse} <= set(e.recipes) else ():
             with suppress(Missing):

@@ -5,8 +5,8 @@ from itertools import cycle
 
 import pandas as pd
 
-from pdstudy.analysis import contrasts, paper, stats, summary, verdicts
-from pdstudy.analysis.evidence import Arm, Evidence, Missing, between
+from pdstudy.analysis import contrasts, evidence, paper, stats, summary, verdicts
+from pdstudy.analysis.evidence import Arm, Missing, between
 from pdstudy.recipes import LINEAR, LINEARS
 from pdstudy.report import charts, style
 from pdstudy.report.charts import STRATEGIES, students
@@ -85,7 +85,7 @@ def depth_width(study: str) -> StudyFigure:
 
 def matched(study: str) -> StudyFigure:
     """Draw the gain of deep over wide students at matched parameters and at matched latency, one row per recipe and pair."""
-    e, rows = Evidence(study), []
+    e, rows = evidence.of_study(study), []
     for how, pairs_of in (("parameters", contrasts.pairs_matched_in_parameters), ("latency", contrasts.pairs_matched_in_latency)):
         with suppress(Missing):
             pairs = pairs_of(e)

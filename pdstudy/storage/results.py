@@ -198,6 +198,12 @@ def provenance(study: str | Path) -> str:
     )
 
 
+def dates(study: str | Path) -> tuple[int, ...]:
+    """Return when each file that verdicts are made from last changed, in nanoseconds."""
+    files = (folder_of(study) / name for name in (METRICS, PREDICTIONS, PARAMS, DOMAINS, LATENCY))
+    return tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
+
+
 def folder_of(study: str | Path) -> Path:
     """Return the folder of a study's results, given its name or the folder. Raises FileNotFoundError with the command to run."""
     folder = Path(study) if Path(study).is_dir() else paths.study_folder(str(study))
