@@ -57,6 +57,7 @@ CLUSTER, HUB, SHARED = (
     "a cluster",
 )
 PIP, NETWORK = "it needs a network", "it installs tools from the network; a test here runs the hooks' own commands"
+GPU_STUDY = f"python {ROOT}/benchmarks/gpu_study.py --help"
 # Not run as they are typed, but parsed as they are typed (an option or a params file that is gone fails), and then this is run.
 SHORTER = {
     "make study": ("make -n study", LONG),
@@ -86,6 +87,11 @@ SHORTER = {
     "HF_HUB_OFFLINE=1 python -m pdstudy run params/paper.yaml": ("python -m pdstudy plan params/paper.yaml", HOURS),
     "python -m pdstudy run params/gpu.yaml --workers 4": ("python -m pdstudy run smoke --workers 1", "a GPU"),
     "python benchmarks/gpu.py": (f"python {ROOT}/benchmarks/gpu.py --help", "a GPU"),
+    "nvidia-cuda-mps-control -d": ("", "a GPU"),
+    "python benchmarks/gpu_study.py pack benchmarks/eight_sizes.yaml packed --first 3": (GPU_STUDY, "minutes of text"),
+    "python benchmarks/gpu_study.py train packed --out results --deadline 480": (GPU_STUDY, "a GPU"),
+    "PDSTUDY_OUTPUTS=gpu-outputs python benchmarks/gpu_study.py unpack benchmarks/eight_sizes.yaml results": (GPU_STUDY, "what a GPU computed"),
+    "PDSTUDY_OUTPUTS=gpu-outputs python -m pdstudy report benchmarks/eight_sizes.yaml": ("python -m pdstudy run smoke", "what a GPU computed"),
     "CUDA_VISIBLE_DEVICES=0 python -m pdstudy run params/gpu.yaml --shard 0/2": ("python -m pdstudy run smoke --shard 0/2", "a GPU"),
     "CUDA_VISIBLE_DEVICES=1 python -m pdstudy run params/gpu.yaml --shard 1/2": ("python -m pdstudy run smoke --shard 1/2", "a GPU"),
     "python -m pdstudy advise reviews.yaml --latency-ms 5 --size-mb 20 --max-minutes 60": (
