@@ -2,13 +2,17 @@
 
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pdstudy.advice import data_checks
+from pdstudy.analysis import class_shares
 from pdstudy.run import result_tables
 from pdstudy.storage import results
+from pdstudy.storage.store import Store
+from pdstudy.study import plan
 
 SOUND = {
     "D_L": {"read": 100, "kept": 100, "leaks": 0},
@@ -69,3 +73,28 @@ def test_the_teacher_stands_beside_the_majority_class(sentences_of):
     assert "The teacher is right on 85.0% of dev, the majority class on 50.1%." in sentences_of(
         SOUND, dev={"teacher": 0.85, "majority": 0.501}
     )
+
+
+@pytest.mark.parametrize(
+    ("taught", "matched", "sentence"),
+    [
+        ([59, 41], False, ""),
+        ([200, 800], False, "By the teacher 80% of the transfer texts are b, and 50% of train. Set distill.match_classes: else students answer so too often."),
+        ([80, 20], True, "By the teacher 80% of the transfer texts are <a>, and 50% of train. distill.match_classes corrects for it."),
+    ],
+)  # fmt: skip
+def test_transfer_texts_with_other_class_shares_than_train_are_said(tmp_path, taught, matched, sentence):
+    (tmp_path / results.METRICS).touch()
+    (tmp_path / results.PARAMS).write_text(json.dumps({"distill": {"match_classes": matched}}))
+    classes = {"labels": ["<a>", "b"], "classes": {"train": [40, 40]}}
+    (tmp_path / results.CLASSES).write_text(json.dumps(classes))
+    assert class_shares.sentence(tmp_path) == "", "no students are distilled"
+    (tmp_path / results.CLASSES).write_text(json.dumps(classes | {"taught": taught}))
+    assert class_shares.sentence(tmp_path) == sentence
+
+
+def test_a_study_records_what_its_teacher_answers_on_the_transfer_texts(smoke):
+    classes = results.load_classes("smoke")
+    (label,) = [s for s in plan.make(smoke).of_stage("label") if "transfer" not in s.parents]
+    logits = np.load(Store().open(label.digest) / "logits.npy")
+    assert classes["taught"] == np.bincount(logits.argmax(1), minlength=2).tolist()

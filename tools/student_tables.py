@@ -11,6 +11,7 @@ from pdstudy.storage import paths, results
 
 PUBLISHED = paths.ROOT / "outputs" / "published"
 TASKS = {  # published study -> its task
+    "eight-sizes": "movies",
     "transfer-200k": "movies",
     "desk-mpnet": "movies",
     "desk-sst2": "SST-2",
@@ -111,6 +112,25 @@ def sentence_vectors() -> str:
 def match_classes() -> str:
     """Return the table of what it is worth to give a student the class shares of D_L, where D_T has others."""
     return teaching("match_classes")
+
+
+def class_shares() -> str:
+    """Return the table of what unbalanced transfer texts cost, and what matching the class shares returns."""
+    record = load_record("class_shares")
+    if record is None:
+        return missing("class_shares")
+    rows = [
+        (
+            f"{row['positive']:.0%}",
+            f"{row['as taught']:.1f}",
+            f"{row['matched']:.1f}",
+            f"{row['gain']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})",
+        )
+        for row in record["rows"]
+    ]
+    text = f"PD {record['size']}, {record['transfer_texts']:,} transfer texts, {record['seeds']} seeds x {record['items']:,} test texts."
+    head = ("positive transfer texts", "as taught, test, %", "class shares of D_L matched", "points (95 %)")
+    return f"{text}\n\n{table(head, rows)}\n\n<sub>{provenance('class_shares', record)}</sub>"
 
 
 def teaching(name: str = "teaching") -> str:

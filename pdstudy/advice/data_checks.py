@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pdstudy.analysis import class_shares
 from pdstudy.data import left_out
 from pdstudy.storage import results
 
@@ -22,7 +23,7 @@ def sentences(study: str | Path) -> list[str]:
     """Return sentences about a study's texts, with counts."""
     counts, classes = results.load_counts(study), results.load_classes(study)
     lines = [_class_counts(name, classes["labels"], numbers) for name, numbers in classes["classes"].items()]
-    lines += [_lopsided(classes["labels"], classes["classes"]["train"]), _teacher(study)]
+    lines += [_lopsided(classes["labels"], classes["classes"]["train"]), _teacher(study), class_shares.sentence(study)]
     lines += [line for name in counts.index for line in _removed(name, counts.loc[name])]
     lines += [line for name in counts.index for line in _pieces(name, counts.loc[name])]
     if "of train" in counts and counts.loc["D_T"].get("of train", 0) > 0:

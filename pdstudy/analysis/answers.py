@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdstudy.analysis import crossings
+from pdstudy.analysis import class_shares, crossings
 from pdstudy.analysis.claims import COMPOUND, DEPTH, ROBUST, VALUE
 from pdstudy.analysis.evidence import Missing, best_on_dev
 from pdstudy.analysis.stats import POINTS
@@ -96,14 +96,17 @@ def answer(study: str | Path, table: pd.DataFrame, question: str = VALUE, with_s
     """
     rows, scores, advice = table.set_index("id"), Scores(study), ADVICE[question]
     transfer, labels = (crossings.of_study(study, kind)[:1] for kind in ("transfer", "labels"))
-    if question == VALUE and (lead := _linear_first(rows, scores)):
-        return Prose(" ".join([lead, *_decisions(rows, advice, transfer)]))
-    if question == ROBUST and (transfer or labels):  # they say more than R10, which is about one point of the curve
+    ends = [scores.sentence()] * with_scores
+    if question == VALUE:
+        lead = _linear_first(rows, scores)  # it has the scores
+        sentences = [lead, *_decisions(rows, advice, transfer), class_shares.sentence(study)]
+        ends = [] if lead else ends
+    elif question == ROBUST and (transfer or labels):  # they say more than R10, which is about one point of the curve
         crossed = f"{'; '.join(crossing.sentence for crossing in transfer + labels)}."
         sentences = [crossed, *_decisions(rows, advice[1:])[:1]]
     else:
         sentences = _decisions(rows, advice, transfer)
-    return Prose(" ".join([*sentences, *[scores.sentence()] * with_scores]))
+    return Prose(" ".join(filter(None, [*sentences, *ends])))
 
 
 def _decisions(rows: pd.DataFrame, advice: tuple[Advice, ...], crossed: list[crossings.Crossing] = ()) -> list[str]:

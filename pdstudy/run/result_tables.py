@@ -172,12 +172,18 @@ def domains(plan: Plan, store: Store) -> list[dict[str, Any]]:
 
 
 def classes(plan: Plan, store: Store) -> dict[str, Any]:
-    """Return the names of the classes and their counts in each split: {"labels": [...], "classes": {split: [...]}}."""
+    """Return the names of the classes and their counts in each split: {"labels": [...], "classes": {split: [...]}}.
+
+    "taught" has the counts of the transfer texts by the teacher's most probable class, where students are distilled.
+    """
     (texts,) = plan.of_stage("texts")
     if not (folder := store.find(texts.digest)):
         return {}
     record = read_record(folder)
-    return {key: record[key] for key in ("labels", "classes")}
+    names = {key: record[key] for key in ("labels", "classes")}
+    own = (step.parents["label"] for step in plan.of_stage("distill") if "transfer" not in step.parents)  # no other domain
+    taught = store.find(digest) if (digest := next(own, None)) else None
+    return names | ({"taught": read_record(taught)["class_shares"]} if taught else {})
 
 
 def _encoder_rows(columns: dict, step: Step, store: Store) -> list[dict]:
