@@ -182,8 +182,8 @@ def classes(plan: Plan, store: Store) -> dict[str, Any]:
     record = read_record(folder)
     names = {key: record[key] for key in ("labels", "classes")}
     own = (step.parents["label"] for step in plan.of_stage("distill") if "transfer" not in step.parents)  # no other domain
-    taught = store.find(digest) if (digest := next(own, None)) else None
-    return names | ({"taught": read_record(taught)["class_shares"]} if taught else {})
+    labelled = store.find(digest) if (digest := next(own, None)) else None
+    return names | ({"taught": read_record(labelled)["class_shares"]} if labelled else {})
 
 
 def _encoder_rows(columns: dict, step: Step, store: Store) -> list[dict]:

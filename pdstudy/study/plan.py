@@ -151,12 +151,9 @@ class _StudentSteps:
             candidate |= {"epochs": epochs} if len(section.passes) > 1 else {}
             parents[_role(candidate)] = self.train(recipe, size, stage, section, start, SEARCH_SEED, candidate)
         settings = {} if self.study.search_seeds == 1 else {"seeds": self.study.search_seeds}
-        more = self.study.search_seeds - 1  # at most
-        flops = more * sum(self.encoders.plan.steps[d].flops for d in parents.values())
-        label, room = (
-            f"{recipe} {size} {stage}: search the rate",
-            SMALL + 4 * self.encoders.weights(size) * (1 + more * len(parents)),
-        )
+        more, weights = self.study.search_seeds - 1, SMALL + 4 * self.encoders.weights(size)
+        flops = more * sum(self.encoders.plan.steps[d].flops for d in parents.values())  # at most
+        label, room = f"{recipe} {size} {stage}: search the rate", weights * (1 + more * len(parents))
         return self.encoders.add("search", settings, parents, label, flops, room=room)
 
     def recipe(self, name: str, size: Size, seeds: list[int], corpus: str | None = None) -> None:
