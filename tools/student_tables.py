@@ -12,6 +12,7 @@ from pdstudy.storage import paths, results
 PUBLISHED = paths.ROOT / "outputs" / "published"
 TASKS = {  # published study -> its task
     "eight-sizes": "movies",
+    "movies-minilm": "movies",
     "transfer-200k": "movies",
     "desk-mpnet": "movies",
     "desk-sst2": "SST-2",
