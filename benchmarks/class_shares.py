@@ -1,8 +1,8 @@
 """What do unbalanced transfer texts cost a student, and how much of it does `distill.match_classes` return?
 
 The transfer texts of movies are drawn by the teacher's labels (mpnet, released) so that a given share of them is positive; half of D_L and
-of test is. A student is distilled on them, and its bias is shifted or not: both arms are the same network, so their difference is
-paired by seed and test text. The rate is chosen on dev from two, for each arm. Texts, seeds and updates are equal for all shares.
+of test is. A student is distilled on them, and its bias is shifted or not; the difference is paired by seed and test text. The rate is
+chosen on dev from two, for each arm, so the two arms may be of different rates. Texts, seeds and updates are equal for all shares.
 
 Run:  python benchmarks/class_shares.py          (some minutes on one core)
 Writes benchmarks/results/class_shares.json.

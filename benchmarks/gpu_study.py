@@ -2,7 +2,7 @@
 
 Here the steps of text, the teacher's labels and the linear models are computed and packed. There the steps that train and
 evaluate students run by the package's own scheduler, several workers on one GPU; those of the first seeds come first, so that
-a deadline leaves a study with fewer seeds and not one with gaps. Back come answers, records and manifests without weights,
+a deadline after them leaves these seeds complete. Back come answers, records and manifests without weights,
 for a folder of outputs of its own: `report` needs no more, and `export` or the latency of a trained student would.
 
 Run:  python benchmarks/gpu_study.py pack benchmarks/eight_sizes.yaml FOLDER --first 3    (here)
