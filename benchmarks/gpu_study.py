@@ -4,9 +4,10 @@ Here the steps of text, the teacher's labels and the linear models are computed 
 evaluate students run by the package's own scheduler, several workers on one GPU; those of the first seeds come first, so that
 a deadline after them leaves these seeds complete. Back come answers, records and manifests without weights,
 for a folder of outputs of its own: `report` needs no more, and `export` or the latency of a trained student would.
+With --family the encoders of a family are pre-trained there too, and come back with the weights of the sizes that --weights names.
 
 Run:  python benchmarks/gpu_study.py pack benchmarks/eight_sizes.yaml FOLDER --first 3    (here)
-      python benchmarks/gpu_study.py train FOLDER --out OUT --deadline 480                (there)
+      python benchmarks/gpu_study.py train FOLDER --out OUT --deadline 480                (there; or --weights 2/128 4/256)
       PDSTUDY_OUTPUTS=OUTPUTS python benchmarks/gpu_study.py unpack benchmarks/eight_sizes.yaml OUT    (here; then report)
 """
 
@@ -38,34 +39,41 @@ def steps_there(plan: Plan) -> dict[str, Step]:
     return {d: s for d, s in plan.steps.items() if d in trained or (s.stage == "evaluate" and s.parents["model"] in trained)}
 
 
-def pack(params: Path, to: Path, first: int) -> None:
+def pack(params: Path, to: Path, first: int, family: Path | None) -> None:
     """Compute what is not trained there; write the list of steps and the artifacts that they read, compressed."""
-    from pdstudy.study.plan import make
+    from pdstudy.sizes import Size
+    from pdstudy.study.plan import make, pretraining
     from pdstudy.study.settings import Study
 
     study, store = Study.read(params), Store()
-    plan = make(study)
+    plan, members = make(study), {}
+    if family:
+        relatives = Study.read(family)
+        planned = pretraining(relatives, map(Size.parse, relatives.sizes))
+        members = {s.digest: s for s in planned.of_stage("pretrain")}
+        plan = Plan(study, planned.steps | plan.steps)
     there = steps_there(plan)
     needed_here = {p for s in there.values() for p in s.parents.values()} - there.keys()
     summary = run(Plan(study, {d: s for d, s in plan.steps.items() if d not in there}), store)
     assert not summary.failures, summary.failures
-    early = steps_there(make(study.model_copy(update={"seeds": study.seeds[:first]})))
-    rows = [{"round": int(d not in early)} | asdict(replace(s, task=None, folder=None)) for d, s in there.items()]
+    early = steps_there(make(study.model_copy(update={"seeds": study.seeds[:first]}))) | members
+    rows = [{"round": int(d not in early), "member": d in members} | asdict(replace(s, task=None, folder=None)) for d, s in there.items()]
     pack_artifacts(store, needed_here, to)
     (to / "parts" / "steps.json").write_text(json.dumps(rows))
     print(f"{len(early)} steps in the first round, {len(rows) - len(early)} in the second")
 
 
-def train(folder: Path, root: Path, out: Path, seconds: float, workers: int) -> None:
-    """Compute the steps of one round after the other until the deadline, and write the results."""
+def train(folder: Path, root: Path, out: Path, seconds: float, workers: int, sizes: list[str]) -> None:
+    """Compute the steps of one round after the other until the deadline; write the results, and the family's weights of `sizes`."""
     begun = time.time()
     timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGTERM))
     timer.daemon = True  # it must not hold the process when all steps are done
     timer.start()
     rows = json.loads((folder / "parts" / "steps.json").read_text())
-    for row, step in zip(rows, open_parts(folder / "parts", root, without=("round",)), strict=True):
+    for row, step in zip(rows, open_parts(folder / "parts", root, without=("round", "member")), strict=True):
         row["step"] = step
     store = Store(root, families=())
+    wanted = {row["step"].digest for row in rows if row["member"] and row["step"].settings["size"] in sizes}
     print(f"unpacked in {time.time() - begun:.1f} s", flush=True)
     for last in (0, 1):
         steps = {row["step"].digest: row["step"] for row in rows if row["round"] <= last}
@@ -75,7 +83,7 @@ def train(folder: Path, root: Path, out: Path, seconds: float, workers: int) -> 
             print(f"stopped at {time.time() - begun:.1f} s", flush=True)
             break
         finally:
-            collect(store, out)
+            collect(store, out, wanted)
         print(f"round {last}: {summary.computed} steps, {time.time() - begun:.1f} s", flush=True)
         for failure in summary.failures:
             print(failure.step.label, failure.reason, failure.trace[-1000:], flush=True)
@@ -96,25 +104,39 @@ def printer(begun: float):
     return listen
 
 
-def collect(store: Store, out: Path) -> None:
-    """Write evaluations whole, and of the other artifacts all but weights with a manifest of what is left, in files of 15 MiB."""
+def collect(store: Store, out: Path, wanted: set[str]) -> None:
+    """Write evaluations whole, and of the other artifacts all but weights with a manifest of what is left, in files of 15 MiB.
+
+    The artifacts in `wanted` are written whole, to files of their own.
+    """
     begun, light = time.time(), store.root.parent / "light"
     shutil.rmtree(light, ignore_errors=True)
+    for old in out.glob("part-*"):
+        old.unlink()
     for stage in (*TRAINING, "evaluate"):
         for folder in sorted((store.root / stage).glob("[0-9a-f]*")):
+            if folder.name in wanted:
+                continue
             to = light / stage / folder.name
             shutil.copytree(folder, to, ignore=shutil.ignore_patterns("*.safetensors", MANIFEST))
             seal(to, {k: v for k, v in json.loads((folder / MANIFEST).read_text()).items() if k != "files"})
     archive = out / "results.tar.xz"
     with tarfile.open(archive, "w:xz", preset=1) as tar:
         tar.add(light, arcname=".")
-    for old in out.glob("part-*"):
-        old.unlink()
+    in_parts(archive, "part-light")
+    with tarfile.open(archive := out / "weights.tar", "w") as tar:
+        for folder in (f for digest in sorted(wanted) if (f := store.find(digest))):
+            tar.add(folder, arcname=f"{folder.parent.name}/{folder.name}")
+    in_parts(archive, "part-weights")
+    print(f"{sum(f.stat().st_size for f in out.glob('part-*')) / 2**20:.1f} MiB of results, {time.time() - begun:.1f} s", flush=True)
+
+
+def in_parts(archive: Path, name: str) -> None:
+    """Cut a file into parts beside it."""
     data = archive.read_bytes()
     archive.unlink()
     for i in range(0, len(data), PART):
-        (out / f"part-{i // PART:02d}").write_bytes(data[i : i + PART])
-    print(f"{len(data) / 2**20:.1f} MiB of results, {time.time() - begun:.1f} s", flush=True)
+        (archive.parent / f"{name}-{i // PART:02d}").write_bytes(data[i : i + PART])
 
 
 def unpack(params: Path, out: Path) -> None:
@@ -125,11 +147,13 @@ def unpack(params: Path, out: Path) -> None:
     from pdstudy.study.settings import Study
 
     store = Store()
-    archive = store.root.parent / "results.tar.xz"
-    archive.write_bytes(b"".join(part.read_bytes() for part in sorted(out.glob("part-*"))))
-    with tarfile.open(archive) as tar:
-        tar.extractall(store.root, filter="data")
-    archive.unlink()
+    for name in ("part-light", "part-weights"):
+        store.root.mkdir(parents=True, exist_ok=True)
+        archive = store.root.parent / "results.tar"
+        archive.write_bytes(b"".join(part.read_bytes() for part in sorted(out.glob(f"{name}-*"))))
+        with tarfile.open(archive) as tar:
+            tar.extractall(store.root, filter="data")
+        archive.unlink()
     plan, here, sizes = make(Study.read(params)), store.digests(), set()
     for student in plan.students:
         step = plan.steps[student.model]
@@ -148,17 +172,19 @@ def main() -> None:
     parser.add_argument("command", choices=("pack", "train", "unpack"))
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--first", type=int, default=3, help="seeds of the first round")
+    parser.add_argument("--family", type=Path, help="parameters of a family to pre-train as well")
+    parser.add_argument("--weights", nargs="*", default=[], metavar="SIZE", help="bring these of the family back with weights")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--root", type=Path, default=Path("/tmp/gpu-study/store"), help="the store there")
     parser.add_argument("--deadline", type=float, default=480, help="seconds")
     parser.add_argument("--workers", type=int, default=16)
     asked = parser.parse_args()
     if asked.command == "pack":
-        pack(*asked.paths, asked.first)
+        pack(*asked.paths, asked.first, asked.family)
     elif asked.command == "unpack":
         unpack(*asked.paths)
     else:
-        train(*asked.paths, asked.root, asked.out, asked.deadline, asked.workers)
+        train(*asked.paths, asked.root, asked.out, asked.deadline, asked.workers, asked.weights)
 
 
 if __name__ == "__main__":
