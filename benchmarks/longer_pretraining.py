@@ -14,17 +14,17 @@ from teaching import difference, right_of
 
 from pdstudy import machine
 from pdstudy.sizes import Size
-from pdstudy.storage import files, paths, results
+from pdstudy.storage import paths, results
 from pdstudy.study.settings import Study
 
 OUT = Path(__file__).parent / "results" / "longer_pretraining.json"
-RECIPES = ("PF", "PD", "PD-F")
+RECIPES = ("PF", "PD")
 
 
 def heldout_losses(study: str) -> dict[str, float]:
     """Return the held-out MLM loss of the study's encoders by size, in nats."""
     rows = results.load_results(study).query("recipe == 'start' and metric == 'mlm_loss' and split == 'heldout'")
-    return rows[rows.corpus.isna()].groupby("size").value.mean().round(3).to_dict()
+    return rows.groupby("size").value.mean().round(3).to_dict()
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
         "commit": machine.commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
-    files.atomic_write(OUT, json.dumps(record, indent=1) + "\n")
+    OUT.write_text(json.dumps(record, indent=1) + "\n")
     print(paths.scrub(str(OUT)))
 
 

@@ -146,6 +146,22 @@ def reading() -> str:
     return "\n\n".join(parts)
 
 
+def longer_pretraining() -> str:
+    """Return the table of what longer pre-training is worth, size by size."""
+    record = load_record("longer_pretraining")
+    if record is None:
+        return missing("longer_pretraining")
+    rows = []
+    for row in record["rows"]:
+        gains = ("{gain:+.1f} ({low:+.1f} to {high:+.1f})".format(**row[recipe]) for recipe in ("PF", "PD"))
+        rows.append((row["size"], *(f"{loss:.2f}" for loss in row["loss"]), *gains))
+    short, long = (f"{pieces / 1e6:.0f} M" for pieces in record["pieces"])
+    head = ("size", f"held-out loss, {short} pieces", f"{long} pieces", "PF, points (95 %)", "PD, points (95 %)")
+    n = record["rows"][0]["PF"]
+    pairs = f"{n['seeds']} seeds x {n['items']:,} test texts"
+    return f"{table(head, rows)}\n\n<sub>{provenance('longer_pretraining', record)} · {pairs}</sub>"
+
+
 def corpus() -> str:
     """Return the table of what a long corpus costs."""
     record = load_record("corpus")

@@ -178,6 +178,7 @@ def records() -> list[tuple[Path, str, str]]:
         (README, "teacher", f"{in_order(results.load_results(EIGHT))} {teacher}"),
         (README, "figure", key_figures(EIGHT, strategies, "docs/figures")),
         (RESULTS, "teacher", tables(DESK)),
+        (RESULTS, "longer", benchmark_tables.longer_pretraining()),
         (RESULTS, "students", student_tables.students()),
     ]
     parts = (
