@@ -1,6 +1,7 @@
 """A released family opens without our code, tells its numbers, and spares a study the same pre-training."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from pdstudy.storage import files, paths
 from pdstudy.storage.store import Store, damage
 from pdstudy.study import plan
 
-RELEASED = sorted(p.parent for p in paths.ZOO.glob("*/model.safetensors"))
-MEGABYTES = 80  # two families: masked words alone, and general distillation
+RELEASED = sorted(p.parent for folder in (paths.ZOO, paths.ZOO / "long") for p in folder.glob("*/model.safetensors"))
+MEGABYTES = 100  # three families: masked words alone, twice, and general distillation
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +118,12 @@ def test_a_damaged_family_is_an_error_with_its_cure(smoke, family, tmp_path):
 
 
 def test_the_quick_study_begins_from_the_released_family():
-    made = plan.make(Study.read("quick"))
-    starts = {s.digest for s in made.of_stage("pretrain") if made.source_of(s) is None}  # the others read another D_LM
-    assert starts <= Store(families=(paths.ZOO,)).released(), "run: python -m pdstudy zoo params/zoo.yaml"
+    study = Study.read("quick")
+    starts = {Path(s.folder).relative_to(paths.ZOO).as_posix() for s in plan.make(study).of_stage("adopt")}
+    assert starts == {f"long/{size.replace('/', '-')}-s0" for size in study.sizes}
 
 
-@pytest.mark.parametrize("folder", RELEASED, ids=lambda p: p.name)
+@pytest.mark.parametrize("folder", RELEASED, ids=lambda p: p.relative_to(paths.ZOO).as_posix())
 def test_a_released_miniature_is_whole_and_has_read(folder):
     assert damage(folder) is None
     level = json.loads((folder / "record.json").read_text())["reading"]
