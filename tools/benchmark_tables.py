@@ -162,6 +162,24 @@ def longer_pretraining() -> str:
     return f"{table(head, rows)}\n\n<sub>{provenance('longer_pretraining', record)} · {pairs}</sub>"
 
 
+def starts(task: str = "quick") -> str:
+    """Return the table of one task's students from two pre-trained starts, with the paired differences."""
+    record = load_record("starts")
+    if record is None:
+        return missing("starts")
+    by_student: dict[tuple[str, str], list[dict]] = {}
+    for row in record:
+        if row["task"] == task:
+            by_student.setdefault((row["recipe"], row["size"]), []).append(row)
+    rows = []
+    for (recipe, size), (first, second) in sorted(by_student.items(), key=lambda item: (item[0][0], item[1][0]["test"])):
+        gain = "{points:+.1f} ({low:+.1f} to {high:+.1f})".format(**second["over the first"])
+        rows.append((f"{recipe} {size}", *(f"{row[split]:.1f}" for split in ("dev", "test") for row in (first, second)), gain))
+    head = ("student", "dev, zoo", "zoo/long", "test, zoo", "zoo/long", "points on test (95 %)")
+    pairs = f"{first['seeds']} seeds x {first['items']:,} test texts, {first['texts']:,} transfer texts"
+    return f"{table(head, rows)}\n\n<sub>{provenance('starts', first)} · {pairs}</sub>"
+
+
 def corpus() -> str:
     """Return the table of what a long corpus costs."""
     record = load_record("corpus")

@@ -179,6 +179,7 @@ def records() -> list[tuple[Path, str, str]]:
         (README, "figure", key_figures(EIGHT, strategies, "docs/figures")),
         (RESULTS, "teacher", tables(DESK)),
         (RESULTS, "longer", benchmark_tables.longer_pretraining()),
+        (RESULTS, "starts", benchmark_tables.starts()),
         (RESULTS, "students", student_tables.students()),
     ]
     parts = (
