@@ -4,7 +4,8 @@ python benchmarks/plain_tasks.py MIRROR FOLDER
 
 `books` is a CSV of book reviews with unlabelled ones as lines of text, `rte` a TSV of pairs, `products` JSON lines of reviews whose
 label is one of ten kinds of product. `domains/` has a file of texts for each of the sixteen domains but books, what
-`benchmarks/reviews16.yaml` asks for. MIRROR holds `reviews16` and `rte`, `<name>/<split>.parquet` each.
+`benchmarks/reviews16.yaml` asks for. `sentences` is a CSV of some 300,000 sentences of film reviews with the review's label, for measurements of
+memory. MIRROR holds `reviews16`, `rte` and `imdb`, `<name>/<split>.parquet` each.
 """
 
 import sys
@@ -57,6 +58,13 @@ def domains(mirror: Path, folder: Path) -> None:
         lines(mirror, [name], folder / "domains" / f"{name}.txt", ("unlabelled", "train"))  # many reviews stand there twice
 
 
+def sentences(mirror: Path, folder: Path) -> None:
+    table = pd.read_parquet(mirror / "imdb" / "train.parquet")
+    rows = table.assign(text=table.text.str.replace("<br />", " ").str.split(r"(?<=[.!?])\s+", regex=True)).explode("text", ignore_index=True)
+    rows = rows[rows.text.str.len() > 20].replace({"label": {0: "negative", 1: "positive"}})
+    rows[["text", "label"]].to_csv(folder / "sentences.csv", index=False)
+
+
 def lines(mirror: Path, kinds: list[str], path: Path, splits: tuple[str, ...] = ("unlabelled",)) -> None:
     tables = [pd.read_parquet(mirror / "reviews16" / f"{split}.parquet") for split in splits]
     texts = pd.concat(tables).query("domain in @kinds").text
@@ -66,5 +74,5 @@ def lines(mirror: Path, kinds: list[str], path: Path, splits: tuple[str, ...] = 
 if __name__ == "__main__":
     mirror, folder = Path(sys.argv[1]), Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    for write in (books, rte, products, domains):
+    for write in (books, rte, products, domains, sentences):
         write(mirror, folder)
