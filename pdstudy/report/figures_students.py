@@ -74,7 +74,7 @@ def depth_width(study: str) -> StudyFigure:
         for (width, colour), marker in zip(style.shades(sorted(metrics.hidden.unique())).items(), cycle(style.WIDTH_MARKERS)):
             rows = metrics[(metrics.recipe == recipe) & (metrics.hidden == width)]
             style.seeds_and_mean(ax, rows, "layers", colour, marker, marker, lw=1.8, ms=6, label=f"{width} wide")
-        style.linear_lines(ax, every)
+        style.linear_lines(ax, every, named=ax is panels[-1])  # names once, where the students' lines are lowest
         ax.set_xticks(sorted(metrics.layers.unique()))
         ax.set_title(recipe, fontsize=10, color=style.RECIPE_COLOURS[recipe], weight="bold")
         ax.set(xlabel="layers")

@@ -151,10 +151,10 @@ def label_ends(ax: Axes, ends: list[tuple[float, str, str, float]]) -> None:
         )  # fmt: skip
 
 
-def linear_lines(ax: Axes, metrics: pd.DataFrame, ends: list | None = None) -> None:
+def linear_lines(ax: Axes, metrics: pd.DataFrame, ends: list | None = None, named: bool = True) -> None:
     """Draw a horizontal line at the test accuracy of each linear model that was measured.
 
-    Their names are added to `ends`, for `label_ends`, where other lines have theirs there; else they are on the lines.
+    Their names are added to `ends`, for `label_ends`, where other lines have theirs there; else they are on the lines, if `named`.
     """
     rows = accuracies(metrics)
     for recipe, ls, x in ((LINEAR, "-.", 0.99), (LINEAR_TAUGHT, (0, (1, 1)), 0.7)):
@@ -162,9 +162,10 @@ def linear_lines(ax: Axes, metrics: pd.DataFrame, ends: list | None = None) -> N
         if not np.isfinite(level):
             continue
         name = f"{recipe.lower()} {level:.1f}"
-        if ends:
+        if ends or not named:
             ax.axhline(level, color=LINEAR_COLOUR, lw=1, ls=ls, zorder=0)
-            ends.append((level, name, LINEAR_COLOUR, max(right for *_, right in ends)))
+            if ends:
+                ends.append((level, name, LINEAR_COLOUR, max(right for *_, right in ends)))
         else:
             reference_line(ax, level, name, LINEAR_COLOUR, ls, x, color=LINEAR_COLOUR, path_effects=HALO)
 
