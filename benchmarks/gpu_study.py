@@ -57,7 +57,10 @@ def pack(params: Path, to: Path, first: int, family: Path | None) -> None:
     summary = run(Plan(study, {d: s for d, s in plan.steps.items() if d not in there}), store)
     assert not summary.failures, summary.failures
     early = steps_there(make(study.model_copy(update={"seeds": study.seeds[:first]}))) | members
-    rows = [{"round": int(d not in early), "member": d in members} | asdict(replace(s, task=None, folder=None)) for d, s in there.items()]
+    rows = [
+        {"round": int(d not in early), "member": d in members} | asdict(replace(s, task=None, folder=None))
+        for d, s in there.items()
+    ]
     pack_artifacts(store, needed_here, to)
     (to / "parts" / "steps.json").write_text(json.dumps(rows))
     print(f"{len(early)} steps in the first round, {len(rows) - len(early)} in the second")
@@ -128,7 +131,9 @@ def collect(store: Store, out: Path, wanted: set[str]) -> None:
         for folder in (f for digest in sorted(wanted) if (f := store.find(digest))):
             tar.add(folder, arcname=f"{folder.parent.name}/{folder.name}")
     in_parts(archive, "part-weights")
-    print(f"{sum(f.stat().st_size for f in out.glob('part-*')) / 2**20:.1f} MiB of results, {time.time() - begun:.1f} s", flush=True)
+    print(
+        f"{sum(f.stat().st_size for f in out.glob('part-*')) / 2**20:.1f} MiB of results, {time.time() - begun:.1f} s", flush=True
+    )
 
 
 def in_parts(archive: Path, name: str) -> None:

@@ -60,7 +60,9 @@ def domains(mirror: Path, folder: Path) -> None:
 
 def sentences(mirror: Path, folder: Path) -> None:
     table = pd.read_parquet(mirror / "imdb" / "train.parquet")
-    rows = table.assign(text=table.text.str.replace("<br />", " ").str.split(r"(?<=[.!?])\s+", regex=True)).explode("text", ignore_index=True)
+    rows = table.assign(text=table.text.str.replace("<br />", " ").str.split(r"(?<=[.!?])\s+", regex=True)).explode(
+        "text", ignore_index=True
+    )
     rows = rows[rows.text.str.len() > 20].replace({"label": {0: "negative", 1: "positive"}})
     rows[["text", "label"]].to_csv(folder / "sentences.csv", index=False)
 
