@@ -70,6 +70,7 @@ def study(tmp_path):
         if tried:
             pq.write_table(pa.concat_tables(tables_of_tried), tmp_path / results.TRIED)
         stages = {stage: {"rates": list(RATES)} for stage in ("finetune", "distill")}
+        stages["sizes"] = sorted({size for _, size in chances} - {"linear"})
         (tmp_path / results.PARAMS).write_text(json.dumps(stages | {"transfer": {"texts": 4000}, "splits": {"train": 1000}}))
         (tmp_path / results.TEXTS).write_text(json.dumps({"train": {"kept": 1000}}))
         if latency:

@@ -140,11 +140,10 @@ def _against_linear(candidates: Candidates, chosen) -> list[str]:
 
 
 def _further_student(candidates: Candidates, chosen) -> list[str]:
-    """Return what else to try if the linear model is recommended: a larger pre-trained student, where none was tried and one is allowed."""
-    students = candidates.table[~candidates.table.recipe.isin([*LINEARS, "teacher"])]
-    tried = any(Size.parse(size).hidden >= FURTHER_WIDTH for size in students["size"])
+    """Return what else to try if the linear model is recommended: a larger pre-trained student, where the study has none and one is allowed."""
+    has_one = any(Size.parse(size).hidden >= FURTHER_WIDTH for size in candidates.settings["sizes"])
     allowed = candidates.limits.size_mb is None or candidates.limits.size_mb >= FURTHER_MB
-    if chosen.recipe not in LINEARS or tried or not allowed:
+    if chosen.recipe not in LINEARS or has_one or not allowed:
         return []
     return [f"A larger pre-trained student may beat it: init with --student {FURTHER} adds one of {FURTHER_MB} MB."]
 
