@@ -10,7 +10,7 @@ from pdstudy.storage import paths
 
 RESULTS = paths.ROOT / "benchmarks" / "results"
 # The example tasks that were advised: those of benchmarks/plain_tasks.py, books with a student from elsewhere too, and movies.
-TASKS = ("books", "books-minilm", "movies-snippets", "products", "rte")
+TASKS = ("books", "books-minilm", "movies-snippets", "movies-minilm-student", "products", "products-minilm-128", "rte")
 PEERS = {  # benchmarks that compare us with others on the same work
     "pretraining_speed": "pre-training by BERT's own recipe",
     "finetuning_peer": "fine-tuning",
