@@ -2,12 +2,13 @@
 
 The same start, the same rows of 128 word pieces, 32 a step, 15 % masked, AdamW at the same rate, as many optimiser steps, as many
 threads: BERT's own recipe in both arms, none of the budget recipe's devices (what those are worth is pretraining_peer.py's
-question). Trainer: its collator, a dense output layer over every position. A size is LAYERS/WIDTH, or LAYERS/WIDTH@VOCABULARY where
+question). Ours is in the precision that this processor multiplies fastest, Trainer at its default fp32 and, where bf16 is the faster,
+in bf16 too. Trainer: its collator, a dense output layer over every position. A size is LAYERS/WIDTH, or LAYERS/WIDTH@VOCABULARY where
 that is not 8,192. Starting Python, reading and evaluating are outside the clock; the held-out losses must agree to 0.3 nats, for each
 arm draws its own masks, and Trainer's first step, which at this point of the curve is worth a tenth of a nat, has a rate of 0.
 
-Run:  python benchmarks/pretraining_speed.py          (about 15 minutes on 2 quiet cores: 5 rounds of 2 arms at 5 sizes)
-Writes benchmarks/results/pretraining_speed.json.
+Run:  python benchmarks/pretraining_speed.py          (15 to 30 minutes on 2 quiet cores: 5 rounds of 2 or 3 arms at 5 sizes)
+Writes benchmarks/results/pretraining_speed.json, or pretraining_speed_bf16.json on a processor that multiplies fastest in bf16.
 """
 
 import tempfile
@@ -30,7 +31,7 @@ from pdstudy.study import plan
 from pdstudy.study.settings import Study
 from pdstudy.study.yaml_file import load
 
-OURS, ARMS = "ours", ("ours", "Trainer")
+OURS, ARMS = "ours", ("ours", "Trainer, fp32", *(["Trainer, bf16"] if best_precision() == "bf16" else []))
 SIZES = ("2/128", "4/128", "4/256", "4/512", "4/128@30522")
 STEPS = {"2/128": 40, "4/128": 30, "4/256": 15, "4/512": 6, "4/128@30522": 10}
 SETTINGS = {"batch": 32, "row": 128, "mask": 0.15, "whole_words": False, "cls_words": 0, "rate": 1e-3, "warmup": 0.1}
@@ -67,14 +68,16 @@ def run(arm: str, size: str, threads: int) -> dict:
         steps = stages.pretrain(reader, corpus, settings, vocabulary).steps
         seconds = time.perf_counter() - begun
     else:
-        seconds, steps = trainer(reader, text, inputs, STEPS[size])
+        seconds, steps = trainer(reader, text, inputs, STEPS[size], bf16=arm.endswith("bf16"))
     counts = np.load(inputs.folder("ids") / "corpus.counts.npy")
     level = evaluate.heldout_mlm(reader, np.array(inputs.ids("heldout").flat), vocabulary, counts, "fp32")["mlm_loss"]
     pieces = steps * SETTINGS["batch"] * SETTINGS["row"]
     return {"arm": arm, "seconds": round(seconds, 2), "steps": steps, "pieces": pieces, "held-out loss": round(level, 4)}
 
 
-def trainer(reader: encoder.MaskedLanguageModel, text: np.ndarray, inputs: model_steps.Inputs, steps: int) -> tuple[float, int]:
+def trainer(
+    reader: encoder.MaskedLanguageModel, text: np.ndarray, inputs: model_steps.Inputs, steps: int, bf16: bool
+) -> tuple[float, int]:
     """Train with Hugging Face Trainer as examples/pytorch/language-modeling/run_mlm.py does; return (seconds, steps).
 
     The rows are those that ours reads; run_mlm too leaves a special piece unmasked. The weights are given back to `reader`.
@@ -104,7 +107,7 @@ def trainer(reader: encoder.MaskedLanguageModel, text: np.ndarray, inputs: model
         arguments = TrainingArguments(
             output_dir=place, per_device_train_batch_size=SETTINGS["batch"], max_steps=steps, learning_rate=SETTINGS["rate"],
             warmup_steps=round(SETTINGS["warmup"] * steps), weight_decay=SETTINGS["weight_decay"], adam_beta2=0.98, use_cpu=True,
-            seed=0, report_to=[], save_strategy="no", disable_tqdm=True,
+            bf16=bf16, seed=0, report_to=[], save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         collator = DataCollatorForLanguageModeling(tokenizer=tokenizer, mlm_probability=SETTINGS["mask"])
         trainer = Trainer(model=theirs, args=arguments, train_dataset=rows, data_collator=collator)
@@ -117,4 +120,17 @@ def trainer(reader: encoder.MaskedLanguageModel, text: np.ndarray, inputs: model
 
 if __name__ == "__main__":
     same = ("steps", "pieces")
-    side_by_side.compare(__file__, __doc__, ARMS, run, inputs_of, same, "held-out loss", 0.3, SIZES, settings=SETTINGS, steps=STEPS)
+    side_by_side.compare(
+        __file__,
+        __doc__,
+        ARMS,
+        run,
+        inputs_of,
+        same,
+        "held-out loss",
+        0.3,
+        SIZES,
+        settings=SETTINGS,
+        steps=STEPS,
+        by_precision=True,
+    )

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pdstudy.machine import best_precision
 from pdstudy.models.train import Watch
 from pdstudy.run import execute, model_steps, result_tables
 from pdstudy.storage.store import Store
@@ -79,12 +80,13 @@ def compare(
     outcome: str,
     within: float,
     sizes: tuple[str, ...] = ("2/128", "4/256"),
+    by_precision: bool = False,
     **more,
 ):
     """Run a benchmark's command line: every arm at every size, and its record with the ratios to the first arm.
 
     `run(arm, size, threads)` is one run, in a process of its own, after `prepare(size)` here; runs must be equal in `same` and
-    may differ by `within` in `outcome`.
+    may differ by `within` in `outcome`. `by_precision`: processors that are fastest in bf16 have a record of their own.
     """
     words = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--sizes", nargs="+", default=sizes)
@@ -104,7 +106,9 @@ def compare(
         by_size[size] = ratios(runs[size], arms[0])
     made = result_tables.environment(plan.make(Study.read("quick")), 0, 0, 0.0)
     place = {k: made[k] for k in ("commit", "date", "versions", "machine")}
-    keep(Path(script).stem, {"ratios": by_size, "threads": asked.threads, "runs": runs} | more | place)
+    fastest = best_precision()
+    name = Path(script).stem + "_bf16" * (by_precision and fastest == "bf16")
+    keep(name, {"precision": fastest, "ratios": by_size, "threads": asked.threads, "runs": runs} | more | place)
 
 
 def keep(name: str, record: dict) -> None:

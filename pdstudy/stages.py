@@ -165,8 +165,19 @@ def label(teacher: Classifier, transfer: Ids, vocabulary: Vocabulary, precision:
     return inference.logits(teacher, transfer, vocabulary.pad, precision)
 
 
+def length_multiple(precision: str, positions: int) -> int:
+    """Return the multiple that lengths of batches are rounded up to, for a model of so many positions.
+
+    In bf16 torch compiles a kernel for each shape of a product and keeps 1,024 of them. With every length a shape of its own these
+    are too few even for a 2-layer student: kernels are compiled again and again, and each takes half a megabyte. In fp32 there are
+    no such kernels, and padding would only cost time (docs/speed.md).
+    """
+    return LENGTH_MULTIPLE if precision == "bf16" and positions % LENGTH_MULTIPLE == 0 else 1
+
+
 def _train(model, ids, targets, loss, dev, settings, vocabulary, watch, matched: Labelled | None = None) -> Outcome:
-    batches = Batches(ids, targets, settings["batch"], settings["seed"], vocabulary.pad)
+    multiple = length_multiple(settings["precision"], model.bert.config.max_position_embeddings)
+    batches = Batches(ids, targets, settings["batch"], settings["seed"], vocabulary.pad, multiple)
     steps = max(1, round(settings["epochs"] * batches.per_epoch))
     schedule = Schedule(steps, settings["warmup"], settings["rate"], settings["weight_decay"])
     fitted = fit(model, text_batch(batches), loss, schedule, settings["seed"], settings["precision"], watch)

@@ -173,6 +173,7 @@ class Batches:
     size: int  # texts in a batch
     seed: int
     pad: int
+    multiple: int = 1  # a batch's length is rounded up to a multiple of this
     _cached: dict = field(default_factory=dict, init=False, repr=False)  # the batches of the current epoch
 
     @property
@@ -184,7 +185,7 @@ class Batches:
         """Return (ids, mask, segments, targets) of training step `step`; see `padded`."""
         epoch, k = divmod(step, self.per_epoch)
         index = self._epoch(epoch)[k]
-        return *padded(self.ids, index, self.pad), self.targets[index]
+        return *padded(self.ids, index, self.pad, self.multiple), self.targets[index]
 
     def _epoch(self, epoch: int) -> list[np.ndarray]:
         if self._cached.get("epoch") != epoch:
@@ -203,13 +204,13 @@ def by_length(lengths: np.ndarray, size: int, rng: np.random.Generator) -> list[
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def padded(ids: Ids, index: np.ndarray, pad: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Return (ids, mask, segments) of the texts at `index`, each (batch, longest).
+def padded(ids: Ids, index: np.ndarray, pad: int, multiple: int = 1) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Return (ids, mask, segments) of the texts at `index`, each (batch, longest), `longest` rounded up to a `multiple`.
 
-    The mask is None if all have one length. Segments, 1 on the pieces of a pair's second text, are None if the texts are not pairs.
+    The mask is None if there is no padding. Segments, 1 on the pieces of a pair's second text, are None if the texts are not pairs.
     """
     starts, lengths = ids.starts[index], ids.starts[index + 1] - ids.starts[index]
-    longest = int(lengths.max())
+    longest = -(-int(lengths.max()) // multiple) * multiple
     segments = None if ids.second is None else (np.arange(longest) >= ids.second[index][:, None]).astype(np.int64)
     if (lengths == longest).all():
         return ids.flat[starts[:, None] + np.arange(longest)].astype(np.int64), None, segments
