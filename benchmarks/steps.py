@@ -1,6 +1,7 @@
 """How fast one training step is, and which share of this machine's own matrix-product rate it reaches.
 
-python benchmarks/steps.py [SIZE ...]        writes benchmarks/results/steps.json; eight minutes for the five sizes on a quiet core
+python benchmarks/steps.py [SIZE ...]        eight minutes for the five sizes on a quiet core
+writes benchmarks/results/steps.json, or steps_bf16.json with `--precision bf16`, the default where bf16 is multiplied fastest
 
 For each size a pre-training step (32 rows of 64 pieces, 30 % masked, Muon, vocabulary 8,192), the same as it was before the output
 layer and its loss were made block by block, and a distillation step (32 texts of 5 to 47 pieces, AdamW), on one thread, through the
@@ -30,7 +31,7 @@ from pdstudy.machine import best_precision
 from pdstudy.models import encoder, fused_loss, losses
 from pdstudy.sizes import Size
 
-OUT = Path(__file__).parent / "results" / "steps.json"
+RESULTS = Path(__file__).parent / "results"
 SIZES = ("2/128", "4/128", "2/256", "4/256", "4/512")
 VOCABULARY, ROWS, ROW = Vocabulary(8192), 32, 64
 REPEATS, SECONDS = 5, 4.0  # each repeat trains about so long
@@ -178,7 +179,8 @@ def main() -> None:
         "precision": asked.precision,
         "steps": rows,
     }
-    OUT.write_text(json.dumps(record, indent=1) + "\n")
+    out = RESULTS / ("steps_bf16.json" if asked.precision == "bf16" else "steps.json")
+    out.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

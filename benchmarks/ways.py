@@ -3,17 +3,20 @@
 - the encoder compiled (`pretrain.compile`), and after how many steps that pays for the compiling;
 - three seeds of one student trained as one batched model (torch.func), at its best: the same texts in the same order for all three;
 - the next batch made by a thread of its own: what it could save at most, the share of a step that a batch takes;
+- lengths of batches in multiples of 4, which is how a study goes in bf16, against every length as it is: time and peak memory, each
+  measurement in a new process, in both precisions;
 - one student on two threads, against two students side by side, which is how a study goes.
 
 Each pair of measurements follows in turn, one thread but for the last. Steps are those of `steps.py`.
 
-Run:  python benchmarks/ways.py          (about 12 minutes on 2 quiet cores)
-Writes benchmarks/results/ways.json.
+Run:  python benchmarks/ways.py          (about 15 minutes on 2 quiet cores)
+Writes benchmarks/results/ways.json, or ways_bf16.json with `--precision bf16`, the default where bf16 is multiplied fastest.
 """
 
 import argparse
 import json
 import multiprocessing
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -26,7 +29,7 @@ import steps
 import torch
 from torch.func import functional_call, stack_module_state, vmap
 
-from pdstudy import machine
+from pdstudy import machine, stages
 from pdstudy.data.batches import MASKING, Batches, Rows, stream
 from pdstudy.data.masking import mask_rows
 from pdstudy.machine import best_precision
@@ -35,7 +38,7 @@ from pdstudy.models import losses as objectives
 from pdstudy.models.train import BETAS, CLIP
 from pdstudy.sizes import Size
 
-OUT = Path(__file__).parent / "results" / "ways.json"
+RESULTS = Path(__file__).parent / "results"
 SIZES, SEEDS, ROUNDS = ("2/128", "4/256"), 3, 5
 STEPS = {"2/128": 40, "4/256": 10}  # of one measurement
 
@@ -157,6 +160,30 @@ def preparing(size: str, precision: str) -> dict:
     return rows
 
 
+def distilled(size: str, precision: str, multiple: int, n: int) -> tuple[float, float]:
+    """Return the seconds of a distillation step and the peak memory of this process in MB, with such lengths of batches."""
+    torch.set_num_threads(1)
+    stages.length_multiple = lambda precision, positions: multiple
+    train = steps.distillation(Size.parse(size), precision)
+    train(100)  # every length occurs
+    fitted = train(n)
+    return fitted.seconds / fitted.steps, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def lengths(size: str, precision: str) -> dict:
+    """Return what lengths in multiples of 4 are worth, and the peak memory without and with them."""
+    n, peaks = 5 * STEPS[size], {1: [], stages.LENGTH_MULTIPLE: []}
+
+    def measure(multiple: int) -> float:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            seconds, peak = pool.submit(distilled, size, precision, multiple, n).result()
+        peaks[multiple].append(peak)
+        return seconds
+
+    row = in_turn(lambda: measure(1), lambda: measure(stages.LENGTH_MULTIPLE))
+    return row | {name: round(statistics.median(p)) for name, p in zip(("plain_mb", "other_mb"), peaks.values(), strict=True)}
+
+
 def one_student(size: str, precision: str, threads: int, n: int) -> float:
     """Return the seconds of a distillation step, in this process."""
     torch.set_num_threads(threads)
@@ -183,6 +210,7 @@ def side_by_side(size: str, precision: str) -> dict:
 
 WAYS = {"the encoder compiled": compiled, "three seeds as one batched model": together}
 WAYS |= {"batches by a thread": preparing, "two students side by side": side_by_side}
+WAYS |= {f"lengths in multiples of 4, {p}": lambda size, _, p=p: lengths(size, p) for p in ("bf16", "fp32")}
 
 
 def main() -> None:
@@ -202,7 +230,8 @@ def main() -> None:
         "commit": machine.commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
-    OUT.write_text(json.dumps(record | {"processor": machine.processor()}, indent=1) + "\n")
+    out = RESULTS / ("ways_bf16.json" if asked.precision == "bf16" else "ways.json")
+    out.write_text(json.dumps(record | {"processor": machine.processor()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -201,6 +201,13 @@ def test_a_batch_is_padded_to_its_longest_text_and_the_mask_marks_the_real_piece
     assert mask.tolist() == [[True, True, False], [True, True, True]]
 
 
+def test_a_batch_can_be_padded_to_a_multiple_of_a_length():
+    ids, mask, _ = tokens.padded(texts_of([3, 1, 2]), np.array([2, 1]), pad=0, multiple=4)
+    assert ids.tolist() == [[7, 7, 0, 0], [6, 0, 0, 0]]
+    assert mask.sum(axis=1).tolist() == [2, 1]
+    assert tokens.padded(texts_of([4, 4]), np.array([0, 1]), pad=0, multiple=4)[1] is None  # nothing to pad
+
+
 def test_texts_of_equal_length_need_no_mask():
     ids, mask, segments = tokens.padded(texts_of([2, 1, 2]), np.array([2, 0]), pad=0)
     assert ids.tolist() == [[7, 7], [5, 5]]

@@ -25,56 +25,66 @@ def load_record(name: str) -> dict | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
+def by_precision(name: str) -> list[dict]:
+    """Return the records of a benchmark: of a processor that multiplies fastest in fp32, and of one that does in bf16."""
+    records = ((load_record(name), "fp32"), (load_record(f"{name}_bf16"), "bf16"))
+    return [{"precision": precision} | record for record, precision in records if record is not None]
+
+
 def peers() -> str:
     """Return the table of how many times as long others take for the same work: median, least and most of pairs."""
     rows, notes, lacking = [], [], []
     for name, what in PEERS.items():
-        record = load_record(name)
-        if record is None:
+        records = by_precision(name)
+        if not records:
             lacking.append(missing(name))
-            continue
-        for size, ratios in record["ratios"].items():
-            for arm, r in ratios.items():
-                rows.append((what, size, arm, f"{r['median']} ({r['low']} to {r['high']})", r["pairs"]))
-        absent = "; ".join(f"{arm} is left out, it does not load there: {why}" for arm, why in record.get("left out", {}).items())
-        notes.append(f"{what}: {provenance(name, record)}" + (f" · {absent}" if absent else ""))
+        for record in records:
+            kind = f"{what}, {record['precision']}" if len(records) > 1 else what
+            for size, ratios in record["ratios"].items():
+                for arm, r in ratios.items():
+                    rows.append((kind, size, arm, f"{r['median']} ({r['low']} to {r['high']})", r["pairs"]))
+            absent = "; ".join(
+                f"{arm} is left out, it does not load there: {why}" for arm, why in record.get("left out", {}).items()
+            )
+            notes.append(f"{kind}: {provenance(name, record)}" + (f" · {absent}" if absent else ""))
     text = table(("the same work", "size", "whose", "takes, times ours", "pairs"), rows)
     return "\n".join([text, "", *lacking, f"<sub>{'<br>'.join(notes)}</sub>"])
 
 
 def steps() -> str:
     """Return the table of one training step's time and its share of the machine's own matrix rate, and where the rest goes."""
-    record = load_record("steps")
-    if record is None:
-        return missing("steps")
-    rows = []
-    for s in record["steps"]:
-        most = ", ".join(f"{kind} {share:.0%}" for kind, share in list(s["where"].items())[:4])
-        rows.append((s["size"], s["stage"], s["ms"], f"{s['pieces_a_second']:,}", f"{s['share']:.0%}", most))
-    rate = record["steps"][0]["machine_gflops"]
-    head = ("size", "stage", "ms a step", "pieces a second", f"of about {rate:.0f} GFLOP/s", "where the time goes")
-    return f"{table(head, rows)}\n\n<sub>{provenance('steps', record)}, one thread, {record['precision']}</sub>"
+    parts = []
+    for record in by_precision("steps"):
+        rows = []
+        for s in record["steps"]:
+            most = ", ".join(f"{kind} {share:.0%}" for kind, share in list(s["where"].items())[:4])
+            rows.append((s["size"], s["stage"], s["ms"], f"{s['pieces_a_second']:,}", f"{s['share']:.0%}", most))
+        rate = record["steps"][0]["machine_gflops"]
+        head = ("size", "stage", "ms a step", "pieces a second", f"of about {rate:.0f} GFLOP/s", "where the time goes")
+        parts.append(f"{table(head, rows)}\n\n<sub>{provenance('steps', record)}, one thread, {record['precision']}</sub>")
+    return "\n\n".join(parts) or missing("steps")
 
 
 def ways() -> str:
     """Return the table of ways to make a step faster that were tried, and what each was worth."""
-    record = load_record("ways")
-    if record is None:
-        return missing("ways")
-    rows = []
-    for way, sizes in record["ways"].items():
-        for size, r in sizes.items():
-            if "median" not in r:  # what a thread could take over
-                for stage, took in r.items():
-                    rows.append(
-                        (f"{way}, {stage}", size, f"at most {1 / (1 - took['share']):.3f}", f"{took['batch_ms']} ms a batch")
-                    )
-                continue
-            note = f"{r['plain_ms']} ms against {r['other_ms']}"
-            if "compiling_s" in r:
-                note += f"; {r['compiling_s']:.0f} s to compile: {_pays(r)}"
-            rows.append((way, size, f"{r['median']} ({r['low']} to {r['high']})", note))
-    return f"{table(('way', 'size', 'times as fast', 'a step'), rows)}\n\n<sub>{provenance('ways', record)}, {record['precision']}</sub>"
+    parts = []
+    for record in by_precision("ways"):
+        rows = []
+        for way, sizes in record["ways"].items():
+            for size, r in sizes.items():
+                if "median" not in r:  # what a thread could take over
+                    of_stage = ((f"{way}, {stage}", 1 / (1 - took["share"]), took["batch_ms"]) for stage, took in r.items())
+                    rows += [(name, size, f"at most {faster:.3f}", f"{ms} ms a batch") for name, faster, ms in of_stage]
+                    continue
+                note = f"{r['plain_ms']} ms against {r['other_ms']}"
+                if "compiling_s" in r:
+                    note += f"; {r['compiling_s']:.0f} s to compile: {_pays(r)}"
+                if "plain_mb" in r:
+                    note += f"; {r['plain_mb']:,} MB against {r['other_mb']:,}"
+                rows.append((way, size, f"{r['median']} ({r['low']} to {r['high']})", note))
+        head = ("way", "size", "times as fast", "a step")
+        parts.append(f"{table(head, rows)}\n\n<sub>{provenance('ways', record)}, {record['precision']}</sub>")
+    return "\n\n".join(parts) or missing("ways")
 
 
 def _pays(way: dict) -> str:
