@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN = .venv/bin
 export PYTHONHASHSEED = 0
+# Containers often set it. Without compiled modules every worker process takes seconds longer to start.
+export PYTHONDONTWRITEBYTECODE =
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
