@@ -58,6 +58,9 @@ def inputs_of(size: str) -> model_steps.Inputs:
 def run(arm: str, size: str, threads: int) -> dict:
     """Return one run's seconds of training, optimiser steps, pieces, and the held-out loss afterwards."""
     torch.set_num_threads(threads)
+    torch.optim.AdamW(
+        [torch.zeros(1, requires_grad=True)]
+    )  # what torch imports for the first optimiser takes seconds: in neither arm
     inputs, (shape, _) = inputs_of(size), parts(size)
     vocabulary, text = inputs.vocabulary(), np.array(inputs.ids("corpus").flat)
     reader = encoder.new_masked_lm(encoder.bert_config(shape, vocabulary.size, 0.05, dropout=0.1), 0)
