@@ -8,7 +8,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from pdstudy import stages
-from pdstudy.data.batches import Rows, Vocabulary
+from pdstudy.data.batches import Ids, Labelled, Rows, Vocabulary
 from pdstudy.models import encoder
 from pdstudy.models.encoder import bert_config, new_masked_lm
 from pdstudy.models.losses import row_words_loss
@@ -88,6 +88,29 @@ def test_without_a_compiler_the_setting_compile_is_refused_before_training(corpu
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ValueError, match=r"pretrain.compile needs a C\+\+ compiler, and no-such-compiler is not installed"):
         read(corpus, tokens=10_000, compile=True)
+
+
+@pytest.mark.parametrize(
+    ("precision", "positions", "expected"),
+    [("fp32", 24, range(4, 23, 2)), ("bf16", 24, range(4, 25, 4)), ("bf16", 22, range(4, 23, 2))],
+)
+def test_batches_in_bf16_have_few_lengths_and_never_more_pieces_than_the_model_has_positions(
+    precision, positions, expected, monkeypatch
+):
+    lengths, forward = set(), encoder.Classifier.forward
+    monkeypatch.setattr(
+        encoder.Classifier, "forward", lambda self, ids, *more: lengths.add(ids.shape[1]) or forward(self, ids, *more)
+    )
+    monkeypatch.setattr(
+        stages.inference, "logits", lambda *given: np.zeros((20, 2), np.float32)
+    )  # only training batches are rounded
+    texts = Ids(np.full(sum(range(3, 23)), 7, np.uint16), np.cumsum([0, *range(3, 23)]))  # of 3 to 22 pieces, in batches of two
+    labelled = Labelled(texts, np.arange(20) % 2)
+    config = bert_config(Size(1, 64), WORDS.size, 0.05, dropout=0.1)
+    config.max_position_embeddings = positions
+    settings = {"seed": 0, "batch": 2, "epochs": 1, "rate": 1e-3, "warmup": 0.1, "weight_decay": 0.01, "precision": precision}
+    stages.finetune(encoder.new_classifier(config, 0), labelled, labelled, settings, WORDS)
+    assert lengths == set(expected)
 
 
 def test_cls_learns_the_words_of_its_row_only_with_cls_words(corpus):

@@ -21,6 +21,7 @@ from pdstudy.models.bert import MaskedLM, SequenceClassifier
 from pdstudy.models.bert_config import BertConfig
 from pdstudy.sizes import POSITIONS, Size
 
+POSITIONS_MULTIPLE, ROW_MULTIPLE = 32, 4  # of the masked positions of a batch and of a row, in bf16 on a CPU
 POSITION_SCALE = 2 * math.sqrt(2)  # of sinusoid positions, so that their norm is twice that of the initial word embeddings
 
 
@@ -101,7 +102,12 @@ class MaskedLanguageModel(nn.Module):
         self._compiled = encoder
 
     def _encode(self, ids: Tensor, at: Tensor) -> Tensor:
-        return (self._compiled or encode)(self.bert.bert, ids, at=at)
+        if self._compiled:
+            return self._compiled(self.bert.bert, ids, at=at)
+        n = len(at)
+        if _keeps_kernels(ids):  # the number of masked pieces differs from step to step: round it up with some rows' first pieces
+            at = torch.cat([at, torch.arange(-n % POSITIONS_MULTIPLE) % len(ids) * ids.shape[1]])
+        return encode(self.bert.bert, ids, at=at)[:n]
 
     def _predict(self, hidden: Tensor, pieces: Tensor | None) -> Tensor:
         decoder, x = self.bert.cls.predictions.decoder, self.bert.transform(hidden)
@@ -214,10 +220,17 @@ def _used_by_row(x: Tensor, at: Tensor | None) -> tuple[Tensor, Tensor | None]:
     row = at // length
     order, counts = row.argsort(stable=True), row.bincount(minlength=batch)
     n_used, slot = max(1, int(counts.max())), torch.empty_like(at)  # under torchrun a rank may have no masked piece
+    if _keeps_kernels(x):
+        n_used = -(-n_used // ROW_MULTIPLE) * ROW_MULTIPLE
     slot[order] = torch.arange(len(at)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
     used, new_at = (torch.arange(batch) * length).repeat_interleave(n_used), row * n_used + slot
     used[new_at] = at
     return F.embedding(used.view(batch, n_used), x.flatten(0, 1)), new_at
+
+
+def _keeps_kernels(x: Tensor) -> bool:
+    """Return whether torch compiles and keeps a kernel for each shape of a product: in bf16 on a CPU (see `stages.length_multiple`)."""
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 def _heads(x: Tensor, n_heads: int, *maps: nn.Linear) -> Tensor:
