@@ -48,6 +48,20 @@ def test_columns_are_guessed_by_name_and_by_what_they_hold(table_columns, text, 
     assert (guess.text, guess.label) == (text, label)
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("more", [{}, {"lang": ["en", "de"] * 3000}], ids=["alone", "beside another column"])
+def test_the_label_of_a_file_sorted_by_label_is_found(more, kind, tmp_path):
+    sorted_by_label = some(6000, text=reviews(6000), label=["negative"] * 5500 + ["positive"] * 500, **more)
+    guess = columns.find_columns(table(tmp_path / f"t.{kind}", sorted_by_label))
+    assert (guess.text, guess.label) == (("text",), "label")
+
+
+def test_a_column_of_one_value_in_the_whole_file_is_no_label(tmp_path):
+    path = table(tmp_path / "t.csv", some(6000, text=reviews(6000), label=["negative"] * 6000))
+    with pytest.raises(TextError, match="none of its columns, id, stars, text, label, looks like labels"):
+        columns.find_columns(path)
+
+
 @pytest.mark.parametrize(
     ("table_columns", "sentence"),
     [

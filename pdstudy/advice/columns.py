@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -60,6 +61,8 @@ def find_columns(
         raise TextError(f"{path.name} holds no rows; give at least a few hundred labelled texts")
     columns = _by_name(names, rows)
     n_classes = {name: n for name, values in columns.items() if name not in text and (n := _n_classes(name, values))}
+    if not label and not any(name.lower() in LABEL_NAMES for name in n_classes):
+        n_classes |= _classes_below(path, {name: columns[name] for name in columns if name not in text}, dialect)
     label, why_label = (label, "given") if label else _label(path, columns, n_classes)
     others = {name: values for name, values in columns.items() if name != label}
     text, why_text = (text, "given") if text else _text(path, others)
@@ -90,15 +93,41 @@ def _first_rows(path: Path, dialect: Dialect) -> tuple[list[str], list[list]]:
 
     A field that a JSON line lacks is None. There are no rows if two columns have the same name.
     """
-    if path.suffix.lower() in (".jsonl", ".ndjson", ".json") and not path.is_dir():
-        records = [record for _, record in islice(formats.objects(path, dialect), LOOKED_AT)]
-        names = list(dict.fromkeys(name for record in records for name in record)) or formats.columns_of(path, dialect)
-        return names, [[record.get(name) for name in names if name.strip()] for record in records]
     names = formats.columns_of(path, dialect)
+    if _has_records(path):
+        records = [record for _, record in islice(formats.objects(path, dialect), LOOKED_AT)]
+        names = list(dict.fromkeys(name for record in records for name in record)) or names
     named = [name for name in names if name.strip()]
-    if len(set(named)) < len(named):
+    if not _has_records(path) and len(set(named)) < len(named):
         return names, []
-    return names, [values for _, values in islice(formats.rows(path, named, dialect=dialect, names=True), LOOKED_AT)]
+    return names, list(islice(_rows(path, named, dialect), LOOKED_AT))
+
+
+def _has_records(path: Path) -> bool:
+    return path.suffix.lower() in (".jsonl", ".ndjson", ".json") and not path.is_dir()
+
+
+def _rows(path: Path, names: list[str], dialect: Dialect) -> Iterator[list]:
+    """Yield the values of these columns, row by row."""
+    if _has_records(path):
+        yield from ([record.get(name) for name in names] for _, record in formats.objects(path, dialect))
+    else:
+        yield from (values for _, values in formats.rows(path, names, dialect=dialect, names=True))
+
+
+def _classes_below(path: Path, columns: dict[str, list], dialect: Dialect) -> dict[str, int]:
+    """Return the columns of one value in the first rows that have several further down, and how many: a file may be sorted by label.
+
+    `columns` holds the first rows; the whole file is read only if there may be more of them.
+    """
+    constant = [name for name, values in columns.items() if len(values) == LOOKED_AT and len({*map(cell_as_text, values)}) == 1]
+    distinct: dict[str, dict[str, object]] = {name: {} for name in constant}
+    for row in _rows(path, constant, dialect) if constant else ():
+        for name, value in zip(constant, row, strict=True):
+            if len(distinct[name]) <= classes.MOST_CLASSES:
+                distinct[name].setdefault(cell_as_text(value), value)
+    counted = {name: _n_classes(name, [*columns[name], *distinct[name].values()]) for name in constant}
+    return {name: n for name, n in counted.items() if n}
 
 
 def _n_classes(name: str, values: list) -> int:
