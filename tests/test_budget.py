@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,6 +83,23 @@ def test_every_student_is_trained_once_the_promising_again_and_the_recommended_o
     for curve in advise.curves(study.name):
         assert curve.points.texts.nunique() == 4 and np.isfinite(curve.twice) and np.isfinite(curve.forecast_error)
     assert json.loads((paths.study_folder(study.name) / rounds.SPENT).read_text())["rounds"] == found.rounds
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [({"6/384": "wheel", "others": "zoo"}, ["1/64", "6/384", "2/64", "4/64"]), ("zoo", ["1/64", "2/64", "4/64", "6/384"])],
+)
+def test_a_student_that_the_user_named_comes_second_whatever_its_time(family, expected):
+    costs, order = {"1/64": 1, "2/64": 2, "4/64": 3, "6/384": 500}, []
+
+    def extend(name, grid, group, share):
+        order.append(name.split()[0])
+        return grid | group
+
+    study = SimpleNamespace(recipes=["PF"], seeds=[0], family=family, sizes_of=lambda recipe: sorted(costs, reverse=True))
+    seconds = lambda grid: sum(costs[size] for _, size in grid)  # noqa: E731
+    budget._every_student_once(SimpleNamespace(study=study, seconds=seconds, extend=extend, seconds_left=9, weak_teacher=False))
+    assert order == expected
 
 
 def test_after_every_round_a_line_tells_the_answer_so_far_and_its_gain(spent):

@@ -1,9 +1,9 @@
 """Give the best answer for the minutes there are: the linear model at once, then every student once, then more seeds of the better ones.
 
 The rounds are a form of successive halving over sizes and recipes. The linear model is first and takes seconds. Then every student
-is trained once, those that take the least time first, so recipes without a teacher come before it. Further rounds train more seeds
-of the better students, unless that cannot change the recommendation, and the learning curves of the best one. After every round
-the answer so far is printed (rounds.py). Students that did not fit into the time are recorded.
+is trained once, those that take the least time first, so recipes without a teacher come before it; a student that the user named comes
+second. Further rounds train more seeds of the better students, unless that cannot change the recommendation, and the learning curves
+of the best one. After every round the answer so far is printed (rounds.py). Students that did not fit into the time are recorded.
 """
 
 import json
@@ -80,12 +80,18 @@ def _every_student_once(rounds: Rounds) -> Grid:
     """Train every student once, a group after the other, while there is time; return those that are finished.
 
     The group that takes the least time is next. The first one is started whatever its estimate, because only then it is known how
-    fast this machine is.
+    fast this machine is. After it come the students that the user named, such as with `init --student`, if the time allows them.
     """
     grid: Grid = {}
-    waiting = _students_once(rounds.study)
+    waiting, family = _students_once(rounds.study), rounds.study.family
+    named = set(family) if isinstance(family, dict) else set()
+
+    def order(name: str) -> tuple[bool, float]:
+        others = bool(grid) and not any(size in named for _, size in waiting[name])
+        return others, rounds.seconds(grid | waiting[name])
+
     while waiting:
-        name = min(waiting, key=lambda name: rounds.seconds(grid | waiting[name]))
+        name = min(waiting, key=order)
         group = waiting.pop(name)
         if not (rounds.weak_teacher and any(distils(recipe) for recipe, _ in group)):
             first = not grid and rounds.seconds_left > 0
