@@ -47,6 +47,7 @@ def main() -> None:
         time.sleep(EVERY)
     if process.wait():
         sys.exit(f"the command ended with {process.returncode}; no row is written")
+    words = [Path(word).name if Path(word).is_absolute() else word for word in words]
     row = {"command": " ".join(words), "peak_gib": round(peak / 2**30, 2), "seconds": round(time.monotonic() - begun, 1)}
     row |= {"readings": n_readings, "commit": machine.commit(), "date": f"{datetime.now(UTC):%Y-%m-%d}", "torch": torch.__version__}
     row |= {"machine": machine.processor()}

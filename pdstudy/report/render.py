@@ -5,8 +5,10 @@ moved. If a cell fails, the executed notebook is saved as `*.failed.ipynb`, and 
 """
 
 import base64
+import contextlib
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +35,19 @@ class ReportError(RuntimeError):
 
 
 def render(study: Study, notify: Callable[[str], None] = lambda text: None) -> Path:
-    """Return the path of index.html, after rendering the notebook of every question for a computed study."""
-    for stem in QUESTIONS:
-        notify(f"report {stem}")
-        execute(paths.NOTEBOOKS / f"{stem}.ipynb", parameters(study), _folder(study))
+    """Return the path of index.html, after rendering the notebook of every question for a computed study, on all cores."""
+    folder, values = _folder(study), parameters(study)
+    n_threads = min(len(QUESTIONS), os.cpu_count() or 1)  # each waits for a kernel of its own
+    # papermill changes the folder of the whole process and back: here it is the same one for all threads.
+    with contextlib.chdir(folder), ThreadPoolExecutor(n_threads, "notebooks") as pool:
+        pages = {stem: pool.submit(execute, paths.NOTEBOOKS / f"{stem}.ipynb", values, folder) for stem in QUESTIONS}
+        try:
+            for stem, executed in pages.items():
+                notify(f"report {stem}")
+                executed.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # those that run come to their end
+            raise
     notify("index")
     return index(study, _folder(study))
 
