@@ -146,7 +146,7 @@ def preparing(size: str, precision: str) -> dict:
     def masked(step: int) -> None:
         mask_rows(rows.batch(step, steps.ROWS), 0.3, steps.VOCABULARY, stream(0, MASKING, step))
 
-    rows = {}
+    taken = {}
     for name, batch, make in (("pre-training", masked, steps.pretraining), ("distillation", batches.batch, steps.distillation)):
         batch(0)
         begun = time.perf_counter()
@@ -156,8 +156,8 @@ def preparing(size: str, precision: str) -> dict:
         train = make(Size.parse(size), precision)
         train(5)
         fitted = train(STEPS[size])
-        rows[name] = {"batch_ms": round(1000 * seconds, 3), "share": round(seconds * fitted.steps / fitted.seconds, 4)}
-    return rows
+        taken[name] = {"batch_ms": round(1000 * seconds, 3), "share": round(seconds * fitted.steps / fitted.seconds, 4)}
+    return taken
 
 
 def distilled(size: str, precision: str, multiple: int, n: int) -> tuple[float, float]:
