@@ -58,9 +58,8 @@ def inputs_of(size: str) -> model_steps.Inputs:
 def run(arm: str, size: str, threads: int) -> dict:
     """Return one run's seconds of training, optimiser steps, pieces, and the held-out loss afterwards."""
     torch.set_num_threads(threads)
-    torch.optim.AdamW(
-        [torch.zeros(1, requires_grad=True)]
-    )  # what torch imports for the first optimiser takes seconds: in neither arm
+    # What torch imports for the first optimiser takes seconds, which are in neither arm.
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
     inputs, (shape, _) = inputs_of(size), parts(size)
     vocabulary, text = inputs.vocabulary(), np.array(inputs.ids("corpus").flat)
     reader = encoder.new_masked_lm(encoder.bert_config(shape, vocabulary.size, 0.05, dropout=0.1), 0)
@@ -123,17 +122,5 @@ def trainer(
 
 if __name__ == "__main__":
     same = ("steps", "pieces")
-    side_by_side.compare(
-        __file__,
-        __doc__,
-        ARMS,
-        run,
-        inputs_of,
-        same,
-        "held-out loss",
-        0.3,
-        SIZES,
-        settings=SETTINGS,
-        steps=STEPS,
-        by_precision=True,
-    )
+    options = {"by_precision": True, "settings": SETTINGS, "steps": STEPS}
+    side_by_side.compare(__file__, __doc__, ARMS, run, inputs_of, same, "held-out loss", 0.3, SIZES, **options)

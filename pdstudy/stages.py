@@ -171,7 +171,7 @@ def length_multiple(precision: str, positions: int) -> int:
 
     In bf16 torch compiles a kernel for each shape of a product and keeps 1,024 of them. With every length a shape of its own these
     are too few even for a 2-layer student: kernels are compiled again and again, and each takes half a megabyte. In fp32 there are
-    no such kernels, and padding would only cost time (docs/speed.md).
+    no such kernels, and padding gains nothing (docs/speed.md).
     """
     return LENGTH_MULTIPLE if precision == "bf16" and positions % LENGTH_MULTIPLE == 0 else 1
 

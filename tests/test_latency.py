@@ -146,7 +146,8 @@ def test_each_size_of_a_study_is_measured_once_and_the_table_is_stored(smoke):
     from pdstudy.study import plan
 
     result = study_latency.of_study(plan.make(smoke), Store())["sizes"]
-    assert all(result[name]["p50"] > 0 for name in ("linear", "2/64", "2/128")) and result["2/64"]["memory"] is None
+    assert 0 < result["2/64"]["p50"] < result["2/128"]["p50"] and result["2/64"]["memory"] is None
+    assert result["linear"]["p50"] > 0
     assert [at["length"] for at in result["2/128"]["fixed"]] == [16, 48] and result["2/128"]["throughput"] > 0
     table = study_latency.measure_latency(smoke)
     assert list(table.index) == list(result) and (table["peak memory, MB"].drop("linear") > 50).all()

@@ -138,11 +138,9 @@ def test_gradients_equal_those_of_transformers_forward():
         torch.testing.assert_close(gradient, gradients[1][name], atol=1e-10, rtol=1e-8)
 
 
-@pytest.mark.parametrize(
-    "rounded", [False, True]
-)  # up to the multiples of bf16: 32 positions, the rows' first pieces among them twice
+@pytest.mark.parametrize("rounded", [False, True], ids=["as they are", "rounded up as in bf16"])  # the numbers of masked positions
 def test_gradients_of_the_masked_language_model_equal_those_of_transformers_forward(rounded, monkeypatch):
-    monkeypatch.setattr(encoder, "_keeps_kernels", lambda x: rounded)
+    monkeypatch.setattr(encoder, "_kernel_per_shape", lambda x: rounded)
     reader, ids = stirred(MaskedLanguageModel(config_of())).double(), some_ids(4, 7)
     positions, pieces = torch.tensor([25, 1, 3, 4, 8]), torch.tensor([7, 11, 5, 6, 9])  # the third row is not asked
     theirs, gradients = transformers_own(reader), []

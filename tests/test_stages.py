@@ -101,9 +101,8 @@ def test_batches_in_bf16_have_few_lengths_and_never_more_pieces_than_the_model_h
     monkeypatch.setattr(
         encoder.Classifier, "forward", lambda self, ids, *more: lengths.add(ids.shape[1]) or forward(self, ids, *more)
     )
-    monkeypatch.setattr(
-        stages.inference, "logits", lambda *given: np.zeros((20, 2), np.float32)
-    )  # only training batches are rounded
+    # Only training batches are rounded.
+    monkeypatch.setattr(stages.inference, "logits", lambda *given: np.zeros((20, 2), np.float32))
     texts = Ids(np.full(sum(range(3, 23)), 7, np.uint16), np.cumsum([0, *range(3, 23)]))  # of 3 to 22 pieces, in batches of two
     labelled = Labelled(texts, np.arange(20) % 2)
     config = bert_config(Size(1, 64), WORDS.size, 0.05, dropout=0.1)

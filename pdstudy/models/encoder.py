@@ -105,7 +105,9 @@ class MaskedLanguageModel(nn.Module):
         if self._compiled:
             return self._compiled(self.bert.bert, ids, at=at)
         n = len(at)
-        if _keeps_kernels(ids):  # the number of masked pieces differs from step to step: round it up with some rows' first pieces
+        if _kernel_per_shape(
+            ids
+        ):  # the number of masked pieces differs from step to step: round it up with some rows' first pieces
             at = torch.cat([at, torch.arange(-n % POSITIONS_MULTIPLE) % len(ids) * ids.shape[1]])
         return encode(self.bert.bert, ids, at=at)[:n]
 
@@ -220,7 +222,7 @@ def _used_by_row(x: Tensor, at: Tensor | None) -> tuple[Tensor, Tensor | None]:
     row = at // length
     order, counts = row.argsort(stable=True), row.bincount(minlength=batch)
     n_used, slot = max(1, int(counts.max())), torch.empty_like(at)  # under torchrun a rank may have no masked piece
-    if _keeps_kernels(x):
+    if _kernel_per_shape(x):
         n_used = -(-n_used // ROW_MULTIPLE) * ROW_MULTIPLE
     slot[order] = torch.arange(len(at)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
     used, new_at = (torch.arange(batch) * length).repeat_interleave(n_used), row * n_used + slot
@@ -228,7 +230,7 @@ def _used_by_row(x: Tensor, at: Tensor | None) -> tuple[Tensor, Tensor | None]:
     return F.embedding(used.view(batch, n_used), x.flatten(0, 1)), new_at
 
 
-def _keeps_kernels(x: Tensor) -> bool:
+def _kernel_per_shape(x: Tensor) -> bool:
     """Return whether torch compiles and keeps a kernel for each shape of a product: in bf16 on a CPU (see `stages.length_multiple`)."""
     return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
