@@ -90,10 +90,12 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=TEXTS)
     parser.add_argument("--sizes", nargs="+", default=SIZES)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default=None, help="of the students; default: the file's")
     parser.add_argument("--workers", type=int, default=None)
     asked = parser.parse_args()
     options, file = TABLES[asked.table]
     base, rows, first = Study.read(asked.params), [], {}
+    base = base.model_copy(update={"precision": asked.precision or base.precision})
     hub.fetch_missing(*base.named_on_hub())
     for number, (name, changes) in enumerate(options.items()):
         study = study_of(base, f"{Path(file).stem}-{number}", changes, asked.sizes, asked.seeds, asked.texts)
@@ -110,7 +112,8 @@ def main() -> None:
                 row["over_pf"] = difference(answers, right["PF", size])
             rows.append(row)
     made_by = {key: results.load_environment(study.name)[key] for key in ("commit", "date", "versions", "machine")}
-    record = {"command": paths.scrub(" ".join(["python", *sys.argv])), "transfer_texts": asked.texts} | made_by
+    record = {"command": paths.scrub(" ".join(["python", *sys.argv])), "transfer_texts": asked.texts}
+    record |= {"precision": base.precision} | made_by
     (Path(__file__).parent / "results" / file).write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")
 
 
