@@ -83,7 +83,7 @@ def difference(a: np.ndarray, b: np.ndarray) -> dict[str, float | None]:
 
 
 def main() -> None:
-    """Run every option and write the record."""
+    """Run every option and write the record after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("params")
     parser.add_argument("--table", choices=list(TABLES), default="settings")
@@ -111,10 +111,10 @@ def main() -> None:
             if recipe == "PD":
                 row["over_pf"] = difference(answers, right["PF", size])
             rows.append(row)
-    made_by = {key: results.load_environment(study.name)[key] for key in ("commit", "date", "versions", "machine")}
-    record = {"command": paths.scrub(" ".join(["python", *sys.argv])), "transfer_texts": asked.texts}
-    record |= {"precision": base.precision} | made_by
-    (Path(__file__).parent / "results" / file).write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")
+        made_by = {key: results.load_environment(study.name)[key] for key in ("commit", "date", "versions", "machine")}
+        record = {"command": paths.scrub(" ".join(["python", *sys.argv])), "transfer_texts": asked.texts}
+        record |= {"precision": base.precision} | made_by
+        (Path(__file__).parent / "results" / file).write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
