@@ -32,3 +32,19 @@ LINEAR, LINEAR_TAUGHT = "Linear", "Linear, taught"  # TF-IDF and logistic regres
 LINEARS = (LINEAR, LINEAR_TAUGHT)
 LINEAR_NAMES = {LINEAR: "linear", LINEAR_TAUGHT: "linear-taught"}  # by which `export` knows them
 LINEAR_SIZE = "linear"  # in place of their size
+WITH_LINEAR = " + linear"  # after a recipe: the student's probabilities averaged with those of the linear model
+
+
+def is_averaged(recipe: str) -> bool:
+    """Return whether a recipe is that of a student averaged with the linear model."""
+    return recipe.endswith(WITH_LINEAR)
+
+
+def without_linear(recipe: str) -> str:
+    """Return the recipe of a student that is averaged with the linear model; another recipe unchanged."""
+    return recipe.removesuffix(WITH_LINEAR)
+
+
+def export_name(recipe: str, size: str, seed: int) -> str:
+    """Return a model's name for `export`: "2/128-PF-s0", "2/128-PF+linear-s0" averaged with the linear model, or "linear"."""
+    return LINEAR_NAMES.get(recipe) or f"{size}-{recipe.replace(WITH_LINEAR, '+linear')}-s{seed}"

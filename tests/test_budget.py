@@ -16,7 +16,7 @@ from pdstudy import Study, run_study
 from pdstudy.__main__ import app
 from pdstudy.advice import budget, data_checks, recommendation, rounds
 from pdstudy.advice import candidates as advise
-from pdstudy.recipes import LINEARS
+from pdstudy.recipes import LINEARS, RECIPES, is_averaged
 from pdstudy.run import scheduler
 from pdstudy.run.worker import Interrupted
 from pdstudy.storage import paths, results
@@ -145,7 +145,7 @@ def test_what_is_finished_before_an_interruption_is_in_the_advice(one_and_the_ot
     found = json.loads((paths.study_folder(study.name) / rounds.SPENT).read_text())
     assert [r["round"] for r in found["rounds"]] == ["the linear model", "1/64 by Basic and PF"] and len(lines) == 2
     assert found["rounds"][1]["students"] == 1
-    assert set(advise.Candidates(study.name).table.recipe) == {"Linear", "Basic"}
+    assert set(advise.Candidates(study.name).table.recipe) == {"Linear", "Basic", "Basic + linear"}
     again = budget.spend(study, 10, workers=0, store=store)
     assert {"Linear", "Basic", "PF"} <= set(advise.Candidates(study.name).table.recipe) and again.rounds[1]["students"] == 2
 
@@ -156,10 +156,10 @@ def test_at_the_deadline_a_round_is_cut_and_a_second_call_trains_nothing_more(on
     found = budget.spend(study, 10, workers=0, store=store)
     assert found.left_out == ["1/64 by Basic and PF, for want of time", "learning curves of 1/64, for want of time"]
     steps = store.digests()
-    assert set(advise.Candidates(study.name).table.recipe) == {"Linear", "Basic"}
+    assert set(advise.Candidates(study.name).table.recipe) == {"Linear", "Basic", "Basic + linear"}
     again = budget.spend(study, 10, workers=0, store=store)
     assert again.left_out == found.left_out and store.digests() == steps
-    assert set(advise.Candidates(study.name).table.recipe) == {"Linear", "Basic"}
+    assert set(advise.Candidates(study.name).table.recipe) == {"Linear", "Basic", "Basic + linear"}
 
 
 def test_time_is_not_spent_on_seeds_that_cannot_change_the_recommendation(spent, monkeypatch):
@@ -199,11 +199,14 @@ def test_the_answers_of_every_rate_are_kept_and_the_interval_allows_for_the_choi
     assert set(linear.rate) == {1, 3, 10, 30, 100} and len(linear) == 2 * 5 * 80, "C stands in the place of a rate"
     tried = tried[~tried.recipe.isin(LINEARS)]
     assert set(tried.groupby(["recipe", "size"]).rate.unique().map(sorted).map(tuple)) == {(0.0005, 0.002)}
-    assert len(tried) == 2 * 80 * (len(found.table) - 2) and not found.table.unsaved.any()
+    alone = found.table[~found.table.recipe.map(is_averaged)]
+    assert len(tried) == 2 * 80 * (len(alone) - 2) and not found.table.unsaved.any()
     searches = results.load_searches(study.name).set_index(["recipe", "size", "rate"])
     for key, rows in tried.groupby(["recipe", "size", "rate"]):
         assert (rows.label == rows.predicted).mean() == pytest.approx(searches.loc[key].dev_accuracy), "as the search saw it"
-    for student in zip(found.table.recipe, found.table["size"], strict=True):
+    averages = found.table[found.table.recipe.map(is_averaged)]
+    assert len(averages) == len(alone) - 3 and all(len(found.answers(r.recipe, r.size).search) == 2 for r in averages.itertuples())
+    for student in zip(alone.recipe, alone["size"], strict=True):
         if student[0] in LINEARS:
             continue
         first = (
@@ -273,7 +276,7 @@ def test_without_time_the_linear_model_is_the_answer_and_the_rest_is_named(tmp_p
 def test_a_teacher_that_teaches_nobody_leaves_the_recipes_without_one(tmp_path):
     study = write(tmp_path, 0.0, name="hopeless", sizes=["1/64"], seeds=[0], teacher=TEACHER)
     found = budget.spend(study, 10, workers=0)
-    assert set(advise.Candidates(study.name).table.recipe) == {"teacher", "Basic", "Linear"}
+    assert set(advise.Candidates(study.name).table.recipe) == {"teacher", "Basic", "Basic + linear", "Linear"}
     assert found.left_out[0].startswith("recipes that distil, for the teacher is right on ")
     write(tmp_path, 0.0, name="hopeless", sizes=["1/64"], seeds=[0], recipes=["PD"], teacher=TEACHER)
     done = CliRunner().invoke(app, ["advise", str(tmp_path / "t.yaml"), "--workers", "0"])
@@ -298,7 +301,8 @@ def test_rates_that_were_cleaned_away_are_not_trained_again_and_the_sentences_sa
     assert not (rates | answers) & store.digests()
     found = advise.Candidates(study.name)
     assert found.table.unsaved.tolist() == [int(recipe not in LINEARS) for recipe in found.table.recipe]
-    assert f"The answers at {len(found.table) - 3} more rates were not saved" in recommendation.recommend(found).prose()
+    n_students = found.table.recipe.isin(RECIPES).sum()
+    assert f"The answers at {n_students} more rates were not saved" in recommendation.recommend(found).prose()
 
 
 def test_a_rate_that_diverged_answers_nothing_and_is_owed_nothing(tmp_path):

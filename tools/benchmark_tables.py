@@ -5,7 +5,7 @@ A benchmark that has left no record is shown as missing, with the command that m
 
 import json
 
-from pdstudy.recipes import LINEAR_NAMES
+from pdstudy.recipes import export_name
 from pdstudy.storage import paths
 
 RESULTS = paths.ROOT / "benchmarks" / "results"
@@ -259,7 +259,7 @@ def own_tasks() -> str:
     for folder in (paths.ROOT / "outputs" / "published" / name for name in TASKS):
         advice, texts, classes = (json.loads((folder / f"{name}.json").read_text()) for name in ("advice", "texts", "classes"))
         candidates, counts = advice["candidates"], classes["classes"]
-        taken = next(c for c in candidates if advice["student"] == _export_name(c))
+        taken = next(c for c in candidates if advice["student"] == export_name(c["recipe"], c["size"], int(c["best_seed"])))
         linear, teacher = (next(c for c in candidates if c["recipe"] == recipe) for recipe in ("Linear", "teacher"))
         students = [c for c in candidates if not c["recipe"].startswith("Linear") and c["recipe"] != "teacher"]
         best = max(students, key=lambda c: c["dev"])
@@ -281,12 +281,6 @@ def own_tasks() -> str:
         sources.append(f"{folder.name}: {advice['provenance']}")
     parts = [table(head, rows), "", f"<sub>{'<br>'.join(sources)}</sub>", "", "The advice:", "", *sentences, "", *exported()]
     return "\n".join(parts)
-
-
-def _export_name(candidate: dict) -> str:
-    """Return the name by which `export` knows a candidate of an advice."""
-    recipe = candidate["recipe"]
-    return LINEAR_NAMES.get(recipe) or f"{candidate['size']}-{recipe}-s{candidate['best_seed']:.0f}"
 
 
 def exported() -> list[str]:

@@ -19,7 +19,7 @@ from pdstudy.data import similarity
 from pdstudy.data.formats import TextError
 from pdstudy.data.repeats import key_of
 from pdstudy.models.train import Watch
-from pdstudy.recipes import LINEAR_SIZE, LINEARS
+from pdstudy.recipes import LINEAR_SIZE, LINEARS, without_linear
 from pdstudy.run.execute import execute
 from pdstudy.run.inputs import joined, tuples
 from pdstudy.run.progress import Progress
@@ -166,7 +166,7 @@ def better_students(study: str, grid: Grid) -> list[tuple[str, str]]:
         error = POINTS * math.sqrt(2 * top / POINTS * max(0.01, 1 - top / POINTS) / n_dev)
         if top >= best - error:
             near = rows[rows.dev >= top - error]
-            better |= set(zip(near.recipe, near["size"], strict=True))
+            better |= set(zip(near.recipe.map(without_linear), near["size"], strict=True))
         best = max(best, top)
     return [student for student in grid if student in better]
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pdstudy.analysis import stats
+from pdstudy.analysis import averaged, stats
 from pdstudy.analysis.stats import POINTS, Answers, Effect, accuracy_after_selection, interval_on_new_texts, pareto_front
-from pdstudy.recipes import LINEAR_SIZE, LINEARS, RECIPES, TEACHER
+from pdstudy.models import evaluate
+from pdstudy.recipes import LINEAR, LINEAR_SIZE, LINEAR_TAUGHT, LINEARS, RECIPES, TEACHER, WITH_LINEAR, is_averaged, without_linear
 from pdstudy.storage import results
 from pdstudy.study.plan import SEARCH_SEED
 
@@ -39,6 +40,13 @@ class Limits:
 NONE = Limits()
 
 
+def in_words(row: pd.Series) -> str:
+    """Return a candidate's name for sentences."""
+    if row.recipe in LINEARS:
+        return "the linear model" + (" trained on the teacher's soft labels" if row.recipe == LINEAR_TAUGHT else "")
+    return f"{row['size']} by {without_linear(row.recipe)}" + (" averaged with the linear model" if is_averaged(row.recipe) else "")
+
+
 class Candidates:
     """A study's students: `table` has one row each; `models` are the trained models by recipe, size and seed."""
 
@@ -46,17 +54,18 @@ class Candidates:
         self.study, self.limits, self.settings = study, limits, results.load_settings(study)
         metrics = results.load_results(study)
         on_dev = results.accuracies(metrics, "dev")
-        self.models = on_dev[~on_dev.recipe.isin(["start", "majority"])].set_index(["recipe", "size", "seed"]).sort_index()
         self.majority = float(on_dev[on_dev.recipe == "majority"].value.iloc[0])  # accuracy of the most frequent class of train
-        predictions = results.load_predictions(study)
-        right = (predictions.label == predictions.predicted).to_numpy(float)
-        groups = predictions.groupby(["digest", "split"], observed=True).indices
-        self._right = {key: right[index] for key, index in groups.items()}
+        answers = dict(iter(results.load_predictions(study).groupby("digest", observed=True)))
+        models = on_dev[~on_dev.recipe.isin(["start", "majority"])]
+        models, self.by_digest = averaged.with_averages(models, answers, "dev")
+        self.models = models.set_index(["recipe", "size", "seed"]).sort_index()
+        self._right = {
+            (digest, split): (rows.label == rows.predicted).to_numpy(float)
+            for digest, table in self.by_digest.items()
+            for split, rows in table.groupby("split", observed=True)
+        }
         self._measured = metrics[metrics.split == "test"].groupby(["recipe", "size", "metric"]).value.mean()
-        tried = results.load_tried(study)
-        tried["right"] = (tried.label == tried.predicted).astype(float)
-        by_student = tried.groupby(["recipe", "size"], observed=True)
-        self._tried = {key: {rate: g.right.to_numpy() for rate, g in rows.groupby("rate")} for key, rows in by_student}
+        self._tried = self._right_when_tried()
         searches = results.load_searches(study)
         self._diverged = {(r.recipe, r.size, r.rate) for r in searches.itertuples(index=False) if r.diverged}
         self.latency = results.load_speeds(study)
@@ -83,14 +92,15 @@ class Candidates:
 
         The rates of an earlier stage count: a student of two stages is only evaluated at the best rate of the first.
         """
-        rate = self.models.loc[(recipe, size)].rate.iloc[0]
+        rate, tried = self.models.loc[(recipe, size)].rate.iloc[0], self._tried.get((recipe, size), {})
+        recipe = without_linear(recipe)
         if recipe not in RECIPES and "/" not in size:  # a linear model, whose answers are all saved, or a teacher from a folder
             return 0
         if not math.isfinite(rate):  # nothing was searched
             return 0
         own = self.settings.get("rates_by_size", {}).get(size)
         *earlier, last = (set(own or self.settings[stage]["rates"]) for stage in RECIPES.get(recipe, TEACHER).stages)
-        saved = {rate, *self._tried.get((recipe, size), {})}
+        saved = {rate, *tried}
         unsaved = [r for r in last - saved if (recipe, size, r) not in self._diverged]
         return len(unsaved) + sum(len(rates) - 1 for rates in earlier)
 
@@ -114,16 +124,47 @@ class Candidates:
         return a - b
 
     def spread(self) -> float:
-        """Return the standard deviation of dev accuracy over seeds, pooled over the students; 0 with one seed of each."""
-        seeds = [g.value.to_numpy() for _, g in self.models.groupby(level=["recipe", "size"]) if len(g) > 1]
+        """Return the standard deviation of dev accuracy over seeds, pooled over the students alone; 0 with one seed of each."""
+        groups = self.models.groupby(level=["recipe", "size"])
+        seeds = [g.value.to_numpy() for (recipe, _), g in groups if len(g) > 1 and not is_averaged(recipe)]
         df = sum(len(g) - 1 for g in seeds)
         return math.sqrt(sum(((g - g.mean()) ** 2).sum() for g in seeds) / df) if df else 0.0
+
+    def _right_when_tried(self) -> dict[tuple[str, str], dict[float, np.ndarray]]:
+        """Return right (1) and wrong (0) answers on dev by student, by the rate that was tried; averaged with the linear model too."""
+        right: dict[tuple[str, str], dict[float, np.ndarray]] = {}
+        for (recipe, size, rate), rows in results.load_tried(self.study).groupby(["recipe", "size", "rate"], observed=True):
+            right.setdefault((recipe, size), {})[rate] = (rows.label == rows.predicted).to_numpy(float)
+            if (recipe + WITH_LINEAR, size) in self.models.index and "logits" in rows:
+                linear = self.by_digest[self.models.loc[(LINEAR, LINEAR_SIZE)].digest.iloc[0]]
+                rows = averaged.average(rows, linear[linear.split == "dev"])
+                right.setdefault((recipe + WITH_LINEAR, size), {})[rate] = (rows.label == rows.predicted).to_numpy(float)
+        return right
+
+    def _scores(self, recipe: str, size: str) -> dict[str, float]:
+        """Return F1 and Matthews' r on test, the means over seeds."""
+        names = ("f1", "mcc")
+        if not is_averaged(recipe):
+            return {name: float(self._measured[recipe, size, name]) for name in names}
+        tables = [self.by_digest[digest].query("split == 'test'") for digest in self.models.loc[(recipe, size)].digest]
+        scores = [evaluate.metrics(np.stack(t.logits.to_numpy()), t.label.to_numpy()) for t in tables]
+        return {name: float(np.mean([score[name] for score in scores])) for name in names}
+
+    def _speed(self, recipe: str, size: str) -> dict[str, float]:
+        """Return a model's latency in milliseconds, p50 and p95, and its throughput; with the linear model, of one after the other."""
+        own, linear = self.latency.get(size), self.latency.get(LINEAR_SIZE)
+        if own is None or not is_averaged(recipe):
+            return own or {}
+        if linear is None:
+            return {}
+        together = {name: own[name] + linear[name] for name in ("p50", "p95")}
+        return together | {"throughput": 1 / (1 / own["throughput"] + 1 / linear["throughput"])}
 
     def _table(self) -> pd.DataFrame:
         rows = []
         for (recipe, size), models in self.models.groupby(level=["recipe", "size"], sort=False):
             dev, test = self.right(recipe, size), self.right(recipe, size, "test")
-            measured = self.latency.get(size, {})
+            measured = self._speed(recipe, size)
             rows.append(
                 {
                     "recipe": recipe, "size": size, "seeds": len(models), "n_params": int(models.n_params.iloc[0]),
@@ -131,7 +172,7 @@ class Candidates:
                     "p50_ms": measured.get("p50", math.nan), "p95_ms": measured.get("p95", math.nan),
                     "texts_a_second": measured.get("throughput", math.nan), "mb": 4e-6 * int(models.n_params.iloc[0]),
                     "best_seed": int(models.value.idxmax()[2]), "unsaved": self.n_unsaved(recipe, size),
-                    **{name: float(self._measured[recipe, size, name]) for name in ("f1", "mcc")},
+                    **self._scores(recipe, size),
                 }
             )  # fmt: skip
         table = pd.DataFrame(rows).sort_values(["n_params", "recipe"], ignore_index=True)
@@ -162,9 +203,10 @@ class Candidates:
 
 
 def choose(candidates: Candidates) -> pd.Series:
-    """Return the row to recommend: the best on dev within the limits, but the linear model unless a student is significantly better.
+    """Return the row to recommend: the best on dev within the limits, but a simpler model unless that one is significantly better.
 
-    Raises AdviceError if none is within the limits.
+    The linear model is simpler than any student; a student alone is simpler than one that is averaged with the linear model. Raises
+    AdviceError if none is within the limits.
     """
     table = candidates.table
     fitting = table[table.fits]
@@ -174,13 +216,22 @@ def choose(candidates: Candidates) -> pd.Series:
             f"no student is within the limits: the fastest takes {students.p50_ms.min():.2f} ms, the smallest "
             f"{students.mb.min():.1f} MB; allow more, or add smaller sizes"
         )
+
+    def better(one: pd.Series, other: pd.Series) -> bool:
+        effect = candidates.difference(one, other)
+        return effect.known and effect.low > 0
+
     best = fitting.loc[fitting.dev.idxmax()]
     linear = fitting[fitting.recipe.isin(LINEARS)]
-    if linear.empty or best.recipe in LINEARS:
-        return best
-    best_linear = linear.loc[linear.dev.idxmax()]
-    effect = candidates.difference(best, best_linear)
-    return best if effect.known and effect.low > 0 else best_linear
+    best_linear = None if linear.empty else linear.loc[linear.dev.idxmax()]
+    if best_linear is not None and (best.recipe in LINEARS or not better(best, best_linear)):
+        return best_linear
+    alone = fitting[~fitting.recipe.map(is_averaged) & ~fitting.recipe.isin(LINEARS)]
+    if not alone.empty:
+        best_alone = alone.loc[alone.dev.idxmax()]
+        if (best_linear is None or better(best_alone, best_linear)) and not better(best, best_alone):
+            return best_alone
+    return best
 
 
 def best_student(candidates: Candidates) -> pd.Series:

@@ -103,8 +103,8 @@ def compared(candidates: Candidates, chosen: pd.Series) -> dict[str, pd.Series]:
 def confusion(candidates: Candidates, row: pd.Series) -> np.ndarray:
     """Return the counts of test texts by (true class, answer) of a model: of a student, its best seed."""
     digest = candidates.models.loc[(row.recipe, row["size"], row.best_seed)].digest
-    predictions = results.load_predictions(candidates.study)
-    test = predictions[(predictions.digest == digest) & (predictions.split == "test")]
+    answers = candidates.by_digest[digest]
+    test = answers[answers.split == "test"]
     n = len(results.load_classes(candidates.study)["labels"])
     return np.bincount(n * test.label + test.predicted, minlength=n * n).reshape(n, n)
 

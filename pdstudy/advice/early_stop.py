@@ -10,9 +10,9 @@ With another seed the mean of a student's seeds moves, by at most about `move` p
 
 import math
 
-from pdstudy.advice.candidates import AdviceError, Candidates, choose
+from pdstudy.advice.candidates import AdviceError, Candidates, choose, in_words
 from pdstudy.analysis.stats import POINTS, mean_interval
-from pdstudy.recipes import LINEARS
+from pdstudy.recipes import LINEARS, without_linear
 
 MATTERS = 0.5  # points on dev
 # Points, the least standard deviation over seeds that is assumed: more than that of three quarters of the students of the
@@ -28,7 +28,7 @@ def why(candidates: Candidates, students: list[tuple[str, str]]) -> str:
     except AdviceError:
         return "no student is within the limits"
     table = candidates.table[candidates.table.fits]
-    again = table[[student in students for student in zip(table.recipe, table["size"], strict=True)]]
+    again = table[[student in students for student in zip(table.recipe.map(without_linear), table["size"], strict=True)]]
     if chosen.recipe in LINEARS:
         return _linear_stays(candidates, chosen, again)
     linear = table[table.recipe.isin(LINEARS)]
@@ -41,7 +41,7 @@ def why(candidates: Candidates, students: list[tuple[str, str]]) -> str:
     leads = [candidates.difference(row, chosen).estimate + move(candidates, min(row.seeds, chosen.seeds), 2) for row in others]
     if any(lead > MATTERS for lead in leads):
         return ""
-    name = f"{chosen['size']} by {chosen.recipe}"
+    name = in_words(chosen)
     if not leads:
         return f"no other student is near {name} on dev"
     return f"with another seed no student can be more than {MATTERS} points above {name} on dev"
@@ -60,7 +60,7 @@ def _linear_stays(candidates: Candidates, linear, students) -> str:
         return "no student is near the linear model on dev"
     _, row, lead, least = max(reasons, key=lambda reason: reason[0])
     return (
-        f"another seed can bring {row['size']} by {row.recipe} to {lead:+.1f} points against the linear model on dev, and to be "
+        f"another seed can bring {in_words(row)} to {lead:+.1f} points against the linear model on dev, and to be "
         f"significantly better it needs more than {least:+.1f}"
     )
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from pdstudy.advice.candidates import AdviceError, Candidates, Limits, best_student, choose, curves
+from pdstudy import recipes
+from pdstudy.advice.candidates import AdviceError, Candidates, Limits, best_student, choose, curves, in_words
 from pdstudy.analysis.stats import POINTS, Effect
 from pdstudy.escape import Prose
-from pdstudy.recipes import LINEAR_NAMES, LINEAR_TAUGHT, LINEARS
+from pdstudy.recipes import LINEARS, without_linear
 from pdstudy.sizes import Size
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import atomic_write
@@ -73,18 +74,12 @@ def save(advice: Advice, study: str, limits: Limits) -> Path:
 
 def export_name(row: pd.Series) -> str:
     """Return the name of a candidate for the command `export`."""
-    return LINEAR_NAMES.get(row.recipe, f"{row['size']}-{row.recipe}-s{row.best_seed}")
+    return recipes.export_name(row.recipe, row["size"], row.best_seed)
 
 
 def _sentence(text: str) -> str:
     """Return a text with a capital first letter."""
     return text[:1].upper() + text[1:]
-
-
-def _name(row) -> str:
-    if row.recipe in LINEARS:
-        return "the linear model" + (" trained on the teacher's soft labels" if row.recipe == LINEAR_TAUGHT else "")
-    return f"{row['size']} by {row.recipe}"
 
 
 def _interval(effect: Effect) -> str:
@@ -94,7 +89,7 @@ def _interval(effect: Effect) -> str:
 def _choice(candidates: Candidates, row) -> str:
     latency = f"{row.p50_ms:.1f} ms a text" if math.isfinite(row.p50_ms) else "latency not measured"
     sentence = (
-        f"Take {_name(row)} ({row.mb:.{0 if row.mb >= 1 else 1}f} MB, {latency}): expect {row.low:.1f} to {row.high:.1f} % correct "
+        f"Take {in_words(row)} ({row.mb:.{0 if row.mb >= 1 else 1}f} MB, {latency}): expect {row.low:.1f} to {row.high:.1f} % correct "
         "on new texts (95 % interval)"
     )
     for _, teacher in candidates.table[candidates.table.recipe == "teacher"].head(1).iterrows():
@@ -124,7 +119,7 @@ def _against_linear(candidates: Candidates, chosen) -> list[str]:
     if chosen.recipe not in LINEARS:
         linear = rows.loc[rows.dev.idxmax()]
         effect = candidates.difference(chosen, linear)
-        return [f"It scores {effect.estimate:+.1f} points against {_name(linear)} on dev ({_interval(effect)})."]
+        return [f"It scores {effect.estimate:+.1f} points against {in_words(linear)} on dev ({_interval(effect)})."]
     if candidates.table.recipe.isin([*LINEARS, "teacher"]).all():
         return ["It was compared with no other student: there was no time to train one."]
     try:
@@ -134,7 +129,7 @@ def _against_linear(candidates: Candidates, chosen) -> list[str]:
     effect = candidates.difference(student, chosen)
     verdict = "significantly worse" if effect.known and effect.high < 0 else "not significantly better"
     return [
-        f"The best student, {_name(student)}, scores {effect.estimate:+.1f} points against it on dev ({_interval(effect)}), which is "
+        f"The best student, {in_words(student)}, scores {effect.estimate:+.1f} points against it on dev ({_interval(effect)}), which is "
         f"{verdict}."
     ]
 
@@ -157,7 +152,8 @@ def _selection(candidates: Candidates, chosen) -> list[str]:
             f"It has {chosen.dev:.1f} % on dev and was compared with {n_tried} students and rates in all, so expect about "
             f"{max(0.0, chosen.dev - chosen.expected):.1f} points less on new texts; the interval allows for that."
         )
-    if n_unsaved := int(fitting.unsaved.sum()):
+    rates_of = fitting.groupby([fitting.recipe.map(without_linear), "size"]).unsaved  # a student's and its average's are the same
+    if n_unsaved := int(rates_of.max().sum()):
         sentences.append(
             f"The answers at {n_unsaved} more rates were not saved: the interval does not allow for choosing among these, and may be "
             "too high."
@@ -173,7 +169,7 @@ def _smaller(candidates: Candidates, chosen) -> list[str]:
         effect = candidates.difference(row, chosen)
         if not effect.known or effect.high >= 0:
             sentences.append(
-                f"{_sentence(_name(row))} is smaller, {row.mb:.0f} MB, and not significantly worse ({effect.estimate:+.1f} points, {_interval(effect)})."
+                f"{_sentence(in_words(row))} is smaller, {row.mb:.0f} MB, and not significantly worse ({effect.estimate:+.1f} points, {_interval(effect)})."
             )
     if len(others) and not sentences:
         sentences = ["Every smaller student is significantly worse."]
@@ -193,7 +189,7 @@ def _outside_limits(candidates: Candidates, chosen) -> list[str]:
         costs.append(f"{row.p50_ms - chosen.p50_ms:.1f} ms more")
     cost = " and ".join(costs) or "a latency that was not measured"
     return [
-        f"{_sentence(_name(row))} is outside the limits and better by {effect.estimate:.1f} points ({_interval(effect)}), for {cost}."
+        f"{_sentence(in_words(row))} is outside the limits and better by {effect.estimate:.1f} points ({_interval(effect)}), for {cost}."
     ]
 
 
@@ -202,7 +198,7 @@ def _more_text(candidates: Candidates, student) -> list[str]:
     texts = {"transfer": "Twice the transfer text", "labels": "Twice the labelled text"}
     sentences = []
     for c in curves(candidates.study):
-        if c.size == student["size"] and (c.recipe == student.recipe or c.kind == "labels"):
+        if c.size == student["size"] and (c.recipe == without_linear(student.recipe) or c.kind == "labels"):
             error = (
                 f"; the fitted curve missed the last point by {c.forecast_error * POINTS:+.1f}"
                 if math.isfinite(c.forecast_error)

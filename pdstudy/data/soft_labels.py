@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from pdstudy.averaging import SMALLEST
 from pdstudy.data import formats
 from pdstudy.data.formats import TextError
 from pdstudy.data.texts import LONGEST, Text, as_tuple, spaced
 
 PREFIX, LABEL = "p_", "label"
 TOLERANCE = 1e-3  # of the sum of a text's probabilities
-SMALLEST = 1e-6  # a probability of 0 becomes this, so that its logarithm is finite
 QUOTED = 40  # characters of a text or value in a message
 ADVICE = "python -m pdstudy texts PARAMS --to texts.csv writes the texts that need a row"
 

@@ -17,6 +17,7 @@ import numpy as np
 from pdstudy.data.texts import Text, joined
 
 VOCABULARY, WEIGHTS = "linear.json", "linear.safetensors"
+FOLDER = "linear"  # within the folder of a student that is averaged with the linear model
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)  # C, the inverse of the penalty
 MOST = 500_000  # n-grams, the most frequent ones
 MANY = 10_000  # texts; with more, n-grams of a single text are left out

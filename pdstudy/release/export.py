@@ -8,7 +8,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from pdstudy.averaging import log_mean
 from pdstudy.data import mirror
 from pdstudy.data.tokenizer import open_tokenizer
 from pdstudy.machine import commit, processor
-from pdstudy.models import inference, latency, weights
+from pdstudy.models import inference, latency, linear, weights
 from pdstudy.models.latency import Opening
 from pdstudy.models.train import device
 from pdstudy.recipes import LINEARS
@@ -59,12 +60,12 @@ def export(
     to = Path(to).resolve()
     _check_free(to, force)
     finished = student.find(study, name, Store())
-    linear = finished.student.recipe in LINEARS
-    if not linear:
+    is_linear = finished.recipe in LINEARS
+    if not is_linear:
         _check_exportable(finished, onnx)
     finished.folder("evaluation")  # raises if it is missing, before anything is written
     with files.atomic_folder(to) as new:
-        facts = linear_export.fill(finished, new, report) if linear else _fill(finished, new, onnx, report)
+        facts = linear_export.fill(finished, new, report) if is_linear else _fill(finished, new, onnx, report)
         facts |= {"trained": results.provenance(study), "exported": _provenance(finished)}
         facts["files"] = {p.relative_to(new).as_posix(): mirror.file_record(p) for p in _files(new)}
         (new / CARD).write_text(model_card.card(facts), encoding="utf-8")
@@ -90,16 +91,25 @@ def _check_exportable(finished: Finished, onnx: bool) -> None:
 
 
 def _fill(finished: Finished, new: Path, onnx: bool, report: Callable[[str], None]) -> dict[str, Any]:
-    """Write a student's files and return the facts about it."""
+    """Write a student's files, and those of the linear model that it is averaged with; return the facts about it."""
     report("weights and word pieces")
     write(finished, new)
     report(f"predicting the {len(finished.test_ids()):,} test texts")
-    logits = check(finished, new)
+    logits, linear_logits, averaged = check(replace(finished, linear=None), new), None, {}
+    if finished.linear:
+        (new / linear.FOLDER).mkdir()
+        linear_logits, averaged["averaged_with"] = linear_export.write(finished.linear, new / linear.FOLDER)
     if onnx:
         report("ONNX")
         onnx_files.write(new)
     report("measuring its latency")
-    return student.facts(finished, logits) | {"engines": engines(finished, new, logits)}
+    measured = engines(finished, new, logits, linear_logits)
+    return student.facts(finished, _averaged(logits, linear_logits)) | {"engines": measured} | averaged
+
+
+def _averaged(logits: np.ndarray, linear_logits: np.ndarray | None) -> np.ndarray:
+    """Return a student's logits averaged with the linear model's, if there are any."""
+    return logits if linear_logits is None else log_mean([logits, linear_logits])
 
 
 def write(finished: Finished, folder: Path) -> None:
@@ -157,12 +167,14 @@ def check(finished: Finished, folder: Path) -> np.ndarray:
     return logits
 
 
-def engines(finished: Finished, folder: Path, logits: np.ndarray) -> list[dict[str, Any]]:
+def engines(finished: Finished, folder: Path, logits: np.ndarray, linear_logits: np.ndarray | None = None) -> list[dict[str, Any]]:
     """Return the accuracy and latency of each engine that the folder has a file for, compared with transformers' `logits`.
 
-    Raises Unfaithful if the logits of ONNX Runtime in fp32 differ.
+    With `linear_logits` answers and accuracy are those of the average, the latency that of the student alone. Raises Unfaithful if
+    the logits of ONNX Runtime in fp32 differ.
     """
     test, (_, labels), rows, openings = finished.test_ids(), finished.test_logits(), {}, {}
+    answers = _averaged(logits, linear_logits).argmax(1)
     for name, (_, place, precision) in ENGINES.items():
         file = mirror.WEIGHTS if name == "transformers" else place
         if not (folder / file).is_file():
@@ -174,8 +186,9 @@ def engines(finished: Finished, folder: Path, logits: np.ndarray) -> list[dict[s
         rows[name] = {"engine": name, "file": file, "bytes": (folder / file).stat().st_size, "precision": precision}
         rows[name] |= {"opset": onnx_files.OPSET} if name != "transformers" else {}
         rows[name] |= {"largest_difference": float(np.abs(own - logits).max())}
-        rows[name] |= {"same_answers": float((own.argmax(1) == logits.argmax(1)).mean())}
-        rows[name] |= {"accuracy": float((own.argmax(1) == labels).mean())}
+        own_answers = _averaged(own, linear_logits).argmax(1)
+        rows[name] |= {"same_answers": float((own_answers == answers).mean())}
+        rows[name] |= {"accuracy": float((own_answers == labels).mean())}
     lengths = sorted({min(16, finished.max_length), finished.max_length})
     measured = latency.measure(openings, test, finished.pad, lengths)
     return [row | {"latency": asdict(measured[name])} for name, row in rows.items()]

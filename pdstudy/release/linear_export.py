@@ -16,17 +16,24 @@ from pdstudy.release.student import Finished, common_facts
 def fill(finished: Finished, folder: Path, report: Callable[[str], None]) -> dict[str, Any]:
     """Write the linear model's files into `folder` and return the facts about it. Raises Unfaithful."""
     report("weights and vocabulary")
+    logits, own = write(finished, folder)
+    return common_facts(finished, logits) | own
+
+
+def write(finished: Finished, folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Write the linear model's files into `folder`; return its logits of the test texts, and its settings and latency.
+
+    Raises Unfaithful.
+    """
     record, texts = finished.record("model"), finished.texts("test")
     model = linear.load(finished.folder("model"))
     model.save(folder)
     path = folder / linear.VOCABULARY
     vocabulary = json.loads(path.read_text(encoding="utf-8")) | {"labels": record["labels"]}
     path.write_text(json.dumps(vocabulary, ensure_ascii=False) + "\n", encoding="utf-8")
-    report(f"predicting the {len(texts):,} test texts")
     logits = linear.load(folder).logits(texts)
     difference, limit = float(np.abs(logits - finished.test_logits()[0]).max()), TOLERANCE["fp32"]
     if not difference <= limit:
         raise Unfaithful(f"the folder's logits differ from the study's by {difference:.2g}, more than {limit:g}")
-    report("measuring its latency")
     own = {key: record[key] for key in ("n_grams", "analyzer", "C", "searched")}
-    return common_facts(finished, logits) | own | {"latency": asdict(latency.measure_on_texts(model.logits, texts))}
+    return logits, own | {"latency": asdict(latency.measure_on_texts(model.logits, texts))}

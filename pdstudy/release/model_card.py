@@ -37,7 +37,7 @@ METRICS = {"accuracy": "accuracy", "f1": "f1", "mcc": "matthews_correlation"} | 
 
 def card(facts: dict[str, Any]) -> str:
     """Return the card of an exported student or linear model as Markdown, from the facts that `export.export` writes."""
-    facts = facts | {"correlations": [key for key in CORRELATIONS if key in facts["test"]]}
+    facts = {"averaged_with": None} | facts | {"correlations": [key for key in CORRELATIONS if key in facts["test"]]}
     if facts["recipe"] in LINEARS:
         return render("linear_card", **facts, LINEAR_TAUGHT=LINEAR_TAUGHT)
     engines, texts = facts["engines"], facts["texts"]
@@ -85,7 +85,7 @@ def _metadata(facts: dict[str, Any]):
         for key, kind in metrics.items()
     ]
     return ModelCardData(
-        library_name="transformers",
+        library_name="pdstudy" if facts["averaged_with"] else "transformers",
         pipeline_tag="text-classification",
         tags=["bert", "compact", "pdstudy"],
         metrics=list(metrics.values()),

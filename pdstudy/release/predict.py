@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pdstudy.averaging import log_mean
 from pdstudy.data import classes, formats
 from pdstudy.data.dialects import PLAIN, Dialect, TextError
 from pdstudy.data.texts import LONGEST, shortened, spaced
@@ -51,7 +52,7 @@ class Labeller:
 
 
 def open_labeller(folder: Path, onnx: str | None = None, threads: int | None = None) -> Labeller:
-    """Return the Labeller of an exported folder: a linear model, or a student, whose files are safetensors and ONNX.
+    """Return the Labeller of an exported folder: a linear model, a student, or the mean of both.
 
     `onnx`, "fp32" or "int8", takes the ONNX file of that precision. `threads` are those of one batch; None: torch's number. Raises
     PredictError if the folder is incomplete or is not a plain BERT classifier with its tokenizer.
@@ -61,20 +62,34 @@ def open_labeller(folder: Path, onnx: str | None = None, threads: int | None = N
     folder = Path(folder)
     try:
         facts = json.loads((folder / FACTS).read_text()) if (folder / FACTS).is_file() else {}
-        if not linear.is_linear(folder):
-            return _open_student(folder, onnx, facts.get("pairs"), threads)
-        if onnx:
-            raise PredictError("a linear model has no ONNX file; leave out --onnx and --int8")
-        model = linear.load(folder)
-        labels = tuple(map(str, json.loads((folder / linear.VOCABULARY).read_text(encoding="utf-8"))["labels"]))
+        if linear.is_linear(folder):
+            if onnx:
+                raise PredictError("a linear model has no ONNX file; leave out --onnx and --int8")
+            return _open_linear(folder, facts.get("pairs"))
+        student = _open_student(folder, onnx, facts.get("pairs"), threads)
+        if not (folder / linear.FOLDER).is_dir():
+            return student
+        return averaged(student, _open_linear(folder / linear.FOLDER, facts.get("pairs")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         reason = f"its files have no {error}" if isinstance(error, KeyError) else str(error)
         if isinstance(error, OSError) and error.filename:
             reason = f"{Path(error.filename).name} cannot be read"
         raise PredictError(f"{folder}: {reason.removeprefix(f'{folder}: ')}") from None
+
+
+def averaged(student: Labeller, linear_model: Labeller) -> Labeller:
+    """Return the Labeller whose probabilities are the mean of a student's and the linear model's."""
+    if student.labels != linear_model.labels:
+        raise PredictError("the student and the linear model beside it have other labels; export them again")
+    return Labeller(lambda texts: log_mean([student.logits(texts), linear_model.logits(texts)]), student.labels, student.pairs)
+
+
+def _open_linear(folder: Path, pairs: bool | None) -> Labeller:
+    model = linear.load(folder)
+    labels = tuple(map(str, json.loads((folder / linear.VOCABULARY).read_text(encoding="utf-8"))["labels"]))
     if len(labels) != len(model.bias):
-        raise PredictError(f"{folder}: {linear.VOCABULARY} names {len(labels)} labels, the weights have {len(model.bias)}")
-    return Labeller(model.logits, labels, facts.get("pairs"))
+        raise PredictError(f"{linear.VOCABULARY} names {len(labels)} labels, the weights have {len(model.bias)}")
+    return Labeller(model.logits, labels, pairs)
 
 
 def _open_student(folder: Path, onnx: str | None, pairs: bool | None, threads: int | None) -> Labeller:

@@ -106,6 +106,7 @@ def open_model(folder: Path, int8: bool = False) -> Model:
     facts = json.loads((folder / FACTS).read_text()) if (folder / FACTS).is_file() else {}
     name = f"{facts['study']} {facts['student']}" if {"study", "student"} <= facts.keys() else folder.resolve().name
     engine = "a linear model" if is_linear else f"ONNX Runtime, {'8-bit weights' if int8 else 'fp32'}"
+    engine += ", averaged with the linear model" if (folder / linear.FOLDER).is_dir() else ""
     return Model(name, labeller, engine)
 
 

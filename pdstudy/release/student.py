@@ -1,17 +1,18 @@
 """One student of a finished study, found by its name: its files, logits and scores, and the stages that made it."""
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pdstudy.analysis.stats import LEVEL
+from pdstudy.averaging import log_mean
 from pdstudy.data.batches import Ids
 from pdstudy.data.tasks import SCALE
 from pdstudy.models import evaluate
-from pdstudy.recipes import LINEAR_NAMES, RECIPES, TEACHER
+from pdstudy.recipes import LINEAR, RECIPES, TEACHER, WITH_LINEAR, export_name
 from pdstudy.run.inputs import Lines, read_record
 from pdstudy.storage import results
 from pdstudy.storage.store import Store
@@ -26,16 +27,27 @@ class UnknownStudent(ValueError):
 
 @dataclass(frozen=True)
 class Finished:
-    """A trained and measured student, opened from the store."""
+    """A trained and measured student, opened from the store; `linear` is the linear model that it is averaged with, if it is."""
 
     student: Student
     plan: Plan
     store: Store
+    linear: "Finished | None" = None
+
+    @property
+    def recipe(self) -> str:
+        """Return its recipe, with the linear model's if it is averaged."""
+        return self.student.recipe + (WITH_LINEAR if self.linear else "")
 
     @property
     def name(self) -> str:
         """Return its name, "<size>-<recipe>-s<seed>"."""
-        return name_of(self.student)
+        return export_name(self.recipe, self.student.size, self.student.seed)
+
+    @property
+    def n_params(self) -> int:
+        """Return its number of parameters, with those of the linear model if it is averaged."""
+        return self.record("evaluation")["model"]["n_params"] + (self.linear.n_params if self.linear else 0)
 
     @property
     def max_length(self) -> int:
@@ -76,8 +88,9 @@ class Finished:
         return Ids.load(self.folder("ids"), "test")
 
     def test_logits(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the student's logits of the test texts, (n_texts, n_classes), and their classes (n_texts,)."""
-        return _test_logits(self.folder("evaluation"))
+        """Return its logits of the test texts, (n_texts, n_classes), and their classes (n_texts,)."""
+        logits, labels = _test_logits(self.folder("evaluation"))
+        return (log_mean([logits, self.linear.test_logits()[0]]) if self.linear else logits), labels
 
     @property
     def _ids(self) -> Step | None:
@@ -87,26 +100,24 @@ class Finished:
 def find(study: str | Path, name: str, store: Store) -> Finished:
     """Return a finished study's student with the name "<size>-<recipe>-s<seed>", or its "teacher"; case does not matter.
 
+    "<size>-<recipe>+linear-s<seed>" is the student averaged with the linear model.
     `study` is a study's name or its folder in outputs/. Raises UnknownStudent, or FileNotFoundError where the study
     has no results.
     """
     settings, environment = results.load_settings(study), results.load_environment(study)
     # The precision of the run, which may differ from this machine's.
     plan, here = make(Study.checked(settings | {"precision": environment["precision"]})), store.digests()
-    trained = [s for s in plan.students if s.own and s.evaluation in here]
-    known = {name_of(s).casefold(): s for s in trained} | {TEACHER.name: s for s in trained if s.recipe == TEACHER.name}  # noqa: B035
+    trained = [Finished(s, plan, store) for s in plan.students if s.own and s.evaluation in here]
+    linear = next((f for f in trained if f.recipe == LINEAR), None)
+    averages = [replace(f, linear=linear) for f in trained if linear and f.recipe in RECIPES]
+    known = {f.name.casefold(): f for f in (*trained, *averages)} | {TEACHER.name: f for f in trained if f.recipe == TEACHER.name}  # noqa: B035
     student = known.get(name.strip().casefold())
     if student is None:
         near = difflib.get_close_matches(name.casefold(), known, n=3, cutoff=0.3) or list(known)[:3]
-        nearest = ", ".join(repr(n if n == TEACHER.name else name_of(known[n])) for n in near)
+        nearest = ", ".join(repr(n if n == TEACHER.name else known[n].name) for n in near)
         hint = f"the nearest of its {len(trained)}: {nearest}" if trained else "the store has none of them; run the study first"
         raise UnknownStudent(f"{plan.study.name} has no student {name!r}; {hint}")
-    return Finished(student, plan, store)
-
-
-def name_of(student: Student) -> str:
-    """Return a student's name: "<size>-<recipe>-s<seed>", or "linear" or "linear-taught"."""
-    return LINEAR_NAMES.get(student.recipe, f"{student.size}-{student.recipe}-s{student.seed}")
+    return student
 
 
 def lineage(finished: Finished) -> list[dict[str, Any]]:
@@ -142,9 +153,9 @@ def common_facts(finished: Finished, logits: np.ndarray) -> dict[str, Any]:
         "without_tags": task.without_tags,
         "labels": texts["labels"],
         "student": finished.name,
-        "recipe": finished.student.recipe,
+        "recipe": finished.recipe,
         "digest": finished.student.model,
-        "n_params": evaluation["model"]["n_params"],
+        "n_params": finished.n_params,
         "test": evaluate.metrics(logits, labels, tuple(texts["labels"]) == SCALE)
         | interval(int((logits.argmax(1) == labels).sum()), len(labels))
         | {"n": len(labels), "majority": evaluation["scores"]["test"]["majority"]},
@@ -158,7 +169,8 @@ def facts(finished: Finished, logits: np.ndarray) -> dict[str, Any]:
 
     The scores of the study itself are "study_test".
     """
-    evaluation, study_logits = finished.record("evaluation"), finished.test_logits()[0]
+    evaluation, (study_logits, labels) = finished.record("evaluation"), finished.test_logits()
+    study_test = evaluate.metrics(study_logits, labels) if finished.linear else evaluation["scores"]["test"]
     same = float((study_logits.argmax(1) == logits.argmax(1)).mean())
     return common_facts(finished, logits) | {
         "size": finished.student.size,
@@ -167,7 +179,7 @@ def facts(finished: Finished, logits: np.ndarray) -> dict[str, Any]:
         "collapsed": evaluation["model"]["collapsed"],
         "max_length": finished.max_length,
         "cut_short": finished.record("ids")["counts"]["test"]["truncated"],
-        "study_test": evaluation["scores"]["test"] | {"precision": finished.precision, "same_answers": same},
+        "study_test": study_test | {"precision": finished.precision, "same_answers": same},
         "stages": lineage(finished),
     }
 

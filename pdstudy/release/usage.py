@@ -22,14 +22,15 @@ def calls(study: str, student: str) -> Markdown:
     folder, facts = _exported(study, student)
     if facts is None:
         return Markdown(f"It is not exported: `python -m pdstudy advise` exports it to the folder `outputs/{study}/{NAME}`.")
-    is_linear = linear.is_linear(folder)
+    is_linear, averaged = linear.is_linear(folder), "averaged_with" in facts
     onnx, pairs = any("opset" in engine for engine in facts.get("engines", ())), facts["pairs"]
     texts = [EXAMPLE] if pairs else EXAMPLE
     # transformers takes a pair as a mapping, a Labeller as a tuple.
-    python_texts = [tuple(EXAMPLE) if is_linear else dict(zip(("text", "text_pair"), EXAMPLE, strict=True))] if pairs else EXAMPLE
+    pair = tuple(EXAMPLE) if is_linear or averaged else dict(zip(("text", "text_pair"), EXAMPLE, strict=True))
+    python_texts = [pair] if pairs else EXAMPLE
     page = render(
-        "usage", study=study, name=NAME, facts=facts, linear=is_linear, onnx=onnx, pairs=pairs, texts=json.dumps(texts),
-        python_texts=str(python_texts).replace("'", '"'), in_javascript=onnx and not pairs,
+        "usage", study=study, name=NAME, facts=facts, linear=is_linear, averaged=averaged, onnx=onnx, pairs=pairs, texts=json.dumps(texts),
+        python_texts=str(python_texts).replace("'", '"'), in_javascript=onnx and not pairs and not averaged,
     )  # fmt: skip
     return Markdown(page)
 

@@ -147,9 +147,8 @@ def front(table: pd.DataFrame, cost: str, xlabel: str, ylabel: str, teacher: flo
     sizes = table.drop_duplicates("size").sort_values("x")
     table = table.assign(x=table.x * table.recipe.map(beside))
     for row in table.itertuples():
-        colour, marker = style.MODEL_COLOURS[row.recipe], style.MODEL_MARKERS[row.recipe]
-        ax.plot([row.x, row.x], [row.low, row.high], color=colour, lw=1.2, alpha=0.5)
-        ax.plot(row.x, row.accuracy, marker, color=colour, ms=8, gid=f"{row.size} {row.recipe}")
+        ax.plot([row.x, row.x], [row.low, row.high], color=style.MODEL_COLOURS[row.recipe], lw=1.2, alpha=0.5)
+        ax.plot(row.x, row.accuracy, ls="", ms=8, gid=f"{row.size} {row.recipe}", **style.model_marker(row.recipe))
     line = table[table.front].sort_values("x")
     ax.plot(line.x, line.accuracy, color=style.GREY, lw=1, zorder=0)
     line = line.sort_values("accuracy")  # a name is below its point where the one above it is too near

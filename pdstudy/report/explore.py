@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from pandas.io.formats.style import Styler
 from scipy.special import softmax
 
-from pdstudy.analysis import stats
+from pdstudy.analysis import averaged, stats
 from pdstudy.analysis.stats import POINTS
 from pdstudy.escape import escape_control
-from pdstudy.recipes import LINEAR, LINEAR_NAMES, LINEARS
+from pdstudy.recipes import LINEAR, LINEARS, export_name
 from pdstudy.report import charts, style
 from pdstudy.sizes import Size
 from pdstudy.storage import paths, results
@@ -96,11 +96,14 @@ class Explorer:
 
     @cached_property
     def models(self) -> dict[str, pd.DataFrame]:
-        """Return the answers to every test text by the model's name for `export`, of models with the study's own D_T."""
-        own = self._students[self._students.domain == OWN]
-        names = {"teacher": "teacher", **LINEAR_NAMES}
+        """Return the answers to every test text by the model's name for `export`, of models with the study's own D_T.
+
+        Students averaged with the linear model are among them.
+        """
+        own, answers = averaged.with_averages(self._students[self._students.domain == OWN], self._answers, "test")
         return {
-            names.get(m.recipe, f"{m.size}-{m.recipe}-s{m.seed:.0f}"): self._answers[m.digest] for m in own.itertuples(index=False)
+            "teacher" if m.recipe == "teacher" else export_name(m.recipe, m.size, int(m.seed)): answers[m.digest]
+            for m in own.itertuples(index=False)
         }
 
     @cached_property

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from scipy.optimize import isotonic_regression
 
-from pdstudy.recipes import LINEAR, LINEAR_TAUGHT
+from pdstudy.recipes import LINEAR, LINEAR_TAUGHT, LINEARS, WITH_LINEAR, is_averaged
 from pdstudy.storage.results import accuracies
 
 RECIPE_COLOURS = {  # Okabe and Ito's palette for colour-blind readers; the lightness differs in greyscale too
@@ -26,8 +26,9 @@ RECIPE_COLOURS = {  # Okabe and Ito's palette for colour-blind readers; the ligh
 }
 RECIPE_MARKERS = dict(zip(RECIPE_COLOURS, "os^DPvX", strict=True))
 LINEAR_COLOUR = "#7A5195"
-MODEL_COLOURS = RECIPE_COLOURS | {LINEAR: LINEAR_COLOUR, LINEAR_TAUGHT: LINEAR_COLOUR}
-MODEL_MARKERS = RECIPE_MARKERS | {LINEAR: "*", LINEAR_TAUGHT: "h"}
+LINEAR_COLOURS, LINEAR_MARKERS = dict.fromkeys(LINEARS, LINEAR_COLOUR), dict(zip(LINEARS, "*h", strict=True))
+MODEL_COLOURS = RECIPE_COLOURS | {r + WITH_LINEAR: colour for r, colour in RECIPE_COLOURS.items()} | LINEAR_COLOURS
+MODEL_MARKERS = RECIPE_MARKERS | {r + WITH_LINEAR: marker for r, marker in RECIPE_MARKERS.items()} | LINEAR_MARKERS
 WIDTH_MARKERS = "os^Dv"  # of the hidden widths in rising order
 VERDICT_COLOURS = {"supported": "#0072B2", "refuted": "#B22222", "undecided": "#777777", "not measured": "#BBBBBB"}
 GREY = "#6E6E6E"
@@ -125,9 +126,15 @@ def intervals(
     ax.invert_yaxis()
 
 
+def model_marker(recipe: str) -> dict[str, str]:
+    """Return the colour and marker of a recipe or linear model; hollow where a student is averaged with the linear model."""
+    look = {"color": MODEL_COLOURS[recipe], "marker": MODEL_MARKERS[recipe]}
+    return look | ({"mfc": "white"} if is_averaged(recipe) else {})
+
+
 def recipe_legend(ax: Axes, recipes: Iterable[str], **style) -> None:
     """Add a legend of the colours and markers of recipes and linear models."""
-    handles = [plt.Line2D([], [], color=MODEL_COLOURS[r], marker=MODEL_MARKERS[r], ls="", label=r) for r in recipes]
+    handles = [plt.Line2D([], [], ls="", label=r, **model_marker(r)) for r in recipes]
     ax.legend(handles=handles, frameon=False, fontsize=9, **style)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from pdstudy import stages
-from pdstudy.data import mirror, soft_labels
+from pdstudy.averaging import log_mean
+from pdstudy.data import mirror
 from pdstudy.data.batches import Ids, Labelled
 from pdstudy.models import evaluate, linear
 from pdstudy.models.train import Watch, device
@@ -74,7 +75,7 @@ def mean(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, An
     """Average several teachers: the logarithm of their mean probabilities, on D_T or, for evaluations, on dev and test."""
     members = [inputs.folder(role) for role in sorted(step.parents) if role.startswith("member-")]
     if (members[0] / "logits.npy").is_file():
-        logits = _log_mean([np.load(member / "logits.npy") for member in members]).astype(np.float16)
+        logits = log_mean([np.load(member / "logits.npy") for member in members]).astype(np.float16)
         np.save(folder / "logits.npy", logits)
         return untrained(0) | {"class_shares": class_counts(logits)}
     scores, records = {}, [read_record(member) for member in members]
@@ -82,7 +83,7 @@ def mean(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, An
         files = [member / LOGITS.format(split=split) for member in members]
         if all(path.is_file() for path in files):
             data = inputs.labelled(split)
-            scores[split] = save_scores(folder, split, _log_mean([np.load(path) for path in files]), data.labels, data.scale)
+            scores[split] = save_scores(folder, split, log_mean([np.load(path) for path in files]), data.labels, data.scale)
             scores[split] |= {k: records[0]["scores"][split][k] for k in ("n", "majority")}
     n_params = sum(r["model"]["n_params"] or 0 for r in records)
     return {"scores": scores, "model": untrained(n_params) | {"searched": None}}
@@ -150,10 +151,3 @@ def class_counts(logits: np.ndarray) -> list[int]:
 def untrained(n_params: int) -> dict[str, Any]:
     """Return the record of a model that is taken as it is."""
     return {"rate": None, "collapsed": False, "seconds": 0.0, "tokens": 0, "steps": 0, "n_params": n_params}
-
-
-def _log_mean(logits: Sequence[np.ndarray]) -> np.ndarray:
-    from scipy.special import softmax  # here: it takes a while to load
-
-    p = np.mean([softmax(np.asarray(x, dtype=np.float64), axis=1) for x in logits], axis=0)
-    return np.log(np.maximum(p, soft_labels.SMALLEST)).astype(np.float32)

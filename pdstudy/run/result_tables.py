@@ -68,7 +68,10 @@ def collect(plan: Plan, store: Store) -> dict[str, pa.Table]:
 
 
 def search_predictions(plan: Plan, store: Store) -> pa.Table:
-    """Return the predictions on dev at every searched rate: recipe, size, rate, digest, item, label, predicted."""
+    """Return the predictions on dev at every searched rate: recipe, size, rate, digest, item, label, predicted, logits.
+
+    The linear model's have no logits.
+    """
     plan, here, tables, seen = with_candidates_measured(plan), store.digests(), [], set()
     evaluations = {step.parents["model"]: step.digest for step in plan.of_stage("evaluate")}
     for student in plan.students:
@@ -85,9 +88,10 @@ def search_predictions(plan: Plan, store: Store) -> pa.Table:
                 continue
             record = read_record(folder)
             if "dev" in record["scores"]:  # otherwise it diverged
-                predicted, labels = np.load(folder / "dev.logits.npy").argmax(1), np.load(folder / "dev.labels.npy")
-                tables.append(_tried(student, record["model"]["rate"], candidate, labels, predicted))
-    return pa.concat_tables(tables).unify_dictionaries() if tables else pa.table({})
+                logits, labels = np.load(folder / "dev.logits.npy"), np.load(folder / "dev.labels.npy")
+                rows = _tried(student, record["model"]["rate"], candidate, labels, logits.argmax(1))
+                tables.append(rows.append_column("logits", _rows(logits)))
+    return pa.concat_tables(tables, promote_options="default").unify_dictionaries() if tables else pa.table({})
 
 
 def _linear_predictions(student: Student, store: Store) -> list[pa.Table]:
@@ -112,6 +116,10 @@ def _tried(student: Student, rate: float, digest: str, labels: np.ndarray, predi
 def _items(labels: np.ndarray, predicted: np.ndarray) -> dict[str, pa.Array]:
     numbers = {"item": pa.array(np.arange(len(labels)), pa.int32())}
     return numbers | {"label": pa.array(labels, pa.int16()), "predicted": pa.array(predicted, pa.int16())}
+
+
+def _rows(logits: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(logits.reshape(-1)), logits.shape[1])
 
 
 def _repeated(text: str, n: int) -> pa.Array:
@@ -221,7 +229,7 @@ def _predictions(folder: Path, digest: str, split: str) -> pa.Table:
     logits, labels = np.load(folder / f"{split}.logits.npy"), np.load(folder / f"{split}.labels.npy")
     columns = {"digest": _repeated(digest, len(labels)), "split": _repeated(split, len(labels))}
     columns |= _items(labels, logits.argmax(1))
-    columns["logits"] = pa.FixedSizeListArray.from_arrays(pa.array(logits.reshape(-1)), logits.shape[1])
+    columns["logits"] = _rows(logits)
     return pa.table(columns).unify_dictionaries()
 
 

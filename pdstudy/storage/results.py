@@ -126,7 +126,7 @@ def load_searches(study: str | Path):
 
 
 def load_tried(study: str | Path):
-    """Return the predictions on dev at every learning rate as a pandas table, see `result_tables.tried`; empty if not saved."""
+    """Return the predictions on dev at every learning rate as a pandas table, see `result_tables.search_predictions`; empty if not saved."""
     path = folder_of(study) / TRIED
     return _parquet(path) if path.is_file() else _table([], ["recipe", "size", "rate", "digest", "item", "label", "predicted"])
 
