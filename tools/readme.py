@@ -199,6 +199,7 @@ def records() -> list[tuple[Path, str, str]]:
         student_tables.teaching,
         student_tables.match_classes,
         student_tables.class_shares,
+        student_tables.averaged,
         student_tables.static_student,
         student_tables.sentence_vectors,
     )

@@ -70,6 +70,21 @@ def lengths() -> str:
     return table(head, rows)
 
 
+def averaged() -> str:
+    """Return the table of students averaged with the linear model, beside the student alone and the linear model."""
+    record = load_record("averaged")
+    if record is None:
+        return missing("averaged")
+    head = ("study", "student", "linear", "alone", "average", "over alone (95 %)", "over linear (95 %)", "seeds x texts")
+    rows = []
+    for row in record["rows"]:
+        cells = (f"{row[key]:.1f}" for key in ("linear", "alone", "average"))
+        gains = ("{gain:+.1f} ({low:+.1f} to {high:+.1f})".format(**row[key]) for key in ("over_alone", "over_linear"))
+        rows.append((row["study"], f"{row['recipe']} {row['size']}", *cells, *gains, f"{row['seeds']} x {row['texts']:,}"))
+    sources = "<br>".join(f"{name}: {provenance_of_study}" for name, provenance_of_study in record["studies"].items())
+    return f"{table(head, rows)}\n\n<sub>{record['command']} · commit {record['commit'][:12]}<br>{sources}</sub>"
+
+
 def static_student() -> str:
     """Return the table of students without attention beside the linear model, taught by the same soft labels."""
     record = load_record("static_student")
