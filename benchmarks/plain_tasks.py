@@ -3,15 +3,22 @@
 python benchmarks/plain_tasks.py MIRROR FOLDER
 
 `books` is a CSV of book reviews with unlabelled ones as lines of text, `rte` a TSV of pairs, `products` JSON lines of reviews whose
-label is one of ten kinds of product. `domains/` has a file of texts for each of the sixteen domains but books, what
+label is one of ten kinds of product. `movies` are the texts of `params/teacher-movies.yaml` as CSV files, with 60,000 unlabelled sentences. `domains/` has a file of texts for each of the sixteen domains but books, what
 `benchmarks/reviews16.yaml` asks for. `sentences` is a CSV of some 300,000 sentences of film reviews with the review's label, for measurements of
 memory. MIRROR holds `reviews16`, `rte` and `imdb`, `<name>/<split>.parquet` each.
 """
 
+import json
 import sys
 from pathlib import Path
 
 import pandas as pd
+
+from pdstudy.models.train import Watch
+from pdstudy.run.execute import execute
+from pdstudy.storage.store import Store
+from pdstudy.study.plan import make
+from pdstudy.study.settings import Study
 
 KINDS = [
     "apparel",
@@ -67,6 +74,19 @@ def sentences(mirror: Path, folder: Path) -> None:
     rows[["text", "label"]].to_csv(folder / "sentences.csv", index=False)
 
 
+def movies(mirror: Path, folder: Path) -> None:
+    study, store = Study.read("teacher-movies"), Store()
+    (step,) = make(study).of_stage("texts")
+    texts = store.find(step.digest) or execute(step, store, Watch())
+    labels = json.loads((texts / "record.json").read_text())["labels"]
+    for split in ("train", "dev", "test"):
+        table = pd.read_parquet(texts / f"{split}.parquet")[: study.splits.train if split == "train" else None]
+        answers = table.label.map(dict(enumerate(labels)))
+        pd.DataFrame({"text": table.text, "label": answers}).to_csv(folder / f"movies_{split}.csv", index=False)
+    sentences = pd.read_parquet(texts / "transfer.parquet").text[: study.transfer.texts]
+    (folder / "movies_unlabelled.txt").write_text("\n".join(sentences) + "\n", encoding="utf-8")
+
+
 def lines(mirror: Path, kinds: list[str], path: Path, splits: tuple[str, ...] = ("unlabelled",)) -> None:
     tables = [pd.read_parquet(mirror / "reviews16" / f"{split}.parquet") for split in splits]
     texts = pd.concat(tables).query("domain in @kinds").text
@@ -76,5 +96,5 @@ def lines(mirror: Path, kinds: list[str], path: Path, splits: tuple[str, ...] = 
 if __name__ == "__main__":
     mirror, folder = Path(sys.argv[1]), Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    for write in (books, rte, products, domains, sentences):
+    for write in (books, rte, products, movies, domains, sentences):
         write(mirror, folder)

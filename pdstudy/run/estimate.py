@@ -10,7 +10,8 @@ from pdstudy.storage.store import Store
 from pdstudy.study.steps import Plan, Step
 
 FLOPS_PER_SECOND = 60e9  # one thread, until steps were measured on this machine
-LARGE_IN_BF16 = 4  # times that, for a large teacher in bf16 where the processor is fast in it: python benchmarks/large_teacher.py
+# Times that in bf16 where the processor is fast in it: for a large teacher (python benchmarks/large_teacher.py), and for students.
+IN_BF16 = {"tune": 4.0, "part": 4.0, "finetune": 1.6, "distill": 1.6}
 # One GPU in bf16 with small models: both are assumptions, not measurements.
 GPU_FLOPS_PER_SECOND = 20e12
 UPDATES_PER_SECOND = 60.0  # of a small model: launching its kernels limits this
@@ -122,10 +123,6 @@ def _record(manifest: Path) -> dict:
 
 def cost(step: Step, speed: dict[str, float], unmeasured: float = FLOPS_PER_SECOND) -> float:
     """Return the seconds of one step; a stage without a measured speed has that of a stage ALIKE, or `unmeasured` operations a second."""
-    if (
-        unmeasured == FLOPS_PER_SECOND
-        and step.stage in ("tune", "part")
-        and step.settings["precision"] == best_precision() == "bf16"
-    ):
-        unmeasured *= LARGE_IN_BF16
+    if unmeasured == FLOPS_PER_SECOND and step.settings.get("precision") == best_precision() == "bf16":
+        unmeasured *= IN_BF16.get(step.stage, 1.0)
     return FIXED_SECONDS + step.flops / (speed.get(step.stage) or speed.get(ALIKE.get(step.stage)) or unmeasured)
