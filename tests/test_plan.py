@@ -613,11 +613,12 @@ def test_the_time_left_follows_the_speed_measured_and_the_number_of_workers(tmp_
     assert estimate(steps[1:], store, 2) == pytest.approx(3 * (1 + 1) / 2)
 
 
-@pytest.mark.parametrize(("processor", "seconds"), [("bf16", [1 + 100 / 240, 1 + 100 / 60]), ("fp32", [1 + 100 / 60] * 2)])
-def test_a_large_teacher_is_expected_to_be_faster_in_bf16_where_the_processor_is(processor, seconds, monkeypatch):
-    monkeypatch.setattr("pdstudy.run.estimate.best_precision", lambda: processor)
-    steps = [Step("tune", {"precision": precision}, {}, "", flops=100e9) for precision in ("bf16", "fp32")]
-    assert [cost(step, {}) for step in steps] == pytest.approx(seconds)
+@pytest.mark.parametrize(("stage", "times"), [("tune", 4), ("distill", 1.6)])
+def test_training_is_expected_to_be_faster_in_bf16_where_the_processor_is(stage, times, monkeypatch):
+    steps = [Step(stage, {"precision": precision}, {}, "", flops=100e9) for precision in ("bf16", "fp32")]
+    for processor, faster in (("bf16", times), ("fp32", 1)):
+        monkeypatch.setattr("pdstudy.run.estimate.best_precision", lambda p=processor: p)
+        assert [cost(step, {}) for step in steps] == pytest.approx([1 + 100 / 60 / faster, 1 + 100 / 60])
 
 
 def test_a_search_on_several_seeds_may_train_every_candidate_again_and_its_estimate_says_so(settings):

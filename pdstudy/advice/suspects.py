@@ -67,6 +67,7 @@ def _label_errors(texts: list[str], classes: np.ndarray, labels: Sequence[str]) 
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from threadpoolctl import threadpool_limits
 
     counts = np.bincount(classes, minlength=len(labels))
     usable = np.flatnonzero(counts >= FOLDS)
@@ -77,7 +78,8 @@ def _label_errors(texts: list[str], classes: np.ndarray, labels: Sequence[str]) 
     matrix = TfidfVectorizer(analyzer=lambda text: list(scripts.units(text)), sublinear_tf=True).fit_transform(texts)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     model = LogisticRegression(C=5.0, class_weight="balanced", max_iter=200)
-    p = cross_val_predict(model, matrix[checked], y, cv=folds, method="predict_proba")
+    with threadpool_limits(1, user_api="blas"):  # as in models/linear.py
+        p = cross_val_predict(model, matrix[checked], y, cv=folds, method="predict_proba")
     # The paper's threshold is the mean probability of a class for its own texts. It is capped: for easy classes hardly any text exceeds it.
     threshold = np.array([min(MOST_CONFIDENT, p[y == k, k].mean()) for k in range(len(usable))])
     confident = np.where(p >= threshold, p, 0.0)

@@ -109,6 +109,7 @@ def fit(
     by its probability. Of equally good strengths the smallest is taken. Raises ValueError for texts without words.
     """
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     analyzer = analyzer_for(texts)
     vectorizer = _new_vectorizer(analyzer, max_features=MOST, min_df=2 if len(texts) > MANY else 1)
@@ -128,7 +129,8 @@ def fit(
         if len(np.unique(classes)) == 1:  # which scikit-learn refuses to fit: always predict that class
             rows_of_classes = np.zeros((n_classes, len(grams)), np.float32), np.eye(n_classes, dtype=np.float32)[classes[0]]
         else:
-            fitted = LogisticRegression(C=c, max_iter=ITERATIONS).fit(x, classes, sample_weight=weights)
+            with threadpool_limits(1, user_api="blas"):  # with two threads it takes twice as long: they wait more than they compute
+                fitted = LogisticRegression(C=c, max_iter=ITERATIONS).fit(x, classes, sample_weight=weights)
             rows_of_classes = _rows_of_classes(fitted, n_classes)
         models.append(Linear(grams, idf, *rows_of_classes, analyzer))
         predictions.append(models[-1].logits_of(x_dev).argmax(axis=1))
