@@ -91,3 +91,19 @@ def test_pairs_are_read_behind_each_other():
 def test_texts_without_words_are_refused():
     with pytest.raises(ValueError, match="no word of two letters"):
         linear.fit(["1", "!"], np.array([0, 1]), 2, ["1"], np.array([0]))
+
+
+def test_it_is_fitted_on_one_blas_thread_because_two_wait_for_each_other(monkeypatch):
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    threads, fit = [], LogisticRegression.fit
+
+    def recorded(self, *words, **more):
+        threads.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return fit(self, *words, **more)
+
+    monkeypatch.setattr(LogisticRegression, "fit", recorded)
+    with threadpool_limits(2, user_api="blas"):
+        linear.fit(["a good film", "a bad film"] * 4, np.array([1, 0] * 4), 2, ["good", "bad"], np.array([1, 0]))
+    assert threads and set(threads) == {1}
