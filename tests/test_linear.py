@@ -107,3 +107,21 @@ def test_it_is_fitted_on_one_blas_thread_because_two_wait_for_each_other(monkeyp
     with threadpool_limits(2, user_api="blas"):
         linear.fit(["a good film", "a bad film"] * 4, np.array([1, 0] * 4), 2, ["good", "bad"], np.array([1, 0]))
     assert threads and set(threads) == {1}
+
+
+@pytest.mark.parametrize("analyzer", ["word", "char"])
+def test_tfidf_is_scikit_learns_for_any_texts(analyzer):
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    rng = np.random.default_rng(0)
+    words = ["gut", "böse", "Der", "a", "x", "don't", "100", "電影", "film", "the"]
+    texts = [" ".join(rng.choice(words, n)) for n in (1, 2, 5, 40, 300)] + ["", "unknown", "Gut gut GUT"]
+    vectorizer = TfidfVectorizer(analyzer=analyzer, ngram_range=linear.NGRAMS[analyzer], sublinear_tf=True).fit(texts[:5])
+    grams = tuple(vectorizer.get_feature_names_out())
+    weights, bias = rng.normal(size=(3, len(grams))).astype(np.float32), np.array([0.1, 0, -2], np.float32)
+    model = linear.Linear(grams, vectorizer.idf_.astype(np.float32), weights, bias, analyzer)
+    vectorizer.idf_ = model.idf.astype(np.float64)
+    expected = vectorizer.transform(texts) @ weights.T.astype(np.float64) + bias
+    np.testing.assert_allclose(model.logits(texts), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate([model.logits([text]) for text in texts]), expected, rtol=1e-6, atol=1e-6)
+    assert model.logits([]).shape == (0, 3) and model.logits(["", "unknown"]).tolist()[0] == bias.tolist()
