@@ -41,10 +41,11 @@ def rows_of(study: str) -> list[dict]:
     return rows
 
 
-def points(differences: np.ndarray) -> dict[str, float]:
-    """Return the mean in points and its 95 % interval, over seeds and texts."""
+def points(differences: np.ndarray) -> dict[str, float | None]:
+    """Return the mean in points and its 95 % interval, over seeds and texts; None where no interval is known."""
     effect = stats.effect_in_points(differences)
-    return {key: round(float(value), 2) for key, value in (("gain", effect.estimate), ("low", effect.low), ("high", effect.high))}
+    values = {"gain": effect.estimate, "low": effect.low, "high": effect.high}
+    return {key: round(float(value), 2) if np.isfinite(value) else None for key, value in values.items()}
 
 
 def main() -> None:

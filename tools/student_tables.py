@@ -79,7 +79,10 @@ def averaged() -> str:
     rows = []
     for row in record["rows"]:
         cells = (f"{row[key]:.1f}" for key in ("linear", "alone", "average"))
-        gains = ("{gain:+.1f} ({low:+.1f} to {high:+.1f})".format(**row[key]) for key in ("over_alone", "over_linear"))
+        gains = (
+            ("{gain:+.1f}" if row[key]["low"] is None else "{gain:+.1f} ({low:+.1f} to {high:+.1f})").format(**row[key])
+            for key in ("over_alone", "over_linear")
+        )
         rows.append((row["study"], f"{row['recipe']} {row['size']}", *cells, *gains, f"{row['seeds']} x {row['texts']:,}"))
     sources = "<br>".join(f"{name}: {provenance_of_study}" for name, provenance_of_study in record["studies"].items())
     return f"{table(head, rows)}\n\n<sub>{record['command']} · commit {record['commit'][:12]}<br>{sources}</sub>"

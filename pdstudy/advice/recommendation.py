@@ -87,7 +87,7 @@ def _interval(effect: Effect) -> str:
 
 
 def _choice(candidates: Candidates, row) -> str:
-    latency = f"{row.p50_ms:.1f} ms a text" if math.isfinite(row.p50_ms) else "latency not measured"
+    latency = f"{row.p50_ms:.{1 if row.p50_ms >= 1 else 2}f} ms a text" if math.isfinite(row.p50_ms) else "latency not measured"
     sentence = (
         f"Take {in_words(row)} ({row.mb:.{0 if row.mb >= 1 else 1}f} MB, {latency}): expect {row.low:.1f} to {row.high:.1f} % correct "
         "on new texts (95 % interval)"
