@@ -17,7 +17,7 @@ MOST_ROWS = 12  # of a confusion table
 @app.command(epilog="Example: python -m pdstudy export quick --student 2/256-PD-s0 --to model")
 def export(
     study: Annotated[str, typer.Argument(help="A finished study's name, its folder in outputs/, or its params file.")],
-    student: Annotated[str, typer.Option(help="<size>-<recipe>-s<seed>, such as 4/128-PD-s0; or teacher.")],
+    student: Annotated[str, typer.Option(help="Such as 4/128-PD-s0, 4/128-PD+linear-s0, linear or teacher.")],
     to: Annotated[Path, typer.Option(help="The folder to write.")],
     onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Write ONNX files too, 32-bit and with 8-bit weights.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
