@@ -105,9 +105,8 @@ class MaskedLanguageModel(nn.Module):
         if self._compiled:
             return self._compiled(self.bert.bert, ids, at=at)
         n = len(at)
-        if _kernel_per_shape(
-            ids
-        ):  # the number of masked pieces differs from step to step: round it up with some rows' first pieces
+        # The number of masked pieces differs from step to step: round it up with some rows' first pieces.
+        if _kernel_per_shape(ids):
             at = torch.cat([at, torch.arange(-n % POSITIONS_MULTIPLE) % len(ids) * ids.shape[1]])
         return encode(self.bert.bert, ids, at=at)[:n]
 

@@ -98,7 +98,7 @@ def _fill(finished: Finished, new: Path, onnx: bool, report: Callable[[str], Non
     logits, linear_logits, averaged = check(replace(finished, linear=None), new), None, {}
     if finished.linear:
         (new / linear.FOLDER).mkdir()
-        linear_logits, averaged["averaged_with"] = linear_export.write(finished.linear, new / linear.FOLDER)
+        linear_logits, averaged["averaged_with"] = linear_export.write(finished.linear, new / linear.FOLDER, report)
     if onnx:
         report("ONNX")
         onnx_files.write(new)

@@ -15,22 +15,23 @@ from pdstudy.release.student import Finished, common_facts
 
 def fill(finished: Finished, folder: Path, report: Callable[[str], None]) -> dict[str, Any]:
     """Write the linear model's files into `folder` and return the facts about it. Raises Unfaithful."""
-    report("weights and vocabulary")
-    logits, own = write(finished, folder)
+    logits, own = write(finished, folder, report)
     return common_facts(finished, logits) | own
 
 
-def write(finished: Finished, folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
+def write(finished: Finished, folder: Path, report: Callable[[str], None]) -> tuple[np.ndarray, dict[str, Any]]:
     """Write the linear model's files into `folder`; return its logits of the test texts, and its settings and latency.
 
     Raises Unfaithful.
     """
+    report("the linear model's weights and vocabulary")
     record, texts = finished.record("model"), finished.texts("test")
     model = linear.load(finished.folder("model"))
     model.save(folder)
     path = folder / linear.VOCABULARY
     vocabulary = json.loads(path.read_text(encoding="utf-8")) | {"labels": record["labels"]}
     path.write_text(json.dumps(vocabulary, ensure_ascii=False) + "\n", encoding="utf-8")
+    report(f"the linear model on the {len(texts):,} test texts")
     logits = linear.load(folder).logits(texts)
     difference, limit = float(np.abs(logits - finished.test_logits()[0]).max()), TOLERANCE["fp32"]
     if not difference <= limit:
