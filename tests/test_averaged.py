@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pdstudy.__main__ import app
-from pdstudy.advice import candidates
+from pdstudy.advice import choice
 from pdstudy.advice.candidates import Candidates, Limits
 from pdstudy.advice.recommendation import recommend
 from pdstudy.analysis import averaged
@@ -89,6 +89,7 @@ class Stub:
 
     def __init__(self, dev: dict[str, float], low: dict[tuple[str, str], float]):
         self.table, self.low = pd.DataFrame({"recipe": dev.keys(), "size": "2/64", "dev": dev.values(), "fits": True}), low
+        self.cross_validation = None
 
     def difference(self, one, other):
         return SimpleNamespace(known=True, low=self.low.get((one.recipe, other.recipe), -1.0))
@@ -105,7 +106,7 @@ class Stub:
 )
 def test_the_simpler_model_is_taken_unless_the_other_is_significantly_better(low, chosen):
     dev = {"Linear": 70.0, "PF": 74.0, "PF + linear": 76.0}
-    assert candidates.choose(Stub(dev, low)).recipe == chosen
+    assert choice.choose(Stub(dev, low)).recipe == chosen
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,8 @@ def test_every_student_is_trained_once_the_promising_again_and_the_recommended_o
         "2/64 by Basic",
         "2/64 by PD",
     ]
-    assert names[5].startswith("seed 2 for ") and names[-1].startswith("learning curves of ") and found.left_out == []
+    assert names[5].startswith("cross-validation of ") and names[6].startswith("seed 2 for ")
+    assert names[-1].startswith("learning curves of ") and found.left_out == []
     assert [r["students"] for r in found.rounds[:5]] == [0, 1, 2, 3, 4]
     kinds = set(results.load_curves(study.name).curve)
     assert kinds == {"transfer", "labels"}

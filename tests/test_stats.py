@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from pdstudy.analysis import stats
-from pdstudy.analysis.stats import Effect, crossed_effect, holm, mean_interval
+from pdstudy.analysis.stats import Effect, crossed_effect, holm, mean_interval, over_folds
 
 
 @pytest.fixture(autouse=True)
@@ -251,3 +251,13 @@ def test_the_interval_of_an_accuracy_adds_the_variances_of_texts_and_of_seeds():
     assert high - 0.5 == pytest.approx(1.96 * math.sqrt(0.025**2 + 0.02 / 2), abs=1e-5)
     low, high = stats.accuracy_interval([1.0, 1.0], 400)
     assert 0.99 < low < high == 1, "no error in 400 texts does not mean that none is possible"
+
+
+def test_the_interval_over_folds_is_wider_by_the_correction_of_nadeau_and_bengio():
+    effect = over_folds(np.array([1.0, 3.0]))
+    error = math.sqrt(2) * math.sqrt(1 / 2 + 1)  # the standard deviation is the root of 2; k is 2
+    assert effect.estimate == 2 and effect.high - effect.estimate == pytest.approx(12.7062 * error, rel=1e-5)
+    assert effect.p == pytest.approx(2 * (0.5 - math.atan(2 / error) / math.pi))  # Student's t with one degree of freedom
+    plain = mean_interval(np.array([1.0, 3.0]))
+    assert (effect.high - 2) / (plain.high - 2) == pytest.approx(math.sqrt(3))
+    assert not over_folds(np.array([1.0, 1.0])).known

@@ -2,8 +2,9 @@
 
 The rounds are a form of successive halving over sizes and recipes. The linear model is first and takes seconds. Then every student
 is trained once, those that take the least time first, so recipes without a teacher come before it; a student that the user named comes
-second. Further rounds train more seeds of the better students, unless that cannot change the recommendation, and the learning curves
-of the best one. After every round the answer so far is printed (rounds.py). Students that did not fit into the time are recorded.
+second. If dev does not decide between the best of them and the linear model, cross-validation on D_L may. Further rounds train more
+seeds of the better students, unless that cannot change the recommendation, and the learning curves of the best one. After every round
+the answer so far is printed (rounds.py). Students that did not fit into the time are recorded.
 """
 
 import json
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pdstudy.advice import candidates, data_checks, early_stop, suspects
+from pdstudy.advice import candidates, choice, data_checks, early_stop, suspects
 from pdstudy.advice.rounds import Grid, Rounds, Spent, distils, write_json, write_latency
 from pdstudy.analysis.stats import POINTS
 from pdstudy.data import similarity
@@ -29,6 +30,7 @@ from pdstudy.storage.store import Store
 from pdstudy.study.plan import make
 from pdstudy.study.settings import Study
 
+HALF = 0.5  # of the time left, at most, for a cross-validation
 SHARE = 0.9  # of the time left, at most, for students that are trained for the first time: estimates are rough
 
 
@@ -50,6 +52,8 @@ def spend(
     with Rounds(study, minutes, limits, workers, listen, store or Store(), tell) as rounds:
         rounds.run("the linear model", {}, timed=False)
         grid = _every_student_once(rounds)
+        if (row := choice.open_on_dev(candidates.Candidates(study.name, limits))) is not None:
+            rounds.cross_validate(grid, row, HALF)
         grid, reason = _more_seeds(rounds, grid)
         _learning_curves(rounds, grid)
         plan = rounds.plan(grid)
@@ -122,7 +126,7 @@ def _learning_curves(rounds: Rounds, grid: Grid) -> None:
     """Train the best student on a half, a quarter and an eighth of its texts."""
     study = rounds.study
     try:
-        chosen = candidates.best_student(candidates.Candidates(study.name, rounds.limits))
+        chosen = choice.best_student(candidates.Candidates(study.name, rounds.limits))
     except candidates.AdviceError:
         return  # no student is within the limits; the recommendation reports it
     n_train = int(results.load_counts(study.name).loc["train", "kept"])

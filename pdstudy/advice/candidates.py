@@ -1,8 +1,7 @@
-"""The students of a study that could be recommended: accuracy, interval on new texts, latency and size, and the choice among them.
+"""The students of a study that could be recommended: accuracy, interval on new texts, latency and size.
 
-Students are chosen on dev. The interval for the accuracy on new texts is also computed from dev, with a correction for choosing the
-best of many (`stats.accuracy_after_selection`). Test is not used for the choice, and checks the interval. `recommendation.py` writes
-the sentences.
+Students are chosen on dev (choice.py). The interval for the accuracy on new texts is also computed from dev, with a correction for
+choosing the best of many (`stats.accuracy_after_selection`). Test is not used for the choice, and checks the interval.
 """
 
 import math
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pdstudy.advice import cross_validation
 from pdstudy.analysis import averaged, stats
 from pdstudy.analysis.stats import POINTS, Answers, Effect, accuracy_after_selection, interval_on_new_texts, pareto_front
 from pdstudy.models import evaluate
@@ -69,6 +69,7 @@ class Candidates:
         searches = results.load_searches(study)
         self._diverged = {(r.recipe, r.size, r.rate) for r in searches.itertuples(index=False) if r.diverged}
         self.latency = results.load_speeds(study)
+        self.cross_validation = cross_validation.load(study)
         self.table = self._table()
 
     def right(self, recipe: str, size: str, split: str = "dev", seeds: list | None = None) -> np.ndarray:
@@ -200,46 +201,6 @@ class Candidates:
         ]
         table[["low", "high"]] = np.array(bounds) * POINTS
         return table
-
-
-def choose(candidates: Candidates) -> pd.Series:
-    """Return the row to recommend: the best on dev within the limits, but a simpler model unless that one is significantly better.
-
-    The linear model is simpler than any student; a student alone is simpler than one that is averaged with the linear model. Raises
-    AdviceError if none is within the limits.
-    """
-    table = candidates.table
-    fitting = table[table.fits]
-    if fitting.empty:
-        students = table[table.recipe != "teacher"]
-        raise AdviceError(
-            f"no student is within the limits: the fastest takes {students.p50_ms.min():.2f} ms, the smallest "
-            f"{students.mb.min():.1f} MB; allow more, or add smaller sizes"
-        )
-
-    def better(one: pd.Series, other: pd.Series) -> bool:
-        effect = candidates.difference(one, other)
-        return effect.known and effect.low > 0
-
-    best = fitting.loc[fitting.dev.idxmax()]
-    linear = fitting[fitting.recipe.isin(LINEARS)]
-    best_linear = None if linear.empty else linear.loc[linear.dev.idxmax()]
-    if best_linear is not None and (best.recipe in LINEARS or not better(best, best_linear)):
-        return best_linear
-    alone = fitting[~fitting.recipe.map(is_averaged) & ~fitting.recipe.isin(LINEARS)]
-    if not alone.empty:
-        best_alone = alone.loc[alone.dev.idxmax()]
-        if (best_linear is None or better(best_alone, best_linear)) and not better(best, best_alone):
-            return best_alone
-    return best
-
-
-def best_student(candidates: Candidates) -> pd.Series:
-    """Return the student that is best on dev within the limits, without the linear models. Raises AdviceError if there is none."""
-    students = candidates.table[candidates.table.fits & ~candidates.table.recipe.isin(LINEARS)]
-    if students.empty:
-        raise AdviceError("no student is within the limits")
-    return students.loc[students.dev.idxmax()]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from pdstudy.advice.candidates import AdviceError, Candidates, best_student
+from pdstudy.advice.candidates import AdviceError, Candidates
+from pdstudy.advice.choice import best_student
 from pdstudy.advice.recommendation import export_name
 from pdstudy.analysis import stats
 from pdstudy.recipes import LINEAR, TEACHER

@@ -5,12 +5,13 @@ With another seed the mean of a student's seeds moves, by at most about `move` p
 - from the linear model to a student, if the student becomes significantly better on dev, which takes more points than the texts
   of dev alone leave open, however many seeds there are;
 - from a student to another one, by an amount that matters if the other becomes more than MATTERS better;
-- from a student to the linear model, if the student is no longer significantly better.
+- from a student to the linear model, if the student is no longer significantly better; not if cross-validation decided for it.
 """
 
 import math
 
-from pdstudy.advice.candidates import AdviceError, Candidates, choose, in_words
+from pdstudy.advice.candidates import AdviceError, Candidates, in_words
+from pdstudy.advice.choice import choose
 from pdstudy.analysis.stats import POINTS, mean_interval
 from pdstudy.recipes import LINEARS, without_linear
 
@@ -32,7 +33,8 @@ def why(candidates: Candidates, students: list[tuple[str, str]]) -> str:
     if chosen.recipe in LINEARS:
         return _linear_stays(candidates, chosen, again)
     linear = table[table.recipe.isin(LINEARS)]
-    if not linear.empty:
+    by_folds = candidates.cross_validation is not None and candidates.cross_validation.supports(chosen)
+    if not linear.empty and not by_folds:
         best = linear.loc[linear.dev.idxmax()]
         lead = candidates.difference(chosen, best).estimate
         if lead - move(candidates, chosen.seeds, 1) <= needed(candidates, chosen, best):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pdstudy.advice.rounds import part_of, write_json
+from pdstudy.advice.rounds import write_json
 from pdstudy.analysis import stats
 from pdstudy.analysis.stats import POINTS, Effect
 from pdstudy.run.inputs import read_record
@@ -65,7 +65,7 @@ def measure(
     store, key, rows = store or Store(), student_of(study), []
     for pieces in sorted(set(lengths)):
         whole = make(study.model_copy(update={"max_length": pieces}), {key: list(SEEDS)})
-        plan = part_of(whole, [s for s in whole.students if s.own and (s.recipe, s.size) == key])
+        plan = whole.only([s for s in whole.students if s.own and (s.recipe, s.size) == key])
         raise_failures(run(plan, store, workers, listen))
         answers = [store.open(student.evaluation) for student in plan.students]
         ids = store.open(plan.steps[plan.students[0].evaluation].parents["ids"])

@@ -11,10 +11,11 @@ from pathlib import Path
 import pandas as pd
 
 from pdstudy import recipes
-from pdstudy.advice.candidates import AdviceError, Candidates, Limits, best_student, choose, curves, in_words
+from pdstudy.advice.candidates import AdviceError, Candidates, Limits, curves, in_words
+from pdstudy.advice.choice import best_student, choose
 from pdstudy.analysis.stats import POINTS, Effect
 from pdstudy.escape import Prose
-from pdstudy.recipes import LINEARS, without_linear
+from pdstudy.recipes import LINEAR, LINEARS, without_linear
 from pdstudy.sizes import Size
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import atomic_write
@@ -42,7 +43,7 @@ class Advice:
 
 
 def recommend(candidates: Candidates) -> Advice:
-    """Return the student to use, and why; see `candidates.choose`. Raises AdviceError if none is within the limits."""
+    """Return the student to use, and why; see `choice.choose`. Raises AdviceError if none is within the limits."""
     chosen = choose(candidates)
     sentences = [
         _choice(candidates, chosen),
@@ -119,7 +120,8 @@ def _against_linear(candidates: Candidates, chosen) -> list[str]:
     if chosen.recipe not in LINEARS:
         linear = rows.loc[rows.dev.idxmax()]
         effect = candidates.difference(chosen, linear)
-        return [f"It scores {effect.estimate:+.1f} points against {in_words(linear)} on dev ({_interval(effect)})."]
+        on_dev = f"It scores {effect.estimate:+.1f} points against {in_words(linear)} on dev ({_interval(effect)})."
+        return [on_dev, *_in_cross_validation(candidates, chosen)]
     if candidates.table.recipe.isin([*LINEARS, "teacher"]).all():
         return ["It was compared with no other student: there was no time to train one."]
     try:
@@ -130,7 +132,22 @@ def _against_linear(candidates: Candidates, chosen) -> list[str]:
     verdict = "significantly worse" if effect.known and effect.high < 0 else "not significantly better"
     return [
         f"The best student, {in_words(student)}, scores {effect.estimate:+.1f} points against it on dev ({_interval(effect)}), which is "
-        f"{verdict}."
+        f"{verdict}.",
+        *_in_cross_validation(candidates, chosen),
+    ]
+
+
+def _in_cross_validation(candidates: Candidates, chosen) -> list[str]:
+    """Return how a student compares with the linear model in cross-validation, if one was tried."""
+    validation = candidates.cross_validation
+    rows = [] if validation is None else [row for _, row in candidates.table.iterrows() if validation.is_of(row)]
+    if not rows:
+        return []
+    effect, student = validation.effect, "it" if validation.is_of(chosen) else in_words(rows[0])
+    verdict = "significantly better" if effect.low > 0 else "significantly worse" if effect.high < 0 else "not significantly better"
+    return [
+        f"In {len(validation.student)}-fold cross-validation on the {validation.texts:,} texts of D_L {student} scores "
+        f"{effect.estimate:+.1f} points against the linear model ({_interval(effect)}), which is {verdict}."
     ]
 
 
@@ -164,6 +181,9 @@ def _selection(candidates: Candidates, chosen) -> list[str]:
 def _smaller(candidates: Candidates, chosen) -> list[str]:
     """Return a sentence for each smaller student that is not significantly worse, or one that there is none."""
     others = candidates.table[candidates.table.fits & (candidates.table.n_params < chosen.n_params)]
+    validation = candidates.cross_validation
+    if validation is not None and validation.supports(chosen):
+        others = others[others.recipe != LINEAR]  # it is worse, which dev alone does not show
     sentences = []
     for _, row in others.loc[others.groupby("size", sort=False).dev.idxmax()].iterrows():
         effect = candidates.difference(row, chosen)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pdstudy.advice import candidates
-from pdstudy.recipes import LINEAR_TAUGHT, LINEARS, RECIPES, TEACHER
+from pdstudy.advice import candidates, choice, cross_validation
+from pdstudy.recipes import LINEAR, LINEAR_TAUGHT, LINEARS, RECIPES, TEACHER, without_linear
 from pdstudy.run import result_tables, study_latency
 from pdstudy.run.engine_local import LocalEngine
 from pdstudy.run.estimate import estimate, needed
@@ -27,9 +27,10 @@ from pdstudy.run.worker import Interrupted
 from pdstudy.storage import paths, results
 from pdstudy.storage.files import atomic_write
 from pdstudy.storage.store import Store
+from pdstudy.study import plan_folds
 from pdstudy.study.plan import make, with_candidates_measured
 from pdstudy.study.settings import Study
-from pdstudy.study.steps import Plan, Step, Student
+from pdstudy.study.steps import Plan, Step
 
 SPENT = "spent.json"
 Grid = dict[tuple[str, str], list[int]]  # (recipe, size) -> seeds
@@ -94,8 +95,11 @@ class Rounds:
         self.study, self.limits, self.store, self.tell = study, limits, store, tell
         self.workers = (os.cpu_count() or 1) if workers is None else workers
         self.spent = Spent.start(study, minutes)
+        if not self.spent.rounds:
+            cross_validation.forget(study.name)
         self.deadline = time.monotonic() + 60 * minutes - sum(r["seconds"] for r in self.spent.rounds)
         self.weak_teacher = self.computed = False
+        self._folds: tuple[str, Plan] | None = None  # the recipe of a candidate, and the plan of its cross-validation
         self._listen = listen or notebook_listener()
         self._engine: _Engine | None = None
 
@@ -127,9 +131,10 @@ class Rounds:
         plan = make(study, waiting | grid)
         if not any(distils(recipe) for recipe, _ in grid):
             taught = [s for s in plan.students if s.recipe in (TEACHER.name, LINEAR_TAUGHT)]
-            if any(step.flops for digest, step in part_of(plan, taught).steps.items() if digest not in cached):
-                plan = part_of(plan, [s for s in plan.students if s not in taught])
-        return with_candidates_measured(plan, cached)
+            if any(step.flops for digest, step in plan.only(taught).steps.items() if digest not in cached):
+                plan = plan.only([s for s in plan.students if s not in taught])
+        plan = with_candidates_measured(plan, cached)
+        return plan if self._folds is None else replace(plan, steps=plan.steps | self._folds[1].steps)
 
     def seconds(self, grid: Grid, study: Study | None = None) -> float:
         """Return about how long the steps will take that are not in the store; 0 if there are none."""
@@ -156,6 +161,20 @@ class Rounds:
             self.spent.left_out.append(f"{name}, for want of time")
         return extended
 
+    def cross_validate(self, grid: Grid, row, share: float) -> None:
+        """Compare a candidate with the linear model in cross-validation, if that fits into a share of the time left."""
+        name = f"cross-validation of {candidates.in_words(row)}"
+        folds = plan_folds.cross_validation(self.study, without_linear(row.recipe), row["size"])
+        self._folds = row.recipe, folds
+        linear = next(s for s in self.plan(grid).students if s.recipe == LINEAR)
+        fits = self.store.manifest(linear.model)["seconds"]  # estimates know no linear model
+        n_missing = sum(step.stage == "linear" for step in self._missing(folds))
+        if self.seconds(grid) + n_missing * fits / max(1, self.workers) <= share * self.seconds_left:
+            self.run(name, grid)
+        if self._missing(folds):
+            self._folds = None
+            self.spent.left_out.append(f"{name}, for want of time")
+
     def run(self, name: str, grid: Grid, study: Study | None = None, timed: bool = True) -> None:
         """Train these students, until the deadline if `timed`; write the tables, and tell the answer.
 
@@ -178,6 +197,8 @@ class Rounds:
         else:
             if self.limits.latency_ms is not None and self.store.digests() != before:
                 write_latency(self.study, plan, self.store)
+            if self._folds is not None:
+                cross_validation.write(self.study.name, *self._folds, self.store)
             self._record(name, grid, plan, begun, before)
 
     def _missing(self, plan: Plan) -> list[Step]:
@@ -237,7 +258,7 @@ class Rounds:
         answer = {"minutes": round(self.minutes_used, 2)} | dict.fromkeys(("recommended", "dev", "low", "high", "gain"))
         before = [r["dev"] for r in self.spent.rounds if r.get("dev") is not None]
         try:
-            row = candidates.choose(candidates.Candidates(self.study.name, self.limits))
+            row = choice.choose(candidates.Candidates(self.study.name, self.limits))
         except candidates.AdviceError:
             return answer
         answer["recommended"] = row.recipe if row.recipe in LINEARS else f"{row.recipe} {row['size']}"
@@ -259,13 +280,3 @@ class _Engine(LocalEngine):
         super().__exit__()
         self.idle.clear()
         self.busy.clear()
-
-
-def part_of(plan: Plan, students: list[Student]) -> Plan:
-    """Return the plan of only these of its students: the steps that they need."""
-    wanted = {digest for student in students for digest in (student.model, student.evaluation)}
-    for digest in reversed(plan.steps):  # parents come first
-        if digest in wanted:
-            wanted |= set(plan.steps[digest].parents.values())
-    steps = {digest: step for digest, step in plan.steps.items() if digest in wanted}
-    return replace(plan, steps=steps, students=students)

@@ -75,6 +75,22 @@ def mean_interval(values: np.ndarray) -> Effect:
     return Effect(float(v.mean()), low, high, float(test.pvalue), len(v), 1, float(test.df))
 
 
+def over_folds(differences: np.ndarray) -> Effect:
+    """Return the mean of k differences, one for each fold of a cross-validation, with an interval; nan bounds if all are the same.
+
+    Any two models of the folds have learned from nearly the same texts, so the k differences are not independent. The variance of
+    their mean is corrected as Nadeau and Bengio (2003, "Inference for the Generalization Error") do: v (1 / k + 1 / (k - 1)) in
+    the place of v / k. n_seeds is k.
+    """
+    k, effect = len(differences), mean_interval(differences)
+    if not effect.known:
+        return effect
+    error = np.std(differences, ddof=1) * math.sqrt(1 / k + 1 / (k - 1))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, k - 1) * error)
+    p = float(2 * stats.t.sf(abs(effect.estimate) / error, k - 1))
+    return replace(effect, low=effect.estimate - reach, high=effect.estimate + reach, p=p)
+
+
 def effect_in_points(differences: np.ndarray) -> Effect:
     """Return the mean of (n_seeds, n_items) differences in points, with its interval over seeds and items; for one seed over items."""
     return (crossed_effect(differences) if len(differences) > 1 else mean_interval(differences[0])).scaled(POINTS)

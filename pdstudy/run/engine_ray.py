@@ -31,7 +31,7 @@ AHEAD = 2  # steps submitted per slot, so that no slot waits for the driver and 
 ANSWER = 5.0  # seconds in which a Ray must answer at its address
 LOOK = 5.0  # seconds between queries of the cluster's size
 # Stages that do not use a GPU; a search seldom trains.
-ON_CPU = ("texts", "tokenizer", "ids", "search", "given")
+ON_CPU = ("texts", "fold", "tokenizer", "ids", "search", "given")
 WHOLE_GPU = 12 * 768  # layers x hidden of the model that gets a GPU of its own
 OBJECTS = 80 * 2**20  # bytes of Ray's object store, near the minimum: no data goes through it
 STOP, LOCK = "stop", "driver.lock"  # in the folder of progress files

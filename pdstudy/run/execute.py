@@ -66,6 +66,7 @@ STAGES = {
     "texts": text_steps.texts,
     "domain": text_steps.domain,
     "corpus": text_steps.corpus,
+    "fold": text_steps.fold,
     "tokenizer": text_steps.tokenizer,
     "ids": text_steps.ids,
     "words": text_steps.words,

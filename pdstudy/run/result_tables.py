@@ -163,7 +163,7 @@ def counts(plan: Plan, store: Store) -> dict[str, dict[str, int]]:
             by_name, corpus = read_record(store.open(step.digest))["counts"], step.settings["corpus"]
             rows |= by_name if step.stage == "texts" else {f"{name} {corpus}": count for name, count in by_name.items()}
     for step in plan.of_stage("ids"):
-        if step.digest in here:
+        if step.digest in here and step.settings["of"] != "labelled":  # a fold of D_L has no counts of its own
             corpus = plan.source_of(step)
             for name, count in read_record(store.open(step.digest))["counts"].items():
                 title = names.get(name, name) + (f" {corpus}" if corpus else "")

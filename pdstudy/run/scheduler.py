@@ -28,7 +28,7 @@ from pdstudy.study.steps import Plan, Step
 POLL = 0.5  # seconds between checks of the workers' progress
 MEASURE = 10.0  # seconds between measurements of the speed of finished steps
 ATTEMPTS = 2  # a step whose worker was killed, or that failed for an unclear reason, is tried once more
-TEXT = ("texts", "domain", "corpus", "tokenizer", "ids")  # stages of text: they run first, and bad input there ends the run
+TEXT = ("texts", "domain", "corpus", "fold", "tokenizer", "ids")  # stages of text: they run first, and bad input there ends the run
 Engine = Callable[..., Any]  # (store, workers, logs, tracker) -> an object with the methods of LocalEngine
 
 

@@ -24,7 +24,12 @@ if TYPE_CHECKING:  # text steps load no torch
 ROWS = 16_384  # documents in a row group, which is read into memory as one
 MAX_UNKNOWN = 0.05  # share of unknown pieces above which the tokenizer does not fit the texts
 
-PARTS = {"corpus": ("corpus", "heldout"), "task": ("train", "dev", "test", "transfer"), "transfer": ("transfer",)}  # of `ids`
+PARTS = {  # of `ids`
+    "corpus": ("corpus", "heldout"),
+    "task": ("train", "dev", "test", "transfer"),
+    "labelled": ("train", "dev", "test"),
+    "transfer": ("transfer",),
+}
 
 
 def texts(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
@@ -75,6 +80,20 @@ def corpus(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str
     _write(folder, "corpus", {"text": documents}, row_group_size=ROWS)
     _write(folder, "heldout", {"text": heldout}, row_group_size=ROWS)
     return {"counts": {"D_LM": left_out.counts}, "labels": inputs.labels}
+
+
+def fold(step: Step, inputs: Inputs, folder: Path, watch: "Watch") -> dict[str, Any]:
+    """Split D_L for cross-validation: one fold of it is test, the others are train. Dev stays, and there is no D_T."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    s, source = step.settings, inputs.folder("texts")
+    table = pq.read_table(source / "train.parquet")[: s["texts"] or None]
+    fold_of = np.random.default_rng(0).permutation(len(table)) % s["folds"]
+    for split, rows in (("train", fold_of != s["fold"]), ("test", fold_of == s["fold"])):
+        pq.write_table(table.filter(pa.array(rows)), folder / f"{split}.parquet")
+    shutil.copy(source / "dev.parquet", folder / "dev.parquet")
+    return {"labels": inputs.labels}
 
 
 def _evaluated(texts_folder: Path) -> list[Text]:

@@ -9,7 +9,7 @@ A change of code that changes results must therefore raise the stage's number in
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,7 @@ MEAN_PIECES, SENTENCE = 30, 64  # of a sentence that is cut at so many pieces; f
 VERSION = {
     "texts": 2, "domain": 1, "corpus": 1, "tokenizer": 1, "ids": 2, "words": 1, "pretrain": 3, "adopt": 2,
     "given": 2, "finetune": 4, "distill": 5, "search": 1, "label": 2, "evaluate": 1,
-    "outside": 1, "tune": 1, "choose": 1, "file": 1, "linear": 1, "part": 1, "mean": 1,
+    "outside": 1, "tune": 1, "choose": 1, "file": 1, "linear": 1, "part": 1, "mean": 1, "fold": 1,
 }  # fmt: skip
 
 
@@ -86,6 +86,14 @@ class Plan:
         self.asked += 1
         self.steps.setdefault(step.digest, step)
         return step.digest
+
+    def only(self, students: list[Student]) -> "Plan":
+        """Return the plan of only these of its students: the steps that they need."""
+        wanted = {digest for student in students for digest in (student.model, student.evaluation)}
+        for digest in reversed(self.steps):  # parents come first
+            if digest in wanted:
+                wanted |= set(self.steps[digest].parents.values())
+        return replace(self, steps={d: step for d, step in self.steps.items() if d in wanted}, students=students)
 
     def of_stage(self, stage: str) -> list[Step]:
         """Return the steps of one stage."""

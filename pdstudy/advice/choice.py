@@ -1,0 +1,77 @@
+"""The choice among a study's candidates: a student only if it is significantly better than the linear model."""
+
+import pandas as pd
+
+from pdstudy.advice.candidates import AdviceError, Candidates
+from pdstudy.recipes import LINEAR, LINEARS, is_averaged, without_linear
+from pdstudy.study.plan_folds import can_be_validated
+
+
+def choose(candidates: Candidates) -> pd.Series:
+    """Return the row to recommend: the choice on dev, or the student that is significantly better than it in cross-validation.
+
+    On dev the linear model is taken unless a student is significantly better; a cross-validation can only decide for a student.
+    Raises AdviceError if none is within the limits.
+    """
+    chosen, validation = _choose_on_dev(candidates), candidates.cross_validation
+    if chosen.recipe == LINEAR and validation is not None:
+        for _, row in candidates.table[candidates.table.fits].iterrows():
+            if validation.supports(row):
+                return row
+    return chosen
+
+
+def open_on_dev(candidates: Candidates) -> pd.Series | None:
+    """Return the student that a cross-validation may decide for: the best on dev of those that only D_L's labels train.
+
+    None if dev decides: a student is significantly better than the linear model, or all are significantly worse.
+    """
+    try:
+        linear = _choose_on_dev(candidates)
+    except AdviceError:
+        return None
+    table = candidates.table[candidates.table.fits & candidates.table.recipe.map(without_linear).map(can_be_validated)]
+    if linear.recipe != LINEAR or table.empty:
+        return None
+    best = table.loc[table.dev.idxmax()]
+    effect = candidates.difference(best, linear)
+    return None if effect.known and effect.high < 0 else best
+
+
+def _choose_on_dev(candidates: Candidates) -> pd.Series:
+    """Return the best on dev within the limits, but a simpler model unless that one is significantly better.
+
+    The linear model is simpler than any student; a student alone is simpler than one that is averaged with the linear model.
+    """
+    table = candidates.table
+    fitting = table[table.fits]
+    if fitting.empty:
+        students = table[table.recipe != "teacher"]
+        raise AdviceError(
+            f"no student is within the limits: the fastest takes {students.p50_ms.min():.2f} ms, the smallest "
+            f"{students.mb.min():.1f} MB; allow more, or add smaller sizes"
+        )
+
+    def better(one: pd.Series, other: pd.Series) -> bool:
+        effect = candidates.difference(one, other)
+        return effect.known and effect.low > 0
+
+    best = fitting.loc[fitting.dev.idxmax()]
+    linear = fitting[fitting.recipe.isin(LINEARS)].sort_values("recipe")  # of equal ones the one without a teacher
+    best_linear = None if linear.empty else linear.loc[linear.dev.idxmax()]
+    if best_linear is not None and (best.recipe in LINEARS or not better(best, best_linear)):
+        return best_linear
+    alone = fitting[~fitting.recipe.map(is_averaged) & ~fitting.recipe.isin(LINEARS)]
+    if not alone.empty:
+        best_alone = alone.loc[alone.dev.idxmax()]
+        if (best_linear is None or better(best_alone, best_linear)) and not better(best, best_alone):
+            return best_alone
+    return best
+
+
+def best_student(candidates: Candidates) -> pd.Series:
+    """Return the student that is best on dev within the limits, without the linear models. Raises AdviceError if there is none."""
+    students = candidates.table[candidates.table.fits & ~candidates.table.recipe.isin(LINEARS)]
+    if students.empty:
+        raise AdviceError("no student is within the limits")
+    return students.loc[students.dev.idxmax()]
