@@ -1,10 +1,10 @@
 """Give the best answer for the minutes there are: the linear model at once, then every student once, then more seeds of the better ones.
 
 The rounds are a form of successive halving over sizes and recipes. The linear model is first and takes seconds. Then every student
-is trained once, those that take the least time first, so recipes without a teacher come before it; a student that the user named comes
-second. If dev does not decide between the best of them and the linear model, cross-validation on D_L may. Further rounds train more
-seeds of the better students, unless that cannot change the recommendation, and the learning curves of the best one. After every round
-the answer so far is printed (rounds.py). Students that did not fit into the time are recorded.
+without a teacher is trained once, those that take the least time first; a student that the user named comes second. If dev does not
+decide between the best of them and the linear model, cross-validation on D_L may. Then every student with a teacher is trained once.
+Further rounds train more seeds of the better students, unless that cannot change the recommendation, and the learning curves of the
+best one. After every round the answer so far is printed (rounds.py). Students that did not fit into the time are recorded.
 """
 
 import json
@@ -51,9 +51,9 @@ def spend(
     """
     with Rounds(study, minutes, limits, workers, listen, store or Store(), tell) as rounds:
         rounds.run("the linear model", {}, timed=False)
-        grid = _every_student_once(rounds)
-        if (row := choice.open_on_dev(candidates.Candidates(study.name, limits))) is not None:
-            rounds.cross_validate(grid, row, HALF)
+        grid = _every_student_once(rounds, {}, with_teacher=False)
+        _cross_validate(rounds, grid)
+        grid = _every_student_once(rounds, grid, with_teacher=True)
         grid, reason = _more_seeds(rounds, grid)
         _learning_curves(rounds, grid)
         plan = rounds.plan(grid)
@@ -80,27 +80,30 @@ def _students_once(study: Study) -> dict[str, Grid]:
     }
 
 
-def _every_student_once(rounds: Rounds) -> Grid:
-    """Train every student once, a group after the other, while there is time; return those that are finished.
+def _every_student_once(rounds: Rounds, grid: Grid, with_teacher: bool) -> Grid:
+    """Train every student once whose recipe needs a teacher, or needs none, while there is time; return those that are finished.
 
     The group that takes the least time is next. The first one is started whatever its estimate, because only then it is known how
     fast this machine is. After it come the students that the user named, such as with `init --student`, if the time allows them.
     """
-    grid: Grid = {}
-    waiting, family = _students_once(rounds.study), rounds.study.family
-    named = set(family) if isinstance(family, dict) else set()
+    groups = _students_once(rounds.study)
+    waiting = {name: group for name, group in groups.items() if distils(next(iter(group))[0]) == with_teacher}
+    named = set(rounds.study.family) if isinstance(rounds.study.family, dict) else set()
 
     def order(name: str) -> tuple[bool, float]:
         others = bool(grid) and not any(size in named for _, size in waiting[name])
         return others, rounds.seconds(grid | waiting[name])
 
-    while waiting:
+    while waiting and not (with_teacher and rounds.weak_teacher):
         name = min(waiting, key=order)
-        group = waiting.pop(name)
-        if not (rounds.weak_teacher and any(distils(recipe) for recipe, _ in group)):
-            first = not grid and rounds.seconds_left > 0
-            grid = rounds.extend(name, grid, group, math.inf if first else SHARE)
+        first = not grid and rounds.seconds_left > 0
+        grid = rounds.extend(name, grid, waiting.pop(name), math.inf if first else SHARE)
     return grid
+
+
+def _cross_validate(rounds: Rounds, grid: Grid) -> None:
+    """Compare a student with the linear model in cross-validation, where dev leaves the choice open."""
+    rounds.cross_validate(grid, choice.open_on_dev(candidates.Candidates(rounds.study.name, rounds.limits)), HALF)
 
 
 def _more_seeds(rounds: Rounds, grid: Grid) -> tuple[Grid, str]:

@@ -21,21 +21,21 @@ def choose(candidates: Candidates) -> pd.Series:
     return chosen
 
 
-def open_on_dev(candidates: Candidates) -> pd.Series | None:
-    """Return the student that a cross-validation may decide for: the best on dev of those that only D_L's labels train.
+def open_on_dev(candidates: Candidates) -> list[pd.Series]:
+    """Return the students that a cross-validation may decide for, the best on dev first: only D_L's labels train them.
 
-    None if dev decides: a student is significantly better than the linear model, or all are significantly worse.
+    Empty if dev decides: a student is significantly better than the linear model, or all are significantly worse.
     """
     try:
         linear = _choose_on_dev(candidates)
     except AdviceError:
-        return None
+        return []
+    if linear.recipe != LINEAR:
+        return []
     table = candidates.table[candidates.table.fits & candidates.table.recipe.map(without_linear).map(can_be_validated)]
-    if linear.recipe != LINEAR or table.empty:
-        return None
-    best = table.loc[table.dev.idxmax()]
-    effect = candidates.difference(best, linear)
-    return None if effect.known and effect.high < 0 else best
+    rows = [row for _, row in table.sort_values("dev", ascending=False, kind="stable").iterrows()]
+    effects = [candidates.difference(row, linear) for row in rows]
+    return [row for row, effect in zip(rows, effects, strict=True) if not (effect.known and effect.high < 0)]
 
 
 def _choose_on_dev(candidates: Candidates) -> pd.Series:

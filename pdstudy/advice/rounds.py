@@ -161,19 +161,20 @@ class Rounds:
             self.spent.left_out.append(f"{name}, for want of time")
         return extended
 
-    def cross_validate(self, grid: Grid, row, share: float) -> None:
-        """Compare a candidate with the linear model in cross-validation, if that fits into a share of the time left."""
-        name = f"cross-validation of {candidates.in_words(row)}"
-        folds = plan_folds.cross_validation(self.study, without_linear(row.recipe), row["size"])
-        self._folds = row.recipe, folds
+    def cross_validate(self, grid: Grid, rows: list, share: float) -> None:
+        """Compare a candidate with the linear model in cross-validation: the first whose takes no more than a share of the time left."""
         linear = next(s for s in self.plan(grid).students if s.recipe == LINEAR)
-        fits = self.store.manifest(linear.model)["seconds"]  # estimates know no linear model
-        n_missing = sum(step.stage == "linear" for step in self._missing(folds))
-        if self.seconds(grid) + n_missing * fits / max(1, self.workers) <= share * self.seconds_left:
-            self.run(name, grid)
-        if self._missing(folds):
+        fit_seconds = self.store.manifest(linear.model)["seconds"]  # estimates know no linear model
+        for row in rows:
+            folds = plan_folds.cross_validation(self.study, without_linear(row.recipe), row["size"])
+            n_fits = sum(step.stage == "linear" for step in self._missing(folds))
+            self._folds = row.recipe, folds
+            if self.seconds(grid) + n_fits * fit_seconds / max(1, self.workers) <= share * self.seconds_left:
+                self.run(f"cross-validation of {candidates.in_words(row)}", grid)
+                break
+        if rows and self._missing(self._folds[1]):
             self._folds = None
-            self.spent.left_out.append(f"{name}, for want of time")
+            self.spent.left_out.append("cross-validation, for want of time")
 
     def run(self, name: str, grid: Grid, study: Study | None = None, timed: bool = True) -> None:
         """Train these students, until the deadline if `timed`; write the tables, and tell the answer.
