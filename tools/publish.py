@@ -16,6 +16,7 @@ PUBLISHED = Path(__file__).resolve().parents[1] / "outputs" / "published"
 FILES = (
     *(results.METRICS, results.COSTS, results.SEARCHES, results.CLAIMS, results.ENVIRONMENT, results.PARAMS, results.TEXTS),
     *(results.CLASSES, results.DOMAINS, results.LATENCY, "advice.json", "nearness.json", "spent.json", "lengths.json"),
+    "cross_validation.json",
 )
 
 
