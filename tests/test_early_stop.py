@@ -18,6 +18,7 @@ class ByHand(Candidates):
     """Students from the numbers of dev texts that they answer right, one number for each seed; all of them the easiest texts first."""
 
     def __init__(self, outside=(), **right: list[int]):
+        self.cross_validation = None
         rows = [(recipe, SIZES[recipe], seed, n / N) for recipe, counts in right.items() for seed, n in enumerate(counts)]
         self.models = pd.DataFrame(rows, columns=["recipe", "size", "seed", "value"]).set_index(["recipe", "size", "seed"])
         self.models["digest"] = [f"{recipe}-{seed}" for recipe, _, seed, _ in rows]
