@@ -172,6 +172,12 @@ def test_a_student_is_taken_that_cross_validation_shows_to_be_better(low, valida
     assert [row.recipe for row in choice.open_on_dev(tried)] == ([] if low > 0 else ["PF + linear", "PF"])
 
 
+@pytest.mark.parametrize(("low", "chosen"), [(-1.0, "PF + linear"), (0.1, "Linear, taught")])
+def test_the_taught_linear_model_stays_only_where_it_is_significantly_better_than_that_student(low, chosen):
+    tried = candidates_of({"Linear": 70.0, "Linear, taught": 71.0, "PF + linear": 70.4}, low, validated("PF + linear", 3.0))
+    assert choice.choose(tried).recipe == chosen and choice.open_on_dev(tried) == []
+
+
 def test_another_seed_cannot_bring_back_the_linear_model_after_cross_validation():
     tried = candidates_of({"Linear": 70.0, "PF": 70.4}, -1.0, validated("PF", 3.0))
     assert early_stop.why(tried, [("PF", "2/64")]) == "no other student is near 2/64 by PF on dev"

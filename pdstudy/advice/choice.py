@@ -8,15 +8,15 @@ from pdstudy.study.plan_folds import can_be_validated
 
 
 def choose(candidates: Candidates) -> pd.Series:
-    """Return the row to recommend: the choice on dev, or the student that is significantly better than it in cross-validation.
+    """Return the row to recommend. Raises AdviceError if none is within the limits.
 
-    On dev the linear model is taken unless a student is significantly better; a cross-validation can only decide for a student.
-    Raises AdviceError if none is within the limits.
+    It is the choice on dev. If that is a linear model, it is the student that cross-validation shows to be better than the linear
+    model, if there is one.
     """
     chosen, validation = _choose_on_dev(candidates), candidates.cross_validation
-    if chosen.recipe == LINEAR and validation is not None:
+    if chosen.recipe in LINEARS and validation is not None:
         for _, row in candidates.table[candidates.table.fits].iterrows():
-            if validation.supports(row):
+            if validation.supports(row) and not _is_better(candidates, chosen, row):
                 return row
     return chosen
 
@@ -52,21 +52,24 @@ def _choose_on_dev(candidates: Candidates) -> pd.Series:
             f"{students.mb.min():.1f} MB; allow more, or add smaller sizes"
         )
 
-    def better(one: pd.Series, other: pd.Series) -> bool:
-        effect = candidates.difference(one, other)
-        return effect.known and effect.low > 0
-
     best = fitting.loc[fitting.dev.idxmax()]
     linear = fitting[fitting.recipe.isin(LINEARS)].sort_values("recipe")  # of equal ones the one without a teacher
     best_linear = None if linear.empty else linear.loc[linear.dev.idxmax()]
-    if best_linear is not None and (best.recipe in LINEARS or not better(best, best_linear)):
+    if best_linear is not None and (best.recipe in LINEARS or not _is_better(candidates, best, best_linear)):
         return best_linear
     alone = fitting[~fitting.recipe.map(is_averaged) & ~fitting.recipe.isin(LINEARS)]
     if not alone.empty:
         best_alone = alone.loc[alone.dev.idxmax()]
-        if (best_linear is None or better(best_alone, best_linear)) and not better(best, best_alone):
+        proven = best_linear is None or _is_better(candidates, best_alone, best_linear)
+        if proven and not _is_better(candidates, best, best_alone):
             return best_alone
     return best
+
+
+def _is_better(candidates: Candidates, one: pd.Series, other: pd.Series) -> bool:
+    """Return whether `one` is significantly better on dev."""
+    effect = candidates.difference(one, other)
+    return effect.known and effect.low > 0
 
 
 def best_student(candidates: Candidates) -> pd.Series:
