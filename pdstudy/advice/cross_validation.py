@@ -1,7 +1,8 @@
 """A student against the linear model in cross-validation on D_L, for a choice that dev alone leaves open.
 
 Dev is often a thousand texts, on which a student must be two to three points better to be significantly so. D_L has more: each
-fold of it is answered by a student and a linear model that learned from the others. The rate and C remain those chosen on dev.
+fold of it is answered by a student and a linear model that learned from the others. The student's rate remains the one chosen on
+dev; the linear model's C is chosen on dev in every fold.
 """
 
 import json
