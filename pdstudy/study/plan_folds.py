@@ -32,8 +32,8 @@ def cross_validation(study: Study, recipe: str, size: str) -> Plan:
         fold_texts = Step("fold", settings, {"texts": texts.digest}, f"fold {fold + 1} of D_L", room=texts.room)
         steps = {texts.digest: plan.add(fold_texts)}  # of all texts -> of the fold
         for model in (student, linear):
-            steps |= {digest: _over_fold(plan, digest, steps, fold) for digest in (model.model, model.evaluation)}
-            plan.students.append(replace(model, seed=fold, model=steps[model.model], evaluation=steps[model.evaluation]))
+            trained, evaluated = (_over_fold(plan, digest, steps, fold) for digest in (model.model, model.evaluation))
+            plan.students.append(replace(model, seed=fold, model=trained, evaluation=evaluated))
     return plan.only(plan.students)
 
 
