@@ -16,7 +16,8 @@ from pdstudy import Study, run_study
 from pdstudy.__main__ import app
 from pdstudy.advice import budget, data_checks, recommendation, rounds
 from pdstudy.advice import candidates as advise
-from pdstudy.recipes import LINEARS, RECIPES, is_averaged
+from pdstudy.advice.choice import best_student
+from pdstudy.recipes import LINEARS, RECIPES, is_averaged, without_linear
 from pdstudy.run import scheduler
 from pdstudy.run.worker import Interrupted
 from pdstudy.storage import paths, results
@@ -186,6 +187,8 @@ def test_the_recommendation_stands_on_what_was_measured(spent):
     )
     assert ("Its best seed" in words) is not linear, "the linear model has no seed"
     assert "Twice the labelled text" in words or "Twice the transfer text" in words
+    of_labels = set(re.findall(r"Twice the labelled text \([\d,]+\) would add about [+-][\d.]+ points to ([\w-]+)", words))
+    assert of_labels <= {"PF", without_linear(best_student(candidates).recipe)}, "nobody would take Basic beside PF"
     assert any("train: 300 texts; praise 150 (50%), scorn 150 (50%)." in s for s in data_checks.sentences(study.name))
     assert data_checks.nearness(study.name).corpus.tolist() == ["D_LM", "D_T"]
 

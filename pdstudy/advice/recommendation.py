@@ -214,11 +214,11 @@ def _outside_limits(candidates: Candidates, chosen) -> list[str]:
 
 
 def _more_text(candidates: Candidates, student) -> list[str]:
-    """Return what twice the text is forecast to add to the best student."""
+    """Return what twice the text is forecast to add to the best student, and twice the labels to PF of its size."""
     texts = {"transfer": "Twice the transfer text", "labels": "Twice the labelled text"}
-    sentences = []
+    recipe, sentences = without_linear(student.recipe), []
     for c in curves(candidates.study):
-        if c.size == student["size"] and (c.recipe == without_linear(student.recipe) or c.kind == "labels"):
+        if c.size == student["size"] and (c.recipe == recipe or (c.kind == "labels" and c.recipe == "PF")):
             error = (
                 f"; the fitted curve missed the last point by {c.forecast_error * POINTS:+.1f}"
                 if math.isfinite(c.forecast_error)

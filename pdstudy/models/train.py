@@ -100,7 +100,8 @@ def fit(
     accelerator = Accelerator(log_with=watch.tracker, project_dir=watch.tracker_folder)
     if watch.tracker:
         accelerator.init_trackers(watch.label.replace("/", "-").replace(" ", "_").replace("#", "n"))
-    optimisers = [accelerator.prepare(o) for o in _optimisers(model, schedule, precision)]
+    # Only the model is given to accelerate: its own backward and step look for a package at every call, 0.3 ms a step.
+    optimisers, parameters = _optimisers(model, schedule, precision), list(model.parameters())
     runner = accelerator.prepare(model)
     runner.train()
     first, state = 0, _Record()
@@ -113,11 +114,11 @@ def fit(
             for optimiser in optimisers:
                 for group in optimiser.param_groups:
                     group["lr"] = group["peak"] * schedule.factor(step)
-            torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))  # torch uses 32 bits
+            _seed(seed, step, accelerator.device)
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 step_loss = loss(runner, data)
-            accelerator.backward(step_loss.value)
-            norm = clip(list(model.parameters()))
+            step_loss.value.backward()
+            norm = clip(parameters)
             for optimiser in optimisers:
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
@@ -147,6 +148,15 @@ def fit(
     seconds = state.seconds_before + time.monotonic() - started
     tail = state.curve[-max(1, len(state.curve) // 10) :]
     return Fitted(schedule.steps, state.tokens, seconds, sum(r["loss"] for r in tail) / len(tail), state.curve)
+
+
+def _seed(seed: int, step: int, device: torch.device) -> None:
+    """Seed dropout. `torch.manual_seed` formats the call stack for every kind of device that is absent, 0.2 ms a step."""
+    number = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])  # torch uses 32 bits
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(number)
+    else:
+        torch.manual_seed(number)
 
 
 def text_batch(batches: Batches) -> Callable[[int], list]:
