@@ -82,7 +82,8 @@ class Store:
             raise StoreError(f"{folder}: its manifest is unreadable; run: python -m pdstudy doctor --repair") from None
 
     def _own_folder(self, digest: str) -> Path | None:
-        return next((p.parent for p in self.root.glob(f"*/{digest}/{MANIFEST}")), None)
+        stages = self.root.iterdir() if self.root.is_dir() else ()
+        return next((stage / digest for stage in stages if (stage / digest / MANIFEST).is_file()), None)
 
     def set_aside(self, folder: Path) -> None:
         """Rename a damaged folder, so that its name is free."""
@@ -193,7 +194,7 @@ def damage(folder: Path, digest: str | None = None) -> str | None:
         path = folder / name
         if "\0" in name or not path.is_file() or path.stat().st_size != size:
             return f"{name} is missing or has another size than its manifest says"
-        if not is_inside(path, folder):
+        if (path.is_symlink() or path.parent != folder) and not is_inside(path, folder):
             return f"{name} is a link out of the artifact"
         if sha256(path) != sha:
             return f"{name} differs from its manifest's sha256"
