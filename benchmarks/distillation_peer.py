@@ -34,7 +34,7 @@ from pdstudy import machine, stages
 from pdstudy.data import batches
 from pdstudy.machine import best_precision
 from pdstudy.models import encoder, inference
-from pdstudy.models.train import CLIP
+from pdstudy.models.optimisers import CLIP
 from pdstudy.run import model_steps
 from pdstudy.sizes import Size
 

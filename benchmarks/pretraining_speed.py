@@ -58,7 +58,7 @@ def inputs_of(size: str) -> model_steps.Inputs:
 def run(arm: str, size: str, threads: int) -> dict:
     """Return one run's seconds of training, optimiser steps, pieces, and the held-out loss afterwards."""
     torch.set_num_threads(threads)
-    # What torch imports for the first optimiser takes seconds, which are in neither arm.
+    # What torch imports for its first optimiser takes seconds, which are in neither arm.
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
     inputs, (shape, _) = inputs_of(size), parts(size)
     vocabulary, text = inputs.vocabulary(), np.array(inputs.ids("corpus").flat)

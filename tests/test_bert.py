@@ -1,5 +1,7 @@
 """Our modules have transformers' names and order, and the same weights for a seed, bit for bit."""
 
+import textwrap
+
 import pytest
 import torch
 import transformers
@@ -62,6 +64,20 @@ def test_a_size_that_is_no_whole_number_is_named(wrong):
         BertConfig(**wrong)
 
 
-def test_a_worker_starts_without_transformers(fresh_python):
-    code = "import sys, pdstudy.run.execute; print([m for m in ('transformers', 'sklearn', 'scipy', 'torch._dynamo') if m in sys.modules])"
-    assert fresh_python(code) == "[]"
+UNUSED = "print([m for m in ('transformers', 'sklearn', 'torch._dynamo') if m in sys.modules])"
+
+
+def test_a_worker_starts_trains_and_evaluates_without_what_takes_seconds_to_import(fresh_python):
+    assert fresh_python(f"import sys, pdstudy.run.execute; {UNUSED}") == "[]"
+    code = """
+        import sys
+        import numpy as np
+        import torch
+        from pdstudy.models import evaluate
+        from pdstudy.models.train import Loss, Schedule, fit
+
+        model = torch.nn.Linear(3, 2)
+        fit(model, lambda step: [torch.ones(4, 3)], lambda m, data: Loss(m(*data).square().mean(), 12), Schedule(2, 0, 1e-3, 0), 0, "fp32")
+        evaluate.metrics(np.eye(2), np.arange(2))
+    """
+    assert fresh_python(f"{textwrap.dedent(code)}\n{UNUSED}") == "[]"

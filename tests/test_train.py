@@ -8,7 +8,8 @@ from torch import nn
 
 from pdstudy.models import encoder
 from pdstudy.models.losses import hard_label_loss
-from pdstudy.models.train import Diverged, Loss, Schedule, Stopped, Watch, batches, clip, fit
+from pdstudy.models.optimisers import clip
+from pdstudy.models.train import Diverged, Loss, Schedule, Stopped, Watch, batches, fit
 from pdstudy.sizes import Size
 from pdstudy.storage.store import Checkpoints
 

@@ -9,21 +9,23 @@ import math
 import torch
 from torch import Tensor
 
+from pdstudy.models.optimisers import Optimiser
+
 MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan et al. (2024): steep at zero, near one everywhere else
 ITERATIONS, SMALLEST = 5, 1e-7
 WIDE = 2  # a matrix at least this many times wider than high is orthogonalised through its Gram matrix
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Optimiser):
     """Nesterov momentum with orthogonalised updates and decoupled weight decay; parameters are matrices."""
 
     def __init__(self, params, lr: float, weight_decay: float, dtype: torch.dtype):
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        super().__init__([{"params": params}], lr=lr, weight_decay=weight_decay)
         self.dtype = dtype
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self) -> None:
         """Update every matrix from its gradient; on a GPU in bf16 those of one shape together, with a sixth of the kernels."""
         for group in self.param_groups:
             if self.dtype == torch.bfloat16 and group["params"][0].device.type == "cuda":

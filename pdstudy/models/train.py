@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from pdstudy.data.batches import Batches
 from pdstudy.models.muon import Muon
+from pdstudy.models.optimisers import AdamW, Optimiser, clip
 
-CLIP = 1.0  # largest gradient norm, as in BERT
 BETAS = (0.9, 0.98)
 
 
@@ -121,7 +121,7 @@ def fit(
             norm = clip(parameters)
             for optimiser in optimisers:
                 optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
+                optimiser.zero_grad()
             logged = step_loss.value if step_loss.logged is None else step_loss.logged
             logged, pieces, stopping = _over_ranks(accelerator, logged.detach(), step_loss.pieces, watch.stop())
             state.losses.append(logged)
@@ -194,21 +194,6 @@ def batches(batch: Callable[[int], Any], steps: range, device: torch.device, ahe
             yield send_to_device(data, device, non_blocking=True)
 
 
-def clip(parameters: list[nn.Parameter]) -> Tensor:
-    """Return the norm of all gradients, a scalar, after scaling them in place if it is above CLIP.
-
-    The result is that of `torch.nn.utils.clip_grad_norm_`, bit for bit. That function always multiplies, to avoid waiting for a
-    GPU; on a CPU the comparison is free and saves one small call per weight.
-    """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if norm.device.type != "cpu":
-        torch.nn.utils.clip_grads_with_norm_(parameters, CLIP, norm)
-    elif not (factor := float(CLIP / (norm + 1e-6))) >= 1:  # `not >= 1` also catches NaN
-        torch._foreach_mul_(gradients, factor)
-    return norm
-
-
 def device() -> torch.device:
     """Return the device that `fit` trains on."""
     return PartialState().device
@@ -229,7 +214,7 @@ def _over_ranks(accelerator: Accelerator, loss: Tensor, pieces: int, stopping: b
     return loss.new_tensor(total / accelerator.num_processes), round(all_pieces), stops > 0
 
 
-def _optimisers(model: nn.Module, schedule: Schedule, precision: str) -> list[torch.optim.Optimizer]:
+def _optimisers(model: nn.Module, schedule: Schedule, precision: str) -> list[Optimiser]:
     """Return AdamW for all weights, or Muon for the layers' matrices and AdamW for the rest."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if schedule.muon_rate and ".encoder.layer." in name and p.ndim == 2]
@@ -239,7 +224,7 @@ def _optimisers(model: nn.Module, schedule: Schedule, precision: str) -> list[to
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": schedule.weight_decay},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},  # biases and norms, as in BERT
     ]
-    optimisers = [torch.optim.AdamW([g for g in groups if g["params"]], lr=schedule.rate, betas=BETAS, fused=True)]
+    optimisers = [AdamW([g for g in groups if g["params"]], schedule.rate, BETAS)]
     if matrices:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         optimisers.append(Muon(matrices, schedule.muon_rate, schedule.weight_decay, dtype))
@@ -276,7 +261,7 @@ def _save(folder: Path, model: nn.Module, optimisers: list, state: _Record) -> N
     """Write weights, optimiser states and the record; the order of the data and dropout depend on the step only."""
     weights = {f"model.{k}": v for k, v in model.state_dict().items()}
     for i, optimiser in enumerate(optimisers):
-        for j, slots in optimiser.state_dict()["state"].items():
+        for j, slots in optimiser.slots().items():
             weights |= {f"optimiser.{i}.{j}.{k}": v for k, v in slots.items()}
     losses = torch.stack(state.losses) if state.losses else torch.zeros(0)
     save_file({k: v.detach().cpu().clone() for k, v in (weights | {"losses": losses}).items()}, folder / "state.safetensors")
@@ -299,7 +284,7 @@ def _restore(watch: Watch, model: nn.Module, optimisers: list, state: _Record, c
             if name.startswith(f"optimiser.{i}."):
                 j, slot = name.split(".")[2:]
                 slots.setdefault(int(j), {})[slot] = value
-        optimiser.load_state_dict(optimiser.state_dict() | {"state": slots})
+        optimiser.load(slots)
     totals = json.loads((folder / "tally.json").read_text())
     state.tokens, state.seconds_before, state.curve = totals["tokens"], totals["seconds"], totals["curve"]
     state.losses = list(tensors["losses"])
