@@ -64,7 +64,7 @@ def test_a_size_that_is_no_whole_number_is_named(wrong):
         BertConfig(**wrong)
 
 
-UNUSED = "print([m for m in ('transformers', 'sklearn', 'torch._dynamo') if m in sys.modules])"
+UNUSED = "print([m for m in ('transformers', 'sklearn', 'sympy', 'torch._dynamo') if m in sys.modules])"
 
 
 def test_a_worker_starts_trains_and_evaluates_without_what_takes_seconds_to_import(fresh_python):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import optimize, stats
+import scipy  # its parts are imported where they are first used: scipy.stats takes most of a second
 
 LEVEL = 0.95  # of every interval
 POINTS = 100  # per 1 of accuracy
@@ -59,10 +59,7 @@ def crossed_effect(differences: np.ndarray) -> Effect:
         return unknown
     parts = ms_seeds**2 / (n_seeds - 1) + ms_items**2 / (n_items - 1) + ms_rest**2 / ((n_seeds - 1) * (n_items - 1))
     df = max(n_seeds - 1.0, total**2 / parts)
-    error = math.sqrt(total / (n_seeds * n_items))
-    reach = stats.t.ppf((1 + LEVEL) / 2, df) * error
-    p = 2 * stats.t.sf(abs(estimate) / error, df)
-    return Effect(estimate, estimate - reach, estimate + reach, float(p), n_seeds, n_items, float(df))
+    return _t_interval(estimate, math.sqrt(total / (n_seeds * n_items)), df, n_seeds, n_items)
 
 
 def mean_interval(values: np.ndarray) -> Effect:
@@ -70,9 +67,7 @@ def mean_interval(values: np.ndarray) -> Effect:
     v = np.asarray(values, dtype=float)
     if len(v) < 2 or v.std(ddof=1) <= 1e-15:
         return Effect(float(v.mean()), math.nan, math.nan, math.nan, len(v), 1, 0.0)
-    test = stats.ttest_1samp(v, 0.0)
-    low, high = map(float, test.confidence_interval(LEVEL))
-    return Effect(float(v.mean()), low, high, float(test.pvalue), len(v), 1, float(test.df))
+    return _t_interval(float(v.mean()), math.sqrt(v.var(ddof=1) / len(v)), len(v) - 1.0, len(v), 1)
 
 
 def over_folds(differences: np.ndarray) -> Effect:
@@ -86,9 +81,13 @@ def over_folds(differences: np.ndarray) -> Effect:
     if not effect.known:
         return effect
     error = np.std(differences, ddof=1) * math.sqrt(1 / k + 1 / (k - 1))
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, k - 1) * error)
-    p = float(2 * stats.t.sf(abs(effect.estimate) / error, k - 1))
-    return replace(effect, low=effect.estimate - reach, high=effect.estimate + reach, p=p)
+    return _t_interval(effect.estimate, float(error), k - 1.0, k, 1)
+
+
+def _t_interval(estimate: float, error: float, df: float, n_seeds: int, n_items: int) -> Effect:
+    reach = float(scipy.special.stdtrit(df, (1 + LEVEL) / 2)) * error
+    p = float(2 * scipy.special.stdtr(df, -abs(estimate) / error))
+    return Effect(estimate, estimate - reach, estimate + reach, p, n_seeds, n_items, float(df))
 
 
 def effect_in_points(differences: np.ndarray) -> Effect:
@@ -111,8 +110,8 @@ def over_items(differences: np.ndarray, resamples: int = 5000) -> tuple[float, f
     off = values - mean
     skew = (counts * off**3).sum() / (6 * (counts * off**2).sum() ** 1.5)  # acceleration, from the jackknife of a mean
     below = ((draws < mean).sum() + (draws <= mean).sum()) / (2 * resamples)
-    z0, z = stats.norm.ppf(below), stats.norm.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    low, high = np.quantile(draws, stats.norm.cdf(z0 + (z0 + z) / (1 - skew * (z0 + z))))
+    z0, z = scipy.special.ndtri(below), scipy.special.ndtri([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(draws, scipy.special.ndtr(z0 + (z0 + z) / (1 - skew * (z0 + z))))
     return float(low), float(high)
 
 
@@ -124,13 +123,8 @@ def sign_flip(differences: np.ndarray) -> float:
     by_seed = np.asarray(differences, dtype=float).mean(axis=1)
     if len(by_seed) < 2 or np.abs(by_seed).max() <= 1e-12:
         return math.nan
-    rng = np.random.default_rng(0)
-    return float(stats.permutation_test((by_seed,), np.mean, permutation_type="samples", n_resamples=4096, rng=rng).pvalue)
-
-
-def not_below(effect: Effect, margin: float) -> float:
-    """Return the one-sided p of an effect below -margin. If it is small, the effect is not worse by more than the margin."""
-    return _one_sided(effect, effect.estimate + margin)
+    flip, rng = scipy.stats.permutation_test, np.random.default_rng(0)
+    return float(flip((by_seed,), np.mean, permutation_type="samples", n_resamples=4096, rng=rng).pvalue)
 
 
 def equivalence(effect: Effect, margin: float) -> float:
@@ -141,8 +135,8 @@ def equivalence(effect: Effect, margin: float) -> float:
 def _one_sided(effect: Effect, distance: float) -> float:
     if not effect.known:
         return math.nan
-    error = (effect.high - effect.estimate) / stats.t.ppf((1 + LEVEL) / 2, effect.df)
-    return float(stats.t.sf(distance / error, effect.df))
+    error = (effect.high - effect.estimate) / scipy.special.stdtrit(effect.df, (1 + LEVEL) / 2)
+    return float(scipy.special.stdtr(effect.df, -distance / error))
 
 
 def holm(p_values: list[float]) -> list[float]:
@@ -185,7 +179,7 @@ def fit_learning_curve(texts: np.ndarray, accuracy: np.ndarray) -> Law:
 
     start = [min(0.999, a.max() + 0.01), 0.02, 0.5]
     bounds = ([max(0.0, a.min() - 0.05), 0.0, 0.05], [1.0, 1.0, 2.0])
-    ceiling, gap, decay = optimize.least_squares(residuals, start, bounds=bounds, xtol=1e-12, ftol=1e-12, gtol=1e-12).x
+    ceiling, gap, decay = scipy.optimize.least_squares(residuals, start, bounds=bounds, xtol=1e-12, ftol=1e-12, gtol=1e-12).x
     return Law(float(ceiling), float(gap * scale**decay), float(decay))
 
 
@@ -225,7 +219,7 @@ def accuracy_interval(accuracies: np.ndarray, n_items: int) -> tuple[float, floa
     a = np.asarray(accuracies, dtype=float)
     p = min(max(a.mean(), 1 / (n_items + 1)), n_items / (n_items + 1))
     seeds = a.var(ddof=1) / len(a) if len(a) > 1 else 0.0
-    reach = float(stats.norm.ppf((1 + LEVEL) / 2)) * math.sqrt(seeds + p * (1 - p) / n_items)
+    reach = float(scipy.special.ndtri((1 + LEVEL) / 2)) * math.sqrt(seeds + p * (1 - p) / n_items)
     return max(0.0, float(a.mean()) - reach), min(1.0, float(a.mean()) + reach)
 
 
@@ -285,7 +279,7 @@ def interval_on_new_texts(dev: float, expected: float, n_dev: int, n_test: int, 
     def reach(p: float) -> float:
         p = min(max(p, 1 / (n_dev + 1)), n_dev / (n_dev + 1))  # 100 % on dev does not mean that no error is possible
         error = math.sqrt(p * (1 - p) * (1 / n_dev + 1 / n_test) + spread**2 * (1 + 1 / n_seeds))
-        return float(stats.norm.ppf((1 + LEVEL) / 2)) * error
+        return float(scipy.special.ndtri((1 + LEVEL) / 2)) * error
 
     low, high = sorted((dev, expected))
     return max(0.0, low - reach(low)), min(1.0, high + reach(high))

@@ -100,9 +100,10 @@ def fit(
     accelerator = Accelerator(log_with=watch.tracker, project_dir=watch.tracker_folder)
     if watch.tracker:
         accelerator.init_trackers(watch.label.replace("/", "-").replace(" ", "_").replace("#", "n"))
-    # Only the model is given to accelerate: its own backward and step look for a package at every call, 0.3 ms a step.
+    # accelerate prepares the model of several ranks only, because that imports torch's distributed tensors, a second for every worker
+    # process. Its own backward and step are not used: they look for a package at every call, 0.3 ms a step.
     optimisers, parameters = _optimisers(model, schedule, precision), list(model.parameters())
-    runner = accelerator.prepare(model)
+    runner = model.to(accelerator.device) if accelerator.num_processes == 1 else accelerator.prepare(model)
     runner.train()
     first, state = 0, _Record()
     if watch.checkpoints is not None:

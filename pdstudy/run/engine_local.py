@@ -44,7 +44,9 @@ class LocalEngine:
         return self
 
     def __exit__(self, *error):
-        if self.stopping:  # every step has ended; a worker's own shutdown may take longer than a stop should
+        # No step is lost: idle workers have nothing to save, and an interpreter with torch takes a second to shut down.
+        _kill(self.idle)
+        if self.stopping:
             self.kill()
         for pool in (*self.idle, *self.busy.values()):
             pool.shutdown(wait=True, cancel_futures=True)
@@ -90,18 +92,23 @@ class LocalEngine:
             self.kill()
         else:
             self.stopping, self.deadline = True, time.monotonic() + GRACE
-            for process in self._processes():
+            for process in _processes([*self.idle, *self.busy.values()]):
                 with contextlib.suppress(ProcessLookupError, TypeError):
                     os.kill(process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill every worker now. Finished steps are in the store."""
-        for process in self._processes():
-            with contextlib.suppress(ValueError):  # it has ended
-                process.kill()
+        _kill([*self.idle, *self.busy.values()])
 
-    def _processes(self) -> list:
-        return [p for pool in (*self.idle, *self.busy.values()) for p in list((pool._processes or {}).values())]
+
+def _processes(pools: list[ProcessPoolExecutor]) -> list:
+    return [p for pool in pools for p in list((pool._processes or {}).values())]
+
+
+def _kill(pools: list[ProcessPoolExecutor]) -> None:
+    for process in _processes(pools):
+        with contextlib.suppress(ValueError):  # it has ended
+            process.kill()
 
 
 @contextlib.contextmanager
