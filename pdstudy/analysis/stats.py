@@ -127,6 +127,11 @@ def sign_flip(differences: np.ndarray) -> float:
     return float(flip((by_seed,), np.mean, permutation_type="samples", n_resamples=4096, rng=rng).pvalue)
 
 
+def not_below(effect: Effect, margin: float) -> float:
+    """Return the one-sided p of an effect below -margin. If it is small, the effect is not worse by more than the margin."""
+    return _one_sided(effect, effect.estimate + margin)
+
+
 def equivalence(effect: Effect, margin: float) -> float:
     """Return the p of two one-sided tests of an effect outside +-margin. If it is small, the effect is equivalent to zero."""
     return max(_one_sided(effect, effect.estimate + margin), _one_sided(effect, margin - effect.estimate))
