@@ -35,7 +35,8 @@ from pdstudy.data.masking import mask_rows
 from pdstudy.machine import best_precision
 from pdstudy.models import encoder
 from pdstudy.models import losses as objectives
-from pdstudy.models.train import BETAS, CLIP
+from pdstudy.models.optimisers import CLIP
+from pdstudy.models.train import BETAS
 from pdstudy.sizes import Size
 
 RESULTS = Path(__file__).parent / "results"
