@@ -31,9 +31,8 @@ MINUTE = 60
 IDLE = "Python 3 (ipykernel) | Idle"  # in the status bar
 STEPS = re.compile(r"\d+ of \d+ steps|nothing to compute")
 STUDY = "01_pretraining_value"  # the notebook that computes the rest of the smoke study, for all that come after it
-REST = ("finetune", "search", "distill", "evaluate")  # the stages of that rest
+REST = ("distill", "evaluate")  # the stages of that rest
 EXPLORER = "06_explore"
-SHORT = "05_your_task"  # of the others, one; nbval and `test_report` run their cells too
 
 
 @dataclass
@@ -56,7 +55,7 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(smoke, tmp_path_factory):
-    """JupyterLab by `make lab` beside copies of the notebooks, with outputs and settings of its own; no student is trained yet."""
+    """JupyterLab by `make lab` beside copies of the notebooks, with outputs and settings of its own; no student is distilled yet."""
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(paths.OUTPUTS / "store", folder / "outputs" / "store", ignore=shutil.ignore_patterns(*REST))
     shutil.copytree(paths.NOTEBOOKS, folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
@@ -233,9 +232,8 @@ def test_a_run_shows_its_progress_stops_when_it_is_interrupted_and_goes_on(lab, 
     notebook.page.screenshot(path=pictures / "lab_finished.png")
 
 
-@pytest.mark.parametrize(
-    "stem", [SHORT, *(pytest.param(s, marks=pytest.mark.night) for s in NOTEBOOKS if s not in (STUDY, EXPLORER, SHORT))]
-)
+@pytest.mark.night  # nbval runs their cells too, and the tests above and below run all cells of one
+@pytest.mark.parametrize("stem", [s for s in NOTEBOOKS if s not in (STUDY, EXPLORER)])
 def test_run_all_ends_with_every_cell_run_and_nothing_to_complain_of(opened, pictures, stem):
     notebook = opened(stem)
     notebook.run_all()
