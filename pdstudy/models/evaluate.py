@@ -24,11 +24,8 @@ def metrics(logits: np.ndarray, labels: np.ndarray, scale: bool = False) -> dict
 
     n_classes = logits.shape[1]
     predicted, log_p = logits.argmax(axis=1), log_softmax(logits, axis=1)
-    confusion = (
-        np.bincount(labels.astype(np.int64) * n_classes + predicted, minlength=n_classes**2)
-        .reshape(n_classes, n_classes)
-        .astype(float)
-    )
+    pairs = labels.astype(np.int64) * n_classes + predicted
+    confusion = np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes).astype(float)
     scores = {
         "accuracy": float((predicted == labels).mean()),
         "f1": _f1(confusion),

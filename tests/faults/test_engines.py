@@ -217,7 +217,6 @@ def test_two_ranks_make_the_start_of_one_process_and_one_of_them_writes(pool, tm
         assert (x - y).norm() <= (0.001 if x.ndim == 2 else 0.01) * x.norm() + 1e-3, name
 
 
-@pytest.mark.night  # torchrun ends the other rank; a killed process is resumed in test_kills, and ranks agree in the test above
 def test_a_dead_rank_ends_the_job_and_the_same_command_goes_on(tmp_path):
     settings = TINY | {"pretrain": LONG}
     words = ("--to", tmp_path / "zoo", "--allow-plateau")
