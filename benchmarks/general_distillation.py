@@ -320,11 +320,12 @@ Not fine-tuned for any task. It has the biases of its text and of its teacher.
 
 PAGE = """# Encoders pre-trained with a teacher (general distillation)
 
-The studies of the paper start from the family one folder up, which was pre-trained by masked words alone. `init` starts your own task
+The studies of the paper start from the family one folder up, which was pre-trained without a teacher. `init` starts tasks of single texts
 from these: they predict masked words and the sentence embeddings of all-mpnet-base-v2, on Wikipedia, IMDb and product reviews.
 `benchmarks/general_distillation.py` made them on one NVIDIA H200 in eight minutes, all sizes side by side (4/256 in a second run with half the batch, better on dev of books).
 Of three weights of the embedding's loss at 2/128 (1, 5 and 20 beside 1 or 0 of the masked words), 20 is best on dev. The rows "masked words,
-mixed text" start from the same run with weight 0. The family one folder up read IMDb alone, in smaller batches.
+mixed text" start from the same run with weight 0. The family one folder up read IMDb alone, in smaller batches, and its [CLS] also
+learned to predict the words of its row; the rows "masked words, mixed text" had no task for [CLS].
 
 """
 

@@ -1,4 +1,4 @@
-"""Pre-train the released family on another machine: pack what it reads, train there, and put the artifacts into the store here.
+"""Pre-train a family on another machine: pack what it reads, train there, and put the artifacts into the store here.
 
 The other machine needs torch, transformers, accelerate, pydantic and safetensors, no network and none of the texts: what
 travels are word pieces, their counts and word vectors. What comes back are the store's own artifacts, each computed by the

@@ -87,9 +87,9 @@ def section(runs: list[dict]) -> str:
         better = [r["variant"] for r in others if loss(r) < loss(base) - NOISE]
         worse = sum(loss(r) > loss(base) + NOISE for r in others)
         lines.append(
-            f"\nOf {len(others)} changes {worse} are worse than the recipe by more than {NOISE} nats, {len(others) - worse - len(better)} "
-            f"about as well, {len(better)} better{': ' + ', '.join(better) if better else ''}. One run each; smaller differences are not "
-            "effects. A loss over another vocabulary is not comparable; its probe and dev are."
+            f"\nOf {len(others)} changes {worse} have a loss more than {NOISE} nats above the recipe's, {len(others) - worse - len(better)} are "
+            f"within {NOISE}, and {len(better)} more than {NOISE} below{': ' + '; '.join(better) if better else ''}. Each was run once, so small "
+            "differences may be chance. A loss over another vocabulary is not comparable; its probe and dev are."
         )
     made = runs[0]
     commits, dates = (", ".join(sorted({r[k][:n] for r in runs})) for k, n in (("commit", 12), ("date", 10)))

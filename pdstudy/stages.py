@@ -40,7 +40,7 @@ class RunningText:
 def pretrain(
     model: MaskedLanguageModel, corpus: RunningText, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None
 ) -> Fitted:
-    """Pre-train a masked language model on D_LM, in place (Algorithm 1, line 1).
+    """Return the training record of a masked language model, pre-trained on D_LM in place (Algorithm 1, line 1).
 
     Rows of `row` pieces begin with [CLS], and a share `mask` of their pieces is predicted. With `long_row`, the last
     `long_share` of the steps use fewer rows of that length, so that all positions up to it are trained (BERT's second phase).
@@ -85,7 +85,7 @@ def pretrain(
 def finetune(
     model: Classifier, train: Labelled, dev: Labelled, settings: dict, vocabulary: Vocabulary, watch: Watch | None = None
 ) -> Outcome:
-    """Train a classifier on the labels of D_L, in place (Algorithm 1, line 6, and the baselines)."""
+    """Return the outcome of training a classifier on the labels of D_L, in place (Algorithm 1, line 6, and the baselines)."""
 
     def loss(student, data):
         ids, mask, segments, labels, n_pieces = data
@@ -104,7 +104,7 @@ def distill(
     watch: Watch | None = None,
     labelled: Labelled | None = None,
 ) -> Outcome:
-    """Train a student on the teacher's soft labels of D_T, in place (Algorithm 1, lines 2 to 5).
+    """Return the outcome of training a student on the teacher's soft labels of D_T, in place (Algorithm 1, lines 2 to 5).
 
     `soft` is (n_texts, n_classes), the teacher's logits. The labels of `dev` are for evaluation only. With `labelled`, texts of D_L,
     `match_classes` follows. Raises ValueError if the soft labels do not fit the texts or the classes.

@@ -241,6 +241,9 @@ def test_a_student_of_pairs_is_exported_and_labels_pairs(tmp_path):
     share = np.exp(stored) / np.exp(stored).sum(1, keepdims=True)
     assert [float(p) for _, p in rows] == pytest.approx(share.max(1).tolist(), abs=1e-4)
     assert [label for label, _ in rows] == ["ny"[i] for i in stored.argmax(1)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"other": b, "one": a}) + "\n" for a, b in finished.texts("test")))
+    predict.label_file(labeller, tmp_path / "in.jsonl", tmp_path / "default.csv")  # the columns of the training file
+    assert [line.split(",")[-2:] for line in (tmp_path / "default.csv").read_text().splitlines()[1:]] == rows
     with pytest.raises(predict.PredictError, match="trained on pairs: give --text twice"):
         predict.label_file(labeller, tmp_path / "in.jsonl", tmp_path / "more.csv", ("a",))
 

@@ -165,6 +165,21 @@ def test_a_student_of_single_texts_is_not_asked_about_pairs(labeller, tmp_path):
         label_file(labeller, source, tmp_path / "out.csv", ("a", "b"))
 
 
+def test_the_text_column_is_that_of_the_training_file_unless_only_text_is_there_or_another_is_named(labeller, tmp_path):
+    of_reviews, out = dataclasses.replace(labeller, columns=("review",)), itertools.count()
+
+    def answered(header, *named):
+        source, to = write_csv(tmp_path / "in.csv", [header, ["a film", "it ends"]]), tmp_path / f"{next(out)}.csv"
+        label_file(of_reviews, source, to, named or None)
+        return [float(row["probability"]) for row in read(to)]
+
+    film, ends = answered(["review", "other"]), answered(["other", "review"])
+    assert film != ends and answered(["review", "text"]) == film and answered(["text", "other"]) == film
+    assert answered(["review", "text"], "text") == ends
+    with pytest.raises(PredictError, match="no column 'review'; it has 'a', 'b': name one with --text"):
+        answered(["a", "b"])
+
+
 def test_pairs_go_to_the_encoder_as_pairs_and_half_a_pair_gets_no_label(labeller, tmp_path):
     source = write_csv(tmp_path / "in.csv", [["b", "a"], ["it  ends", "a film"], ["", "b"]])
     both = dataclasses.replace(labeller, pairs=None)  # a folder that does not tell

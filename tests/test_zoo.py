@@ -18,7 +18,7 @@ from pdstudy.storage.store import Store, damage
 from pdstudy.study import plan
 
 RELEASED = sorted(p.parent for folder in (paths.ZOO, paths.ZOO / "long") for p in folder.glob("*/model.safetensors"))
-MEGABYTES = 100  # three families: masked words alone, twice, and general distillation
+MEGABYTES = 100  # three families: two without a teacher, and general distillation
 
 
 @pytest.fixture(scope="module")

@@ -246,9 +246,9 @@ def serve_load() -> str:
 
 
 def _spread(values: dict) -> str:
-    """Return the median of the rounds with the least and the most."""
+    """Return the median of the rounds with the least and the most, where there are several."""
     median, least, most = (f"{values[key]:,.{0 if values['median'] >= 100 else 1}f}" for key in ("median", "least", "most"))
-    return f"{median} ({least} to {most})"
+    return median if median == least == most else f"{median} ({least} to {most})"
 
 
 def own_tasks() -> str:

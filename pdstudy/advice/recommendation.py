@@ -1,4 +1,4 @@
-"""The recommendation in sentences: which student to use and why, which smaller one is as good, what more text would add.
+"""The recommendation in sentences: which student and why, which smaller ones are not significantly worse, what more text would add.
 
 Every sentence is made from the numbers of `Candidates`.
 """
@@ -84,7 +84,7 @@ def _sentence(text: str) -> str:
 
 
 def _interval(effect: Effect) -> str:
-    return f"95 % {effect.low:+.1f} to {effect.high:+.1f}" if effect.known else "no interval from one seed"
+    return f"95 % {effect.low:+.1f} to {effect.high:+.1f}" if effect.known else "no interval: no answer differs"
 
 
 def _choice(candidates: Candidates, row) -> str:
@@ -95,8 +95,10 @@ def _choice(candidates: Candidates, row) -> str:
     )
     for _, teacher in candidates.table[candidates.table.recipe == "teacher"].head(1).iterrows():
         effect = candidates.difference(row, teacher)
-        side = "above" if effect.estimate > 0 else "below"
-        sentence += f"; on dev it is {abs(effect.estimate):.1f} points {side} the teacher ({_interval(effect)})"
+        points = (
+            f"{abs(effect.estimate):.1f} points {'above' if effect.estimate > 0 else 'below'} the teacher ({_interval(effect)})"
+        )
+        sentence += f"; on dev it is {points}" if effect.known else "; on dev it gives the same answers as the teacher"
         if math.isfinite(ratio := teacher.p50_ms / row.p50_ms) and teacher["size"] != row["size"]:
             sentence += f" and {ratio:.1f} times as fast"
     return f"{sentence}."
@@ -108,7 +110,7 @@ def _no_better_than_majority(candidates: Candidates, chosen) -> list[str]:
         return []
     return [
         f"Do not use it yet: always answering the most frequent class is correct on {candidates.majority:.1%} of dev, and the interval "
-        "does not exclude that this student is no better; it needs more labels, a better teacher or longer texts."
+        "does not exclude that it is no better: more labels or longer texts may help, and for a distilled student a better teacher."
     ]
 
 

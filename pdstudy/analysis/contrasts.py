@@ -134,7 +134,7 @@ def depth_pays_more(e: Evidence, recipe: str, than: str) -> Contrast:
 
 @of_evidence
 def depth_saturates(e: Evidence, recipe: str) -> Contrast:
-    """Return how much more the first half of the layers adds than the second, at widths with three depths."""
+    """Return how much more accuracy rises from the shallowest to the middle depth than from there to the deepest, at widths with three."""
     contrasts = []
     for sizes in _by_width(e.sizes_of(recipe)):
         if len(sizes) > 2:

@@ -44,7 +44,9 @@ def export(
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that `export` wrote.")],
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines, Parquet, a `datasets` folder, or .txt with one text a line.")],
-    text: Annotated[list[str] | None, typer.Option(help="The text column; twice for pairs. Default: text.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="The text column; twice for pairs. Default: that of the training file, or text.")
+    ] = None,
     label: Annotated[str | None, typer.Option(help="A column of correct classes. Default: label, if there is one.")] = None,
     to: Annotated[
         Path | None, typer.Option(help="The CSV to write. Default: NAME.labelled.csv beside the file, or in the current folder.")
@@ -73,7 +75,7 @@ def predict(
         labeller = open_labeller(model, "int8" if int8 else "fp32" if onnx else None)
         listen = lambda share, n: bar.update(job, completed=share, description=f"{n:,} rows")  # noqa: E731
         style = dialect(delimiter, quotes, header, encoding)
-        summary = label_file(labeller, file, to, text or ("text",), listen, label, style)
+        summary = label_file(labeller, file, to, text, listen, label, style)
     without = f"; {summary.blank:,} of them have no text and so no label" if summary.blank else ""
     print_line(f"{to}: {summary.rows:,} rows{without}")
     if summary.unmatched:

@@ -7,7 +7,7 @@ text is written without a label, and counted.
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -38,6 +38,7 @@ class Labeller:
     logits: Callable[[Sequence[str | tuple[str, str]]], np.ndarray]  # (n_texts, n_classes)
     labels: tuple[str, ...]
     pairs: bool | None  # whether it was trained on pairs of texts; None if the folder does not say
+    columns: tuple[str, ...] = ("text",)  # of the texts in the files that it was trained on
 
     def __call__(self, texts: Sequence[str | tuple[str, str]]) -> tuple[list[str], np.ndarray]:
         """Return the label of each text, or pair of texts, and its probability, (n_texts,)."""
@@ -65,11 +66,12 @@ def open_labeller(folder: Path, onnx: str | None = None, threads: int | None = N
         if linear.is_linear(folder):
             if onnx:
                 raise PredictError("a linear model has no ONNX file; leave out --onnx and --int8")
-            return _open_linear(folder, facts.get("pairs"))
-        student = _open_student(folder, onnx, facts.get("pairs"), threads)
-        if not (folder / linear.FOLDER).is_dir():
-            return student
-        return averaged(student, _open_linear(folder / linear.FOLDER, facts.get("pairs")))
+            labeller = _open_linear(folder, facts.get("pairs"))
+        else:
+            labeller = _open_student(folder, onnx, facts.get("pairs"), threads)
+            if (folder / linear.FOLDER).is_dir():
+                labeller = averaged(labeller, _open_linear(folder / linear.FOLDER, facts.get("pairs")))
+        return replace(labeller, columns=tuple(facts.get("columns", labeller.columns)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         reason = f"its files have no {error}" if isinstance(error, KeyError) else str(error)
         if isinstance(error, OSError) and error.filename:
@@ -130,20 +132,25 @@ def label_file(
     labeller: Labeller,
     source: Path,
     to: Path,
-    text: Sequence[str] = ("text",),
+    text: Sequence[str] | None = None,
     progress: Callable[[float, int], None] = lambda share, n: None,
     label: str | None = None,
     dialect: Dialect = PLAIN,
 ) -> Labelled:
     """Write the rows of `source` with label and probability to the CSV file `to`, and return the result.
 
-    `text` names the column of the texts, or the two of pairs; `label` the one of the right classes, by default "label" if there is
-    one. All columns are written, values other than text as JSON. The file is read twice, so that an unreadable row is reported
-    before any prediction; `to` appears when all rows are done. Raises PredictError, or TextError naming the file and the row.
+    `text` names the column of the texts, or the two of pairs; None: the column that the model was trained on, or "text" if only that
+    is in the file. `label` names the column of the right classes, by default "label" if there is one. All columns are written, values
+    other than text as JSON. The file is read twice, so that an unreadable row is reported before any prediction; `to` appears when all
+    rows are done. Raises PredictError, or TextError naming the file and the row.
     """
     source, to = Path(source), Path(to)
-    _check_arguments(labeller, to, text)
-    columns = _columns(source, tuple(text), label, dialect)
+    _check_target(to)
+    columns = _columns(source, dialect)
+    if text is None:
+        text = ("text",) if "text" in columns and not set(labeller.columns) <= set(columns) else labeller.columns
+    _check_columns(labeller, source, columns, text, label)
+    columns = [name for name in columns if name.strip()]
     truth = label or ("label" if "label" in columns and "label" not in text else None)
     total, places = 0, {}  # where each label occurs first
     for row in _rows(source, columns, text, dialect, truth):
@@ -179,30 +186,33 @@ def label_file(
     return Labelled(n_rows, n_blank, truth if compared else None, confusion if compared else None, unmatched)
 
 
-def _check_arguments(labeller: Labeller, to: Path, text: Sequence[str]) -> None:
-    """Raise PredictError if `to` cannot be written, or the student was trained on pairs and `text` is one column, or vice versa."""
+def _check_target(to: Path) -> None:
+    """Raise PredictError if `to` is not the name of a new CSV file."""
     if to.suffix.lower() != ".csv":
         raise PredictError(f"{to}: the labels are written as CSV; give a name that ends in .csv")
     if not to.parent.is_dir():
         raise PredictError(f"{to}: the folder {to.parent} does not exist; make it first")
     if to.exists():
         raise PredictError(f"{to}: it exists already; remove it, or name another with --to")
+
+
+def _columns(source: Path, dialect: Dialect) -> list[str]:
+    """Return a file's columns. Raises PredictError if it is not of a kind that can be read."""
+    if formats.is_table(source):
+        return _all_columns(source, dialect)
+    if source.suffix.lower() == ".txt":
+        return ["text"]
+    raise PredictError(f"{source.name}: give one of {', '.join((*formats.TABLES, '.txt'))}, or a folder saved by `datasets`")
+
+
+def _check_columns(labeller: Labeller, source: Path, columns: list[str], text: Sequence[str], label: str | None) -> None:
+    """Raise PredictError if the columns of texts are not one, or two for a model of pairs; if one is missing, or a name occurs twice."""
     if len(text) > 2 or len(set(text)) < len(text):
         raise PredictError(f"--text {' --text '.join(text)}: give the one column of texts, or the two of pairs")
     if labeller.pairs is not None and labeller.pairs != (len(text) == 2):
         raise PredictError(
             f"the student was trained on {'pairs: give --text twice' if labeller.pairs else 'single texts: give --text once'}"
         )
-
-
-def _columns(source: Path, text: tuple[str, ...], label: str | None, dialect: Dialect) -> list[str]:
-    """Return the columns to write. Raises PredictError if a text column is missing or a name occurs twice."""
-    if formats.is_table(source):
-        columns = _all_columns(source, dialect)
-    elif source.suffix.lower() == ".txt":
-        columns = ["text"]
-    else:
-        raise PredictError(f"{source.name}: give one of {', '.join((*formats.TABLES, '.txt'))}, or a folder saved by `datasets`")
     for name in (*text, *([label] if label else [])):
         if name not in columns:
             option = "--text" if name in text else "--label"
@@ -213,12 +223,10 @@ def _columns(source: Path, text: tuple[str, ...], label: str | None, dialect: Di
         raise PredictError(
             f"{source.name}: {columns.count(repeated)} columns {repeated!r}; its columns are {', '.join(columns)[:200]}"
         )
-    columns = [name for name in columns if name.strip()]
     if taken := [f"predicted {name}" for name in ADDED if name in columns and f"predicted {name}" in columns]:
         raise PredictError(
             f"{source.name}: it has a column {taken[0]!r} already, and predictions are written under that name; rename it"
         )
-    return columns
 
 
 def _all_columns(source: Path, dialect: Dialect) -> list[str]:

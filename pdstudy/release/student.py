@@ -150,6 +150,7 @@ def common_facts(finished: Finished, logits: np.ndarray) -> dict[str, Any]:
         "study": study.name,
         "task": task.name,
         "pairs": isinstance(finished.texts("test")[0], tuple),
+        "columns": list(getattr(task.source, "text", ("text",))),
         "without_tags": task.without_tags,
         "labels": texts["labels"],
         "student": finished.name,

@@ -97,6 +97,9 @@ SHORTER = {
     "python -m pdstudy advise reviews.yaml --latency-ms 5 --size-mb 20 --max-minutes 60": (
         "python -m pdstudy advise small.yaml --latency-ms 500 --size-mb 20 --max-minutes 3 --workers 0", "minutes, with students that are worth it",
     ),
+    "python -m pdstudy texts reviews.yaml --to to_label.csv": (
+        "python -m pdstudy texts small.yaml --to to_label.csv", "the same command for a task with smaller settings",
+    ),
     "python -m pdstudy lengths reviews.yaml": (
         "python -m pdstudy lengths small.yaml --length 16 --length 32 --workers 0", "a minute, with a student that is worth it",
     ),
