@@ -87,8 +87,8 @@ def section(runs: list[dict]) -> str:
         better = [r["variant"] for r in others if loss(r) < loss(base) - NOISE]
         worse = sum(loss(r) > loss(base) + NOISE for r in others)
         lines.append(
-            f"\nOf {len(others)} changes {worse} have a loss more than {NOISE} nats above the recipe's, {len(others) - worse - len(better)} are "
-            f"within {NOISE}, and {len(better)} more than {NOISE} below{': ' + '; '.join(better) if better else ''}. Each was run once, so small "
+            f"\nChanged recipes ({len(others)}) by their loss: {worse} more than {NOISE} nats higher, {len(others) - worse - len(better)} "
+            f"within {NOISE}, {len(better)} more than {NOISE} lower{' (' + '; '.join(better) + ')' if better else ''}. Each was run once, so small "
             "differences may be chance. A loss over another vocabulary is not comparable; its probe and dev are."
         )
     made = runs[0]
