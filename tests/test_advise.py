@@ -188,7 +188,7 @@ def test_the_interval_allows_for_the_choice_or_the_sentences_say_that_it_does_no
     candidates = Candidates(study(alike, seeds=(0,), tried=all_rates))
     row, words = recommend(candidates).chosen, sentences(candidates.study)
     assert row.low < row.expected < row.dev < row.high
-    assert (f"It has {row.dev:.1f} % on dev and was compared with {24 if all_rates else 8} students and rates in all, so expect about "
+    assert (f"It has {row.dev:.1f} % on dev and was compared with {24 if all_rates else 8} students and settings in all, so expect about "
             f"{row.dev - row.expected:.1f} points less on new texts; the interval allows for that.") in words  # fmt: skip
     assert (
         "The answers at 16 more rates were not saved: the interval does not allow for choosing among these" in words

@@ -217,7 +217,7 @@ def test_the_answers_of_every_rate_are_kept_and_the_interval_allows_for_the_choi
             (tried.recipe == student[0]) & (tried["size"] == student[1]) & (tried.rate == found.models.loc[(*student, 0)].rate)
         ]
         assert (first.predicted.to_numpy() == taken.predicted.to_numpy()).all()
-    assert "students and rates in all, so expect about" in recommendation.recommend(found).prose()
+    assert "students and settings in all, so expect about" in recommendation.recommend(found).prose()
 
 
 def test_a_study_that_is_run_without_advice_keeps_no_other_answers_and_the_same_tables(spent, tmp_path):
@@ -260,6 +260,15 @@ def test_the_minutes_are_a_study_s_own_and_not_those_of_one_call(tmp_path):
     again = budget.spend(study, 60, workers=0)
     assert set(advise.Candidates("again").table["size"]) == {"linear"} and len(again.rounds) == 1
     assert "2/64 by PD, for want of time" in again.left_out
+
+
+def test_minutes_spent_on_other_texts_do_not_count(tmp_path):
+    study = write(tmp_path, 0.8, name="grown")
+    first = budget.spend(study, 0, workers=0)
+    assert [r["round"] for r in rounds.Spent.start(study, 0).rounds] == [r["round"] for r in first.rounds] == ["the linear model"]
+    with (tmp_path / "t.csv").open("a") as file:
+        file.write("a new text,praise\n")
+    assert rounds.Spent.start(study, 0).rounds == []
 
 
 def test_without_time_the_linear_model_is_the_answer_and_the_rest_is_named(tmp_path):

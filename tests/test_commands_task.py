@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from pdstudy import Study
 from pdstudy.__main__ import app
+from pdstudy.storage import paths, results
 
 
 def typed(*words) -> tuple[int, str]:
@@ -77,3 +78,63 @@ def test_domain_takes_the_columns_that_it_cannot_guess(tmp_path):
     for option in (("--label", "label"), ("--text", "text")):
         code, message = typed("domain", tmp_path / "t.jsonl", tmp_path / "c.txt", *option)
         assert code == 0 and "c.txt" in message
+
+
+def test_an_encoding_that_would_misread_another_file_of_the_task_is_refused(tmp_path):
+    rows = "".join(f"un caf\u00e9 num\u00e9ro {i},{'ab'[i % 2]}\n" for i in range(300))
+    (tmp_path / "train.csv").write_text("text,label\n" + rows, encoding="utf-8")
+    (tmp_path / "more.txt").write_text(rows, encoding="cp1252")
+    code, message = typed("init", tmp_path / "train.csv", "--transfer", tmp_path / "more.txt")
+    assert code == 2 and "(task.encoding), which then holds for every file of the task" in " ".join(message.split())
+    code, message = typed("init", tmp_path / "train.csv", "--transfer", tmp_path / "more.txt", "--encoding", "cp1252")
+    assert code == 2 and "train.csv: UTF-8 text, which --encoding cp1252 (task.encoding) would misread" in " ".join(message.split())
+    (tmp_path / "train.csv").write_text("text,label\n" + rows, encoding="cp1252")
+    assert typed("init", tmp_path / "train.csv", "--transfer", tmp_path / "more.txt", "--encoding", "cp1252")[0] == 0
+
+
+@pytest.mark.parametrize("option", ["--dev", "--test", "--transfer", "--corpus", "domain"])
+@pytest.mark.parametrize(
+    ("name", "start", "sentence"),
+    [
+        ("other.tsv", 'text\tlabel\n"a ""new"" film"\tgood\n', "its cells seem to be quoted, as in a CSV; read it with --quotes"),
+        ("other.csv", "text;label\na new film;good\n", "its delimiter seems to be ';'; read it with --delimiter ';'"),
+    ],
+)
+def test_every_file_is_checked_for_the_way_it_is_written(option, name, start, sentence, reviews, tmp_path):
+    separator = "\t" if name.endswith("tsv") else ";"
+    (tmp_path / name).write_text(start + "".join(f"another film {i}{separator}{('bad', 'good')[i % 2]}\n" for i in range(50)))
+    words = ("domain", reviews, tmp_path / name) if option == "domain" else ("init", reviews, option, tmp_path / name)
+    code, message = typed(*words)
+    assert code == 2 and f"{name}: {sentence}" in " ".join(message.split())
+
+
+def test_names_and_files_that_cannot_be_are_named_in_the_sentence(reviews):
+    code, message = typed("init", reviews, "--name", "movies")
+    assert code == 2 and message.startswith("--name 'movies': a name that pdstudy itself uses")
+    code, message = typed("init", reviews, "--dev", reviews)
+    assert code == 2 and "train: all of its 300 distinct texts occur in dev or test too" in " ".join(message.split())
+
+
+def test_results_of_other_texts_are_not_replaced(reviews, tmp_path):
+    assert typed("init", reviews, "--name", "taken")[0] == 0
+    study = Study.read(reviews.with_suffix(".yaml"))
+    folder = paths.study_folder("taken")
+    folder.mkdir(parents=True)
+    (folder / "metrics.parquet").touch()
+    other = study.model_dump(mode="json")
+    other["task"]["train"] = "elsewhere/reviews.csv"
+    (folder / "study.json").write_text(json.dumps(other))
+    for command in ("run", "advise", "report"):
+        code, message = typed(command, reviews.with_suffix(".yaml"))
+        assert code == 2 and "has the results of elsewhere/reviews.csv, not of" in " ".join(message.split())
+        assert "give this study another name (name:), or remove that folder" in " ".join(message.split())
+
+
+def test_a_study_without_results_is_named_with_the_nearest_that_has_some(tmp_path, monkeypatch):
+    (paths.OUTPUTS / "reviews-de").mkdir(parents=True)
+    (paths.OUTPUTS / "reviews-de" / "metrics.parquet").touch()
+    monkeypatch.chdir(tmp_path)
+    code, message = typed("export", "reviews-dee", "--student", "linear", "--to", "m")
+    assert code == 2 and "did you mean 'reviews-de'? Otherwise run: python -m pdstudy run PARAMS" in " ".join(message.split())
+    (tmp_path / "reviews-de").mkdir()  # a folder of texts, say
+    assert results.folder_of("reviews-de") == paths.OUTPUTS / "reviews-de"

@@ -325,7 +325,7 @@ def test_without_the_extra_a_sentence_names_the_cure_and_nothing_is_written(expo
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["nothing", "--student", "teacher"], "python -m pdstudy run params/nothing.yaml"),
+        (["nothing", "--student", "teacher"], "no metrics.parquet there; run: python -m pdstudy run PARAMS (its params file)"),
         (["smoke", "--student", "9/9-PD-s7"], "the nearest of its 25"),
         (["smoke", "--student", "teacher", "--to", "tests"], "it is not empty"),
     ],
@@ -339,3 +339,20 @@ def test_bad_input_ends_with_a_sentence_and_exit_2(exported, tmp_path, words, se
     result = CliRunner().invoke(app, ["export", *(str(paths.ROOT / w) if w == "tests" else w for w in words), *to])
     assert result.exit_code == 2 and sentence in result.output.replace("\n", " ")
     assert isinstance(result.exception, SystemExit) and not list(tmp_path.iterdir())
+
+
+def test_the_export_of_a_study_whose_files_changed_says_so(tmp_path):
+    import reviews
+
+    from pdstudy import run_study
+
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"a film {i},{'ab'[i % 2]}\n" for i in range(200)))
+    changes = {"name": "changed", "task": {"train": str(tmp_path / "t.csv")}, "recipes": ["Basic"], "sizes": ["1/64"], "seeds": [0]}
+    run_study(Study(**reviews.STUDY | changes | {"splits": {"dev": 40, "test": 40}}), workers=0)
+    assert student.find("changed", "linear", Store()).recipe == "Linear"
+    with (tmp_path / "t.csv").open("a") as file:
+        file.write("one more,a\n")
+    with pytest.raises(
+        student.UnknownStudent, match="the files of its task have changed since it was run; put the earlier ones back"
+    ):
+        student.find("changed", "linear", Store())

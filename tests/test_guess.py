@@ -77,6 +77,24 @@ def test_what_cannot_be_guessed_is_asked_for(table_columns, sentence, tmp_path):
         columns.find_columns(table(tmp_path / "t.csv", some(**table_columns)))
 
 
+@pytest.mark.parametrize(
+    ("labels", "more", "sentence"),
+    [
+        (["good"] * 300, {}, "looks like labels; name it with --label ('label' has only the value 'good')"),
+        (["1.0", "0.0"] * 150, {}, "name it with --label ('label' has numbers with decimals, such as 1.0)"),
+        (
+            ["1.0", "0.0"] * 150,
+            {"split": ["a", "b"] * 150},
+            "t.csv: 'label' has numbers with decimals, such as 1.0; correct it, or name",
+        ),
+        (reviews(), {"lang": ["en", "de"] * 150}, "t.csv: 'label' has 300 different values in 300 rows; correct it, or name"),
+    ],
+)
+def test_a_column_called_label_that_holds_none_is_not_passed_over_for_another(labels, more, sentence, tmp_path):
+    with pytest.raises(TextError, match=re.escape(sentence)):
+        columns.find_columns(table(tmp_path / "t.csv", {"text": reviews(), "label": labels, **more}))
+
+
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path):
     path = table(tmp_path / "t.csv", some(text=reviews(), label=["a", "b"] * 150))
     with pytest.raises(TextError, match=r"no column 'texts'; its columns are id, stars, text, label"):

@@ -159,6 +159,43 @@ def test_words_that_mean_missing_elsewhere_are_texts_and_a_row_without_text_gets
     assert rows[4]["label"] == rows[4]["probability"] == ""
 
 
+def test_blank_lines_of_a_text_file_stay_rows_without_a_label(labeller, tmp_path):
+    (tmp_path / "in.txt").write_text("a film\n\nit ends\n   \n")
+    summary = label_file(labeller, tmp_path / "in.txt", tmp_path / "out.csv")
+    rows = read(tmp_path / "out.csv")
+    assert (summary.rows, summary.blank) == (4, 2) and [row["text"] for row in rows] == ["a film", "", "it ends", "   "]
+    assert [row["label"] in NAMES for row in rows] == [True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("in.csv", "text;id\na film;1\nit ends;2\n", "its delimiter seems to be ';'; read it with --delimiter ';'"),
+        (
+            "in.tsv",
+            'text\tid\n"a ""fine"" film"\t1\nit ends\t2\n',
+            "its cells seem to be quoted, as in a CSV; read it with --quotes",
+        ),
+        (
+            "in.csv",
+            "a film\nit ends\nbad\n",
+            "no column 'text'; it has 'a film': name one with --text, or read it with --no-header",
+        ),
+    ],
+)
+def test_a_file_written_in_another_way_than_its_name_says_is_refused_with_the_option(name, content, sentence, exported, tmp_path):
+    (tmp_path / name).write_text(content)
+    result = CliRunner().invoke(app, ["predict", str(exported), str(tmp_path / name)])
+    assert result.exit_code == 2 and sentence in " ".join(result.output.split()) and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_number_is_a_class_if_the_training_labels_were_numbers_with_names(labeller, tmp_path):
+    source = write_csv(tmp_path / "in.csv", [["text", "label"], ["a film", "0"], ["it ends", "1"]])
+    assert label_file(labeller, source, tmp_path / "a.csv").confusion is None
+    named = dataclasses.replace(labeller, ordered=True)
+    assert label_file(named, source, tmp_path / "b.csv").confusion.sum(axis=1).tolist() == [1, 1]
+
+
 def test_a_student_of_single_texts_is_not_asked_about_pairs(labeller, tmp_path):
     source = write_csv(tmp_path / "in.csv", [["b", "a"], ["it  ends", "a film"]])
     with pytest.raises(PredictError, match="trained on single texts: give --text once"):

@@ -26,6 +26,8 @@ OTHER_NAMES = (
     "split", "set", "subset", "fold", "partition", "id", "idx", "index", "lang", "language", "locale", "source", "src", "origin", "url",
     "user", "author", "date", "time", "timestamp", "year",
 )  # fmt: skip
+KNOWN = (*LABEL_NAMES, *TEXT_NAMES, *OTHER_NAMES)
+SURE_LABELS = ("label", "labels", "class")  # no other column is taken in the place of such a one
 MOST_LABELS = 200  # of a column that is not named as a label
 SHORT = 60  # characters of a label
 MANY_NUMBERS = 20  # more different whole numbers are likely a score, not classes
@@ -49,7 +51,7 @@ def find_columns(
     Raises TextError; the message names the options.
     """
     named = (*text, *([label] if label else []))
-    check_style(path, dialect, check_header, (*LABEL_NAMES, *TEXT_NAMES, *OTHER_NAMES, *named))
+    check_style(path, dialect, check_header, (*KNOWN, *named))
     names, rows = _first_rows(path, dialect)
     listed = f"its columns are {', '.join(names)[:200]}"
     if repeated := [name for name, n in Counter(names).items() if n > 1 and name.strip()]:
@@ -157,10 +159,27 @@ def _label(path: Path, columns: dict[str, list], n_classes: dict[str, int]) -> t
         for name in n_classes:
             if name.lower() == label:
                 return name, "named so"
+    unusable = next((f"{name!r} has {_values_in_words(columns[name])}" for name in columns if name.lower() in SURE_LABELS), "")
+    if n_classes and unusable:
+        raise TextError(f"{path.name}: {unusable}; correct it, or name another column with --label")
     if n_classes:
         best = min(n_classes, key=lambda name: (name.lower() in OTHER_NAMES, n_classes[name]))
         return best, f"{n_classes[best]:,} different short values in its first rows"
-    raise TextError(f"{path.name}: none of its columns, {', '.join(columns)[:200]}, looks like labels; name it with --label")
+    raise TextError(
+        f"{path.name}: none of its columns, {', '.join(columns)[:200]}, looks like labels; name it with --label{unusable and f' ({unusable})'}"
+    )
+
+
+def _values_in_words(values: list) -> str:
+    """Return what a column holds instead of labels."""
+    distinct = list(dict.fromkeys(map(cell_as_text, values)))
+    if decimal := next((v for v in distinct if classes.DECIMAL.fullmatch(v)), None):
+        return f"numbers with decimals, such as {decimal}"
+    return (
+        f"only the value {distinct[0][:SHORT]!r}"
+        if len(distinct) == 1
+        else f"{len(distinct):,} different values in {len(values):,} rows"
+    )
 
 
 def _text(path: Path, columns: dict[str, list]) -> tuple[tuple[str, ...], str]:

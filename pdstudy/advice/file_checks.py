@@ -1,4 +1,4 @@
-"""Check whether a .csv or .tsv file has the delimiter, quotes and header that its name suggests, before it is misread."""
+"""Check whether a file has the encoding, delimiter, quotes and header that its name or the user says, before it is misread."""
 
 import csv
 import re
@@ -7,21 +7,24 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
-from pdstudy.data.dialects import Dialect, TextError, decoded, records
+from pdstudy.data.dialects import UTF8, Dialect, TextError, decoded, records
 
 LOOKED_AT = 200  # rows
 DELIMITERS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
 NUMBER = re.compile(r"[-+]?[\d.,]+")
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 LONG = 4  # words: a cell with at least so many is a text, not the name of a column
+TEXT_FILES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
 
 
 def check_style(path: Path, dialect: Dialect, check_header: bool, known: Iterable[str]) -> None:
-    """Raise TextError if a .csv or .tsv seems to have other delimiters or quotes, or no header; the message names the option to use.
+    """Raise TextError if a file seems to have another encoding, a .csv or .tsv other delimiters or quotes, or no header.
 
-    `check_header` is false if the user has said whether there is a header. `known` are frequent names of columns.
+    The message names the option to use. `check_header` is false if the user has said whether there is a header. `known` are frequent names of columns.
     """
     kind = path.suffix.lower()
+    if path.is_file() and kind in TEXT_FILES and not dialect.encoding.startswith(UTF8):
+        _check_not_utf8(path, dialect.encoding)
     if path.is_dir() or kind not in (".csv", ".tsv"):
         return
     style = dialect.style(kind)
@@ -45,6 +48,24 @@ def check_style(path: Path, dialect: Dialect, check_header: bool, known: Iterabl
                 f"{path.name}: its first row looks like a text with its label, not like names of columns ({cell[:40]!r}); read it with "
                 "--no-header (task.header: false; the columns are then called 1, 2, 3), or with --header if it is a header"
             )
+
+
+def _check_not_utf8(path: Path, encoding: str) -> None:
+    """Raise TextError if a file that is read with another encoding is UTF-8 text: its letters with accents would be misread."""
+    is_plain = True
+    with path.open("rb") as file:
+        for line in file:
+            if not line.isascii():
+                try:
+                    line.decode()
+                except UnicodeDecodeError:
+                    return
+                is_plain = False
+    if not is_plain:
+        raise TextError(
+            f"{path.name}: UTF-8 text, which --encoding {encoding} (task.encoding) would misread; that holds for every file of a task: "
+            "save the others as UTF-8, and leave it out"
+        )
 
 
 def _delimiter(lines: Sequence[str], current: str) -> str | None:

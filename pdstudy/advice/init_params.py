@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from pdstudy.advice import columns, taken_student
+from pdstudy.advice.file_checks import check_style
 from pdstudy.data import cleaning, formats, left_out, own_pieces, scripts, sources
 from pdstudy.data import rare as rare_classes
 from pdstudy.data.dialects import PLAIN, Dialect
@@ -78,6 +79,8 @@ def params_file(
     """
     taken = taken_student.take(student) if student else None
     chosen = columns.find_columns(train, text, label, dialect, check_header)
+    for path in filter(None, (dev, test, *transfer, *corpus)):
+        check_style(path, dialect, check_header, (*columns.KNOWN, *chosen.text, chosen.label))
     lists = {"transfer": tuple(map(str, transfer)), "corpus": tuple(map(str, corpus))}
     splits = {k: str(path) if path else None for k, path in (("dev", dev), ("test", test))}
     files = Files(str(train), **splits, **lists, text=chosen.text, label=chosen.label, labels=labels, dialect=dialect, rare=rare)

@@ -168,7 +168,7 @@ def _selection(candidates: Candidates, chosen) -> list[str]:
     n_tried = sum(len(candidates.answers(r.recipe, r.size).search) for r in fitting.itertuples())
     if n_tried > 1:
         sentences.append(
-            f"It has {chosen.dev:.1f} % on dev and was compared with {n_tried} students and rates in all, so expect about "
+            f"It has {chosen.dev:.1f} % on dev and was compared with {n_tried} students and settings in all, so expect about "
             f"{max(0.0, chosen.dev - chosen.expected):.1f} points less on new texts; the interval allows for that."
         )
     rates_of = fitting.groupby([fitting.recipe.map(without_linear), "size"]).unsaved  # a student's and its average's are the same
@@ -251,10 +251,8 @@ def _on_test(candidates: Candidates, row) -> str:
     score = right.mean() * POINTS
     side = "within" if row.low <= score <= row.high else "outside"
     chosen = "It" if row.recipe in LINEARS else f"Its best seed, {export_name(row)},"
-    return (
-        f"{chosen} is correct on {score:.1f} % of the {right.shape[1]:,} texts of test, which were not used to "
-        f"choose it: {side} the interval."
-    )
+    texts = f"{score:.1f} % of the {right.shape[1]:,} texts of test"
+    return f"{chosen} is correct on {texts}, which were not used to choose it: {side} the interval."
 
 
 def display_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from pdstudy.storage import paths, results
 from pdstudy.storage.files import atomic_write
 from pdstudy.storage.store import Store
 from pdstudy.study import plan_folds
-from pdstudy.study.plan import make, with_candidates_measured
+from pdstudy.study.plan import make, only_texts, with_candidates_measured
 from pdstudy.study.settings import Study
 from pdstudy.study.steps import Plan, Step
 
@@ -46,7 +46,7 @@ class Spent:
     """
 
     minutes: float
-    study: str  # a digest of the study's settings: time spent on other settings does not count
+    study: str  # a digest of the study's settings and texts: time spent on others does not count
     rounds: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     stopped: str = ""  # a sentence, if the rest of the time was not used because more could not help
@@ -54,7 +54,8 @@ class Spent:
     @classmethod
     def start(cls, study: Study, minutes: float) -> "Spent":
         """Return the record of a study with the rounds of earlier calls."""
-        digest = hashlib.sha256(study.model_dump_json().encode()).hexdigest()[:16]
+        texts = " ".join(only_texts(study).steps)  # the step's digest depends on the contents of the files
+        digest = hashlib.sha256(f"{study.model_dump_json()} {texts}".encode()).hexdigest()[:16]
         path = paths.study_folder(study.name) / SPENT
         earlier = json.loads(path.read_text()) if path.exists() else {}
         return cls(minutes, digest, earlier["rounds"] if earlier.get("study") == digest else [])

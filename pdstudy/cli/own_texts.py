@@ -104,12 +104,15 @@ def domain(
 ) -> None:
     """Rank transfer corpora by their similarity to a task's texts, before anything is trained."""
     from pdstudy.advice import columns, init_params
+    from pdstudy.advice.file_checks import check_style
     from pdstudy.data import similarity
 
     check_exists(labelled, *candidates)
     style = dialect(delimiter, quotes, header, encoding)
     with exit_on(2, ValueError):
         texts = list(text or columns.find_columns(labelled, (), label, style, header is None).text)
+        for path in (labelled, *candidates):
+            check_style(path, style, header is None, (*columns.KNOWN, *texts))
         names = [path.name for path in candidates]
         corpora = {
             path.name if names.count(path.name) == 1 else paths.scrub(str(path)): init_params.texts_of(path, texts, style)

@@ -61,6 +61,8 @@ def predict(
     """Write a file's columns with a label and its probability for every text, as CSV; measure the accuracy if the file has labels."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from pdstudy.advice.columns import KNOWN
+    from pdstudy.advice.file_checks import check_style
     from pdstudy.data.formats import TextError
     from pdstudy.release.predict import label_file, open_labeller
 
@@ -75,6 +77,7 @@ def predict(
         labeller = open_labeller(model, "int8" if int8 else "fp32" if onnx else None)
         listen = lambda share, n: bar.update(job, completed=share, description=f"{n:,} rows")  # noqa: E731
         style = dialect(delimiter, quotes, header, encoding)
+        check_style(file, style, header is None, (*KNOWN, *(text or ()), *labeller.columns))
         summary = label_file(labeller, file, to, text, listen, label, style)
     without = f"; {summary.blank:,} of them have no text and so no label" if summary.blank else ""
     print_line(f"{to}: {summary.rows:,} rows{without}")

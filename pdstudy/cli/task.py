@@ -102,6 +102,8 @@ def init(
     check_exists(train, dev, test, *transfer, *corpus)
     if name is not None and not NAME.fullmatch(name):
         fail(f"--name {name!r}: use small letters, digits, '.', '_' or '-'", 2)
+    if name in init_params.RESERVED:
+        fail(f"--name {name!r}: a name that pdstudy itself uses; choose another", 2)
     style = dialect(delimiter, quotes, header, encoding)
     columns = {"text": tuple(text or ()), "label": label, "labels": tuple(labels or ()), "rare": rare and rare.value}
     try:
@@ -183,7 +185,10 @@ def advise(
         _export(study, recommend())
         print_note("report 05_your_task")
         values = {"latency_ms": latency_ms, "size_mb": size_mb, "max_minutes": max_minutes, "costs": by_class}
-        print_line(str(advice(study, values)))
+        try:
+            print_line(str(advice(study, values)))
+        except KeyboardInterrupt:
+            fail("stopped; the advice and the model are written, and the same command renders the report", 130)
 
 
 def _export(study: Study, student: str) -> None:

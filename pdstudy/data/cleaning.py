@@ -104,6 +104,10 @@ def _labelled(
     first_in_train: set[int] = set()
     if raw.rare is not None:
         labelled, labels, first_in_train = rare.treat(labelled, labels, raw.rare, left_out)
+    if not labelled["train"][0] and (n_leaks := left_out["D_L"].counts["leaks"]):
+        raise TextError(
+            f"train: all of its {n_leaks:,} distinct texts occur in dev or test too, and were removed; give other files"
+        )
     wanted = {name: n for name, n in splits.items() if name not in labelled}
     cut = _split(list(zip(*labelled.pop("train"), strict=True)), wanted, first_in_train)
     left_out |= {name: LeftOut(kept=len(texts)) for name, (texts, _) in cut.items()}

@@ -96,7 +96,10 @@ def _encoding_message(path: Path, encoding: str) -> str:
             except UnicodeDecodeError:
                 break
     likely = _likely_encoding(path, line)
-    return f"{path.name}, line {n}: not UTF-8 text; save it as UTF-8, or read it with --encoding {likely} (task.encoding)"
+    return (
+        f"{path.name}, line {n}: not UTF-8 text; save it as UTF-8, or read it with --encoding {likely} (task.encoding), which then "
+        "holds for every file of the task"
+    )
 
 
 def _likely_encoding(path: Path, line: bytes) -> str:

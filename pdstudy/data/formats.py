@@ -56,7 +56,8 @@ def rows(path: Path, columns: list[str], dialect: Dialect = PLAIN, names: bool =
 def check_text(place: str, text: str) -> None:
     """Raise TextError for NUL characters and lone surrogates (halves of a character)."""
     if "\0" in text:
-        raise TextError(f"{place}: a NUL character; remove it")
+        is_utf16 = 3 * text.count("\0") > len(text)
+        raise TextError(f"{place}: {'UTF-16 text; save it as UTF-8' if is_utf16 else 'a NUL character; remove it'}")
     if not text.isascii():
         try:
             text.encode()

@@ -15,7 +15,7 @@ import numpy as np
 
 from pdstudy.averaging import log_mean
 from pdstudy.data import classes, formats
-from pdstudy.data.dialects import PLAIN, Dialect, TextError
+from pdstudy.data.dialects import PLAIN, Dialect, TextError, decoded
 from pdstudy.data.texts import LONGEST, shortened, spaced
 from pdstudy.data.tokenizer import encode_texts, open_tokenizer
 from pdstudy.models import inference, linear
@@ -39,6 +39,7 @@ class Labeller:
     labels: tuple[str, ...]
     pairs: bool | None  # whether it was trained on pairs of texts; None if the folder does not say
     columns: tuple[str, ...] = ("text",)  # of the texts in the files that it was trained on
+    ordered: bool = False  # whether the user gave the order of the classes, so that a number stands for one
 
     def __call__(self, texts: Sequence[str | tuple[str, str]]) -> tuple[list[str], np.ndarray]:
         """Return the label of each text, or pair of texts, and its probability, (n_texts,)."""
@@ -71,7 +72,8 @@ def open_labeller(folder: Path, onnx: str | None = None, threads: int | None = N
             labeller = _open_student(folder, onnx, facts.get("pairs"), threads)
             if (folder / linear.FOLDER).is_dir():
                 labeller = averaged(labeller, _open_linear(folder / linear.FOLDER, facts.get("pairs")))
-        return replace(labeller, columns=tuple(facts.get("columns", labeller.columns)))
+        columns, ordered = facts.get("columns", labeller.columns), facts.get("ordered", labeller.ordered)
+        return replace(labeller, columns=tuple(columns), ordered=ordered)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         reason = f"its files have no {error}" if isinstance(error, KeyError) else str(error)
         if isinstance(error, OSError) and error.filename:
@@ -145,11 +147,10 @@ def label_file(
     rows are done. Raises PredictError, or TextError naming the file and the row.
     """
     source, to = Path(source), Path(to)
-    _check_target(to)
     columns = _columns(source, dialect)
     if text is None:
         text = ("text",) if "text" in columns and not set(labeller.columns) <= set(columns) else labeller.columns
-    _check_columns(labeller, source, columns, text, label)
+    _check_arguments(labeller, source, to, columns, text, label)
     columns = [name for name in columns if name.strip()]
     truth = label or ("label" if "label" in columns and "label" not in text else None)
     total, places = 0, {}  # where each label occurs first
@@ -161,7 +162,7 @@ def label_file(
         raise PredictError(f"{source.name}: it holds no rows")
     numbers, unmatched = {}, None
     try:
-        numbers = classes.numbers(places, labeller.labels, ordered=False)
+        numbers = classes.numbers(places, labeller.labels, labeller.ordered)
     except formats.TextError as error:
         reason = str(error).replace("; the classes are those of train", "")
         if label is not None:
@@ -186,27 +187,25 @@ def label_file(
     return Labelled(n_rows, n_blank, truth if compared else None, confusion if compared else None, unmatched)
 
 
-def _check_target(to: Path) -> None:
-    """Raise PredictError if `to` is not the name of a new CSV file."""
-    if to.suffix.lower() != ".csv":
-        raise PredictError(f"{to}: the labels are written as CSV; give a name that ends in .csv")
-    if not to.parent.is_dir():
-        raise PredictError(f"{to}: the folder {to.parent} does not exist; make it first")
-    if to.exists():
-        raise PredictError(f"{to}: it exists already; remove it, or name another with --to")
-
-
 def _columns(source: Path, dialect: Dialect) -> list[str]:
     """Return a file's columns. Raises PredictError if it is not of a kind that can be read."""
     if formats.is_table(source):
         return _all_columns(source, dialect)
     if source.suffix.lower() == ".txt":
         return ["text"]
-    raise PredictError(f"{source.name}: give one of {', '.join((*formats.TABLES, '.txt'))}, or a folder saved by `datasets`")
+    raise PredictError(f"{source}: give one of {', '.join((*formats.TABLES, '.txt'))}, or a folder saved by `datasets`")
 
 
-def _check_columns(labeller: Labeller, source: Path, columns: list[str], text: Sequence[str], label: str | None) -> None:
-    """Raise PredictError if the columns of texts are not one, or two for a model of pairs; if one is missing, or a name occurs twice."""
+def _check_arguments(
+    labeller: Labeller, source: Path, to: Path, columns: list[str], text: Sequence[str], label: str | None
+) -> None:
+    """Raise PredictError if `to` is not a new CSV file, `text` is not one column, or two for a model of pairs, or columns do not fit."""
+    if to.suffix.lower() != ".csv":
+        raise PredictError(f"{to}: the labels are written as CSV; give a name that ends in .csv")
+    if not to.parent.is_dir():
+        raise PredictError(f"{to}: the folder {to.parent} does not exist; make it first")
+    if to.exists():
+        raise PredictError(f"{to}: it exists already; remove it, or name another with --to")
     if len(text) > 2 or len(set(text)) < len(text):
         raise PredictError(f"--text {' --text '.join(text)}: give the one column of texts, or the two of pairs")
     if labeller.pairs is not None and labeller.pairs != (len(text) == 2):
@@ -216,6 +215,9 @@ def _check_columns(labeller: Labeller, source: Path, columns: list[str], text: S
     for name in (*text, *([label] if label else [])):
         if name not in columns:
             option = "--text" if name in text else "--label"
+            option += (
+                ", or read it with --no-header if its first row is a text" if source.suffix.lower() in (".csv", ".tsv") else ""
+            )
             raise PredictError(
                 f"{source.name}: no column {name!r}; it has {', '.join(map(repr, columns))[:400]}: name one with {option}"
             )
@@ -276,7 +278,9 @@ def as_item(place: str, values: Sequence) -> str | tuple[str, str] | None:
 def _values(source: Path, columns: list[str], text: Sequence[str], dialect: Dialect) -> Iterator[tuple[str, list]]:
     """Yield (place, values of `columns`). A JSON record may lack any field but the text's."""
     if not formats.is_table(source):
-        yield from ((place, [line.rstrip("\r\n")]) for place, line in formats.lines(source, dialect))
+        for n, line in enumerate(decoded(source, dialect.encoding), 1):  # with its blank lines, which get no label
+            formats.check_text(f"{source.name}, line {n}", line)
+            yield f"{source.name}, line {n}", [line.rstrip("\r\n")]
     elif not _is_json(source):
         yield from formats.rows(source, columns, dialect=dialect, names=True)
     else:

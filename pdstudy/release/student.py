@@ -116,6 +116,8 @@ def find(study: str | Path, name: str, store: Store) -> Finished:
         near = difflib.get_close_matches(name.casefold(), known, n=3, cutoff=0.3) or list(known)[:3]
         nearest = ", ".join(repr(n if n == TEACHER.name else known[n].name) for n in near)
         hint = f"the nearest of its {len(trained)}: {nearest}" if trained else "the store has none of them; run the study first"
+        if not trained and here and set(results.load_students(study).digest) & set(here):
+            hint = "the files of its task have changed since it was run; put the earlier ones back, or run it again with these"
         raise UnknownStudent(f"{plan.study.name} has no student {name!r}; {hint}")
     return student
 
@@ -151,6 +153,7 @@ def common_facts(finished: Finished, logits: np.ndarray) -> dict[str, Any]:
         "task": task.name,
         "pairs": isinstance(finished.texts("test")[0], tuple),
         "columns": list(getattr(task.source, "text", ("text",))),
+        "ordered": bool(getattr(task.source, "labels", ())),
         "without_tags": task.without_tags,
         "labels": texts["labels"],
         "student": finished.name,

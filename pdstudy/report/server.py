@@ -27,7 +27,7 @@ def first_page(folder: Path) -> str:
     pages = sorted((folder / "reports").glob("[!.]*.html"), key=lambda page: (page.name != "index.html", page.name))
     if not pages:
         raise ServeError(
-            f"{paths.scrub(str(folder))}: no reports there; make them with: python -m pdstudy report params/{folder.name}.yaml"
+            f"{paths.scrub(str(folder))}: no reports there; make them with: python -m pdstudy report {paths.params_argument(folder.name)}"
         )
     return f"/reports/{pages[0].name}"
 

@@ -43,6 +43,12 @@ def environment() -> dict[str, str]:
     return {"PDSTUDY_HOME": str(ROOT), "PDSTUDY_OUTPUTS": str(OUTPUTS), "PDSTUDY_DATA": str(DATA), "PDSTUDY_MODELS": str(MODELS)}
 
 
+def params_argument(name: str) -> str:
+    """Return how a command names the params file of a study, as far as its name tells."""
+    known = any((folder / f"{name}.yaml").is_file() for folder in (ROOT / "params", PARAMS))
+    return f"params/{name}.yaml" if known else "PARAMS (its params file)"
+
+
 def study_folder(name: str) -> Path:
     """Return the folder of one study's results, `outputs/<name>`."""
     return OUTPUTS / name

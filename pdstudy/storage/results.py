@@ -6,6 +6,7 @@ every model for every text of dev and test, without the texts, for tests over it
 the predictions on dev at every learning rate that was tried.
 """
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -206,11 +207,14 @@ def dates(study: str | Path) -> tuple[int, ...]:
 
 def folder_of(study: str | Path) -> Path:
     """Return the folder of a study's results, given its name or the folder. Raises FileNotFoundError with the command to run."""
-    folder = Path(study) if Path(study).is_dir() else paths.study_folder(str(study))
+    folder = paths.study_folder(str(study))
+    if not (folder / METRICS).is_file() and Path(study).is_dir():
+        folder = Path(study)
     if not (folder / METRICS).is_file():
-        raise FileNotFoundError(
-            f"{paths.scrub(str(folder))}: no {METRICS} there; run: python -m pdstudy run params/{folder.name}.yaml"
-        )
+        known = [path.parent.name for path in paths.OUTPUTS.glob(f"*/{METRICS}")]
+        hint = "".join(f"did you mean {name!r}? Otherwise " for name in difflib.get_close_matches(folder.name, known, n=1))
+        command = f"python -m pdstudy run {paths.params_argument(folder.name)}"
+        raise FileNotFoundError(f"{paths.scrub(str(folder))}: no {METRICS} there; {hint}run: {command}")
     return folder
 
 

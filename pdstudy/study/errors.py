@@ -27,6 +27,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         elif e["type"] != "value_error":
             value = json.dumps(e["input"], default=str)
             message = f"{message[0].lower()}{message[1:]}, got {value if len(value) <= 60 else value[:57] + '...'}"
+            if e["type"] == "string_type" and isinstance(e["input"], bool | int | float):
+                message += "; write it in quotes"
         sentences.append(f"{'.'.join(map(str, place))}: {message}" if place else message)
     return "\n  ".join(sentences)
 
