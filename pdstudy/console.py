@@ -82,7 +82,6 @@ def compute_with_progress(study: Study, compute: Callable) -> None:
     from pdstudy.run.scheduler import RunError
     from pdstudy.run.worker import Interrupted
 
-    _check_name(study)
     with exit_on(2, formats.TextError, mirror.MirrorError), exit_on(1, hub.HubError):
         hub.fetch_missing(*study.named_on_hub(), print_note)
         sources.check(study.resolved_task())
@@ -105,23 +104,6 @@ def compute_with_progress(study: Study, compute: Callable) -> None:
         except Interrupted as error:
             bar.stop()
             fail(str(error), 130 if getattr(error, "signal", None) == signal.SIGINT else 143)
-
-
-def _check_name(study: Study) -> None:
-    """End the command if the folder of the study's name holds the results of other labelled texts."""
-    from pdstudy.storage import results
-
-    def train(task: str | dict) -> str:
-        return str(task["train"]) if isinstance(task, dict) else task
-
-    with contextlib.suppress(FileNotFoundError):
-        earlier, now = train(results.load_settings(study.name)["task"]), train(study.model_dump(mode="json")["task"])
-        if earlier != now:
-            folder = paths.study_folder(study.name)
-            fail(
-                f"{folder} has the results of {earlier}, not of {now}: give this study another name (name:), or remove that folder",
-                2,
-            )
 
 
 def store_for(from_scratch: bool):

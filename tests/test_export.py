@@ -346,7 +346,9 @@ def test_the_export_of_a_study_whose_files_changed_says_so(tmp_path):
 
     from pdstudy import run_study
 
-    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"a film {i},{'ab'[i % 2]}\n" for i in range(200)))
+    rng, words = np.random.default_rng(0), sum(reviews.WORDS.values(), reviews.NEUTRAL)
+    rows = (f"{' '.join(rng.choice(words, 12))} {i},{'ab'[i % 2]}\n" for i in range(200))
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(rows))
     changes = {"name": "changed", "task": {"train": str(tmp_path / "t.csv")}, "recipes": ["Basic"], "sizes": ["1/64"], "seeds": [0]}
     run_study(Study(**reviews.STUDY | changes | {"splits": {"dev": 40, "test": 40}}), workers=0)
     assert student.find("changed", "linear", Store()).recipe == "Linear"

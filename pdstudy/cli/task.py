@@ -155,6 +155,7 @@ def advise(
     from pdstudy.run.worker import Interrupted
 
     study, limits = Study.read(params), candidates.Limits(latency_ms, size_mb)
+    _check_name(study)
     with exit_on(2, costs_of_mistakes.CostsError):
         by_class = costs_of_mistakes.read(costs) if costs else None
 
@@ -189,6 +190,23 @@ def advise(
             print_line(str(advice(study, values)))
         except KeyboardInterrupt:
             fail("stopped; the advice and the model are written, and the same command renders the report", 130)
+
+
+def _check_name(study: Study) -> None:
+    """End the command if the folder of the study's name holds the results of other labelled texts."""
+    from pdstudy.storage import results
+
+    def train(task: str | dict) -> str:
+        return str(task["train"]) if isinstance(task, dict) else task
+
+    with contextlib.suppress(FileNotFoundError):
+        earlier, now = train(results.load_settings(study.name)["task"]), train(study.model_dump(mode="json")["task"])
+        if earlier != now:
+            folder = paths.study_folder(study.name)
+            fail(
+                f"{folder} has the results of {earlier}, not of {now}: give this study another name (name:), or remove that folder",
+                2,
+            )
 
 
 def _export(study: Study, student: str) -> None:
