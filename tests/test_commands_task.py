@@ -1,6 +1,7 @@
 """init and domain, as they are typed: what they write and say, and what ends with a sentence and exit 2."""
 
 import json
+import os
 import re
 
 import pytest
@@ -137,3 +138,11 @@ def test_a_study_without_results_is_named_with_the_nearest_that_has_some(tmp_pat
     assert code == 2 and "did you mean 'reviews-de'? Otherwise run: python -m pdstudy run PARAMS" in " ".join(message.split())
     (tmp_path / "reviews-de").mkdir()  # a folder of texts, say
     assert results.folder_of("reviews-de") == paths.OUTPUTS / "reviews-de"
+
+
+@pytest.mark.parametrize("command", ["init", "domain"])
+def test_a_pipe_is_refused_because_it_can_be_read_once_only(command, reviews, tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    words = (reviews, "--transfer", tmp_path / "pipe.csv") if command == "init" else (tmp_path / "pipe.csv", reviews)
+    code, message = typed(command, *words)
+    assert code == 2 and "pipe.csv: not a file, such as a pipe; save the text as a file" in " ".join(message.split())

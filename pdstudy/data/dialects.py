@@ -64,6 +64,8 @@ def decoded(path: Path, encoding: str = UTF8) -> Iterator[str]:
 
     Raises TextError naming the line that is not text of this encoding, or is far too long.
     """
+    if path.exists() and not path.is_file():
+        raise TextError(f"{path.name}: not a file, such as a pipe; save the text as a file, because it is read more than once")
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
