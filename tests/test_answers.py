@@ -88,8 +88,8 @@ UP, DOWN, EITHER = "+5.0 points (95 % +4.0 to +6.0)", "-5.0 points (95 % -6.0 to
         pytest.param(
             {"V1": ("undecided", 5.0, math.nan, math.nan)}, VALUE,
             "Undecided with 3 seeds and 400 test texts: whether to pre-train the student, +5.0 points (no interval) if it is "
-            "fine-tuned. There is no interval from one seed: run at least three.",
-            id="one seed",
+            "fine-tuned. No answer differs, so there is no interval.",
+            id="no interval",
         ),
         pytest.param(
             {}, VALUE,
@@ -202,6 +202,22 @@ def over_texts(folder, shares: dict[int, float], kind: str) -> str:
 def test_a_crossing_is_a_number_of_texts_with_an_interval(tmp_path, kind, shares, sentence):
     (crossing,) = crossings.of_study(over_texts(tmp_path, shares, kind), kind)
     assert pd.Series([crossing.sentence]).str.fullmatch(sentence).all(), crossing.sentence
+
+
+@pytest.mark.parametrize(
+    ("at", "low", "high", "sentence"),
+    [
+        (0, 0, 18_400, "PD 2/64 is above PF from the fewest transfer texts measured on (1,000; 95 % under 1,000 to 18,000)"),
+        (math.inf, 13_000, math.inf, "PD 2/64 does not overtake PF with up to 20,000 transfer texts (95 % 13,000 to over 20,000)"),
+        (math.inf, 0, math.inf, "PD 2/64 does not overtake PF with up to 20,000 transfer texts (95 % under 1,000 to over 20,000)"),
+        (math.inf, math.inf, math.inf, "PD 2/64 does not overtake PF with up to 20,000 transfer texts"),
+        (0, math.nan, math.nan, "PD 2/64 is above PF from the fewest transfer texts measured on (1,000; no interval from one seed)"),
+    ],
+)  # fmt: skip
+def test_a_crossing_outside_what_was_measured_is_told_with_its_interval_unless_it_is_certain(at, low, high, sentence):
+    gains = pd.DataFrame({"texts": [1000, 20_000]})
+    arms = crossings.Arm("PD", "2/64"), crossings.Arm("PF", "2/64")
+    assert crossings.Crossing("transfer", *arms, at, low, high, gains, "").sentence == sentence
 
 
 def test_without_the_answers_to_every_text_a_crossing_has_an_interval_over_seeds_and_says_so(tmp_path):

@@ -1,6 +1,7 @@
 """The explorer: intervals, the Pareto front, texts on which student and teacher differ, and the widgets."""
 
 import json
+import re
 
 import handmade
 import numpy as np
@@ -80,6 +81,32 @@ def test_students_on_another_transfer_set_are_separate(complete):
     assert set(own.recipe) == {"PD", "Basic"} and list(near.recipe) == ["PD"]
     assert near.accuracy.iloc[0] < own.set_index("recipe").accuracy["PD"]
     assert complete.accuracy(["Basic"], ["2/64"], "c").empty
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (([], [], OWN, "mb"), "cost 'mb': choose from 'n_params', 'ms'"),
+        (("PD", [], OWN, "ms"), "recipes: give a list, such as ['PD']"),
+        ((["PDF"], [], OWN, "ms"), "recipes: the study has no 'PDF'; choose from 'PD', 'PF'"),
+        (([], ["9/64"], OWN, "ms"), "sizes: the study has no '9/64'; choose from '2/64'"),
+        (([], [], "news", "ms"), "domain: the study has no 'news'; choose from \"the study's own\", 'a', 'b', 'c'"),
+        ((["PF"], [], "a", "ms"), "no such student was distilled on a; choose other recipes or sizes"),
+    ],
+)
+def test_what_the_study_does_not_have_is_named(complete, asked, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        complete.chosen(*asked)
+
+
+def test_the_texts_of_a_student_on_another_transfer_set_are_its_own(complete):
+    own, other = complete.models, complete.on("a").models
+    assert {"teacher", "linear"} & set(other) == {"teacher", "linear"} & set(own) and "2/64-PF-s0" not in other
+    digests = complete._students.set_index(["recipe", "size", "seed", "domain"]).digest
+    answers = results.load_predictions(complete.study).query("split == 'test'").groupby("digest", observed=True)
+    student = answers.get_group(digests["PD", "2/64", 0, "a"])
+    assert other["2/64-PD-s0"].predicted.tolist() == student.predicted.tolist() != own["2/64-PD-s0"].predicted.tolist()
+    assert complete.models is own
 
 
 def test_one_seed_has_an_interval_over_texts_and_the_teacher_is_not_a_student(tiny):

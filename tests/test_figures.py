@@ -83,6 +83,18 @@ def test_places_are_moved_as_little_as_possible():
     assert style.spread([], 2).tolist() == []
 
 
+def test_of_several_batch_sizes_the_best_of_each_rate_is_drawn_and_the_chosen_is_filled():
+    rows = [(0.001, 8, 0.60), (0.003, 8, 0.55), (0.001, 64, 0.70), (0.003, 64, 0.80)]
+    table = pd.DataFrame(
+        [
+            {"recipe": "PD", "size": "2/64", "corpus": None, "rate": r, "batch": b, "chosen": d == 0.80, "dev_accuracy": d}
+            for r, b, d in rows
+        ]
+    )
+    line, filled = charts.rate_searches(table).lines[:2]
+    assert list(line.get_ydata()) == pytest.approx([70, 80]) and list(filled.get_ydata()) == pytest.approx([80])
+
+
 def test_every_width_is_drawn():
     widths = [64 * k for k in range(1, 8)]
     ax = style.new_axes()

@@ -214,6 +214,31 @@ def test_where_the_largest_rate_wins_rates_are_chosen_on_several_seeds(study_of,
     assert record["seconds"] == 2.0 * (n_trained - len(kept))  # those of its parents and of kept students are theirs
 
 
+@pytest.mark.parametrize("search_seeds", [1, 2])
+def test_a_lower_rate_that_learns_where_every_listed_one_collapses_is_chosen(study_of, monkeypatch, search_seeds):
+    name = f"lower-{search_seeds}"
+    study = study_of(name, search_seeds=search_seeds, recipes=["Basic"], teacher={"size": None, "linear": True},
+                     finetune=reviews.TRAIN | {"rates": [0.01, 0.03], "epochs": 1},
+                     distill=reviews.TRAIN | {"rates": [0.01, 0.03]})  # fmt: skip
+
+    def train(step, inputs, folder, watch, rate=None):
+        rate = rate or step.settings["rate"]
+        for file in ("model.safetensors", "config.json", "curve.jsonl"):
+            (folder / file).write_text("{}")
+        accuracy = 0.8 if rate < 0.01 else 0.5
+        return {"rate": rate, "dev": {"accuracy": accuracy}, "collapsed": accuracy == 0.5, "diverged": False, "seconds": 2.0}
+
+    monkeypatch.setattr(student_steps, "train_student", train)
+    (search,) = plan.make(study).of_stage("search")
+    store = Store()
+    for step in plan.make(study).of_stage("finetune"):
+        store.write(step.stage, step.digest, lambda folder, step=step: _candidate(step, folder, train))
+    place = store.root / "tried" / name
+    place.mkdir(parents=True)
+    record = student_steps.search(search, Inputs(search, store), place, Watch())
+    assert record["rate"] == pytest.approx(0.01 / 3) and not record["collapsed"]
+
+
 def test_a_student_that_the_search_has_trained_is_not_trained_again_and_is_the_same(study_of, tmp_path, monkeypatch):
     """With one rate the largest always wins, so that the search trains seeds 0 and 1."""
     rates = reviews.TRAIN | {"rates": [0.002]}

@@ -206,6 +206,30 @@ def test_what_is_no_learning_rate_is_refused(refusal, rate):
     assert refusal(finetune={"rates": [1e-3, rate]}).startswith("finetune.rates")
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"curves": {"labels": [100, 4000]}, "splits": {"train": 400, "dev": 100, "test": 100}}, "curves.labels: 4,000 labels are not fewer than splits.train, 400"),
+        ({"curves": {"labels": [400]}, "splits": {"train": 400, "dev": 100, "test": 100}}, "curves.labels: 400 labels are not fewer than splits.train, 400"),
+        ({"recipe_sizes": {"PD": ["2/64", "2/64"]}}, "recipe_sizes.PD: '2/64' is listed twice; list each once"),
+        ({"compound": {"corpora": ["transfer"], "sizes": ["2/64", "2/64"]}}, "compound.sizes: '2/64' is listed twice; list each once"),
+        ({"curves": {"recipes": ["PD", "PD"]}}, "curves.recipes: 'PD' is listed twice; list each once"),
+        ({"recipe_sizes": {"PD": []}}, "recipe_sizes.PD: list should have at least 1 item after validation, not 0, got []"),
+        ({"family": "zoo/{layers}-{hidden}-s0", "pretrain": {"starts": 2}}, "pretrain.starts: a family has one encoder of each size; set it to 1, or family to null"),
+        ({"recipes": ["PD", "PD-F"], "curves": {"recipes": ["PD-F"]}}, "curves.recipes: PD-F is trained twice, and a curve is of recipes that are trained once; leave it out"),
+        ({"domains": {"recipes": ["Basic"]}}, "domains.recipes: Basic is not distilled, so no transfer set changes it; leave it out"),
+        ({"compound": {"recipes": ["Basic"]}}, "compound.recipes: Basic starts at random, so no D_LM changes it; leave it out"),
+    ],
+)  # fmt: skip
+def test_what_would_be_planned_as_nothing_or_twice_is_refused(refusal, changes, sentence):
+    assert refusal(**changes) == sentence
+
+
+def test_a_key_of_settings_is_a_name():
+    with pytest.raises(ParamsError, match=r"settings: the key 1 is no name of a setting, such as 'seeds'"):
+        Study.read("smoke", {1: 2})
+
+
 @pytest.mark.parametrize("rates", [[1e-3, 0.001], [1e-4, "1e-4"], [1e-4, 1.0000001e-4]])
 def test_a_rate_listed_twice_is_refused(refusal, rates):
     assert "a learning rate is listed twice" in refusal(distill={"rates": rates})

@@ -138,7 +138,11 @@ def write_of_study(study: str, texts: Path) -> None:
 
 def of_study(study: Study) -> pd.DataFrame:
     """Return a computed study's suspects like `table`; they are found first if they were not. Raises StoreError without its texts."""
-    if not (results.folder_of(study.name) / SUSPECTS).is_file():
+    folder = results.folder_of(study.name)
+    tables = max(
+        (folder / name).stat().st_mtime_ns for name in (results.PARAMS, results.TEXTS)
+    )  # unchanged by a run that changes nothing
+    if not (folder / SUSPECTS).is_file() or (folder / SUSPECTS).stat().st_mtime_ns < tables:
         write_of_study(study.name, Store().open(make(study).of_stage("texts")[0].digest))
     return table(study.name)
 

@@ -185,7 +185,10 @@ def _what_would_decide(rows: pd.DataFrame) -> str:
     """Return how many times as many seeds and texts would decide the clearest of some undecided effects."""
     known = rows[rows.low.map(math.isfinite)]
     if known.empty:
-        return "There is no interval from one seed: run at least three."
+        one_seed = rows.n_seeds.max() < 2
+        return (
+            "There is no interval from one seed: run at least three." if one_seed else "No answer differs, so there is no interval."
+        )
     reach = (known.high - known.low) / 2
     times = max(2, math.ceil(POWER * ((reach / known.estimate.abs().clip(lower=1e-9)) ** 2).min()))
     if times > HOPELESS:

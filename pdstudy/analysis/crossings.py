@@ -40,22 +40,26 @@ class Crossing:
     def sentence(self) -> str:
         """Return the crossing as a sentence without a full stop."""
         least, most = self.gains.texts.min(), self.gains.texts.max()
+        certain = self.low == self.high == self.at  # at every number of texts the interval of the difference has the same sign
+        more = "" if certain else f"; {self._interval}"
         if self.at == 0:
-            return f"{self.better} is above {_named(self.worse)} from the fewest {TEXTS[self.kind]} measured on ({least:,})"
+            return f"{self.better} is above {_named(self.worse)} from the fewest {TEXTS[self.kind]} measured on ({least:,}{more})"
         if self.at == math.inf:
-            return f"{self.better} does not overtake {_named(self.worse)} with up to {most:,} {TEXTS[self.kind]}"
+            return f"{self.better} does not overtake {_named(self.worse)} with up to {most:,} {TEXTS[self.kind]}{more and f' ({self._interval})'}"
         return f"{self.better} overtakes {_named(self.worse)} at {self.number}"
 
     @property
     def number(self) -> str:
         """Return the number of texts in words, with its interval: "about 8,000 transfer texts (95 % 5,000 to 12,000)"."""
+        return f"about {rounded(self.at)} {TEXTS[self.kind]} ({self._interval})"
+
+    @property
+    def _interval(self) -> str:
         if math.isnan(self.low + self.high):
-            interval = "no interval from one seed"
-        else:
-            low = rounded(self.low) if self.low else f"under {self.gains.texts.min():,}"
-            high = rounded(self.high) if self.high < math.inf else f"over {self.gains.texts.max():,}"
-            interval = f"95 %{self.over} {low} to {high}"
-        return f"about {rounded(self.at)} {TEXTS[self.kind]} ({interval})"
+            return "no interval from one seed"
+        least, most = f"under {self.gains.texts.min():,}", f"over {self.gains.texts.max():,}"
+        bounds = [least if not n else most if n == math.inf else rounded(n) for n in (self.low, self.high)]
+        return f"95 %{self.over} {' to '.join(bounds)}"
 
 
 def rounded(n: float) -> str:

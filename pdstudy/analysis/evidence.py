@@ -48,8 +48,8 @@ class Contrast:
 
     @property
     def sizes(self) -> list[str]:
-        """Return the different sizes in it."""
-        return list(dict.fromkeys(arm.size for _, arm in self.terms))
+        """Return the different sizes of its students; the linear model has none."""
+        return list(dict.fromkeys(arm.size for _, arm in self.terms if arm.size != LINEAR_SIZE))
 
 
 def mean(compared: str, contrasts: Iterable[Contrast]) -> Contrast:

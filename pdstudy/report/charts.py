@@ -226,9 +226,13 @@ def crossings(ax: Axes, crossed: Sequence[Crossing]) -> None:
 
 
 def rate_searches(table: pd.DataFrame) -> Axes:
-    """Draw dev accuracy over the learning rate, one panel per recipe and one line per size; the chosen rate is filled."""
-    table = table[table.recipe.isin(style.RECIPE_COLOURS)].drop_duplicates(["recipe", "size", "rate"])
+    """Draw dev accuracy over the learning rate, one panel per recipe and one line per size; the chosen rate is filled.
+
+    Where batch sizes or epochs are searched too, each point is the best of its rate.
+    """
+    table = table[table.recipe.isin(style.RECIPE_COLOURS) & table.corpus.isna()]
     recipes, sizes, rates = (list(dict.fromkeys(table[column])) for column in ("recipe", "size", "rate"))
+    table = table.sort_values(["chosen", "dev_accuracy"], ascending=False).drop_duplicates(["recipe", "size", "rate"])
     axes, colours = style.panels(max(1, len(recipes)), 1.75 * len(recipes) + 1.6, 3.2, sharey=True), style.shades(sizes)
     for ax, recipe in zip(axes, recipes, strict=False):
         for size, rows in table[table.recipe == recipe].sort_values("rate").groupby("size", sort=False):

@@ -3,6 +3,7 @@
 `Explorer` reads a study once and returns tables. For notebooks and widgets.py they are converted to HTML with escaped texts.
 """
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +56,7 @@ class Explorer:
         students = results.load_students(study)
         students = students[students.curve.isna() & students.corpus.isna() & students.digest.isin(self._answers.keys())]
         self._students = students.assign(domain=students.domain.fillna(OWN))
-        self._latency = results.load_latency(study)
+        self._latency, self._domain = results.load_latency(study), OWN
         self.recipes = [r for r in style.RECIPE_COLOURS if r in set(students.recipe)]
         self.sizes = sorted(
             set(students[~students.recipe.isin(["teacher", *LINEARS])]["size"]), key=lambda size: Size.parse(size).n_params()
@@ -70,6 +71,9 @@ class Explorer:
         The interval is over seeds and test texts, or over texts for one seed. Recipes without distillation have no students on
         another D_T.
         """
+        if cost not in self.costs:
+            missing = "; latency is measured by `report`" if cost == "ms" else ""
+            raise ValueError(f"cost {cost!r}: choose from {', '.join(map(repr, self.costs))}{missing}")
         chosen = self._students[self._students.recipe.isin(recipes) & self._students["size"].isin(sizes)]
         rows = []
         for (recipe, size), models in chosen[chosen.domain == domain].groupby(["recipe", "size"], sort=False):
@@ -79,6 +83,19 @@ class Explorer:
             rows.append([recipe, size, *costs, effect.estimate, effect.low, effect.high, *right.shape, False])
         table = pd.DataFrame(rows, columns=COLUMNS).sort_values(["n_params", "accuracy"], ignore_index=True)
         table["front"] = stats.pareto_front(table[cost].to_numpy(float), table.accuracy.to_numpy(float))
+        return table
+
+    def chosen(self, recipes: Sequence[str], sizes: Sequence[str], domain: str, cost: str) -> pd.DataFrame:
+        """Return `accuracy` of the named recipes and sizes, all of them if none is named. Raises ValueError if there is no such student."""
+        named = (("recipes", recipes, self.recipes), ("sizes", sizes, self.sizes), ("domain", [domain], self.domains))
+        for key, names, known in named:
+            if isinstance(names, str):
+                raise ValueError(f"{key}: give a list, such as [{names!r}]")
+            if unknown := [name for name in names if name not in known]:
+                raise ValueError(f"{key}: the study has no {unknown[0]!r}; choose from {', '.join(map(repr, known))}")
+        table = self.accuracy(recipes or self.recipes, sizes or self.sizes, domain, cost)
+        if table.empty:
+            raise ValueError(f"no such student was distilled on {domain}; choose other recipes or sizes")
         return table
 
     def ceiling(self) -> float:
@@ -94,13 +111,22 @@ class Explorer:
         """Return the names of the classes."""
         return results.load_classes(self.study)["labels"]
 
+    def on(self, domain: str) -> "Explorer":
+        """Return the explorer whose `models` are the students that were distilled on another text."""
+        other = copy.copy(self)
+        other.__dict__.pop("models", None)
+        other._domain = domain
+        return other
+
     @cached_property
     def models(self) -> dict[str, pd.DataFrame]:
-        """Return the answers to every test text by the model's name for `export`, of models with the study's own D_T.
+        """Return the answers to every test text by the model's name for `export`, of models with the study's own D_T; see `on`.
 
         Students averaged with the linear model are among them.
         """
-        own, answers = averaged.with_averages(self._students[self._students.domain == OWN], self._answers, "test")
+        s = self._students
+        chosen = s[(s.domain == self._domain) | s.recipe.isin(["teacher", *LINEARS])]
+        own, answers = averaged.with_averages(chosen, self._answers, "test")
         return {
             "teacher" if m.recipe == "teacher" else export_name(m.recipe, m.size, int(m.seed)): answers[m.digest]
             for m in own.itertuples(index=False)

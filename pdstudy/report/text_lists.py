@@ -10,7 +10,7 @@ from scipy.special import softmax
 from pdstudy.escape import escape_control
 from pdstudy.recipes import LINEAR, LINEAR_NAMES, TEACHER
 from pdstudy.report import tables
-from pdstudy.report.explore import Explorer
+from pdstudy.report.explore import OWN, Explorer
 
 MOST_TEXTS = 1000  # in a table, so that a page stays small
 MOST_CLASSES = 12  # of a confusion table; with more, the most frequent mistakes are listed
@@ -36,12 +36,13 @@ def table(explorer: Explorer, models: list[str]) -> pd.DataFrame:
     return pd.DataFrame(columns | {name: labels[a.predicted] for name, a in zip(models[1:], answers[1:], strict=True)})
 
 
-def texts(explorer: Explorer, model: str) -> HTML:
+def texts(explorer: Explorer, model: str, domain: str = OWN) -> HTML:
     """Return a model's confusion table and its test texts: a cell lists its texts, and a list those on which two models differ.
 
     At most 1,000 texts are listed: first the model's mistakes, the most confident first, then those on which models differ. Raises
-    ValueError for an unknown model.
+    ValueError for an unknown model. `domain` is the text that the students were distilled on.
     """
+    explorer = explorer.on(domain)
     models = beside(explorer, model)
     rows = table(explorer, models)
     right = rows.label == rows[model]

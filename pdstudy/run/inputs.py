@@ -46,12 +46,13 @@ class Inputs:
 
     def labelled(self, split: str, n: int | None = None) -> Labelled:
         """Return the first `n` texts (0 or None: all) of train, dev or test with their classes; no texts if not as word pieces."""
-        scale = tuple(self.labels) == SCALE
-        if not self.takes_word_pieces:
-            classes = np.array(column(self.folder("texts") / f"{split}.parquet", "label"), np.int64)
-            return Labelled(NO_TEXTS, classes[: n or None], scale)
-        texts, classes = self.texts(split, n), np.load(self.folder("ids") / f"{split}.labels.npy")
-        return Labelled(texts, classes[: len(texts)], scale)
+        if self.takes_word_pieces:
+            texts, classes = self.texts(split, n), np.load(self.folder("ids") / f"{split}.labels.npy")
+        else:
+            texts, classes = NO_TEXTS, np.array(column(self.folder("texts") / f"{split}.parquet", "label"), np.int64)
+        if n and n > len(classes):
+            raise ValueError(f"{n:,} labels are asked for (curves.labels), and {split} has {len(classes):,}; ask for fewer")
+        return Labelled(texts, classes[: n or None], tuple(self.labels) == SCALE)
 
     def ids(self, name: str) -> Ids:
         """Return transfer, corpus or heldout as word pieces."""

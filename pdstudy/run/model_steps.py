@@ -25,6 +25,12 @@ PLATEAU = 0.3  # nats below the unigram loss; a model that gains less has hardly
 
 def pretrain(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Pre-train one encoder and measure it on held-out text."""
+    n_heldout = len(inputs.ids("heldout").flat)
+    if n_heldout < 2 * evaluate.HELDOUT_ROW - 1:  # the first piece of each row is [CLS]
+        raise ValueError(
+            f"{n_heldout:,} word pieces are held out of D_LM, fewer than two rows of {evaluate.HELDOUT_ROW} to measure pre-training on: "
+            "raise corpus.heldout or give a longer D_LM"
+        )
     model, fitted = train_encoder(step, inputs, watch)
     # Weights are saved in 16 bits, as families are released, so that a released encoder is the computed one byte for byte.
     save(folder, model.bert.config, model.state(), "BertForMaskedLM", torch.float16)

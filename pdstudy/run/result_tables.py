@@ -131,8 +131,9 @@ def write(plan: Plan, store: Store, environment: dict[str, Any]) -> Path:
     folder = paths.study_folder(plan.study.name)
     folder.mkdir(parents=True, exist_ok=True)
     tables = collect(plan, store)
-    if results.TRIED not in tables:  # an old file is of other settings
-        (folder / results.TRIED).unlink(missing_ok=True)
+    for name, has in ((results.TRIED, results.TRIED in tables), (results.DOMAINS, bool(plan.study.domains.corpora))):
+        if not has:  # an old file is of other settings
+            (folder / name).unlink(missing_ok=True)
     for name, table in tables.items():
         with atomic_write(folder / name, keep_same=True) as new:
             pq.write_table(table, new, compression="zstd")

@@ -28,8 +28,8 @@ def search(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
     """Copy the candidate that is best on dev.
 
     If every candidate collapsed to the majority class or diverged, lower rates are tried here until one learns, at most
-    LOWER_TIMES. With `seeds` above 1, if the largest rate wins or any candidate collapsed, every candidate is trained on that
-    many seeds and the best mean wins. Both are the same for every recipe.
+    LOWER_TIMES. Otherwise, with `seeds` above 1, if the largest rate wins or some candidates collapsed, every candidate is trained on
+    that many seeds and the best mean wins. Both are the same for every recipe.
     """
     candidates = {role: _parent_step(inputs, role) for role in step.parents}
     keys = [k for k in ("batch", "epochs") if len({c.settings[k] for c in candidates.values()}) > 1]  # searched with the rates
@@ -47,7 +47,7 @@ def search(step: Step, inputs: Inputs, folder: Path, watch: Watch) -> dict[str, 
     if not usable:
         raise Diverged(f"every rate from {tried[0]['rate']:g} to {tried[-1]['rate']:g} diverged; search lower rates")
     best, n_seeds, seconds = better(usable), step.settings.get("seeds", 1), sum(r["seconds"] for r, _ in lower)
-    if n_seeds > 1 and (best["rate"] == tried[-1]["rate"] or any(r["collapsed"] for r in tried)):
+    if n_seeds > 1 and not lower and (best["rate"] == tried[-1]["rate"] or any(r["collapsed"] for r in tried)):
         best_over_seeds, spent = _best_over_seeds(candidates, records, inputs, folder, watch, n_seeds)
         best, seconds = best_over_seeds or best, seconds + spent
     source = next((p for r, p in lower if r is best), None) or inputs.folder(next(k for k, r in records.items() if r is best))

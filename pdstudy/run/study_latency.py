@@ -19,7 +19,9 @@ def measure_latency(study: Study, store: Store | None = None):
     plan, store, path = make(study), store or Store(), paths.study_folder(study.name) / results.LATENCY
     measured = json.loads(path.read_text())["sizes"] if path.is_file() else {}
     sizes = {s.size for s in plan.students if "ids" in plan.steps[s.evaluation].parents} | {LINEAR_SIZE}
-    if sizes - set(measured) or any(latency["memory"] is None for size, latency in measured.items() if size != LINEAR_SIZE):
+    of_students = [latency for size, latency in measured.items() if size != LINEAR_SIZE]
+    lacking = any(s["memory"] is None or study.max_length not in [fixed["length"] for fixed in s["fixed"]] for s in of_students)
+    if sizes - set(measured) or lacking:
         with files.atomic_write(path) as new:
             new.write_text(json.dumps(of_study(plan, store, memory=True), indent=1) + "\n")
     return results.latency_table(study.name)

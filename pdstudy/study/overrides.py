@@ -32,6 +32,8 @@ def merged(values: dict[str, Any], settings: dict[str, Any] | None, study: type[
         return values
     if not isinstance(settings, dict):
         raise ParamsError(f'settings: expected keys and values such as {{"seeds": [0, 1]}}, got a {type(settings).__name__}')
+    if other := [key for key in settings if not isinstance(key, str)]:
+        raise ParamsError(f"settings: the key {other[0]!r} is no name of a setting, such as 'seeds'")
     sections = {key for key, field in study.model_fields.items() if isinstance(field.annotation, type)} | {"task"}
     within_sections = {
         key: values[key] | value

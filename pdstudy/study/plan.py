@@ -150,7 +150,7 @@ class _StudentSteps:
             candidate = {"rate": rate} | ({"batch": batch} if len(section.batches) > 1 else {})
             candidate |= {"epochs": epochs} if len(section.passes) > 1 else {}
             parents[_role(candidate)] = self.train(recipe, size, stage, section, start, SEARCH_SEED, candidate)
-        settings = {} if self.study.search_seeds == 1 else {"seeds": self.study.search_seeds}
+        settings = {} if self.study.search_seeds == 1 else {"seeds": self.study.search_seeds, "all_collapsed": "lower rates"}
         more, weights = self.study.search_seeds - 1, SMALL + 4 * self.encoders.weights(size)
         flops = more * sum(self.encoders.plan.steps[d].flops for d in parents.values())  # at most
         label, room = f"{recipe} {size} {stage}: search the rate", weights * (1 + more * len(parents))

@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pdstudy.data import mirror
 from pdstudy.data.tasks import HELD_BACK, OWN_TRANSFER, TASKS, Task
 from pdstudy.machine import best_precision
-from pdstudy.recipes import RECIPES
+from pdstudy.recipes import RANDOM, RECIPES
 from pdstudy.sizes import Size
 from pdstudy.storage import paths
 from pdstudy.study import overrides, sections
@@ -35,7 +35,7 @@ class Study(Settings):
     task: TaskSetting
     sizes: Annotated[list[SizeText], Field(min_length=1)]
     recipes: Annotated[list[str], Field(min_length=1)]
-    recipe_sizes: dict[str, list[SizeText]] = {}  # for recipes that use only some of the sizes
+    recipe_sizes: dict[str, Annotated[list[SizeText], Field(min_length=1)]] = {}  # for recipes that use only some of the sizes
     seeds: Annotated[list[sections.Seed], Field(min_length=1)]
     splits: sections.Splits = sections.Splits()
     corpus: sections.Corpus = sections.Corpus()
@@ -82,6 +82,9 @@ class Study(Settings):
             if unknown := {part for name in names for part in name.split("+")} - set(known):
                 raise ValueError(f"{key}: no corpus {min(unknown)!r}; known: {', '.join(known)}, and mixtures such as a+b")
         lists = {key: getattr(self, key) for key in ("sizes", "recipes", "seeds")} | {"corpus.data": self.corpus.data} | corpora
+        for key in ("curves", "domains", "compound"):
+            lists |= {f"{key}.sizes": getattr(self, key).sizes, f"{key}.recipes": getattr(self, key).recipes}
+        lists |= {f"recipe_sizes.{recipe}": sizes for recipe, sizes in self.recipe_sizes.items()}
         for key, values in lists.items():
             if repeated := sorted({v for v in values if values.count(v) > 1}, key=str):
                 raise ValueError(f"{key}: {repeated[0]!r} is listed twice; list each once")
@@ -91,6 +94,8 @@ class Study(Settings):
     def _sections_fit_the_study(self):
         if more := [n for n in self.curves.transfer if n >= self.transfer.texts]:
             raise ValueError(f"curves.transfer: {more[0]:,} texts are not fewer than transfer.texts, {self.transfer.texts:,}")
+        if self.splits.train and (more := [n for n in self.curves.labels if n >= self.splits.train]):
+            raise ValueError(f"curves.labels: {more[0]:,} labels are not fewer than splits.train, {self.splits.train:,}")
         subsets = [(key, getattr(self, key).sizes, getattr(self, key).recipes) for key in ("curves", "domains", "compound")]
         subsets += [(f"recipe_sizes.{recipe}", sizes, [recipe]) for recipe, sizes in self.recipe_sizes.items()]
         for key, sizes, recipes in subsets:
@@ -98,6 +103,13 @@ class Study(Settings):
                 raise ValueError(f"{key}.sizes: {other[0]} is none of the study's sizes, {', '.join(self.sizes)}")
             if other := [r for r in recipes if r not in self.recipes]:
                 raise ValueError(f"{key}.recipes: {other[0]!r} is none of the study's recipes, {', '.join(self.recipes)}")
+        for key, fits, reason in (
+            ("curves", lambda r: len(r.stages) == 1, "is trained twice, and a curve is of recipes that are trained once"),
+            ("domains", lambda r: r.stages[0] == "distill", "is not distilled, so no transfer set changes it"),
+            ("compound", lambda r: r.start != RANDOM, "starts at random, so no D_LM changes it"),
+        ):
+            if other := [name for name in getattr(self, key).recipes if not fits(RECIPES[name])]:
+                raise ValueError(f"{key}.recipes: {other[0]} {reason}; leave it out")
         widths = {str(Size.parse(s).hidden) for s in self.all_sizes}
         if missing := sorted(widths - set(self.init_std), key=int):
             raise ValueError(f'init_std has no scale for width {missing[0]}; add it, such as {{"{missing[0]}": 0.04}}')
@@ -117,6 +129,8 @@ class Study(Settings):
                     "only after equally large searches; list equally many"
                 )
         if self.family is not None:
+            if self.pretrain.starts > 1:
+                raise ValueError("pretrain.starts: a family has one encoder of each size; set it to 1, or family to null")
             if self.tokenizer.folder is not None:
                 raise ValueError("family: its own tokenizer is used; set tokenizer.folder to null")
             for size in self.all_sizes:
