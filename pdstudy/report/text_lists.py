@@ -42,7 +42,8 @@ def texts(explorer: Explorer, model: str, domain: str = OWN) -> HTML:
     At most 1,000 texts are listed: first the model's mistakes, the most confident first, then those on which models differ. Raises
     ValueError for an unknown model. `domain` is the text that the students were distilled on.
     """
-    explorer = explorer.on(domain)
+    if domain != OWN:
+        explorer = explorer.on(domain)
     models = beside(explorer, model)
     rows = table(explorer, models)
     right = rows.label == rows[model]
