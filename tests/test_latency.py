@@ -139,7 +139,7 @@ def test_a_classifier_of_ours_is_measured_and_torch_s_threads_are_as_before(tmp_
     assert 100 < result.memory < 2000  # torch and transformers are in it
 
 
-def test_each_size_of_a_study_is_measured_once_and_the_table_is_stored(smoke):
+def test_each_size_of_a_study_is_measured_once_and_the_table_is_stored(smoke, monkeypatch):
     from pdstudy.run import study_latency
     from pdstudy.storage import results
     from pdstudy.storage.store import Store
@@ -154,3 +154,7 @@ def test_each_size_of_a_study_is_measured_once_and_the_table_is_stored(smoke):
     before = results.load_latency("smoke")
     study_latency.measure_latency(smoke)
     assert results.load_latency("smoke") == before, "measured once"
+    stored, again = {"sizes": results.load_speeds("smoke")}, []
+    monkeypatch.setattr(study_latency, "of_study", lambda plan, store, memory: again.append(plan.study.max_length) or stored)
+    study_latency.measure_latency(smoke.model_copy(update={"max_length": 32}))
+    assert again == [32], "not measured at this length"

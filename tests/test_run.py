@@ -4,8 +4,11 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from first_question import FIRST_QUESTION
@@ -14,7 +17,8 @@ from safetensors.torch import save_file
 from pdstudy import Study, run_study
 from pdstudy.models import weights as modelfiles
 from pdstudy.models.train import Watch
-from pdstudy.run import execute, result_tables
+from pdstudy.run import execute, model_steps, result_tables
+from pdstudy.run.inputs import Inputs
 from pdstudy.run.scheduler import RunError, run
 from pdstudy.storage import paths, results
 from pdstudy.storage.store import Store
@@ -277,3 +281,27 @@ def test_the_counts_of_the_texts_are_reported(smoke):
     row = counts.loc["D_L"]
     assert row["read"] == 8530 and row["read"] == row[["empty", "exact", "normalised", "leaks", "kept"]].sum()
     assert counts.loc["test", "kept"] == 300 and counts.loc["D_T", "pieces"] > 0
+
+
+def test_domains_of_earlier_settings_are_removed(smoke):
+    study = Study.read("smoke", {"name": "no-domains", "domains": {"corpora": []}})
+    folder = paths.study_folder("no-domains")
+    folder.mkdir()
+    (folder / results.DOMAINS).write_text("[]")
+    result_tables.write(plan.make(study), Store(), results.load_environment("smoke"))
+    assert not (folder / results.DOMAINS).exists() and (paths.study_folder("smoke") / results.DOMAINS).exists()
+
+
+def test_too_little_held_out_text_is_said_before_pre_training(monkeypatch, tmp_path):
+    monkeypatch.setattr(model_steps, "train_encoder", lambda *_: pytest.fail("trained"))
+    inputs = SimpleNamespace(ids=lambda name: SimpleNamespace(flat=np.zeros(34)))
+    with pytest.raises(ValueError, match=r"34 word pieces are held out of D_LM, fewer than two rows of 64 .*: raise corpus\.heldout"):
+        model_steps.pretrain(None, inputs, tmp_path, Watch())
+
+
+def test_more_labels_than_there_are_are_not_given(tmp_path):
+    pq.write_table(pa.table({"label": [0, 1, 1]}), tmp_path / "train.parquet")
+    inputs = SimpleNamespace(takes_word_pieces=False, folder=lambda role: tmp_path, labels=["a", "b"])
+    assert Inputs.labelled(inputs, "train", 2).labels.tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"4 labels are asked for \(curves.labels\), and train has 3; ask for fewer"):
+        Inputs.labelled(inputs, "train", 4)

@@ -1,11 +1,13 @@
 """Texts worth a look: planted label errors, near-duplicates and strangers are found, and what is sound is not shown."""
 
 import json
+import os
 import random
 
 import pandas as pd
 
 from pdstudy.advice import suspects
+from pdstudy.storage import paths, results
 
 WORDS = {"praise": ["fine", "good", "great", "lovely", "superb"], "scorn": ["awful", "bad", "dull", "poor", "weak"]}
 NEUTRAL = ["the", "film", "story", "cast", "scene", "was", "and", "with", "its"]
@@ -62,3 +64,12 @@ def test_the_table_is_read_back_and_is_empty_where_nothing_was_looked_for(tmp_pa
     suspects.write(tmp_path, planted(), LABELS)
     assert len(suspects.table("x")) == len(json.loads((tmp_path / suspects.SUSPECTS).read_text())) > 3
     assert isinstance(suspects.table("x"), pd.DataFrame)
+
+
+def test_suspects_of_earlier_settings_are_looked_for_again(smoke):
+    folder = paths.study_folder("smoke")
+    rows = suspects.of_study(smoke)
+    (folder / suspects.SUSPECTS).write_text("[]")
+    assert suspects.of_study(smoke).empty, "found once"
+    os.utime(folder / results.PARAMS)  # as a run with other settings writes it
+    assert suspects.of_study(smoke).equals(rows) and len(rows)

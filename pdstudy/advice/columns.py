@@ -175,11 +175,9 @@ def _values_in_words(values: list) -> str:
     distinct = list(dict.fromkeys(map(cell_as_text, values)))
     if decimal := next((v for v in distinct if classes.DECIMAL.fullmatch(v)), None):
         return f"numbers with decimals, such as {decimal}"
-    return (
-        f"only the value {distinct[0][:SHORT]!r}"
-        if len(distinct) == 1
-        else f"{len(distinct):,} different values in {len(values):,} rows"
-    )
+    if len(distinct) == 1:
+        return f"only the value {distinct[0][:SHORT]!r}"
+    return f"{len(distinct):,} different values in {len(values):,} rows"
 
 
 def _text(path: Path, columns: dict[str, list]) -> tuple[tuple[str, ...], str]:

@@ -20,7 +20,8 @@ TEXT_FILES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
 def check_style(path: Path, dialect: Dialect, check_header: bool, known: Iterable[str]) -> None:
     """Raise TextError if a file seems to have another encoding, a .csv or .tsv other delimiters or quotes, or no header.
 
-    The message names the option to use. `check_header` is false if the user has said whether there is a header. `known` are frequent names of columns.
+    The message names the option to use. `check_header` is false if the user has said whether there is a header. `known` are frequent
+    names of columns.
     """
     kind = path.suffix.lower()
     if path.is_file() and kind in TEXT_FILES and not dialect.encoding.startswith(UTF8):

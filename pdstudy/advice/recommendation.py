@@ -95,10 +95,9 @@ def _choice(candidates: Candidates, row) -> str:
     )
     for _, teacher in candidates.table[candidates.table.recipe == "teacher"].head(1).iterrows():
         effect = candidates.difference(row, teacher)
-        points = (
-            f"{abs(effect.estimate):.1f} points {'above' if effect.estimate > 0 else 'below'} the teacher ({_interval(effect)})"
-        )
-        sentence += f"; on dev it is {points}" if effect.known else "; on dev it gives the same answers as the teacher"
+        side = "above" if effect.estimate > 0 else "below"
+        points = f"is {abs(effect.estimate):.1f} points {side} the teacher ({_interval(effect)})"
+        sentence += f"; on dev it {points if effect.known else 'gives the same answers as the teacher'}"
         if math.isfinite(ratio := teacher.p50_ms / row.p50_ms) and teacher["size"] != row["size"]:
             sentence += f" and {ratio:.1f} times as fast"
     return f"{sentence}."

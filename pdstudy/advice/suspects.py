@@ -139,10 +139,9 @@ def write_of_study(study: str, texts: Path) -> None:
 def of_study(study: Study) -> pd.DataFrame:
     """Return a computed study's suspects like `table`; they are found first if they were not. Raises StoreError without its texts."""
     folder = results.folder_of(study.name)
-    tables = max(
-        (folder / name).stat().st_mtime_ns for name in (results.PARAMS, results.TEXTS)
-    )  # unchanged by a run that changes nothing
-    if not (folder / SUSPECTS).is_file() or (folder / SUSPECTS).stat().st_mtime_ns < tables:
+    # A run that changes neither settings nor counts of texts leaves these files as they are.
+    changed = max((folder / name).stat().st_mtime_ns for name in (results.PARAMS, results.TEXTS))
+    if not (folder / SUSPECTS).is_file() or (folder / SUSPECTS).stat().st_mtime_ns < changed:
         write_of_study(study.name, Store().open(make(study).of_stage("texts")[0].digest))
     return table(study.name)
 
