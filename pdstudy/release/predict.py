@@ -23,6 +23,7 @@ from pdstudy.storage import files
 
 ADDED = ("label", "probability")  # columns after the input's; "predicted ..." if the input has them already
 FACTS = "export.json"  # in an exported folder
+NO_HEADER = ", or read it with --no-header if its first row is a text"
 CHUNK = 1024  # rows that are in memory at a time
 PIECES = 1024  # in a batch: on a processor larger ones are slower and take more memory
 
@@ -150,7 +151,7 @@ def label_file(
     columns = _columns(source, dialect)
     if text is None:
         text = ("text",) if "text" in columns and not set(labeller.columns) <= set(columns) else labeller.columns
-    _check_arguments(labeller, source, to, columns, text, label)
+    _check_inputs(labeller, source, to, columns, text, label)
     columns = [name for name in columns if name.strip()]
     truth = label or ("label" if "label" in columns and "label" not in text else None)
     total, places = 0, {}  # where each label occurs first
@@ -196,9 +197,7 @@ def _columns(source: Path, dialect: Dialect) -> list[str]:
     raise PredictError(f"{source}: give one of {', '.join((*formats.TABLES, '.txt'))}, or a folder saved by `datasets`")
 
 
-def _check_arguments(
-    labeller: Labeller, source: Path, to: Path, columns: list[str], text: Sequence[str], label: str | None
-) -> None:
+def _check_inputs(labeller: Labeller, source: Path, to: Path, columns: list[str], text: Sequence[str], label: str | None) -> None:
     """Raise PredictError if `to` is not a new CSV file, `text` is not one column, or two for a model of pairs, or columns do not fit."""
     if to.suffix.lower() != ".csv":
         raise PredictError(f"{to}: the labels are written as CSV; give a name that ends in .csv")
@@ -215,9 +214,7 @@ def _check_arguments(
     for name in (*text, *([label] if label else [])):
         if name not in columns:
             option = "--text" if name in text else "--label"
-            option += (
-                ", or read it with --no-header if its first row is a text" if source.suffix.lower() in (".csv", ".tsv") else ""
-            )
+            option += NO_HEADER if source.suffix.lower() in (".csv", ".tsv") else ""
             raise PredictError(
                 f"{source.name}: no column {name!r}; it has {', '.join(map(repr, columns))[:400]}: name one with {option}"
             )
