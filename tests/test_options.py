@@ -182,8 +182,7 @@ def test_true_labels_need_labelled_texts_and_every_arm_as_many_epochs(study_of):
 @pytest.mark.parametrize(("largest_wins", "n_trained"), [(True, 4), (False, 0)])
 def test_where_the_largest_rate_wins_rates_are_chosen_on_several_seeds(study_of, monkeypatch, largest_wins, n_trained):
     """Two rates: on seed 0 one is better, on seeds 1 and 2 the larger collapses."""
-    name = f"seeds-{largest_wins}".lower()
-    study = study_of(name, search_seeds=3, recipes=["Basic"], teacher={"size": None, "linear": True},
+    study = study_of(f"seeds-{largest_wins}".lower(), search_seeds=3, recipes=["Basic"], teacher={"size": None, "linear": True},
                      finetune=reviews.TRAIN | {"rates": [0.001, 0.002], "epochs": 1},
                      distill=reviews.TRAIN | {"rates": [0.001, 0.002]})  # fmt: skip
     trained = []
@@ -194,19 +193,10 @@ def test_where_the_largest_rate_wins_rates_are_chosen_on_several_seeds(study_of,
             trained.append((s["rate"], s["seed"]))
         right = 0.9 if (s["rate"] == 0.002) == largest_wins else 0.8
         right = right if s["seed"] == 0 or s["rate"] == 0.001 else 0.5
-        for file in ("model.safetensors", "config.json", "curve.jsonl"):
-            (folder / file).write_text("{}")
+        _write_student(folder)
         return {"rate": s["rate"], "dev": {"accuracy": right}, "collapsed": False, "diverged": False, "seconds": 2.0}
 
-    monkeypatch.setattr(student_steps, "train_student", train)
-    (search,) = plan.make(study).of_stage("search")
-    store = Store()
-
-    for step in plan.make(study).of_stage("finetune"):
-        store.write(step.stage, step.digest, lambda folder, step=step: _candidate(step, folder, train))
-    place = store.root / "tried" / name
-    place.mkdir(parents=True)
-    record = student_steps.search(search, Inputs(search, store), place, Watch())
+    record, place = _searched(study, train, monkeypatch)
     assert len(trained) == n_trained
     assert record["rate"] == 0.001
     kept = sorted(folder.name for folder in place.iterdir() if folder.is_dir())
@@ -216,26 +206,17 @@ def test_where_the_largest_rate_wins_rates_are_chosen_on_several_seeds(study_of,
 
 @pytest.mark.parametrize("search_seeds", [1, 2])
 def test_a_lower_rate_that_learns_where_every_listed_one_collapses_is_chosen(study_of, monkeypatch, search_seeds):
-    name = f"lower-{search_seeds}"
-    study = study_of(name, search_seeds=search_seeds, recipes=["Basic"], teacher={"size": None, "linear": True},
+    study = study_of(f"lower-{search_seeds}", search_seeds=search_seeds, recipes=["Basic"], teacher={"size": None, "linear": True},
                      finetune=reviews.TRAIN | {"rates": [0.01, 0.03], "epochs": 1},
                      distill=reviews.TRAIN | {"rates": [0.01, 0.03]})  # fmt: skip
 
     def train(step, inputs, folder, watch, rate=None):
         rate = rate or step.settings["rate"]
-        for file in ("model.safetensors", "config.json", "curve.jsonl"):
-            (folder / file).write_text("{}")
+        _write_student(folder)
         accuracy = 0.8 if rate < 0.01 else 0.5
         return {"rate": rate, "dev": {"accuracy": accuracy}, "collapsed": accuracy == 0.5, "diverged": False, "seconds": 2.0}
 
-    monkeypatch.setattr(student_steps, "train_student", train)
-    (search,) = plan.make(study).of_stage("search")
-    store = Store()
-    for step in plan.make(study).of_stage("finetune"):
-        store.write(step.stage, step.digest, lambda folder, step=step: _candidate(step, folder, train))
-    place = store.root / "tried" / name
-    place.mkdir(parents=True)
-    record = student_steps.search(search, Inputs(search, store), place, Watch())
+    record, _ = _searched(study, train, monkeypatch)
     assert record["rate"] == pytest.approx(0.01 / 3) and not record["collapsed"]
 
 
@@ -260,6 +241,23 @@ def test_a_student_that_the_search_has_trained_is_not_trained_again_and_is_the_s
     there = store.open(of_seeds[1].digest)
     assert (there / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
     assert kept["dev"] == again["dev"] and read_record(there)["seconds"] == kept["seconds"]
+
+
+def _searched(study, train, monkeypatch):
+    """Return the record of the study's search and its folder, where `train` makes the students."""
+    monkeypatch.setattr(student_steps, "train_student", train)
+    planned, store = plan.make(study), Store()
+    (search,) = planned.of_stage("search")
+    for step in planned.of_stage("finetune"):
+        store.write(step.stage, step.digest, lambda folder, step=step: _candidate(step, folder, train))
+    place = store.root / "tried" / study.name
+    place.mkdir(parents=True)
+    return student_steps.search(search, Inputs(search, store), place, Watch()), place
+
+
+def _write_student(folder):
+    for file in ("model.safetensors", "config.json", "curve.jsonl"):
+        (folder / file).write_text("{}")
 
 
 def _candidate(step, folder, train):
